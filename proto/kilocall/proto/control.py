@@ -1,0 +1,359 @@
+"""Control messages: everything two peers say beside motion, over an ordered, reliable channel.
+
+Each is one msgpack array that begins with the message's type number. `parse_control` reads any of them;
+`bytes(message)` writes it. Hashes are 64 hexadecimal digits here and 32 bytes on the wire.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import struct
+from dataclasses import dataclass, field
+from typing import ClassVar, Self, TypeVar
+
+import msgpack
+
+from kilocall.proto.errors import BadPacket
+from kilocall.proto.limits import PROTOCOL_VERSION, SEQUENCES
+
+__all__ = [
+    "CONTROL_TYPES",
+    "MAX_PICTURE_BYTES",
+    "PICTURE_FORMATS",
+    "Acknowledge",
+    "Bye",
+    "ControlMessage",
+    "CropPlace",
+    "Hello",
+    "SourcePicture",
+    "WantPicture",
+    "parse_control",
+]
+
+PICTURE_FORMATS = ("webp", "avif", "jpeg", "png")
+MAX_PICTURE_BYTES = 256 << 10
+MAX_KEYPOINT_NUMBERS = 4096
+MAX_MESSAGE_BYTES = MAX_PICTURE_BYTES + 4 * MAX_KEYPOINT_NUMBERS + 1024
+MAX_SIDE = 16384
+MAX_TIME_US = 1 << 53
+
+
+T = TypeVar("T")
+
+
+class ControlMessage:
+    """Base of the messages below. Making one with a field out of range raises BadPacket."""
+
+    TYPE: ClassVar[int]
+    FIELDS: ClassVar[int]
+
+    def _fields(self) -> list[object]:
+        raise NotImplementedError
+
+    @classmethod
+    def _from(cls, fields: list[object]) -> Self:
+        """A message from its wire fields, which may be of any type; the number of them has been checked."""
+        raise NotImplementedError
+
+    def __bytes__(self) -> bytes:
+        return bytes(msgpack.packb([self.TYPE, *self._fields()], use_single_float=True))
+
+
+@dataclass(frozen=True)
+class Hello(ControlMessage):
+    """First message of each side: what both must share. Whoever finds a difference says Bye."""
+
+    TYPE: ClassVar[int] = 1
+    FIELDS: ClassVar[int] = 7
+
+    family: str
+    """Model family, for example "compact-256"."""
+    weights_hash: str
+    codebook_hash: str
+    fps_numerator: int
+    fps_denominator: int
+    picture_size: int
+    """Side of the square picture that the models work on, pixels."""
+    version: int = PROTOCOL_VERSION
+
+    def __post_init__(self) -> None:
+        if _integer(self, "version", self.version, 0, 255) != PROTOCOL_VERSION:
+            raise BadPacket(
+                f"peer speaks protocol version {self.version}, this side speaks {PROTOCOL_VERSION}"
+            )
+        _text(self, "family", self.family, 64)
+        _hash(self, "weights_hash", self.weights_hash)
+        _hash(self, "codebook_hash", self.codebook_hash)
+        _integer(self, "fps_numerator", self.fps_numerator, 1, 1_000_000)
+        _integer(self, "fps_denominator", self.fps_denominator, 1, 1_000_000)
+        if not 1 <= self.fps_numerator / self.fps_denominator <= 240:
+            raise BadPacket(f"Hello fps is {self.fps_numerator}/{self.fps_denominator}, allowed is 1 to 240")
+        _integer(self, "picture_size", self.picture_size, 16, 4096)
+
+    def _fields(self) -> list[object]:
+        weights, codebook = bytes.fromhex(self.weights_hash), bytes.fromhex(self.codebook_hash)
+        fps = (self.fps_numerator, self.fps_denominator)
+        return [self.version, self.family, weights, codebook, *fps, self.picture_size]
+
+    @classmethod
+    def _from(cls, fields: list[object]) -> Self:
+        version, family, weights, codebook, numerator, denominator, size = fields
+        return cls(
+            family=_of(cls, "family", family, str),
+            weights_hash=_hex(cls, "weights_hash", weights),
+            codebook_hash=_hex(cls, "codebook_hash", codebook),
+            fps_numerator=_of(cls, "fps_numerator", numerator, int),
+            fps_denominator=_of(cls, "fps_denominator", denominator, int),
+            picture_size=_of(cls, "picture_size", size, int),
+            version=_of(cls, "version", version, int),
+        )
+
+
+@dataclass(frozen=True)
+class SourcePicture(ControlMessage):
+    """The picture that the receiver animates, or, without data, the offer of one that it may hold already."""
+
+    TYPE: ClassVar[int] = 2
+    FIELDS: ClassVar[int] = 4
+
+    format: str
+    """One of PICTURE_FORMATS."""
+    data: bytes
+    """The encoded picture, at most 256 KiB; empty: an offer, WantPicture asks for the rest."""
+    picture_hash: str = ""
+    """SHA-256 of the encoded picture; computed when left out."""
+    keypoints: tuple[float, ...] | None = field(default=None)
+    """The family's own numbers for this picture, rounded to float32; None: the receiver extracts them."""
+
+    def __post_init__(self) -> None:
+        if self.format not in PICTURE_FORMATS:
+            raise BadPacket(
+                f"SourcePicture format is {self.format!r}, allowed are {', '.join(PICTURE_FORMATS)}"
+            )
+        if len(self.data) > MAX_PICTURE_BYTES:
+            raise BadPacket(f"SourcePicture data is {len(self.data)} bytes, most is {MAX_PICTURE_BYTES}")
+        if not self.picture_hash and self.data:
+            object.__setattr__(self, "picture_hash", hashlib.sha256(self.data).hexdigest())
+        _hash(self, "picture_hash", self.picture_hash)
+        if self.data and hashlib.sha256(self.data).hexdigest() != self.picture_hash:
+            raise BadPacket("SourcePicture data does not have the stated hash")
+        if self.keypoints is not None:
+            if len(self.keypoints) > MAX_KEYPOINT_NUMBERS:
+                count = len(self.keypoints)
+                raise BadPacket(
+                    f"SourcePicture keypoints has {count} numbers, most is {MAX_KEYPOINT_NUMBERS}"
+                )
+            rounded = tuple(_float32(self, "keypoints", value) for value in self.keypoints)
+            object.__setattr__(self, "keypoints", rounded)
+
+    def offer(self) -> SourcePicture:
+        """The same picture without its data and numbers."""
+        return SourcePicture(self.format, b"", self.picture_hash)
+
+    def _fields(self) -> list[object]:
+        keypoints = self.keypoints
+        numbers = None if keypoints is None else struct.pack(f">{len(keypoints)}f", *keypoints)
+        return [bytes.fromhex(self.picture_hash), PICTURE_FORMATS.index(self.format), self.data, numbers]
+
+    @classmethod
+    def _from(cls, fields: list[object]) -> Self:
+        picture_hash, format_number, data, numbers = fields
+        number = _of(cls, "format", format_number, int)
+        if not 0 <= number < len(PICTURE_FORMATS):
+            raise BadPacket(
+                f"SourcePicture format is number {number}, allowed is 0 to {len(PICTURE_FORMATS) - 1}"
+            )
+        keypoints = None
+        if numbers is not None:
+            packed = _of(cls, "keypoints", numbers, bytes)
+            if len(packed) % 4 or len(packed) > 4 * MAX_KEYPOINT_NUMBERS:
+                raise BadPacket(
+                    f"SourcePicture keypoints is {len(packed)} bytes, "
+                    f"allowed are multiples of 4 up to {4 * MAX_KEYPOINT_NUMBERS}"
+                )
+            keypoints = struct.unpack(f">{len(packed) // 4}f", packed)
+        digest = _hex(cls, "picture_hash", picture_hash)
+        return cls(PICTURE_FORMATS[number], _of(cls, "data", data, bytes), digest, keypoints)
+
+
+@dataclass(frozen=True)
+class CropPlace(ControlMessage):
+    """Where the square that is coded lies in the sender's full frame, from `time_us` on."""
+
+    TYPE: ClassVar[int] = 3
+    FIELDS: ClassVar[int] = 6
+
+    time_us: int
+    """Capture time of the first frame this holds for; the clock of the motion packets, not cut to 65 s."""
+    x0: float
+    """Left edge in pixels of the full frame, rounded to float32; may lie outside."""
+    y0: float
+    side: float
+    """Width and height in pixels, more than 0."""
+    frame_width: int
+    frame_height: int
+
+    def __post_init__(self) -> None:
+        _integer(self, "time_us", self.time_us, 0, MAX_TIME_US)
+        for name in ("x0", "y0", "side"):
+            value = _float32(self, name, getattr(self, name))
+            least = -MAX_SIDE if name != "side" else 1
+            if not least <= value <= 2 * MAX_SIDE:
+                raise BadPacket(f"CropPlace {name} is {value:g}, allowed is {least} to {2 * MAX_SIDE}")
+            object.__setattr__(self, name, value)
+        _integer(self, "frame_width", self.frame_width, 1, MAX_SIDE)
+        _integer(self, "frame_height", self.frame_height, 1, MAX_SIDE)
+
+    def same_place(self, other: CropPlace | None) -> bool:
+        """Whether only the time differs."""
+        return other is not None and self._fields()[1:] == other._fields()[1:]
+
+    def _fields(self) -> list[object]:
+        return [self.time_us, self.x0, self.y0, self.side, self.frame_width, self.frame_height]
+
+    @classmethod
+    def _from(cls, fields: list[object]) -> Self:
+        time_us, x0, y0, side, width, height = fields
+        return cls(
+            _of(cls, "time_us", time_us, int),
+            _of(cls, "x0", x0, float),
+            _of(cls, "y0", y0, float),
+            _of(cls, "side", side, float),
+            _of(cls, "frame_width", width, int),
+            _of(cls, "frame_height", height, int),
+        )
+
+
+@dataclass(frozen=True)
+class Acknowledge(ControlMessage):
+    """The receiver has decoded this motion packet and will hold its state for the next 63 packets."""
+
+    TYPE: ClassVar[int] = 4
+    FIELDS: ClassVar[int] = 1
+
+    sequence: int
+
+    def __post_init__(self) -> None:
+        _integer(self, "sequence", self.sequence, 0, SEQUENCES - 1)
+
+    def _fields(self) -> list[object]:
+        return [self.sequence]
+
+    @classmethod
+    def _from(cls, fields: list[object]) -> Self:
+        return cls(_of(cls, "sequence", fields[0], int))
+
+
+@dataclass(frozen=True)
+class Bye(ControlMessage):
+    """The last message of a side."""
+
+    TYPE: ClassVar[int] = 5
+    FIELDS: ClassVar[int] = 1
+
+    reason: str
+    """For people; at most 200 bytes of UTF-8."""
+
+    def __post_init__(self) -> None:
+        _text(self, "reason", self.reason, 200)
+
+    def _fields(self) -> list[object]:
+        return [self.reason]
+
+    @classmethod
+    def _from(cls, fields: list[object]) -> Self:
+        return cls(_of(cls, "reason", fields[0], str))
+
+
+@dataclass(frozen=True)
+class WantPicture(ControlMessage):
+    """Answer to an offered picture that the receiver does not hold."""
+
+    TYPE: ClassVar[int] = 6
+    FIELDS: ClassVar[int] = 1
+
+    picture_hash: str
+
+    def __post_init__(self) -> None:
+        _hash(self, "picture_hash", self.picture_hash)
+
+    def _fields(self) -> list[object]:
+        return [bytes.fromhex(self.picture_hash)]
+
+    @classmethod
+    def _from(cls, fields: list[object]) -> Self:
+        return cls(_hex(cls, "picture_hash", fields[0]))
+
+
+CONTROL_TYPES: dict[int, type[ControlMessage]] = {
+    message.TYPE: message for message in (Hello, SourcePicture, CropPlace, Acknowledge, Bye, WantPicture)
+}
+"""Message class by type number."""
+
+
+def parse_control(data: bytes) -> ControlMessage:
+    """Reads one message that fills `data` exactly. Raises BadPacket with the reason."""
+    if len(data) > MAX_MESSAGE_BYTES:
+        raise BadPacket(f"control message is {len(data)} bytes, most is {MAX_MESSAGE_BYTES}")
+    try:
+        value = msgpack.unpackb(data, max_array_len=16, max_map_len=0, max_ext_len=0, use_list=True)
+    # The library raises subclasses of ValueError, and its own for a value that breaks off or nests too deep.
+    except (ValueError, msgpack.UnpackException) as error:
+        raise BadPacket(f"control message of {len(data)} bytes is not one msgpack value: {error}") from None
+    if not isinstance(value, list) or not value or type(value[0]) is not int:
+        raise BadPacket("control message is not a msgpack array that begins with a type number")
+    number, *fields = value
+    message = CONTROL_TYPES.get(number)
+    if message is None:
+        known = ", ".join(f"{key} {kind.__name__}" for key, kind in CONTROL_TYPES.items())
+        raise BadPacket(f"control message has type {number}, known are {known}")
+    if message is Hello and fields and fields[0] != PROTOCOL_VERSION:
+        # Before the fields are counted: another version may well have more of them.
+        raise BadPacket(
+            f"peer speaks protocol version {fields[0]!r:.20}, this side speaks {PROTOCOL_VERSION}"
+        )
+    if len(fields) != message.FIELDS:
+        raise BadPacket(f"{message.__name__} has {len(fields)} fields, needs {message.FIELDS}")
+    return message._from(fields)
+
+
+def _of(message: type[ControlMessage], name: str, value: object, kind: type[T]) -> T:
+    # Not isinstance: True is an int.
+    if type(value) is not kind:
+        raise BadPacket(f"{message.__name__} {name} is of type {type(value).__name__}, not {kind.__name__}")
+    return value
+
+
+def _hex(message: type[ControlMessage], name: str, value: object) -> str:
+    return _of(message, name, value, bytes).hex()
+
+
+def _hash(message: ControlMessage, name: str, value: str) -> None:
+    if len(value) != 64 or not set(value) <= set("0123456789abcdef"):
+        raise BadPacket(f"{type(message).__name__} {name} is {value!r:.80}, not 64 hexadecimal digits")
+
+
+def _text(message: ControlMessage, name: str, value: str, most: int) -> None:
+    try:
+        size = len(value.encode())
+    except UnicodeEncodeError:
+        raise BadPacket(f"{type(message).__name__} {name} holds half a surrogate pair") from None
+    if size > most:
+        raise BadPacket(f"{type(message).__name__} {name} is {size} bytes, most is {most}")
+
+
+def _integer(message: ControlMessage, name: str, value: int, least: int, most: int) -> int:
+    if not least <= value <= most:
+        raise BadPacket(f"{type(message).__name__} {name} is {value}, allowed is {least} to {most}")
+    return value
+
+
+def _float32(message: ControlMessage, name: str, value: float) -> float:
+    try:
+        rounded: float = struct.unpack(">f", struct.pack(">f", value))[0]
+    except OverflowError:
+        rounded = math.inf
+    if not math.isfinite(rounded):
+        raise BadPacket(f"{type(message).__name__} {name} is {value}, not a finite float32")
+    return rounded

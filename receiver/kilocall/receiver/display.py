@@ -1,0 +1,444 @@
+"""Shows a stream on a page in the browser: pictures as JPEG over a WebSocket, controls the other way.
+
+The model runs on the playback's thread; the event loop here only moves bytes. Every viewer has room for one picture
+and one state, the newest: a slow viewer loses pictures, never time.
+
+A message to the page is JSON text (`stream` once, then `state` and `error`), or a picture: FRAME_HEADER and a JPEG.
+A message from the page is JSON text, one of the wishes below.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import struct
+from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import CancelledError
+from contextlib import asynccontextmanager, suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+import cv2
+import uvicorn
+from fastapi import FastAPI, Request, Response, WebSocket, WebSocketDisconnect
+from fastapi.responses import JSONResponse
+from fastapi.staticfiles import StaticFiles
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+from kilocall.model.family import Picture
+from kilocall.proto.errors import KilocallError
+from kilocall.receiver.playback import SPEEDS, Film, Playback, PlaybackState, Shown
+from kilocall.receiver.render import LARGEST_TURN_DEG, View
+
+__all__ = [
+    "FRAME_HEADER",
+    "LOOPBACK",
+    "MAX_UPLOAD_BYTES",
+    "MAX_VIEWERS",
+    "DisplayServer",
+    "Hub",
+    "create_app",
+    "listen",
+]
+
+#: Names that this machine has for itself; starlette has written IPv6 addresses both ways.
+LOOPBACK: Final = ("127.0.0.1", "localhost", "::1", "[::1]")
+PAGE: Final = Path(__file__).parent / "page"
+FRAME_HEADER: Final = struct.Struct(">IQff")
+"""Frame number, time in microseconds, payload bits a frame, milliseconds that rendering took."""
+MAX_UPLOAD_BYTES: Final = 4 << 20
+MAX_VIEWERS: Final = 8
+MAX_WISH_BYTES: Final = 4096
+# 92: on 256x256 pictures about 20 KB, no blocks to be seen; the loopback does not mind.
+JPEG_QUALITY: Final = 92
+LOG = logging.getLogger(__name__)
+SECURITY_HEADERS: Final = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-cache",
+}
+
+
+class _Wish(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class Play(_Wish):
+    do: Literal["play"]
+
+
+class Pause(_Wish):
+    do: Literal["pause"]
+
+
+class Seek(_Wish):
+    do: Literal["seek"]
+    time_us: int = Field(ge=0, le=1 << 40)
+
+
+class Speed(_Wish):
+    do: Literal["speed"]
+    speed: float = Field(ge=SPEEDS[0], le=SPEEDS[1], strict=False)
+
+
+class Loop(_Wish):
+    do: Literal["loop"]
+    loop: bool
+
+
+Degrees = Annotated[float, Field(ge=-LARGEST_TURN_DEG, le=LARGEST_TURN_DEG, strict=False)]
+
+
+class Turn(_Wish):
+    do: Literal["turn"]
+    yaw: Degrees
+    pitch: Degrees
+    roll: Degrees
+
+
+class OwnSource(_Wish):
+    do: Literal["own_source"]
+
+
+Wish = Play | Pause | Seek | Speed | Loop | Turn | OwnSource
+WISHES: Final[TypeAdapter[Wish]] = TypeAdapter(Annotated[Wish, Field(discriminator="do")])
+
+
+class Viewer:
+    """What one page still has to get: the newest picture, the newest state and one error."""
+
+    def __init__(self) -> None:
+        self._picture: bytes | None = None
+        self._texts: dict[str, dict[str, Any]] = {}
+        self._news = asyncio.Event()
+
+    def put_picture(self, message: bytes) -> None:
+        self._picture = message
+        self._news.set()
+
+    def put_text(self, message: dict[str, Any]) -> None:
+        """Replaces a message of the same kind that is still waiting."""
+        self._texts[message["type"]] = message
+        self._news.set()
+
+    async def take(self) -> tuple[list[dict[str, Any]], bytes | None]:
+        """Waits for news and takes them: texts, then the picture."""
+        await self._news.wait()
+        self._news.clear()
+        texts, picture = list(self._texts.values()), self._picture
+        self._texts, self._picture = {}, None
+        return texts, picture
+
+
+class Hub:
+    """Brings what the model thread makes to every viewer. Its methods belong to the event loop."""
+
+    def __init__(self) -> None:
+        self.viewers: set[Viewer] = set()
+        self.pictures = 0
+        self._picture: bytes | None = None
+        self._state: dict[str, Any] | None = None
+
+    def join(self) -> Viewer:
+        viewer = Viewer()
+        if self._state is not None:
+            viewer.put_text(self._state)
+        if self._picture is not None:
+            viewer.put_picture(self._picture)
+        self.viewers.add(viewer)
+        return viewer
+
+    def picture(self, message: bytes) -> None:
+        self._picture = message
+        self.pictures += 1
+        for viewer in self.viewers:
+            viewer.put_picture(message)
+
+    def state(self, state: dict[str, Any]) -> None:
+        self._state = state
+        for viewer in self.viewers:
+            viewer.put_text(state)
+
+
+class Screen:
+    """The playback and the viewers of one stream; `name` and `source_name` are what people are told."""
+
+    def __init__(
+        self,
+        film: Film,
+        *,
+        name: str,
+        source_name: str | None,
+        read_face: Callable[[bytes], Picture],
+        loop: bool,
+    ) -> None:
+        self.hub = Hub()
+        self.name = name
+        self._read_face = read_face
+        self._events: asyncio.AbstractEventLoop | None = None
+        self._repeat = loop
+        self.playback = Playback(film, on_shown=self._shown, on_state=self._told, source=source_name)
+
+    def open(self) -> None:
+        """On the event loop that will serve the page."""
+        self._events = asyncio.get_running_loop()
+        self.playback.start()
+        self.playback.watch(False)
+        self.playback.set_loop(self._repeat)
+
+    def stream_facts(self) -> dict[str, Any]:
+        header = self.playback.film.reader.header
+        return {
+            "type": "stream",
+            "name": self.name,
+            "family": header.family,
+            "frames": self.playback.frames,
+            "duration_us": self.playback.duration_us,
+            "fps": float(self.playback.fps),
+            "size": header.picture_size,
+            "keys_us": [entry.time_us for entry in self.playback.film.reader.index],
+            "bits_per_frame": self.playback.mean_bits_per_frame,
+            "damage": self.playback.film.reader.damage,
+            "speeds": SPEEDS,
+            "largest_turn": LARGEST_TURN_DEG,
+            "largest_upload": MAX_UPLOAD_BYTES,
+        }
+
+    async def fulfil(self, wish: Wish) -> None:
+        """Raises KilocallError when it cannot."""
+        playback = self.playback
+        match wish:
+            case Play():
+                playback.play()
+            case Pause():
+                playback.pause()
+            case Seek():
+                playback.seek(wish.time_us)
+            case Speed():
+                playback.set_speed(wish.speed)
+            case Loop():
+                playback.set_loop(wish.loop)
+            case Turn():
+                playback.set_view(View(wish.yaw, wish.pitch, wish.roll))
+            case OwnSource():
+                await asyncio.wrap_future(playback.show(lambda: None, None))
+
+    async def take_upload(self, data: bytes, name: str) -> None:
+        """Shows the face of an uploaded picture. Raises KilocallError when there is none."""
+        await asyncio.wrap_future(self.playback.show(lambda: self._read_face(data), name))
+
+    async def source_jpeg(self) -> bytes:
+        """The picture that is moved."""
+        return await asyncio.wrap_future(self.playback.ask(lambda: _jpeg(self.playback.film.renderer.source.picture)))
+
+    def _shown(self, shown: Shown) -> None:
+        head = FRAME_HEADER.pack(shown.frame, shown.time_us, shown.bits_per_frame, shown.made_ms)
+        self._deliver(self.hub.picture, head + _jpeg(shown.rgb))
+
+    def _told(self, state: PlaybackState) -> None:
+        self._deliver(self.hub.state, {"type": "state", **asdict(state)})
+
+    def _deliver(self, call: Callable[[Any], None], message: object) -> None:
+        if self._events is not None:
+            # The loop may have been closed while this picture was being made; nobody is left to see it.
+            with suppress(RuntimeError):
+                self._events.call_soon_threadsafe(call, message)
+
+
+def create_app(
+    film: Film,
+    *,
+    name: str,
+    source_name: str | None = None,
+    read_face: Callable[[bytes], Picture],
+    hosts: tuple[str, ...] = LOOPBACK,
+    loop: bool = False,
+) -> FastAPI:
+    """The page and its socket for an opened stream.
+
+    `read_face` turns an uploaded picture file into a face crop, and raises BadInput; it runs on the model thread.
+    `hosts` are the names that the page may be asked under: other pages must not reach it by a name of their own.
+    """
+    screen = Screen(film, name=name, source_name=source_name, read_face=read_face, loop=loop)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        screen.open()
+        try:
+            yield
+        finally:
+            # The thread may be inside the model for some milliseconds.
+            await asyncio.to_thread(screen.playback.close)
+
+    app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False)
+
+    @app.middleware("http")
+    async def add_headers(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
+        response = await call_next(request)
+        response.headers.update(SECURITY_HEADERS)
+        return response
+
+    @app.get("/health")
+    async def health() -> Response:
+        alive = screen.playback.alive
+        return JSONResponse(
+            {"alive": alive, "viewers": len(screen.hub.viewers), "pictures": screen.hub.pictures},
+            status_code=200 if alive else 503,
+        )
+
+    @app.get("/source.jpg")
+    async def source() -> Response:
+        with suppress(CancelledError, asyncio.CancelledError):
+            return Response(await screen.source_jpeg(), media_type="image/jpeg")
+        return Response(status_code=503)
+
+    @app.post("/source")
+    async def upload(request: Request, name: str = "") -> Response:
+        if not _same_origin(request.headers.get("origin"), request.headers.get("host")):
+            return JSONResponse({"error": "refused: another site asked"}, status_code=403)
+        data = await _bounded_body(request)
+        if data is None:
+            return _upload_error(f"the file has more than {MAX_UPLOAD_BYTES >> 20} MiB, which is the most allowed", 413)
+        if not data:
+            return _upload_error("the file is empty", 422)
+        try:
+            await screen.take_upload(data, _plain(name) or "your picture")
+        except KilocallError as error:
+            return _upload_error(str(error), 422)
+        except CancelledError:
+            return _upload_error("the stream is being closed", 503)
+        return JSONResponse({"source": _plain(name)})
+
+    @app.websocket("/live")
+    async def live(socket: WebSocket) -> None:
+        if not _same_origin(socket.headers.get("origin"), socket.headers.get("host")):
+            await socket.close(1008, "another site asked")
+            return
+        await socket.accept()
+        if len(screen.hub.viewers) >= MAX_VIEWERS:
+            await socket.close(1013, f"{MAX_VIEWERS} viewers are the most")
+            return
+        await _serve_viewer(socket, screen)
+
+    app.mount("/", StaticFiles(directory=PAGE, html=True), name="page")
+    return app
+
+
+async def _serve_viewer(socket: WebSocket, screen: Screen) -> None:
+    viewer = screen.hub.join()
+    if len(screen.hub.viewers) == 1:
+        screen.playback.watch(True)
+        screen.playback.play()
+    try:
+        await socket.send_json(screen.stream_facts())
+        async with asyncio.TaskGroup() as tasks:
+            sending = tasks.create_task(_send(socket, viewer))
+            await _receive(socket, viewer, screen)
+            sending.cancel()
+    # The page went away; either task may be the first to notice, and starlette calls a late send a RuntimeError.
+    except* (WebSocketDisconnect, RuntimeError):
+        pass
+    finally:
+        screen.hub.viewers.discard(viewer)
+        if not screen.hub.viewers:
+            screen.playback.watch(False)
+
+
+async def _send(socket: WebSocket, viewer: Viewer) -> None:
+    while True:
+        texts, picture = await viewer.take()
+        for text in texts:
+            await socket.send_json(text)
+        if picture is not None:
+            await socket.send_bytes(picture)
+
+
+async def _receive(socket: WebSocket, viewer: Viewer, screen: Screen) -> None:
+    while True:
+        message = await socket.receive()
+        if message["type"] == "websocket.disconnect":
+            return
+        text = message.get("text")
+        try:
+            if text is None:
+                raise ValueError("bytes are not a wish")
+            await screen.fulfil(WISHES.validate_json(text))
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+            where = ".".join(str(part) for part in first["loc"])
+            viewer.put_text({"type": "error", "error": f"refused: {where + ': ' if where else ''}{first['msg']}"})
+        except (KilocallError, ValueError) as error:
+            viewer.put_text({"type": "error", "error": str(error)})
+        except CancelledError:
+            return
+
+
+async def _bounded_body(request: Request) -> bytes | None:
+    """The body, None as soon as it is larger than an upload may be."""
+    stated = request.headers.get("content-length", "")
+    if stated.isdecimal() and int(stated) > MAX_UPLOAD_BYTES:
+        return None
+    data = bytearray()
+    async for chunk in request.stream():
+        data += chunk
+        if len(data) > MAX_UPLOAD_BYTES:
+            return None
+    return bytes(data)
+
+
+def _upload_error(text: str, status: int) -> Response:
+    return JSONResponse({"error": text}, status_code=status)
+
+
+def _same_origin(origin: str | None, host: str | None) -> bool:
+    """Browsers always state the origin of a socket or a POST; programs need not."""
+    return origin is None or (host is not None and origin.partition("://")[2] == host)
+
+
+def _plain(name: str) -> str:
+    """A file name to show: its last part, printable, not long."""
+    last = name.replace("\\", "/").rpartition("/")[2]
+    return "".join(c for c in last if c.isprintable()).strip()[:80]
+
+
+def _jpeg(rgb: Picture) -> bytes:
+    done, data = cv2.imencode(".jpg", rgb[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+    if not done:
+        raise ValueError(f"a picture of {rgb.shape} cannot be written as JPEG")
+    return data.tobytes()
+
+
+class DisplayServer(uvicorn.Server):
+    """uvicorn that says when it is ready and keeps quiet otherwise."""
+
+    def __init__(self, app: FastAPI, *, on_ready: Callable[[], None] = lambda: None) -> None:
+        config = uvicorn.Config(
+            app, log_level="warning", ws_max_size=MAX_WISH_BYTES, timeout_graceful_shutdown=3, lifespan="on"
+        )
+        super().__init__(config)
+        self._on_ready = on_ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets=sockets)
+        if self.started and not self.should_exit:
+            self._on_ready()
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket, so that a port in use is known before anything is loaded. OSError names the address."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind((host, port))
+        listening.listen(64)
+    except OSError as error:
+        listening.close()
+        raise OSError(error.errno, error.strerror, f"{host}:{port}") from error
+    return listening

@@ -1,0 +1,99 @@
+"""Decoded pictures to a video file that exists whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import av
+import cv2
+import numpy as np
+from av.video.stream import VideoStream
+
+from kilocall.model.family import Picture
+from kilocall.proto.errors import BadInput
+
+#: Containers that carry H.264 and play everywhere.
+SUFFIXES = (".mp4", ".mkv", ".mov")
+# Close to lossless: the file is there to be looked at and measured, not to be small.
+CRF = "14"
+
+
+class VideoFile:
+    """Writes RGB pictures [S, S, 3] at their times; resizes to `size`, an even number of pixels."""
+
+    def __init__(self, path: Path, *, fps: Fraction, size: int) -> None:
+        if path.suffix.lower() not in SUFFIXES:
+            raise BadInput(f"output {path} ends in {path.suffix!r}; allowed: {', '.join(SUFFIXES)}")
+        if not 64 <= size <= 1024 or size % 2:
+            raise BadInput(f"size is {size}; allowed: even numbers from 64 to 1024")
+        if not path.parent.is_dir():
+            raise BadInput(f"output {path}: the folder {path.parent} does not exist")
+        self.path, self.size, self.fps = path, size, fps
+        self._partial = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+        self._last_pts = -1
+        self.frames = 0
+        try:
+            self._container = av.open(str(self._partial), "w")
+            stream = self._container.add_stream("libx264", rate=fps)
+            assert isinstance(stream, VideoStream)
+            stream.width = stream.height = size
+            stream.pix_fmt = "yuv420p"
+            stream.options = {"crf": CRF, "preset": "veryfast"}
+            self._stream = stream
+        except (av.error.FFmpegError, OSError) as error:
+            self._partial.unlink(missing_ok=True)
+            raise _as_os_error(error, path) from error
+
+    def write(self, picture: Picture, time_us: int) -> None:
+        """A picture shown from `time_us` on (microseconds since the first frame)."""
+        if picture.shape[0] != self.size:
+            how = cv2.INTER_AREA if picture.shape[0] > self.size else cv2.INTER_CUBIC
+            picture = np.asarray(cv2.resize(picture, (self.size, self.size), interpolation=how), np.uint8)
+        frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+        self._last_pts = max(self._last_pts + 1, round(time_us * self.fps / 1_000_000))
+        frame.pts, frame.time_base = self._last_pts, 1 / self.fps
+        try:
+            for packet in self._stream.encode(frame):
+                self._container.mux(packet)
+        except (av.error.FFmpegError, OSError) as error:
+            raise _as_os_error(error, self.path) from error
+        self.frames += 1
+
+    def close(self) -> None:
+        try:
+            for packet in self._stream.encode():
+                self._container.mux(packet)
+            self._container.close()
+            os.replace(self._partial, self.path)
+        except (av.error.FFmpegError, OSError) as error:
+            self.abort()
+            raise _as_os_error(error, self.path) from error
+
+    def abort(self) -> None:
+        """Leaves nothing behind."""
+        with suppress(av.error.FFmpegError, OSError):
+            self._container.close()
+        self._partial.unlink(missing_ok=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.abort()
+
+
+def _as_os_error(error: Exception, path: Path) -> Exception:
+    number = getattr(error, "errno", None)
+    if isinstance(error, OSError) and number:
+        return OSError(number, os.strerror(number), str(path))
+    return BadInput(f"output {path} cannot be written: {error}")

@@ -1,0 +1,1 @@
+"""Camera frames to packets: capture, face crop, motion, source picture."""

@@ -1,0 +1,348 @@
+"""Where pictures come from: video files, still pictures and cameras, all as `Frame`s with times.
+
+`open_clip` reads a file once from front to back, `CameraCapture` hands over the newest picture of
+a device and never a backlog.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol
+
+import av
+import av.error
+import cv2
+import numpy as np
+from av.container import InputContainer
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+from numpy.typing import NDArray
+
+from kilocall.proto.errors import BadInput
+
+__all__ = ["CameraCapture", "Clip", "Frame", "open_clip"]
+
+logger = logging.getLogger(__name__)
+
+MAX_SIDE = 8192
+MIN_FPS, MAX_FPS = 1.0, 240.0
+FALLBACK_FPS = 25.0
+# A forged timestamp must not make resampling repeat one picture for years.
+MAX_GAP_US = 60_000_000
+MATTE = 128  # grey behind transparent pictures
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One picture: `rgb` uint8 [H, W, 3], `capture_us` monotonic microseconds, `index` from 0."""
+
+    rgb: NDArray[np.uint8]
+    capture_us: int
+    index: int
+
+
+def open_clip(path: str | Path, fps: float | None = None) -> Clip:
+    """Opens a video file or still picture.
+
+    With `fps` (1..240) the frames are resampled to that rate by nearest frame, otherwise each frame
+    of the file comes once with its own time. Raises BadInput when the file is missing, is no video,
+    has sound only, has no frame that can be decoded, or is larger than 8192x8192.
+    """
+    return Clip(path, fps)
+
+
+class Clip:
+    """Frames of one file, times counted from the first frame; iterate as often as needed.
+
+    `width` and `height` are those of the upright picture. `fps` is the rate of the iterated frames
+    (nominal for a file of variable rate), `duration` seconds or None where the file does not say.
+    `start_us` is where the first frame lies in the file's own time, to line sound up with it.
+    `truncated` is None, or after iteration the reason why the file ended early.
+    """
+
+    def __init__(self, path: str | Path, fps: float | None = None) -> None:
+        if fps is not None and not (math.isfinite(fps) and MIN_FPS <= fps <= MAX_FPS):
+            raise BadInput(f"fps is {fps}, allowed are {MIN_FPS:g} to {MAX_FPS:g}")
+        self.path = Path(path)
+        self.truncated: str | None = None
+        if not self.path.is_file():
+            raise BadInput(f"{self.path}: no such file")
+        with self._open() as container:
+            stream = self._video_stream(container)
+            rate = stream.average_rate or stream.guessed_rate
+            self.source_fps = float(rate) if rate and MIN_FPS <= rate <= MAX_FPS else FALLBACK_FPS
+            self.fps = float(fps) if fps is not None else self.source_fps
+            self._resample = fps is not None
+            first = next(self._decode(container, stream), None)
+            if first is None:
+                raise BadInput(f"{self.path}: no frame could be decoded ({self.truncated or 'it is empty'})")
+            self.truncated = None
+            self.start_us = _time_us(first) or 0
+            self.height, self.width = _upright_size(first)
+            self.duration = self._duration_s(container, stream)
+
+    def __iter__(self) -> Iterator[Frame]:
+        self.truncated = None
+        timed = self._timed()
+        yield from self._nearest(timed) if self._resample else self._as_stored(timed)
+
+    def _open(self) -> InputContainer:
+        try:
+            return av.open(str(self.path), mode="r", metadata_errors="replace")
+        except (av.error.FFmpegError, OSError, ValueError) as error:
+            raise BadInput(f"{self.path}: not a readable video ({_reason(error)})") from error
+
+    def _video_stream(self, container: InputContainer) -> VideoStream:
+        if not container.streams.video:
+            what = "has sound but no picture" if container.streams.audio else "has no video stream"
+            raise BadInput(f"{self.path}: {what}")
+        stream = container.streams.video[0]
+        context = stream.codec_context
+        _check_size(self.path, context.width, context.height)
+        stream.thread_type = "AUTO"
+        return stream
+
+    def _decode(self, container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
+        """Decoded frames; on damage sets `truncated` and stops."""
+        try:
+            for frame in container.decode(stream):
+                _check_size(self.path, frame.width, frame.height)
+                yield frame
+        except (av.error.FFmpegError, OSError, ValueError) as error:
+            if isinstance(error, BadInput):
+                raise
+            self.truncated = _reason(error)
+
+    def _duration_s(self, container: InputContainer, stream: VideoStream) -> float | None:
+        if stream.duration is not None and stream.time_base is not None:
+            return float(stream.duration * stream.time_base)
+        return container.duration / 1e6 if container.duration is not None else None
+
+    def _timed(self) -> Iterator[tuple[int, VideoFrame]]:
+        """(microseconds since the first frame, strictly growing; frame)."""
+        step_us = round(1e6 / self.source_fps)
+        last_us = -1
+        with self._open() as container:
+            for frame in self._decode(container, self._video_stream(container)):
+                stamp = _time_us(frame)
+                if stamp is None:
+                    now_us = last_us + step_us if last_us >= 0 else 0
+                else:
+                    now_us = stamp - self.start_us
+                # Broken muxers repeat or reverse a time; order matters more than the microsecond.
+                now_us = max(now_us, last_us + 1)
+                if now_us - last_us > MAX_GAP_US:
+                    self.truncated = f"times jump by {(now_us - last_us) / 1e6:.0f} s, allowed are 60"
+                    return
+                last_us = now_us
+                yield now_us, frame
+        self._note_missing_end(last_us)
+
+    def _note_missing_end(self, last_us: int) -> None:
+        # A cut-off MP4 ends without an error: only the promised duration tells.
+        if self.truncated or self.duration is None or last_us < 0:
+            return
+        missing_s = self.duration - (last_us + 1e6 / self.source_fps) / 1e6
+        if missing_s > max(0.5, 2 / self.source_fps):
+            self.truncated = f"the file ends {missing_s:.2f} s before its stated end"
+
+    def _as_stored(self, timed: Iterator[tuple[int, VideoFrame]]) -> Iterator[Frame]:
+        for index, (now_us, frame) in enumerate(timed):
+            yield Frame(_upright_rgb(frame), now_us, index)
+
+    def _nearest(self, timed: Iterator[tuple[int, VideoFrame]]) -> Iterator[Frame]:
+        """Constant rate: output k is the frame whose time is nearest to k / fps."""
+        period_us = 1e6 / self.fps
+        index = 0
+        held: tuple[int, VideoFrame] | None = None
+        for now_us, frame in timed:
+            if held is not None:
+                turn_us = (held[0] + now_us) / 2
+                rgb = None
+                while index * period_us <= turn_us:
+                    rgb = _upright_rgb(held[1]) if rgb is None else rgb
+                    yield Frame(rgb, round(index * period_us), index)
+                    index += 1
+            held = (now_us, frame)
+        if held is None:
+            return
+        # The last frame is shown for its own length, so that 10 frames at 10 fps give 25 at 25 fps.
+        end_us = held[0] + 1e6 / self.source_fps - period_us / 2
+        rgb = _upright_rgb(held[1])
+        while index * period_us < end_us or index == 0:
+            yield Frame(rgb, round(index * period_us), index)
+            index += 1
+
+
+def _reason(error: BaseException) -> str:
+    return str(getattr(error, "strerror", None) or error)
+
+
+def _check_size(path: Path, width: int, height: int) -> None:
+    if width > MAX_SIDE or height > MAX_SIDE:
+        raise BadInput(f"{path}: frames are {width}x{height}, at most {MAX_SIDE}x{MAX_SIDE} are read")
+
+
+def _time_us(frame: VideoFrame) -> int | None:
+    if frame.pts is None or frame.time_base is None:
+        return None
+    return round(frame.pts * frame.time_base * 1_000_000)
+
+
+def _quarter_turns(frame: VideoFrame) -> int:
+    """Counterclockwise quarter turns that put the stored picture upright."""
+    return round(frame.rotation / 90) % 4
+
+
+def _upright_size(frame: VideoFrame) -> tuple[int, int]:
+    size = (frame.height, frame.width)
+    return size if _quarter_turns(frame) % 2 == 0 else size[::-1]
+
+
+def _upright_rgb(frame: VideoFrame) -> NDArray[np.uint8]:
+    """Picture [H, W, 3] uint8, rotated as the file asks, transparency laid over grey."""
+    if any(component.is_alpha for component in frame.format.components):
+        rgba = np.asarray(frame.to_ndarray(format="rgba"), np.uint16)
+        alpha = rgba[..., 3:]
+        rgb = ((rgba[..., :3] * alpha + MATTE * (255 - alpha) + 127) // 255).astype(np.uint8)
+    else:
+        rgb = np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
+    turns = _quarter_turns(frame)
+    return np.ascontiguousarray(np.rot90(rgb, turns)) if turns else rgb
+
+
+class Device(Protocol):
+    """What CameraCapture needs of cv2.VideoCapture."""
+
+    def isOpened(self) -> bool: ...  # noqa: N802  (OpenCV's name)
+    def read(self) -> Any: ...
+    def release(self) -> None: ...
+    def set(self, setting: int, value: float, /) -> bool: ...
+
+
+def _open_camera(device: int | str) -> Device:
+    return cv2.VideoCapture(device)
+
+
+def _now_us() -> int:
+    return time.monotonic_ns() // 1000
+
+
+class CameraCapture:
+    """A thread that reads a camera and keeps only its newest frame.
+
+    `device` is a number, or a path for OpenCV. `open_device` and `clock_us` are there for tests.
+    Used as a context manager, or `start()` and `stop()`. `error` says why reading ended by itself;
+    `dropped` counts the frames that nobody asked for in time.
+    """
+
+    def __init__(
+        self,
+        device: int | str,
+        *,
+        width: int = 1280,
+        height: int = 720,
+        fps: float = 25.0,
+        open_device: Callable[[int | str], Device] = _open_camera,
+        clock_us: Callable[[], int] = _now_us,
+    ) -> None:
+        if not (math.isfinite(fps) and MIN_FPS <= fps <= MAX_FPS):
+            raise BadInput(f"camera fps is {fps}, allowed are {MIN_FPS:g} to {MAX_FPS:g}")
+        if not (16 <= width <= MAX_SIDE and 16 <= height <= MAX_SIDE):
+            raise BadInput(f"camera size is {width}x{height}, allowed are 16 to {MAX_SIDE} each way")
+        self.device = device
+        self.error: str | None = None
+        self.dropped = 0
+        self._settings = (
+            (cv2.CAP_PROP_FRAME_WIDTH, width),
+            (cv2.CAP_PROP_FRAME_HEIGHT, height),
+            (cv2.CAP_PROP_FPS, fps),
+            (cv2.CAP_PROP_BUFFERSIZE, 1),
+        )
+        self._open_device = open_device
+        self._clock_us = clock_us
+        self._ready = threading.Condition()
+        self._newest: Frame | None = None
+        self._ended = False
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Opens the device and begins to read. Raises BadInput when there is no such device."""
+        if self._thread is not None:
+            raise RuntimeError("a CameraCapture starts only once")
+        device = self._open_device(self.device)
+        if not device.isOpened():
+            device.release()
+            raise BadInput(
+                f"camera {self.device!r} could not be opened: give the number of a connected camera or a path"
+            )
+        for name, value in self._settings:
+            device.set(name, value)
+        self._thread = threading.Thread(target=self._run, args=(device,), name="capture", daemon=True)
+        self._thread.start()
+
+    def latest(self, timeout_s: float = 1.0) -> Frame | None:
+        """The newest frame not yet handed over; waits for one, None after `timeout_s` or at the end."""
+        with self._ready:
+            self._ready.wait_for(lambda: self._newest is not None or self._ended, timeout_s)
+            frame, self._newest = self._newest, None
+            return frame
+
+    @property
+    def ended(self) -> bool:
+        """Whether the device has stopped giving frames, or `stop()` was called."""
+        return self._ended
+
+    def stop(self) -> None:
+        """Ends the thread and releases the device; may be called at any time, and again."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join(timeout=5.0)
+            if self._thread.is_alive():
+                logger.warning("camera %r still blocks in a read; its thread is left to end", self.device)
+
+    def __enter__(self) -> CameraCapture:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _run(self, device: Device) -> None:
+        index = 0
+        try:
+            while not self._stop.is_set():
+                ok, bgr = device.read()
+                now_us = self._clock_us()
+                if not ok or bgr is None:
+                    self.error = f"camera {self.device!r} gave no frame after {index} frames"
+                    break
+                if bgr.shape[0] > MAX_SIDE or bgr.shape[1] > MAX_SIDE:
+                    self.error = f"camera {self.device!r} gives {bgr.shape[1]}x{bgr.shape[0]} frames"
+                    break
+                self._put(Frame(np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8), now_us, index))
+                index += 1
+        except Exception as error:  # whatever a driver raises must not leave latest() waiting
+            logger.exception("camera %r failed", self.device)
+            self.error = f"camera {self.device!r} failed: {error}"
+        finally:
+            device.release()
+            with self._ready:
+                self._ended = True
+                self._ready.notify_all()
+
+    def _put(self, frame: Frame) -> None:
+        with self._ready:
+            self.dropped += self._newest is not None
+            self._newest = frame
+            self._ready.notify_all()

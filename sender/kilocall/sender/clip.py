@@ -1,0 +1,95 @@
+"""Follows the face through a whole clip: crops, landmarks and the frame that serves best as source picture."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kilocall.model import landmarks as lm
+from kilocall.model.family import Family, Picture, Track
+from kilocall.proto.control import CropPlace
+from kilocall.proto.errors import NoFace
+from kilocall.sender.capture import Clip
+from kilocall.sender.face_crop import FaceCropper, plan_crops
+from kilocall.sender.source_picture import LandmarkGroups, choose_source
+
+GROUPS = LandmarkGroups(left_eye=lm.LEFT_EYE, right_eye=lm.RIGHT_EYE, inner_lips=lm.INNER_LIPS)
+
+# Enough to find open eyes and a closed mouth in; 40 crops are 8 MB.
+CANDIDATES = 40
+FACE_CERTAINTY = 0.5
+
+
+class Tracker:
+    """The family's landmark networks as the cropper wants them; keeps the last answer for the encoder."""
+
+    def __init__(self, family: Family) -> None:
+        self.family = family
+        self.last: Track | None = None
+
+    def landmarks(self, crop_rgb: NDArray[np.uint8]) -> tuple[NDArray[np.float32], float]:
+        self.last = self.family.track(crop_rgb)
+        return self.last.points, self.last.certainty
+
+
+@dataclass(frozen=True)
+class FollowedClip:
+    """All that the encoder needs of a clip; the frames themselves are not kept."""
+
+    tracks: list[tuple[int, Track]]  # capture time in microseconds, landmarks
+    places: list[CropPlace]  # where the crop lies, whenever that changes
+    best_crop: Picture
+    faces: int
+    reframings: int
+    lost_frames: int
+    warnings: tuple[str, ...]
+
+
+def follow_clip(clip: Clip, family: Family, progress: Callable[[int, int | None], None]) -> FollowedClip:
+    """Reads the clip twice: to plan where the crop stands still, then to cut and track. NoFace if there is none."""
+    tracker = Tracker(family)
+    plan = plan_crops(clip, tracker)
+    warnings: list[str] = []
+    cropper = FaceCropper(tracker, plan=plan, on_warning=warnings.append)
+    total = round(clip.duration * clip.fps) if clip.duration else None
+    tracks: list[tuple[int, Track]] = []
+    places: list[CropPlace] = []
+    candidates: list[tuple[Picture, Track]] = []
+    stride, lost, reframings, moving = 1, 0, 0, False
+    for count, frame in enumerate(clip):
+        crop = cropper.crop(frame)
+        track = tracker.last
+        assert track is not None  # the cropper tracks every frame that it cuts
+        if track.certainty < FACE_CERTAINTY:
+            lost += 1
+            track = tracks[-1][1] if tracks else track
+        elif count % stride == 0:
+            candidates.append((crop.rgb, track))
+            if len(candidates) > 2 * CANDIDATES:
+                candidates, stride = candidates[::2], stride * 2
+        tracks.append((frame.capture_us, track))
+        place = CropPlace(
+            frame.capture_us,
+            crop.place.x0,
+            crop.place.y0,
+            crop.place.side,
+            frame.rgb.shape[1],
+            frame.rgb.shape[0],
+        )
+        if not place.same_place(places[-1] if places else None):
+            places.append(place)
+        reframings += crop.reframed and not moving
+        moving = crop.reframed
+        progress(count + 1, total)
+    if not candidates:
+        raise NoFace(f"{clip.path}: no face could be followed in any of {len(tracks)} frames")
+    best = choose_source(
+        [c for c, _ in candidates],
+        np.stack([t.points for _, t in candidates]),
+        [t.certainty for _, t in candidates],
+        GROUPS,
+    )
+    return FollowedClip(tracks, places, candidates[best][0], plan.faces, reframings, lost, tuple(warnings))

@@ -1,0 +1,80 @@
+"""The sender's last stage: motion in, packets out, some frames in each."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kilocall.codec.motion_codec import MotionEncoder
+from kilocall.model.family import Family, Picture, Source, Track
+from kilocall.model.motion import Motion
+from kilocall.proto.errors import BadInput
+from kilocall.proto.limits import MAX_FRAMES
+from kilocall.proto.motion_packet import MotionPacket
+from kilocall.sender.motion import MotionExtractor
+
+
+class PacketEncoder:
+    """Face crops of one speaker to motion packets.
+
+    `push` returns a packet once `frames_per_packet` frames are gathered, `flush` what is left. The bytes do not
+    depend on how the frames arrive.
+    """
+
+    def __init__(
+        self,
+        family: Family,
+        source: Source,
+        *,
+        fps: float = 25.0,
+        quality: float = 50,
+        frames_per_packet: int = 3,
+        key_every_s: float = 2.0,
+        reference: Literal["previous", "acknowledged"] = "previous",
+        onto: Source | None = None,
+        smooth: bool = True,
+    ) -> None:
+        if not 1 <= frames_per_packet <= MAX_FRAMES:
+            raise BadInput(f"frames_per_packet is {frames_per_packet}, allowed are 1 to {MAX_FRAMES}")
+        if not 1 <= fps <= 240:
+            raise BadInput(f"fps is {fps}, allowed are 1 to 240")
+        self.source, self.frames_per_packet = source, frames_per_packet
+        self.extractor = MotionExtractor(family, source, onto=onto, smooth=smooth)
+        self.codec = MotionEncoder(
+            family.codebook, quality, reference=reference, key_interval=max(1, round(key_every_s * fps))
+        )
+        self._spacing_us = round(1e6 / fps)
+        self._gathered: list[NDArray[np.float32]] = []
+        self._first_us = 0
+        self._last_us = 0
+        self.last_motion: Motion | None = None
+
+    def push(self, crop: Picture, capture_us: int) -> MotionPacket | None:
+        """A crop uint8 [S, S, 3] captured at `capture_us`."""
+        return self.push_track(self.extractor.family.track(crop), capture_us)
+
+    def push_track(self, track: Track, capture_us: int) -> MotionPacket | None:
+        self.last_motion = self.extractor.from_track(track, capture_us)
+        if not self._gathered:
+            self._first_us = capture_us
+        self._last_us = capture_us
+        self._gathered.append(self.last_motion.vector)
+        return self.flush() if len(self._gathered) >= self.frames_per_packet else None
+
+    def flush(self) -> MotionPacket | None:
+        """The frames gathered so far as one packet; None if there are none."""
+        if not self._gathered:
+            return None
+        coded = self.codec.encode(np.stack(self._gathered))
+        # A camera's frames do not come at the nominal rate; the packet says how far apart these were.
+        spans = len(self._gathered) - 1
+        spacing = round((self._last_us - self._first_us) / spans) if spans else self._spacing_us
+        self._gathered.clear()
+        return MotionPacket.carry(coded, self._first_us, spacing)
+
+    @property
+    def first_us(self) -> int:
+        """Capture time of the first frame of the packet that was returned last."""
+        return self._first_us

@@ -1,0 +1,539 @@
+"""The library behind the command line: clips to streams, streams to clips, and both frame by frame.
+
+encode("clip.mp4", "clip.kcs")              decode("clip.kcs", "out.mp4", yaw=10)
+encoder = Encoder(picture); packet = encoder.push(crop, capture_us)
+decoder = Decoder(encoder.source_picture); frames = decoder.push(packet)
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from pydantic import BaseModel
+
+from kilocall.model.family import DEFAULT_FAMILY, Family, Picture, Source, load_family
+from kilocall.proto.control import SourcePicture
+from kilocall.proto.errors import BadInput, NoFace, WrongFamily
+from kilocall.proto.motion_packet import MotionPacket
+from kilocall.proto.stream_file import StreamHeader, StreamReader, StreamWriter, TimedPacket
+from kilocall.proto.wire_cost import wire_cost
+from kilocall.runtime.engine import choose_engine
+from kilocall.runtime.pictures import decode_picture, encode_picture
+
+if TYPE_CHECKING:
+    from kilocall.receiver.decode import TimedMotion
+    from kilocall.receiver.render import FaceRenderer
+    from kilocall.sender.encoder import PacketEncoder
+
+__all__ = [
+    "DecodeReport",
+    "DecodedFrame",
+    "Decoder",
+    "EncodeReport",
+    "Encoder",
+    "StreamInfo",
+    "StreamPlayer",
+    "WireRate",
+    "decode",
+    "encode",
+    "info",
+    "open_family",
+]
+
+Progress = Callable[[int, int | None], None]
+KEY_EVERY_S = 2.0
+
+
+class EncodeReport(BaseModel):
+    """What an encoding made and cost."""
+
+    stream: Path
+    frames: int
+    fps: float
+    seconds: float
+    source_bytes: int
+    payload_bits_per_frame: float
+    payload_kbps: float
+    file_bytes: int
+    faces: int
+    reframings: int
+    lost_frames: int  # frames in which no face was seen; they repeat the last motion
+    relative: bool  # the source picture was taken for somebody else
+    warnings: list[str]
+    wall_s: float
+
+
+class DecodeReport(BaseModel):
+    """What a decoding made."""
+
+    video: Path
+    frames: int
+    seconds: float
+    size: int
+    relative: bool
+    truncated: str | None  # what is wrong with the stream, if it breaks off
+    dropped_packets: int
+    wall_s: float
+
+
+class WireRate(BaseModel):
+    """Kilobits per second on a data channel over IPv4, one way and back."""
+
+    frames_per_packet: int
+    forward_kbps: float
+    sack_kbps: float
+    delayed_sack_kbps: float
+
+
+class StreamInfo(BaseModel):
+    """What is in a stream file."""
+
+    path: Path
+    family: str
+    installed_weights_match: bool | None  # None when the family is not installed
+    tool: str
+    frames: int
+    fps: float
+    seconds: float
+    keypoints: int | None
+    motion_numbers: int | None
+    picture_size: int
+    frame_width: int
+    frame_height: int
+    quality: float
+    source_format: str | None
+    source_bytes: int
+    packets: int
+    key_packets: int
+    frames_per_packet: float
+    payload_bits_mean: float
+    payload_bits_p95: float
+    payload_bits_max: float
+    payload_kbps: float
+    file_bytes: int
+    wire: list[WireRate]
+    truncated: str | None
+
+
+@dataclass(frozen=True)
+class DecodedFrame:
+    """A picture uint8 RGB [S, S, 3] and its time in microseconds."""
+
+    time_us: int
+    rgb: Picture
+
+
+def open_family(name: str = DEFAULT_FAMILY, *, engine: str = "auto", threads: int = 0) -> Family:
+    """A model family on the engine asked for; BadInput when one of them is not installed."""
+    return load_family(name, engine=choose_engine(engine, threads))
+
+
+class Encoder:
+    """The sender, frame by frame: crops of one speaker in, motion packets out.
+
+    `source_picture` is what the receiver must get before the first packet. The crops are uint8 RGB [256, 256, 3];
+    `kilocall.sender.face_crop.FaceCropper` cuts them from whole frames.
+    """
+
+    def __init__(
+        self,
+        source_rgb: Picture,
+        *,
+        fps: float = 25.0,
+        quality: float = 50,
+        frames_per_packet: int = 3,
+        key_every_s: float = KEY_EVERY_S,
+        engine: str = "auto",
+        threads: int = 0,
+        family: Family | None = None,
+    ) -> None:
+        from kilocall.sender.encoder import PacketEncoder
+
+        self.family = family or open_family(engine=engine, threads=threads)
+        self.source_picture, self.source = _pack_source(self.family, source_rgb)
+        self.packets: PacketEncoder = PacketEncoder(
+            self.family,
+            self.source,
+            fps=fps,
+            quality=quality,
+            frames_per_packet=frames_per_packet,
+            key_every_s=key_every_s,
+        )
+
+    def push(self, crop_rgb: Picture, capture_us: int) -> MotionPacket | None:
+        """One crop; a packet when enough frames are gathered."""
+        return self.packets.push(crop_rgb, capture_us)
+
+    def flush(self) -> MotionPacket | None:
+        """What is gathered, as a shorter packet."""
+        return self.packets.flush()
+
+
+class Decoder:
+    """The receiver, packet by packet: pictures of the source's face, moved.
+
+    `source` is the sender's `source_picture`, or a picture uint8 [256, 256, 3]. With `shown`, another picture is
+    moved in its place (relative motion). The head can be turned at any time through `view`.
+    """
+
+    def __init__(
+        self,
+        source: SourcePicture | Picture,
+        *,
+        shown: Picture | None = None,
+        engine: str = "auto",
+        threads: int = 0,
+        family: Family | None = None,
+    ) -> None:
+        from kilocall.receiver.decode import PacketDecoder
+        from kilocall.receiver.render import FaceRenderer
+
+        self.family = family or open_family(engine=engine, threads=threads)
+        picture = decode_picture(source.data) if isinstance(source, SourcePicture) else source
+        own = self.family.source(_fitted(picture, self.family.size))
+        self.packets = PacketDecoder(self.family.codebook)
+        self.renderer: FaceRenderer = FaceRenderer(
+            self.family,
+            own,
+            self.family.source(_fitted(shown, self.family.size)) if shown is not None else None,
+        )
+
+    def push(self, packet: MotionPacket | bytes) -> list[DecodedFrame]:
+        """The packet's frames; none when it cannot be decoded (`packets.dropped` counts those)."""
+        return [DecodedFrame(m.time_us, self.renderer.render(m.motion)) for m in self.packets.push(packet)]
+
+
+class StreamPlayer:
+    """A stream file opened for decoding: its family, its pictures, its motion, with seeking."""
+
+    def __init__(
+        self,
+        stream: Path | str,
+        *,
+        source: Path | str | None = None,
+        engine: str = "auto",
+        threads: int = 0,
+        family: Family | None = None,
+    ) -> None:
+        from kilocall.receiver.decode import PacketDecoder
+        from kilocall.receiver.render import FaceRenderer
+
+        self.reader = StreamReader(stream)
+        header = self.reader.header
+        picture = self.reader.source_picture()
+        if picture is None:
+            raise BadInput(f"{stream}: the file breaks off before its source picture; nothing can be shown")
+        self.family = family or open_family(header.family, engine=engine, threads=threads)
+        _check_family(header, self.family, str(stream))
+        self.source_picture = picture
+        self.stream_source = self.family.source(_fitted(decode_picture(picture.data), self.family.size))
+        self._make: Callable[[Source | None], FaceRenderer] = lambda shown: FaceRenderer(
+            self.family, self.stream_source, shown
+        )
+        self.renderer: FaceRenderer = self._make(None)
+        self.packets = PacketDecoder(self.family.codebook)
+        if source is not None:
+            self.show(face_of_picture(Path(source), self.family))
+
+    @property
+    def relative(self) -> bool:
+        """Whether another picture than the stream's own is shown."""
+        return self.renderer.source is not self.stream_source
+
+    def show(self, picture: Picture | None) -> None:
+        """Moves this crop [256, 256, 3] in place of the stream's own picture; None goes back. NoFace if it has none."""
+        view = self.renderer.view
+        self.renderer = self._make(None if picture is None else self.family.source(picture))
+        self.renderer.view = view
+
+    def motions(self, from_us: int = 0) -> Iterator[TimedMotion]:
+        """Motion of every frame from the key packet at or before `from_us` on, with times from the stream's start."""
+        from kilocall.receiver.decode import TimedMotion
+
+        start = self.reader.seek(from_us)
+        self.packets.reset()
+        for record in self.reader.records(start.offset if start else None):
+            if isinstance(record, TimedPacket):
+                times = record.frame_times_us(self.reader.header.fps)
+                for when, timed in zip(times, self.packets.push(record.packet), strict=False):
+                    yield TimedMotion(when, timed.motion)
+
+    def frames(self, from_us: int = 0) -> Iterator[DecodedFrame]:
+        """Pictures of every frame from `from_us` on."""
+        for timed in self.motions(from_us):
+            if timed.time_us >= from_us:
+                yield DecodedFrame(timed.time_us, self.renderer.render(timed.motion))
+
+
+def encode(
+    clip: Path | str,
+    out: Path | str,
+    *,
+    source: Path | str | None = None,
+    fps: float | None = None,
+    quality: float = 50,
+    frames_per_packet: int = 3,
+    engine: str = "auto",
+    threads: int = 0,
+    progress: Progress | None = None,
+) -> EncodeReport:
+    """Encodes a video file into a stream file.
+
+    The source picture is the best frame of the clip unless `source` names a picture. Raises BadInput (NoFace for a
+    clip without a face) and OSError; then no file is left behind.
+    """
+    from kilocall.sender.capture import open_clip
+    from kilocall.sender.clip import follow_clip
+    from kilocall.sender.encoder import PacketEncoder
+
+    started = time.monotonic()
+    out = Path(out)
+    if not out.parent.is_dir():
+        raise BadInput(f"output {out}: the folder {out.parent} does not exist")
+    if out.is_dir():
+        raise BadInput(f"output {out} is a folder")
+    family = open_family(engine=engine, threads=threads)
+    video = open_clip(clip, fps)
+    followed = follow_clip(video, family, progress or _silent)
+    own = followed.best_crop
+    given = None if source is None else face_of_picture(Path(source), family)
+    packed, shown = _pack_source(family, own if given is None else given)
+    reference = family.source(own) if given is not None else shown
+    relative = given is not None and not _same_person(reference, shown)
+    rate = Fraction(video.fps).limit_denominator(1001)
+    encoder = PacketEncoder(
+        family,
+        reference if relative else shown,
+        onto=shown if relative else None,
+        fps=float(rate),
+        quality=quality,
+        frames_per_packet=frames_per_packet,
+        key_every_s=KEY_EVERY_S,
+    )
+    header = StreamHeader(
+        family=family.name,
+        weights_hash=family.weights_hash,
+        codebook_hash=family.codebook.hash,
+        fps=rate,
+        picture_size=family.size,
+        frame_width=video.width,
+        frame_height=video.height,
+        quality=quality,
+        tool=f"kilocall {_version()}",
+        frame_count=len(followed.tracks),
+    )
+    bits = 0
+    with StreamWriter(out, header) as writer:
+        writer.add_picture(packed)
+        places = iter(followed.places)
+        place = next(places, None)
+        for count, (when, track) in enumerate(followed.tracks):
+            packet = encoder.push_track(track, when)
+            if count + 1 == len(followed.tracks):
+                packet = packet or encoder.flush()
+            if packet is None:
+                continue
+            # A place holds from its own frame on; it goes before the packet that holds that frame.
+            while place is not None and place.time_us <= when:
+                writer.add_place(place)
+                place = next(places, None)
+            writer.add_packet(encoder.first_us, packet)
+            bits += 8 * len(packet.payload)
+    frames = len(followed.tracks)
+    warnings = [*followed.warnings]
+    if video.truncated:
+        warnings.append(f"{clip} breaks off: {video.truncated}; what came before is encoded")
+    return EncodeReport(
+        stream=out,
+        frames=frames,
+        fps=float(rate),
+        seconds=frames / float(rate),
+        source_bytes=len(packed.data),
+        payload_bits_per_frame=bits / frames,
+        payload_kbps=bits / frames * float(rate) / 1000,
+        file_bytes=out.stat().st_size,
+        faces=followed.faces,
+        reframings=followed.reframings,
+        lost_frames=followed.lost_frames,
+        relative=relative,
+        warnings=warnings,
+        wall_s=time.monotonic() - started,
+    )
+
+
+def decode(
+    stream: Path | str,
+    out: Path | str,
+    *,
+    source: Path | str | None = None,
+    yaw: float = 0.0,
+    pitch: float = 0.0,
+    roll: float = 0.0,
+    size: int = 256,
+    engine: str = "auto",
+    threads: int = 0,
+    progress: Progress | None = None,
+) -> DecodeReport:
+    """Decodes a stream file into a video, optionally with another picture and the head turned (degrees)."""
+    from kilocall.receiver.render import LARGEST_TURN_DEG, View
+    from kilocall.receiver.video_file import VideoFile
+
+    started = time.monotonic()
+    for name, angle in (("yaw", yaw), ("pitch", pitch), ("roll", roll)):
+        if not abs(angle) <= LARGEST_TURN_DEG:
+            raise BadInput(f"{name} is {angle}; allowed are -{LARGEST_TURN_DEG:g} to {LARGEST_TURN_DEG:g} degrees")
+    player = StreamPlayer(stream, source=source, engine=engine, threads=threads)
+    player.renderer.view = View(yaw, pitch, roll)
+    report = progress or _silent
+    total = player.reader.frame_count
+    if not total:
+        raise BadInput(f"{stream}: holds no complete motion packet ({player.reader.damage or 'it is empty'})")
+    with VideoFile(Path(out), fps=player.reader.header.fps, size=size) as video:
+        for frame in player.frames():
+            video.write(frame.rgb, frame.time_us)
+            report(video.frames, total)
+        if not video.frames:
+            raise BadInput(f"{stream}: no packet could be decoded ({player.packets.last_problem})")
+    return DecodeReport(
+        video=Path(out),
+        frames=video.frames,
+        seconds=player.reader.duration_us / 1e6,
+        size=size,
+        relative=player.relative,
+        truncated=player.reader.damage,
+        dropped_packets=player.packets.dropped,
+        wall_s=time.monotonic() - started,
+    )
+
+
+def info(stream: Path | str) -> StreamInfo:
+    """Reads a stream file without running any network."""
+    reader = StreamReader(stream)
+    header = reader.header
+    packets = list(reader.packets())
+    per_frame = [8 * len(p.packet.payload) / p.packet.frame_count for p in packets for _ in range(p.packet.frame_count)]
+    bits = np.array(per_frame or [0.0])
+    picture = reader.source_picture()
+    fps = float(header.fps)
+    numbers, keypoints, match = _installed(header)
+    frames = len(per_frame)
+    return StreamInfo(
+        path=Path(stream),
+        family=header.family,
+        installed_weights_match=match,
+        tool=header.tool,
+        frames=frames,
+        fps=fps,
+        seconds=reader.duration_us / 1e6,
+        keypoints=keypoints,
+        motion_numbers=numbers,
+        picture_size=header.picture_size,
+        frame_width=header.frame_width,
+        frame_height=header.frame_height,
+        quality=header.quality,
+        source_format=picture.format if picture else None,
+        source_bytes=len(picture.data) if picture else 0,
+        packets=len(packets),
+        key_packets=sum(p.packet.is_key for p in packets),
+        frames_per_packet=frames / len(packets) if packets else 0.0,
+        payload_bits_mean=float(bits.mean()),
+        payload_bits_p95=float(np.percentile(bits, 95)),
+        payload_bits_max=float(bits.max()),
+        payload_kbps=float(bits.mean()) * fps / 1000,
+        file_bytes=Path(stream).stat().st_size,
+        wire=[_wire_rate(float(bits.mean()), fps, n) for n in (1, 2, 3)],
+        truncated=reader.damage,
+    )
+
+
+def face_of_picture(picture: Path | Picture, family: Family) -> Picture:
+    """The largest face of a picture file or of uint8 RGB [H, W, 3], as a crop [S, S, 3]; NoFace if there is none."""
+    from kilocall.sender.capture import Frame, open_clip
+    from kilocall.sender.clip import Tracker
+    from kilocall.sender.face_crop import FaceCropper, plan_crops
+
+    if isinstance(picture, Path):
+        name, frame = f" {picture}", next(iter(open_clip(picture)))
+    else:
+        name, frame = "", Frame(picture, 0, 0)
+    if frame.rgb.shape[:2] == (family.size, family.size) and family.track(frame.rgb).certainty > 0.5:
+        return frame.rgb
+    tracker = Tracker(family)
+    try:
+        plan = plan_crops([frame], tracker)
+    except NoFace as error:
+        raise NoFace(f"source picture{name}: {error}") from error
+    return FaceCropper(tracker, plan=plan).crop(frame).rgb
+
+
+def _pack_source(family: Family, picture: Picture) -> tuple[SourcePicture, Source]:
+    """The picture as it is sent, and its keypoints as the receiver will find them: from the compressed picture."""
+    format_, data = encode_picture(_fitted(picture, family.size))
+    return SourcePicture(format=format_, data=data), family.source(_fitted(decode_picture(data), family.size))
+
+
+def _same_person(a: Source, b: Source) -> bool:
+    """Whether two pictures may show one person: head-fixed shapes that differ by no more than expressions do."""
+    from kilocall.model.shape import SAME_PERSON, shape_distance
+
+    return shape_distance(a.shape, b.shape) <= SAME_PERSON
+
+
+def _fitted(picture: Picture, size: int) -> Picture:
+    if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8 or picture.shape[0] != picture.shape[1]:
+        raise BadInput(f"source picture is {picture.dtype} {list(picture.shape)}; allowed: uint8 square [S, S, 3]")
+    if picture.shape[0] == size:
+        return picture
+    import cv2
+
+    how = cv2.INTER_AREA if picture.shape[0] > size else cv2.INTER_CUBIC
+    return np.asarray(cv2.resize(picture, (size, size), interpolation=how), np.uint8)
+
+
+def _check_family(header: StreamHeader, family: Family, name: str) -> None:
+    if header.weights_hash != family.weights_hash:
+        raise WrongFamily(
+            f"{name} was made with {header.family} weights {header.weights_hash[:12]}, installed are "
+            f"{family.weights_hash[:12]}: install the version that made it ({header.tool}) or encode the clip again"
+        )
+    if header.codebook_hash != family.codebook.hash:
+        raise WrongFamily(f"{name} was made with codebook {header.codebook_hash[:12]}, installed is another")
+
+
+def _installed(header: StreamHeader) -> tuple[int | None, int | None, bool | None]:
+    """Numbers of motion and keypoints of the stream's family and whether the weights match, if it is installed."""
+    try:
+        family = open_family(header.family)
+    except BadInput:
+        return None, None, None
+    manifest: dict[str, Any] = getattr(family, "manifest", {})
+    keypoints = manifest.get("landmarks", 0) + manifest.get("free_points", 0)
+    return family.codebook.coefficients, keypoints, family.weights_hash == header.weights_hash
+
+
+def _wire_rate(bits_per_frame: float, fps: float, frames_per_packet: int) -> WireRate:
+    cost = wire_cost(bits_per_frame, fps, frames_per_packet)
+    return WireRate(
+        frames_per_packet=frames_per_packet,
+        forward_kbps=cost.forward_bps / 1000,
+        sack_kbps=cost.sack_bps / 1000,
+        delayed_sack_kbps=cost.delayed_sack_bps / 1000,
+    )
+
+
+def _version() -> str:
+    try:
+        return version("kilocall")
+    except PackageNotFoundError:
+        return "from source"
+
+
+def _silent(done: int, total: int | None) -> None:
+    pass

@@ -1,0 +1,1 @@
+"""Measuring: how good the pictures are, how many bits they cost, how fast it runs."""

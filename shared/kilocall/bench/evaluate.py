@@ -1,0 +1,559 @@
+"""Encodes, decodes and scores every clip of a folder: what the codec costs and how good it looks.
+
+Every score stands beside that of the frozen picture, which is the source frame held for the whole clip:
+motion that does not beat it is worth nothing. Pictures are scored on every frame but the source's own,
+landmarks on every frame in which a face was measured in both. A clip of 256x256 with a label file
+(`name.npz`) beside it is a face crop already and is taken as it is; of any other the crop that the sender
+cuts is the original.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Final, Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel
+from rich.console import Console
+from rich.table import Table
+
+from kilocall.api import Decoder, Encoder, open_family
+from kilocall.bench import metrics
+from kilocall.bench.contact_sheet import SheetPair, SheetRow, contact_sheet, sheet_frames
+from kilocall.bench.landmark_measure import FamilyMeter, LandmarkMeter, MeasuredLandmarks, MediaPipeMeter
+from kilocall.model import landmarks as lm
+from kilocall.model.family import Family, Picture, Track
+from kilocall.proto.errors import BadInput, KilocallError
+
+__all__ = [
+    "MAX_FRAMES",
+    "STILL_PSNR",
+    "ClipResult",
+    "Evaluation",
+    "Failure",
+    "Means",
+    "Scores",
+    "evaluate_folder",
+    "print_evaluation",
+]
+
+SourceChoice = Literal["first", "best"]
+Progress = Callable[[int, int | None], None]
+
+#: Scored of a clip at most; 2 x 750 pictures of 256x256 are 295 MB, and they are held until the clip is
+#: scored.
+MAX_FRAMES: Final = 750
+#: A frozen picture better than this, in dB, is a speaker who hardly moves.
+STILL_PSNR: Final = 29.0
+
+_SUFFIXES: Final = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".y4m")
+_FACE_CERTAINTY: Final = 0.5
+_CANDIDATES: Final = 40
+
+
+class Scores(BaseModel):
+    """How close pictures are to the original. None: cannot be told for this clip."""
+
+    psnr_db: float
+    ssim: float
+    l1: float
+    sharpness: float | None  # Laplacian variance against the original's
+    landmark_px: float | None  # at 256x256
+    mouth_r: float | None  # correlation of the opening; None where the original hardly opens
+    eye_r: float | None
+    jitter_px: float | None  # mean second difference of the landmarks over time
+
+
+class ClipResult(BaseModel):
+    """One clip: what it cost and how it looks."""
+
+    name: str
+    crop_given: bool
+    frames: int
+    frames_left_out: bool  # longer than MAX_FRAMES
+    fps: float
+    source_frame: int
+    source_bytes: int
+    lost_frames: int  # no face seen by the sender; they repeat the last motion
+    landmark_frames: int  # frames with a measured face in original and decoded picture
+    payload_bits_mean: float
+    payload_bits_p95: float
+    payload_kbps: float
+    coding_px: float  # mean distance of the keypoints as coded from those before coding
+    decoded: Scores
+    frozen: Scores
+    truth_jitter_px: float | None
+    still_gain_db: float | None  # PSNR over the frozen picture's, for a speaker who hardly moves
+
+
+class Failure(BaseModel):
+    """A clip that could not be scored."""
+
+    name: str
+    reason: str
+
+
+class Means(BaseModel):
+    """Means over the clips; each over those clips that have the number."""
+
+    payload_bits_mean: float
+    payload_bits_p95: float
+    payload_kbps: float
+    coding_px: float
+    decoded: Scores
+    frozen: Scores
+    truth_jitter_px: float | None
+    mouth_clips: int
+    eye_clips: int
+    still_clips: int
+    still_gain_db: float | None
+
+
+class Evaluation(BaseModel):
+    """All that `kilocall evaluate` found out; `evaluation.json` is its dump."""
+
+    folder: Path
+    family: str
+    weights_hash: str
+    engine: str
+    threads: int
+    quality: float
+    frames_per_packet: int
+    source: SourceChoice
+    landmarks_by: str
+    min_opening_std_px: float
+    still_psnr_db: float
+    mean: Means
+    clips: list[ClipResult]
+    failures: list[Failure]
+    wall_s: float
+
+
+@dataclass(frozen=True)
+class _Footage:
+    """The original as face crops, with what the sender sees in them."""
+
+    crops: list[Picture]
+    times_us: list[int]
+    tracks: list[Track]
+    fps: float
+    crop_given: bool
+    left_out: bool
+
+
+@dataclass(frozen=True)
+class _Received:
+    pictures: list[Picture]
+    bits: NDArray[np.float64]  # payload of every frame
+    coding_px: float
+    source_bytes: int
+    lost: int
+
+
+def evaluate_folder(
+    folder: Path | str,
+    out: Path | str,
+    *,
+    quality: float = 50,
+    frames_per_packet: int = 3,
+    source: SourceChoice = "first",
+    engine: str = "auto",
+    threads: int = 0,
+    mediapipe_python: Path | None = None,
+    limit: int | None = None,
+    progress: Progress | None = None,
+    family: Family | None = None,
+) -> Evaluation:
+    """Scores the clips of `folder` (the first `limit` by name) and writes evaluation.json, table.md and
+    contact_sheet.png to `out`.
+
+    `source` says which frame is the source picture; it is used as the receiver gets it, compressed. Landmarks
+    are measured by the family's own extractor, or by MediaPipe where `mediapipe_python` names a Python that
+    has it. `progress` gets clips done and clips in all. A clip that cannot be scored is listed with its
+    reason; BadInput when that goes for all, or there is none.
+    """
+    started = time.monotonic()
+    if source not in ("first", "best"):
+        raise BadInput(f"source is {source!r}, allowed are first and best")
+    paths = _clips_of(Path(folder), limit)
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    family = family or open_family(engine=engine, threads=threads)
+    meter: LandmarkMeter = MediaPipeMeter(mediapipe_python) if mediapipe_python else FamilyMeter(family)
+    clips: list[ClipResult] = []
+    rows: list[SheetRow] = []
+    failures: list[Failure] = []
+    for done, path in enumerate(paths):
+        if progress:
+            progress(done, len(paths))
+        try:
+            result, row = _evaluate_clip(path, family, meter, source, quality, frames_per_packet)
+        except (KilocallError, OSError) as error:
+            failures.append(Failure(name=path.name, reason=str(error).removeprefix(f"{path}: ")))
+            continue
+        clips.append(result)
+        rows.append(row)
+    if progress:
+        progress(len(paths), len(paths))
+    if not clips:
+        raise BadInput(f"{folder}: none of {len(paths)} clips could be scored; {_listed(failures)}")
+    used = getattr(family, "engine", None)
+    evaluation = Evaluation(
+        folder=Path(folder),
+        family=family.name,
+        weights_hash=family.weights_hash,
+        engine=getattr(used, "name", engine),
+        threads=getattr(used, "threads", threads),
+        quality=quality,
+        frames_per_packet=frames_per_packet,
+        source=source,
+        landmarks_by=meter.name,
+        min_opening_std_px=metrics.MIN_OPENING_STD,
+        still_psnr_db=STILL_PSNR,
+        mean=_means(clips),
+        clips=clips,
+        failures=failures,
+        wall_s=time.monotonic() - started,
+    )
+    _write(out / "evaluation.json", evaluation.model_dump_json(indent=2).encode())
+    _write(out / "table.md", _markdown(evaluation).encode())
+    _write(out / "contact_sheet.png", _png(contact_sheet(rows)))
+    return evaluation
+
+
+def print_evaluation(evaluation: Evaluation, console: Console | None = None) -> None:
+    """The table of `table.md` for a terminal."""
+    console = console or Console()
+    table = Table(title=f"{evaluation.folder}: decoded (frozen picture)", caption=_conditions(evaluation))
+    table.add_column("clip", no_wrap=True)
+    for heading in _HEADINGS:
+        table.add_column(heading, justify="right")
+    for clip in evaluation.clips:
+        table.add_row(clip.name, *_cells(clip))
+    table.add_section()
+    table.add_row("mean", *_cells(evaluation.mean), style="bold")
+    console.print(table)
+    for failure in evaluation.failures:
+        console.print(f"not scored: {failure.name}: {failure.reason}", style="yellow", markup=False)
+
+
+def _clips_of(folder: Path, limit: int | None) -> list[Path]:
+    if not folder.is_dir():
+        raise BadInput(f"{folder}: no such folder")
+    if limit is not None and limit < 1:
+        raise BadInput(f"limit is {limit}, at least 1 clip")
+    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in _SUFFIXES and path.is_file())
+    if not paths:
+        raise BadInput(f"{folder}: holds no clip ({', '.join(_SUFFIXES)})")
+    return paths[:limit]
+
+
+def _evaluate_clip(
+    path: Path,
+    family: Family,
+    meter: LandmarkMeter,
+    choice: SourceChoice,
+    quality: float,
+    frames_per_packet: int,
+) -> tuple[ClipResult, SheetRow]:
+    footage = _read(path, family)
+    if len(footage.crops) < 2:
+        raise BadInput(f"{path}: has one frame, scoring needs two or more")
+    chosen = 0 if choice == "first" else _best_frame(footage)
+    received = _transmit(footage, footage.crops[chosen], family, quality, frames_per_packet)
+    # What the sender saw in the original is what its own extractor measures there; once is enough.
+    truth = meter.of_tracks(footage.tracks) if isinstance(meter, FamilyMeter) else meter.measure(footage.crops)
+    made = meter.measure(received.pictures)
+    held = _frozen_landmarks(truth, chosen)
+    decoded = _scores(received.pictures, made, footage.crops, truth, chosen)
+    frozen = _scores([footage.crops[chosen]] * len(footage.crops), held, footage.crops, truth, chosen)
+    bits = received.bits
+    result = ClipResult(
+        name=path.name,
+        crop_given=footage.crop_given,
+        frames=len(footage.crops),
+        frames_left_out=footage.left_out,
+        fps=footage.fps,
+        source_frame=chosen,
+        source_bytes=received.source_bytes,
+        lost_frames=received.lost,
+        landmark_frames=int((made.valid & truth.valid).sum()),
+        payload_bits_mean=float(bits.mean()),
+        payload_bits_p95=float(np.percentile(bits, 95)),
+        payload_kbps=float(bits.mean()) * footage.fps / 1000,
+        coding_px=received.coding_px,
+        decoded=decoded,
+        frozen=frozen,
+        truth_jitter_px=metrics.jitter(truth.points, truth.valid),
+        still_gain_db=decoded.psnr_db - frozen.psnr_db if frozen.psnr_db > STILL_PSNR else None,
+    )
+    return result, _sheet_row(result, footage, received, chosen)
+
+
+def _read(path: Path, family: Family) -> _Footage:
+    # The sender's side is imported late: an image with the receiver alone can still import this package's
+    # parts.
+    from kilocall.sender.capture import open_clip
+    from kilocall.sender.clip import Tracker
+    from kilocall.sender.face_crop import FaceCropper, plan_crops
+
+    video = open_clip(path)
+    crops: list[Picture] = []
+    times_us: list[int] = []
+    tracks: list[Track] = []
+    crop_given = (video.width, video.height) == (family.size, family.size) and path.with_suffix(".npz").is_file()
+    tracker = Tracker(family)
+    cropper = None if crop_given else FaceCropper(tracker, plan=plan_crops(video, tracker))
+    frames = iter(video)
+    for frame in islice(frames, MAX_FRAMES):
+        crop = frame.rgb if cropper is None else cropper.crop(frame).rgb
+        if cropper is None:
+            tracker.landmarks(crop)
+        assert tracker.last is not None  # the cropper tracks every frame that it cuts
+        crops.append(crop)
+        times_us.append(frame.capture_us)
+        tracks.append(tracker.last)
+    left_out = next(frames, None) is not None
+    return _Footage(crops, times_us, tracks, video.fps, crop_given, left_out)
+
+
+def _best_frame(footage: _Footage) -> int:
+    """The frame that an encoder would choose as source picture."""
+    from kilocall.sender.clip import GROUPS
+    from kilocall.sender.source_picture import choose_source
+
+    numbers = range(0, len(footage.crops), -(-len(footage.crops) // _CANDIDATES))
+    return numbers[
+        choose_source(
+            [footage.crops[i] for i in numbers],
+            np.stack([footage.tracks[i].points for i in numbers]),
+            [footage.tracks[i].certainty for i in numbers],
+            GROUPS,
+        )
+    ]
+
+
+def _transmit(footage: _Footage, source: Picture, family: Family, quality: float, frames_per_packet: int) -> _Received:
+    """Sends the crops through encoder, packet bytes and decoder."""
+    encoder = Encoder(source, fps=footage.fps, quality=quality, frames_per_packet=frames_per_packet, family=family)
+    decoder = Decoder(encoder.source_picture, family=family)
+    waiting: list[NDArray[np.float32]] = []  # keypoints before coding of frames that are not sent yet
+    pictures: list[Picture] = []
+    bits: list[float] = []
+    errors: list[float] = []
+    seen: Track | None = None
+    lost = 0
+    for number, (when, track) in enumerate(zip(footage.times_us, footage.tracks, strict=True)):
+        if track.certainty < _FACE_CERTAINTY:
+            lost += 1
+        else:
+            seen = track
+        packet = encoder.packets.push_track(seen or track, when)
+        assert encoder.packets.last_motion is not None
+        waiting.append(family.keypoints(encoder.source, encoder.packets.last_motion))
+        if number + 1 == len(footage.tracks):
+            packet = packet or encoder.flush()
+        if packet is None:
+            continue
+        # Decoder.push, taken apart, because the motion is wanted as well.
+        motions = decoder.packets.push(bytes(packet))
+        if len(motions) != len(waiting):
+            raise BadInput(f"packet {packet.sequence} was not decoded: {decoder.packets.last_problem}")
+        bits += [8 * len(packet.payload) / packet.frame_count] * packet.frame_count
+        for before, timed in zip(waiting, motions, strict=True):
+            moved = family.keypoints(encoder.source, timed.motion) - before
+            errors.append(float(np.linalg.norm(moved, axis=-1).mean()) * family.size / 2)
+            pictures.append(decoder.renderer.render(timed.motion))
+        waiting.clear()
+    data = len(encoder.source_picture.data)
+    return _Received(pictures, np.array(bits), float(np.mean(errors)), data, lost)
+
+
+def _frozen_landmarks(truth: MeasuredLandmarks, chosen: int) -> MeasuredLandmarks:
+    """What is measured in the source frame, held; nothing where no face was measured there."""
+    valid = np.full(len(truth.valid), truth.valid[chosen])
+    return MeasuredLandmarks(np.repeat(truth.points[chosen : chosen + 1], len(valid), 0), valid, truth.followed)
+
+
+def _scores(
+    pictures: Sequence[Picture],
+    made: MeasuredLandmarks,
+    originals: Sequence[Picture],
+    truth: MeasuredLandmarks,
+    chosen: int,
+) -> Scores:
+    shown, wanted = _without(pictures, chosen), _without(originals, chosen)
+    both = made.valid & truth.valid
+    some = bool(both.any())
+    face, true_face = made.face[both], truth.face[both]
+    return Scores(
+        psnr_db=metrics.psnr(shown, wanted),
+        ssim=metrics.ssim(shown, wanted),
+        l1=metrics.l1(shown, wanted),
+        sharpness=metrics.sharpness(shown, wanted),
+        landmark_px=metrics.landmark_distance(made.points[both], truth.points[both]) if some else None,
+        mouth_r=metrics.opening_correlation(face, true_face, lm.LIP_PAIRS) if some else None,
+        eye_r=metrics.opening_correlation(face, true_face, lm.LID_PAIRS) if some else None,
+        jitter_px=metrics.jitter(made.points, made.valid),
+    )
+
+
+def _without(frames: Sequence[Picture], number: int) -> list[Picture]:
+    return [*frames[:number], *frames[number + 1 :]]
+
+
+def _means(clips: Sequence[ClipResult]) -> Means:
+    def of(value: Callable[[ClipResult], float | None]) -> float | None:
+        known = [v for clip in clips if (v := value(clip)) is not None]
+        return float(np.mean(known)) if known else None
+
+    def certain(value: Callable[[ClipResult], float]) -> float:
+        return float(np.mean([value(clip) for clip in clips]))
+
+    def scores(rows: Sequence[Scores]) -> Scores:
+        means = {}
+        for name in Scores.model_fields:
+            known = [value for row in rows if (value := getattr(row, name)) is not None]
+            means[name] = float(np.mean(known)) if known else None
+        return Scores.model_validate(means)
+
+    return Means(
+        payload_bits_mean=certain(lambda clip: clip.payload_bits_mean),
+        payload_bits_p95=certain(lambda clip: clip.payload_bits_p95),
+        payload_kbps=certain(lambda clip: clip.payload_kbps),
+        coding_px=certain(lambda clip: clip.coding_px),
+        decoded=scores([clip.decoded for clip in clips]),
+        frozen=scores([clip.frozen for clip in clips]),
+        truth_jitter_px=of(lambda clip: clip.truth_jitter_px),
+        mouth_clips=sum(clip.decoded.mouth_r is not None for clip in clips),
+        eye_clips=sum(clip.decoded.eye_r is not None for clip in clips),
+        still_clips=sum(clip.still_gain_db is not None for clip in clips),
+        still_gain_db=of(lambda clip: clip.still_gain_db),
+    )
+
+
+_HEADINGS: Final = (
+    "bits/frame", "p95", "kbit/s", "coding px", "landmarks px", "PSNR dB", "SSIM", "L1", "sharpness",
+    "mouth r", "eye r", "jitter px", "still dB",
+)  # fmt: skip
+
+
+def _cells(row: ClipResult | Means) -> list[str]:
+    """One cell per heading: decoded, in brackets the frozen picture (for the jitter: the original)."""
+    made, held = row.decoded, row.frozen
+    return [
+        f"{row.payload_bits_mean:.1f}",
+        f"{row.payload_bits_p95:.0f}",
+        f"{row.payload_kbps:.2f}",
+        f"{row.coding_px:.2f}",
+        _pair(made.landmark_px, held.landmark_px, 2),
+        _pair(made.psnr_db, held.psnr_db, 2),
+        _pair(made.ssim, held.ssim, 3),
+        _pair(made.l1, held.l1, 4),
+        _pair(made.sharpness, held.sharpness, 2),
+        _number(made.mouth_r, 2),
+        _number(made.eye_r, 2),
+        _pair(made.jitter_px, row.truth_jitter_px, 2),
+        _number(row.still_gain_db, 2, sign=True),
+    ]
+
+
+def _pair(made: float | None, other: float | None, digits: int) -> str:
+    return f"{_number(made, digits)} ({_number(other, digits)})"
+
+
+def _number(value: float | None, digits: int, sign: bool = False) -> str:
+    return "n/a" if value is None else f"{value:{'+' if sign else ''}.{digits}f}"
+
+
+def _markdown(evaluation: Evaluation) -> str:
+    lines = [
+        f"# {_cell(evaluation.folder.name)}: decoded (frozen picture)",
+        "",
+        _line(("clip", *_HEADINGS)),
+        _line(("---", *("---:" for _ in _HEADINGS))),
+        *(_line((_cell(clip.name), *_cells(clip))) for clip in evaluation.clips),
+        _line(("**mean**", *(f"**{cell}**" for cell in _cells(evaluation.mean)))),
+        "",
+        _conditions(evaluation),
+    ]
+    if evaluation.failures:
+        lines += ["", "Not scored:", ""]
+        lines += [f"- {_cell(failure.name)}: {_cell(failure.reason)}" for failure in evaluation.failures]
+    return "\n".join(lines) + "\n"
+
+
+def _line(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _cell(text: str) -> str:
+    """A name from outside must not break the table."""
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+def _conditions(evaluation: Evaluation) -> str:
+    mean, count = evaluation.mean, len(evaluation.clips)
+    return " ".join(
+        (
+            f"{evaluation.family} {evaluation.weights_hash[:12]} on {evaluation.engine},",
+            f"{evaluation.threads} threads; quality {evaluation.quality:g},",
+            f"{evaluation.frames_per_packet} frames a packet, source: {evaluation.source} frame as coded.",
+            f"Landmarks by {evaluation.landmarks_by}. Jitter in brackets: the original's.",
+            f"Mouth r over {mean.mouth_clips} and eye r over {mean.eye_clips} of {count} clips: those whose",
+            f"original opens by a standard deviation of {evaluation.min_opening_std_px:g} px or more.",
+            f"Still: PSNR over the frozen picture's on the {mean.still_clips} clips where that is above",
+            f"{evaluation.still_psnr_db:g} dB.",
+        )
+    )
+
+
+def _sheet_row(result: ClipResult, footage: _Footage, received: _Received, chosen: int) -> SheetRow:
+    made, held = result.decoded, result.frozen
+    lines = (
+        f"frame {chosen}, {received.source_bytes} bytes",
+        f"PSNR {_pair(made.psnr_db, held.psnr_db, 1)} dB",
+        f"SSIM {_pair(made.ssim, held.ssim, 3)}",
+        f"landm. {_pair(made.landmark_px, held.landmark_px, 1)} px",
+        f"mouth r {_number(made.mouth_r, 2)}, eye {_number(made.eye_r, 2)}",
+        f"sharpness {_number(made.sharpness, 2)}",
+        f"{result.payload_bits_mean:.0f} bit/frame",
+    )
+    start = footage.times_us[0]
+    # Copies: a row must not keep a whole clip's pictures alive through one that shares their memory.
+    pairs = tuple(
+        SheetPair((footage.times_us[i] - start) / 1e6, footage.crops[i].copy(), received.pictures[i].copy())
+        for i in sheet_frames(len(footage.crops))
+    )
+    psnr = f"PSNR {made.psnr_db:.1f} dB, frozen {held.psnr_db:.1f}"
+    title = f"{result.name}   {psnr}   above: original, below: decoded"
+    return SheetRow(title, lines, footage.crops[chosen].copy(), pairs)
+
+
+def _listed(failures: Sequence[Failure]) -> str:
+    first = f"{failures[0].name}: {failures[0].reason}"
+    return first if len(failures) == 1 else f"{first} (and {len(failures) - 1} more)"
+
+
+def _png(rgb: Picture) -> bytes:
+    done, data = cv2.imencode(".png", rgb[..., ::-1])
+    if not done:
+        raise BadInput(f"a contact sheet of {rgb.shape[1]}x{rgb.shape[0]} cannot be written as PNG")
+    return data.tobytes()
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Whole or not at all."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        partial.write_bytes(data)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)

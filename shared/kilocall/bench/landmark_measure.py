@@ -1,0 +1,131 @@
+"""Landmarks of pictures, to score with: by the project's own extractor, or by MediaPipe in another Python.
+
+The own extractor is at hand everywhere, but it judges its own work: what it cannot see in the original it
+will not miss in the decoded picture. MediaPipe 0.10.21 is independent, and the data set's labels come from
+it; it needs numpy below 2 and therefore an environment of its own (`python -m venv mp; mp/bin/pip install
+mediapipe==0.10.21`).
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kilocall.model import landmarks as lm
+from kilocall.model.family import Family, Picture, Track
+from kilocall.proto.errors import BadInput
+
+__all__ = ["FamilyMeter", "LandmarkMeter", "MeasuredLandmarks", "MediaPipeMeter"]
+
+#: Landmark distances are told in pixels of this picture size, whatever the family's is.
+UNIT_SIZE: Final = 256
+FACE_CERTAINTY: Final = 0.5
+
+_WORKER: Final = Path(__file__).with_name("mediapipe_worker.py")
+_START_TIMEOUT_S: Final = 120.0
+# 15 ms a frame on a slow core; ten times that means that it hangs.
+_TIMEOUT_PER_FRAME_S: Final = 0.15
+
+
+@dataclass(frozen=True)
+class MeasuredLandmarks:
+    """points float32 [T, P, 2] in pixels of a 256x256 crop; valid bool [T], False where no face was found.
+
+    `followed` [LANDMARKS] are the numbers within P of the family's landmarks, in the family's order.
+    """
+
+    points: NDArray[np.float32]
+    valid: NDArray[np.bool_]
+    followed: tuple[int, ...]
+
+    @property
+    def face(self) -> NDArray[np.float32]:
+        """The family's landmarks alone [T, LANDMARKS, 2], for openings."""
+        return self.points[:, list(self.followed)]
+
+
+class LandmarkMeter(Protocol):
+    """Finds landmarks in all frames of a clip."""
+
+    @property
+    def name(self) -> str:
+        """Who measured, for the report."""
+
+    def measure(self, frames: Sequence[Picture]) -> MeasuredLandmarks:
+        """Landmarks of square pictures uint8 RGB [S, S, 3], in the order of time."""
+
+
+class FamilyMeter:
+    """The project's own extractor, every frame for itself, unfiltered."""
+
+    def __init__(self, family: Family) -> None:
+        self.family = family
+        self.name = f"{family.name}'s own extractor ({lm.LANDMARKS} points)"
+
+    def measure(self, frames: Sequence[Picture]) -> MeasuredLandmarks:
+        return self.of_tracks([self.family.track(frame) for frame in frames])
+
+    @staticmethod
+    def of_tracks(tracks: Sequence[Track]) -> MeasuredLandmarks:
+        """The same from tracks that are known already."""
+        points = np.stack([track.points for track in tracks])
+        valid = np.array([track.certainty >= FACE_CERTAINTY for track in tracks])
+        # Crop units to pixels: pixel centre i lies at (2i + 1) / 256 - 1.
+        pixels = ((points + 1) * (UNIT_SIZE / 2) - 0.5).astype(np.float32)
+        return MeasuredLandmarks(pixels, valid, tuple(range(lm.LANDMARKS)))
+
+
+class MediaPipeMeter:
+    """MediaPipe Face Mesh run by another interpreter; BadInput when that fails to start or lacks
+    MediaPipe."""
+
+    def __init__(self, python: Path | str) -> None:
+        # Not resolved: a virtual environment's python is a link, and only by its own name finds its packages.
+        self.python = Path(python)
+        if not self.python.is_file():
+            raise BadInput(f"mediapipe_python {self.python}: no such file; wanted is a Python with mediapipe 0.10.21")
+        answer = self._run(["--version"], _START_TIMEOUT_S)
+        try:
+            version = str(json.loads(answer.splitlines()[-1])["mediapipe"])
+        except (ValueError, LookupError, TypeError) as error:
+            raise BadInput(f"mediapipe_python {self.python}: is not a Python, it answered {answer[:80]!r}") from error
+        self.name = f"MediaPipe {version} ({lm.MESH_POINTS} points)"
+
+    def measure(self, frames: Sequence[Picture]) -> MeasuredLandmarks:
+        with tempfile.TemporaryDirectory(prefix="kilocall-") as folder:
+            pictures, landmarks, valid = (Path(folder, f"{name}.npy") for name in ("frames", "landmarks", "valid"))
+            stored = np.lib.format.open_memmap(pictures, "w+", dtype=np.uint8, shape=(len(frames), *frames[0].shape))
+            for index, frame in enumerate(frames):
+                stored[index] = frame
+            stored.flush()
+            del stored
+            arguments = [str(pictures), str(landmarks), str(valid)]
+            self._run(arguments, _START_TIMEOUT_S + _TIMEOUT_PER_FRAME_S * len(frames))
+            points = np.load(landmarks, allow_pickle=False)
+            found = np.load(valid, allow_pickle=False)
+        if points.shape != (len(frames), lm.MESH_POINTS, 3) or found.shape != (len(frames),):
+            raise BadInput(f"MediaPipe gave landmarks of shape {points.shape} for {len(frames)} frames")
+        pixels = (points[..., :2] * UNIT_SIZE - 0.5).astype(np.float32)
+        return MeasuredLandmarks(pixels, found, lm.MESH_INDEX)
+
+    def _run(self, arguments: list[str], timeout_s: float) -> str:
+        # -I: this process' PYTHONPATH and the worker's own folder must not feed the other interpreter.
+        command = [str(self.python), "-I", str(_WORKER), *arguments]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False)
+        except subprocess.TimeoutExpired as error:
+            raise BadInput(f"mediapipe_python {self.python}: no answer within {timeout_s:.0f} s") from error
+        except OSError as error:
+            raise BadInput(f"mediapipe_python {self.python}: cannot be started ({error})") from error
+        if done.returncode:
+            said = (done.stderr.strip().splitlines() or ["nothing"])[-1]
+            raise BadInput(f"mediapipe_python {self.python}: ended with code {done.returncode} ({said})")
+        return done.stdout

@@ -1,0 +1,175 @@
+"""How close a decoded clip is to its original: pictures, landmarks, openings, calm.
+
+Clips are uint8 RGB, arrays [T, H, W, 3] or lists of T pictures [H, W, 3], made first and truth second;
+landmarks are float32 [T, K, 2] in pixels of a 256x256 crop. A score of a clip is the mean over its frames.
+Clips and landmarks that do not match are refused with BadInput.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from kilocall.model.landmarks import mean_opening
+from kilocall.proto.errors import BadInput
+
+__all__ = [
+    "MIN_OPENING_STD",
+    "correlation",
+    "jitter",
+    "l1",
+    "landmark_distance",
+    "opening_correlation",
+    "psnr",
+    "sharpness",
+    "ssim",
+]
+
+Picture = NDArray[np.uint8]
+Clip = Sequence[Picture] | Picture
+Points = NDArray[np.float32]
+
+#: The PSNR of equal frames. The mean of a clip must stay finite; 8-bit video of 60 dB already looks equal.
+MAX_PSNR: Final = 60.0
+
+#: Pixels at 256x256. Where lids or lips move less than this (standard deviation over the clip), the measured
+#: opening is mostly the noise of the landmark finder, and a correlation with it says nothing.
+MIN_OPENING_STD: Final = 0.35
+
+#: A flat frame has no sharpness to compare with: variance of the Laplacian of luma in grey levels squared.
+_MIN_LAPLACIAN_VARIANCE: Final = 1.0
+
+_WINDOW, _SIGMA = 11, 1.5
+_C1, _C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+
+
+def psnr(made: Clip, truth: Clip) -> float:
+    """Mean over frames of 10 log10(255^2 / MSE) over all three colours, dB; a frame counts 60 at most."""
+    return _mean_over_frames(_frame_psnr, made, truth)
+
+
+def ssim(made: Clip, truth: Clip) -> float:
+    """Mean structural similarity of luma (Wang et al. 2004): Gaussian 11x11, sigma 1.5, K 0.01 and 0.03.
+
+    The outer 5 pixels, where the window leaves the picture, are not counted.
+    """
+    return _mean_over_frames(_frame_ssim, made, truth)
+
+
+def l1(made: Clip, truth: Clip) -> float:
+    """Mean absolute difference, with white as 1."""
+    return _mean_over_frames(_frame_l1, made, truth)
+
+
+def sharpness(made: Clip, truth: Clip) -> float | None:
+    """Mean over frames of var(Laplacian(made)) / var(Laplacian(truth)) of luma; None for a flat truth."""
+    _check_clips(made, truth)
+    ratios = []
+    for made_frame, truth_frame in zip(made, truth, strict=True):
+        reference = _laplacian_variance(truth_frame)
+        if reference >= _MIN_LAPLACIAN_VARIANCE:
+            ratios.append(_laplacian_variance(made_frame) / reference)
+    return float(np.mean(ratios)) if ratios else None
+
+
+def landmark_distance(made: Points, truth: Points) -> float:
+    """Mean distance of the points, over points and frames, in the unit of the points."""
+    _check_points(made, truth)
+    return float(np.linalg.norm(made.astype(np.float64) - truth, axis=-1).mean())
+
+
+def correlation(made: NDArray[Any], truth: NDArray[Any]) -> float:
+    """Pearson's r of two series [T]; 0 when one of them never changes."""
+    if made.shape != truth.shape or made.ndim != 1 or len(made) < 2:
+        raise BadInput(f"series are {made.shape} and {truth.shape}, wanted are two of one length from 2 on")
+    a, b = made.astype(np.float64), truth.astype(np.float64)
+    a, b = a - a.mean(), b - b.mean()
+    size = float(np.sqrt((a @ a) * (b @ b)))
+    # 1e-9: what is left after taking the mean off a constant series is rounding.
+    return float(a @ b) / size if size > 1e-9 else 0.0
+
+
+def opening_correlation(made: Points, truth: Points, pairs: tuple[tuple[int, int], ...]) -> float | None:
+    """Pearson's r over the clip of the mean distance of the point pairs (`LID_PAIRS`, `LIP_PAIRS`).
+
+    None when the original opens by less than MIN_OPENING_STD, or the clip has fewer than two frames.
+    """
+    _check_points(made, truth)
+    wanted = mean_opening(truth, pairs)
+    if len(truth) < 2 or wanted.std() < MIN_OPENING_STD:
+        return None
+    return correlation(mean_opening(made, pairs), wanted)
+
+
+def jitter(points: Points, valid: NDArray[np.bool_] | None = None) -> float | None:
+    """Mean length of the second difference over time, in points' units a frame squared.
+
+    A face that moves evenly has none, a tracker that trembles has much. Only runs of three `valid` [T] frames
+    count; None when there is no such run.
+    """
+    if points.ndim != 3 or points.shape[2] != 2:
+        raise BadInput(f"landmarks are {points.shape}, wanted is [T, K, 2]")
+    if len(points) < 3:
+        return None
+    known = np.ones(len(points), bool) if valid is None else valid
+    inside = known[:-2] & known[1:-1] & known[2:]
+    bend = np.linalg.norm(np.diff(points.astype(np.float64), n=2, axis=0), axis=-1)
+    return float(bend[inside].mean()) if inside.any() else None
+
+
+def _frame_psnr(made: Picture, truth: Picture) -> float:
+    squared = float(cv2.norm(made, truth, cv2.NORM_L2SQR)) / truth.size
+    return min(MAX_PSNR, 10 * float(np.log10(255**2 / squared))) if squared > 0 else MAX_PSNR
+
+
+def _frame_l1(made: Picture, truth: Picture) -> float:
+    return float(cv2.norm(made, truth, cv2.NORM_L1)) / truth.size / 255
+
+
+def _frame_ssim(made: Picture, truth: Picture) -> float:
+    a, b = _luma(made), _luma(truth)
+    blurred = cv2.GaussianBlur(np.dstack((a, b, a * a, b * b, a * b)), (_WINDOW, _WINDOW), _SIGMA)
+    edge = _WINDOW // 2
+    mean_a, mean_b, aa, bb, ab = np.moveaxis(blurred[edge:-edge, edge:-edge], -1, 0)
+    covariance = ab - mean_a * mean_b
+    both = mean_a**2 + mean_b**2
+    spread = aa + bb - both
+    product = mean_a * mean_b
+    return float(np.mean((2 * product + _C1) * (2 * covariance + _C2) / ((both + _C1) * (spread + _C2))))
+
+
+def _laplacian_variance(rgb: Picture) -> float:
+    return float(cv2.Laplacian(_luma(rgb), cv2.CV_64F).var())
+
+
+def _luma(rgb: Picture) -> NDArray[np.float64]:
+    """BT.601, not rounded, in double: the variances of SSIM are small differences of large squares."""
+    luma: NDArray[np.float64] = rgb @ np.array([0.299, 0.587, 0.114])
+    return luma
+
+
+def _mean_over_frames(score: Callable[[Picture, Picture], float], made: Clip, truth: Clip) -> float:
+    _check_clips(made, truth)
+    return float(np.mean([score(a, b) for a, b in zip(made, truth, strict=True)]))
+
+
+def _check_clips(made: Clip, truth: Clip) -> None:
+    if not 0 < len(made) == len(truth):
+        raise BadInput(f"clips have {len(made)} and {len(truth)} frames, wanted is one count from 1 on")
+    for a, b in zip(made, truth, strict=True):
+        if a.dtype != np.uint8 or b.dtype != np.uint8:
+            raise BadInput(f"pictures are {a.dtype} and {b.dtype}, wanted is uint8")
+        if a.shape != b.shape or a.ndim != 3 or a.shape[2] != 3 or min(a.shape[:2]) < _WINDOW:
+            raise BadInput(
+                f"pictures are {a.shape} and {b.shape}, wanted are two of one shape [H, W, 3], "
+                f"at least {_WINDOW}x{_WINDOW}"
+            )
+
+
+def _check_points(made: Points, truth: Points) -> None:
+    if made.shape != truth.shape or made.ndim != 3 or made.shape[2] != 2 or 0 in made.shape:
+        raise BadInput(f"landmarks are {made.shape} and {truth.shape}, wanted are two of one shape [T, K, 2]")

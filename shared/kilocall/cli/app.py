@@ -1,0 +1,214 @@
+"""The verbs and their options, from which the help is made. What they do is imported when they run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kilocall.cli.options import EngineChoice, Engines, Pitch, Roll, Threads, Yaw
+
+app = typer.Typer(
+    help="Talking-head video in a few bits a frame: motion is sent, the picture is made at the receiver.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+train_app = typer.Typer(help="Train the networks (needs the extra `train`).", no_args_is_help=True)
+bench_app = typer.Typer(help="Measure on this machine.", no_args_is_help=True)
+app.add_typer(train_app, name="train", rich_help_panel="Models")
+app.add_typer(bench_app, name="bench", rich_help_panel="This machine")
+
+Stream = Annotated[Path, typer.Argument(metavar="STREAM.kcs", help="Stream file.")]
+DataFolder = Annotated[Path, typer.Option("--data", help="Folder with train/ and test/: 256x256 clips and landmarks.")]
+CacheFolder = Annotated[Path, typer.Option("--cache", help="Where the decoded clips are kept between runs.")]
+RunFolder = Annotated[Path, typer.Option("--run", help="Checkpoint and pictures; a second run goes on from it.")]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.", metavar="auto|cpu|cuda")]
+TrainThreads = Annotated[int, typer.Option("--threads", min=0, max=256, help="CPU threads; 0: all cores.")]
+
+
+@app.command(rich_help_panel="Streams")
+def encode(
+    clip: Annotated[Path, typer.Argument(metavar="CLIP", help="Video of one speaker, any size.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Stream file to write.")],
+    source: Annotated[Path | None, typer.Option(help="Source picture; default: the best frame of the clip.")] = None,
+    fps: Annotated[
+        float | None, typer.Option(min=1, max=60, help="Frames per second; default: those of the clip.")
+    ] = None,
+    quality: Annotated[float, typer.Option(min=0, max=100, help="Precision of the motion.")] = 50,
+    frames_per_packet: Annotated[int, typer.Option(min=1, max=8, help="More cost delay and save headers.")] = 3,
+    engine: EngineChoice = Engines.auto,
+    threads: Threads = 0,
+) -> None:
+    """Video file to stream file."""
+    from kilocall.cli.streams import encode_clip
+
+    encode_clip(
+        clip,
+        out,
+        source=source,
+        fps=fps,
+        quality=quality,
+        frames_per_packet=frames_per_packet,
+        engine=engine.value,
+        threads=threads,
+    )
+
+
+@app.command(rich_help_panel="Streams")
+def decode(
+    stream: Stream,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Video to write: .mp4, .mkv or .mov.")],
+    source: Annotated[Path | None, typer.Option(help="Another picture to move; default: the stream's own.")] = None,
+    yaw: Yaw = 0,
+    pitch: Pitch = 0,
+    roll: Roll = 0,
+    size: Annotated[int, typer.Option(min=64, max=1024, help="Side of the picture in pixels, even.")] = 256,
+    engine: EngineChoice = Engines.auto,
+    threads: Threads = 0,
+) -> None:
+    """Stream file to video file."""
+    from kilocall.cli.streams import decode_stream
+
+    decode_stream(
+        stream,
+        out,
+        source=source,
+        yaw=yaw,
+        pitch=pitch,
+        roll=roll,
+        size=size,
+        engine=engine.value,
+        threads=threads,
+    )
+
+
+@app.command(rich_help_panel="Streams")
+def info(
+    stream: Stream,
+    json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """What is in a stream file and what it would cost on the wire."""
+    from kilocall.cli.streams import show_info
+
+    show_info(stream, json)
+
+
+@app.command(rich_help_panel="Streams")
+def replay(
+    stream: Stream,
+    source: Annotated[Path | None, typer.Option(help="Another picture to move; default: the stream's own.")] = None,
+    yaw: Yaw = 0,
+    pitch: Pitch = 0,
+    roll: Roll = 0,
+    loop: Annotated[bool, typer.Option("--loop", help="Begin again at the end.")] = False,
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="Default: 8765, or a free one if it is taken.")
+    ] = None,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    open_page: Annotated[bool, typer.Option("--open/--no-open", help="Open the page in a browser.")] = True,
+    window: Annotated[bool, typer.Option("--window", help="A window instead of the page.")] = False,
+    engine: EngineChoice = Engines.auto,
+    threads: Threads = 0,
+) -> None:
+    """Play a stream in real time, on a page in the browser."""
+    from kilocall.cli.replay import replay_stream
+
+    replay_stream(
+        stream,
+        source=source,
+        view=(yaw, pitch, roll),
+        loop=loop,
+        host=host,
+        port=port,
+        open_page=open_page,
+        window=window,
+        engine=engine.value,
+        threads=threads,
+    )
+
+
+@app.command(rich_help_panel="Streams")
+def demo(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write.")] = Path("demo"),
+    engine: EngineChoice = Engines.auto,
+    threads: Threads = 0,
+) -> None:
+    """Encode and decode the built-in speakers; videos, a picture and the numbers."""
+    from kilocall.cli.demo import run_demo
+
+    run_demo(out, engine=engine.value, threads=threads)
+
+
+@train_app.command("extractor")
+def train_extractor(
+    data: DataFolder,
+    cache: CacheFolder,
+    run: RunFolder,
+    steps: Annotated[int, typer.Option(min=1, help="Length of the schedule.")] = 30_000,
+    batch: Annotated[int, typer.Option(min=1, max=4096, help="Faces a step.")] = 32,
+    threads: TrainThreads = 0,
+    device: Device = "auto",
+) -> None:
+    """The networks that find a face's points."""
+    from kilocall.cli.models import train
+
+    train("extractor", data, cache, run, steps=steps, batch=batch, threads=threads, device=device)
+
+
+@train_app.command("renderer")
+def train_renderer(
+    data: DataFolder,
+    cache: CacheFolder,
+    run: RunFolder,
+    steps: Annotated[int, typer.Option(min=1, help="Length of the schedule.")] = 30_000,
+    batch: Annotated[int, typer.Option(min=1, max=1024, help="Source pictures a step.")] = 4,
+    threads: TrainThreads = 0,
+    device: Device = "auto",
+) -> None:
+    """The network that makes the picture."""
+    from kilocall.cli.models import train
+
+    train("renderer", data, cache, run, steps=steps, batch=batch, threads=threads, device=device)
+
+
+@app.command(rich_help_panel="Models")
+def evaluate(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of clips.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for table, JSON and contact sheet.")] = Path(
+        "evaluation"
+    ),
+    quality: Annotated[float, typer.Option(min=0, max=100, help="Precision of the motion.")] = 50,
+    frames_per_packet: Annotated[int, typer.Option(min=1, max=8)] = 3,
+    source: Annotated[str, typer.Option(help="Frame taken as source picture.", metavar="first|best")] = "first",
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first clips by name.")] = None,
+    mediapipe_python: Annotated[
+        Path | None, typer.Option(help="A Python that has MediaPipe, to measure landmarks independently.")
+    ] = None,
+    engine: EngineChoice = Engines.auto,
+    threads: Threads = 0,
+) -> None:
+    """Encode, decode and score every clip of a folder."""
+    from kilocall.cli.models import evaluate_clips
+
+    evaluate_clips(
+        folder,
+        out,
+        quality=quality,
+        frames_per_packet=frames_per_packet,
+        source=source,
+        limit=limit,
+        mediapipe_python=mediapipe_python,
+        engine=engine.value,
+        threads=threads,
+    )
+
+
+@app.command(rich_help_panel="This machine")
+def version() -> None:
+    """Version of this program."""
+    from kilocall.cli.machine import show_version
+
+    show_version()

@@ -1,0 +1,96 @@
+"""encode, decode, info: the library's functions with a progress bar and a table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from kilocall.api import StreamInfo, decode, encode, info
+from kilocall.cli.screen import print_facts, print_table, progress_bar, warn
+
+__all__ = ["decode_stream", "encode_clip", "show_info"]
+
+
+def encode_clip(clip: Path, out: Path, **options: Any) -> None:
+    with progress_bar(f"encoding {clip.name}") as progress:
+        report = encode(clip, out, progress=progress, **options)
+    for warning in report.warnings:
+        warn(warning)
+    print_facts(
+        str(report.stream),
+        [
+            ("frames", f"{report.frames} at {report.fps:g} fps, {report.seconds:.2f} s"),
+            ("source picture", f"{report.source_bytes} bytes" + (", another person's" if report.relative else "")),
+            ("motion", f"{report.payload_bits_per_frame:.1f} bits a frame, {report.payload_kbps:.2f} kbit/s"),
+            ("file", f"{report.file_bytes} bytes"),
+            ("frames without a face", str(report.lost_frames)),
+            ("reframings", str(report.reframings)),
+            ("time", f"{report.wall_s:.1f} s, {report.frames / report.wall_s:.0f} frames/s"),
+        ],
+    )
+
+
+def decode_stream(stream: Path, out: Path, **options: Any) -> None:
+    with progress_bar(f"decoding {stream.name}") as progress:
+        report = decode(stream, out, progress=progress, **options)
+    if report.truncated:
+        warn(f"{stream} breaks off: {report.truncated}; what came before is decoded")
+    if report.dropped_packets:
+        warn(f"{stream}: {report.dropped_packets} packets could not be decoded")
+    print_facts(
+        str(report.video),
+        [
+            ("frames", f"{report.frames}, {report.seconds:.2f} s"),
+            ("picture", f"{report.size}x{report.size}" + (", another source picture" if report.relative else "")),
+            ("time", f"{report.wall_s:.1f} s, {report.frames / report.wall_s:.0f} frames/s"),
+        ],
+    )
+
+
+def show_info(stream: Path, json: bool) -> None:
+    found = info(stream)
+    if json:
+        print(found.model_dump_json(indent=2))
+        return
+    if found.truncated:
+        warn(f"{stream} breaks off: {found.truncated}")
+    match = {True: "installed", False: "NOT the installed weights", None: "not installed"}
+    print_facts(
+        str(stream),
+        [
+            ("family", f"{found.family} ({match[found.installed_weights_match]})"),
+            ("made by", found.tool),
+            ("frames", f"{found.frames} at {found.fps:g} fps, {found.seconds:.2f} s"),
+            ("keypoints", _or_unknown(found.keypoints)),
+            ("motion numbers", _or_unknown(found.motion_numbers)),
+            ("picture", f"{found.picture_size}x{found.picture_size} of {found.frame_width}x{found.frame_height}"),
+            ("quality", f"{found.quality:g}"),
+            ("source picture", f"{found.source_bytes} bytes {found.source_format or ''}".rstrip()),
+            (
+                "packets",
+                f"{found.packets}, {found.key_packets} of them key, {found.frames_per_packet:.1f} frames each",
+            ),
+            (
+                "payload",
+                f"{found.payload_bits_mean:.1f} bits a frame (95 %: {found.payload_bits_p95:.0f}, "
+                f"most: {found.payload_bits_max:.0f}), {found.payload_kbps:.2f} kbit/s",
+            ),
+            ("file", f"{found.file_bytes} bytes"),
+        ],
+    )
+    _print_wire(found)
+
+
+def _print_wire(found: StreamInfo) -> None:
+    print_table(
+        "On a data channel over IPv4, kbit/s",
+        ["frames a packet", "there", "back, a SACK each", "back, delayed SACK"],
+        [
+            [str(w.frames_per_packet), f"{w.forward_kbps:.1f}", f"{w.sack_kbps:.1f}", f"{w.delayed_sack_kbps:.1f}"]
+            for w in found.wire
+        ],
+    )
+
+
+def _or_unknown(number: int | None) -> str:
+    return "unknown (family not installed)" if number is None else str(number)

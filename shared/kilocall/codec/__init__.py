@@ -1,0 +1,1 @@
+"""Motion vectors to bits and back: range coder, frozen tables, prediction."""

@@ -1,0 +1,92 @@
+"""Landmark networks: one look at the whole crop, then close-ups of the eyes and the mouth.
+
+The whole crop at 128x128 gives every landmark to about 1 % of the crop. Lids and lips move by less than that, so two
+small networks look again, at full resolution, at each eye (the left one mirrored) and at the mouth.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from kilocall.model import landmarks as lm
+from kilocall.model.compact.blocks import Residual, conv, double, pixel_centres
+from kilocall.model.compact.regions import FACE_INPUT, REGION_INPUT
+
+# The grid reaches a little past the picture, because chins and ears do.
+GRID_REACH = 1.15
+
+
+class HeatmapHead(nn.Module):
+    """Features [B, C, S, S] to points [B, K, 2] by soft-argmax of one heat map a point."""
+
+    grid: Tensor
+
+    def __init__(self, channels: int, points: int, size: int) -> None:
+        super().__init__()
+        self.score = nn.Conv2d(channels, points, 3, 1, 1)
+        self.register_buffer("grid", pixel_centres(size).reshape(-1, 2) * GRID_REACH, persistent=False)
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Points in -1..1 and log-probabilities [B, K, S * S]."""
+        log_heat = torch.log_softmax(self.score(features).flatten(2).float(), -1)
+        return log_heat.exp() @ self.grid, log_heat
+
+
+class FaceNet(nn.Module):
+    """Crop [B, 3, 128, 128] in 0..1 to points [B, K, 2], depths [B, K] and a face logit [B]."""
+
+    def __init__(self, points: int = lm.LANDMARKS) -> None:
+        super().__init__()
+        self.stem = conv(3, 24, stride=2)
+        self.quarter = nn.Sequential(conv(24, 48, stride=2), Residual(48))
+        self.eighth = nn.Sequential(conv(48, 96, stride=2), Residual(96))
+        self.sixteenth = nn.Sequential(conv(96, 160, stride=2), Residual(160), Residual(160))
+        self.up_eighth = conv(160 + 96, 96)
+        self.up_quarter = nn.Sequential(conv(96 + 48, 72), Residual(72))
+        self.head = HeatmapHead(72, points, FACE_INPUT // 4)
+        self.global_head = nn.Sequential(nn.Linear(160 * 4, 128), nn.ReLU(), nn.Linear(128, points + 1))
+        self.pool = nn.AvgPool2d(4)
+
+    def features(self, crop: Tensor) -> tuple[Tensor, Tensor]:
+        quarter = self.quarter(self.stem(crop * 2 - 1))
+        eighth = self.eighth(quarter)
+        sixteenth = self.sixteenth(eighth)
+        up = self.up_eighth(torch.cat((double(sixteenth), eighth), 1))
+        return self.up_quarter(torch.cat((double(up), quarter), 1)), sixteenth
+
+    def forward(self, crop: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        fine, coarse = self.features(crop)
+        points, log_heat = self.head(fine)
+        glob = self.global_head(self.pool(coarse).flatten(1).float())
+        return points, glob[:, :-1], glob[:, -1], log_heat
+
+
+class RegionNet(nn.Module):
+    """Close-up [B, 3, 64, 64] in 0..1 to points [B, K, 2] within the close-up."""
+
+    def __init__(self, points: int) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(conv(3, 24, stride=2), Residual(24))
+        self.quarter = nn.Sequential(conv(24, 48, stride=2), Residual(48))
+        self.eighth = nn.Sequential(conv(48, 96, stride=2), Residual(96))
+        self.up_quarter = conv(96 + 48, 48)
+        self.up_half = conv(48 + 24, 40)
+        self.head = HeatmapHead(40, points, REGION_INPUT // 2)
+
+    def forward(self, region: Tensor) -> tuple[Tensor, Tensor]:
+        half = self.stem(region * 2 - 1)
+        quarter = self.quarter(half)
+        up = self.up_quarter(torch.cat((double(self.eighth(quarter)), quarter), 1))
+        points, log_heat = self.head(self.up_half(torch.cat((double(up), half), 1)))
+        return points, log_heat
+
+
+class Extractor(nn.Module):
+    """The three landmark networks, trained together and exported one by one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.face = FaceNet()
+        self.eye = RegionNet(len(lm.RIGHT_EYE_REGION))
+        self.mouth = RegionNet(len(lm.MOUTH_REGION))

@@ -1,0 +1,160 @@
+"""compact-256 at run time: exported networks on a CPU engine, numpy around them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import load_file
+
+from kilocall.codec.codebook import Codebook
+from kilocall.model import geometry as geo
+from kilocall.model import landmarks as lm
+from kilocall.model.compact import regions as rg
+from kilocall.model.compact.motion_fit import MotionFit
+from kilocall.model.family import Array, Picture, Source, Track, place
+from kilocall.model.motion import Motion
+from kilocall.model.shape import ShapeModel, rigid_weight
+from kilocall.proto.errors import BadInput, NoFace
+
+if TYPE_CHECKING:
+    from kilocall.runtime.engine import Engine, Network
+
+FREE_INPUT: Final = 64
+#: Below this certainty a crop shows no face.
+FACE_CERTAINTY: Final = 0.5
+
+
+class CompactFamily:
+    """Loads each network when it is first needed."""
+
+    def __init__(self, folder: Path, engine: Engine) -> None:
+        self.folder, self.engine = folder, engine
+        try:
+            self.manifest = json.loads((folder / "manifest.json").read_text())
+            self.name: str = self.manifest["family"]
+            self.size: int = self.manifest["size"]
+            self.files: dict[str, str] = self.manifest["files"]
+        except (OSError, ValueError, KeyError) as error:
+            raise BadInput(f"weights in {folder}: manifest.json is missing or damaged ({error})") from error
+
+    @cached_property
+    def weights_hash(self) -> str:
+        """SHA-256 over all files: streams made with other weights cannot be decoded faithfully."""
+        listed = json.dumps(self.files, sort_keys=True).encode()
+        return hashlib.sha256(listed).hexdigest()
+
+    @cached_property
+    def codebook(self) -> Codebook:
+        return Codebook.load(self._file("codebook.safetensors"))
+
+    @cached_property
+    def shape_model(self) -> ShapeModel:
+        stored = load_file(self._file("shape.safetensors"))
+        return ShapeModel(stored["mean"], stored["basis"], stored["deviation"])
+
+    def track(self, crop: Picture) -> Track:
+        _check(crop, self.size)
+        small = cv2.resize(crop, (rg.FACE_INPUT, rg.FACE_INPUT), interpolation=cv2.INTER_AREA)
+        face = self._network("face")(crop=small[None])
+        points: Array = np.array(face["points"][0], np.float32)
+        matrices = rg.regions(points)
+        close = rg.cut_regions(crop, matrices)
+        eyes = self._network("eye")(region=close[:2])["points"]
+        mouth = self._network("mouth")(region=close[2:])["points"][0]
+        points[list(lm.RIGHT_EYE_REGION)] = rg.to_crop(matrices[0], eyes[0])
+        points[list(lm.LEFT_EYE_REGION)] = rg.to_crop(matrices[1], eyes[1])
+        points[list(lm.MOUTH_REGION)] = rg.to_crop(matrices[2], mouth)
+        certainty = 1 / (1 + np.exp(-float(face["face_logit"][0])))
+        return Track(points, np.array(face["depth"][0], np.float32), self._free(crop), float(certainty))
+
+    def source(self, picture: Picture, track: Track | None = None) -> Source:
+        track = track or self.track(picture)
+        if track.certainty < FACE_CERTAINTY:
+            raise NoFace(
+                f"the source picture shows no face (certainty {track.certainty:.2f}, at least {FACE_CERTAINTY})"
+            )
+        seen = np.column_stack((track.points, track.depth)).astype(np.float32)
+        rotation, translation, scale = geo.similarity(seen, self.shape_model.mean, rigid_weight())
+        shape = geo.unpose(seen, rotation, translation, scale)
+        pose = Motion(
+            geo.rotation_angles(rotation),
+            (float(translation[0]), float(translation[1])),
+            float(scale),
+            np.zeros(self.shape_model.expressions + 2 * self.manifest["free_points"], np.float32),
+        )
+        return Source(picture, pose, shape, track.free, track.certainty)
+
+    def motion(self, track: Track, source: Source, previous: Motion | None = None) -> Motion:
+        fitted = MotionFit(source.shape, self.shape_model).fit(track.points, track.depth, previous)
+        moved = (track.free - source.free).reshape(-1)
+        expression = np.concatenate((fitted.expression, moved)).astype(np.float32)
+        return Motion(fitted.rotation, fitted.translation, fitted.scale, expression)
+
+    def keypoints(self, source: Source, motion: Motion) -> Array:
+        count = self.shape_model.expressions
+        shape = source.shape + self.shape_model.delta(motion.expression[:count])
+        free = source.free + motion.expression[count:].reshape(-1, 2)
+        return np.concatenate((place(shape, motion), free)).astype(np.float32)
+
+    def renderer(self, source: Source) -> CompactRenderer:
+        return CompactRenderer(self, source)
+
+    def appearance(self, picture: Picture) -> dict[str, NDArray[np.float32]]:
+        """Features of a source picture, as the renderer network wants them."""
+        return self._network("appearance")(picture=picture[None])
+
+    def _free(self, crop: Picture) -> Array:
+        small = cv2.resize(crop, (FREE_INPUT, FREE_INPUT), interpolation=cv2.INTER_AREA)
+        return np.array(self._network("implicit")(crop=small[None])["points"][0], np.float32)
+
+    def _network(self, name: str) -> Network:
+        if name not in self._networks:
+            self._networks[name] = self.engine.load(self._file(f"{name}.onnx"))
+        return self._networks[name]
+
+    @cached_property
+    def _networks(self) -> dict[str, Network]:
+        return {}
+
+    def _file(self, name: str) -> Path:
+        path = self.folder / name
+        try:
+            found = hashlib.sha256(path.read_bytes()).hexdigest()
+        except OSError as error:
+            raise BadInput(f"weights in {self.folder}: {name} cannot be read ({error})") from error
+        if self.files.get(name) != found:
+            raise BadInput(f"weights in {self.folder}: {name} does not match the manifest (sha256 {found[:12]}…)")
+        return path
+
+
+class CompactRenderer:
+    """One source picture's features and the renderer network that holds them."""
+
+    def __init__(self, family: CompactFamily, source: Source) -> None:
+        self._family, self._source = family, source
+        # A network of its own, because the features it holds are this picture's.
+        self._network = family.engine.load(family._file("renderer.onnx"))
+        self._network.hold(**family.appearance(source.picture), x_s=source.keypoints[None])
+
+    def render(self, motion: Motion) -> Picture:
+        x_d = self._family.keypoints(self._source, motion)
+        made = self._network(x_d=x_d[None], jacobian=jacobian(self._source.pose, motion)[None])
+        return np.array(made["picture"][0], np.uint8)
+
+
+def jacobian(source: Motion, driving: Motion) -> Array:
+    """J [2, 2] = (s_s / s_d) (R_s R_d^T)[:2, :2]: how a small patch of the driving frame lies in the source."""
+    turn = geo.rotation_matrix(*source.rotation) @ geo.rotation_matrix(*driving.rotation).T
+    return (turn[:2, :2] * (source.scale / driving.scale)).astype(np.float32)
+
+
+def _check(crop: Picture, size: int) -> None:
+    if crop.dtype != np.uint8 or crop.shape != (size, size, 3):
+        raise BadInput(f"crop is {crop.dtype} {crop.shape}; allowed: uint8 ({size}, {size}, 3)")

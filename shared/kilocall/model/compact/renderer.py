@@ -1,0 +1,230 @@
+"""Renderer: motion field, occlusion and generator with a copy path.
+
+    x_s, x_d   source, driving keypoints [B, K, 2] in -1..1; face-vid2vid eq. 2 after projection
+    J          [B, 2, 2] what the head's turn does to a small patch: (s_s / s_d) (R_s R_d^T)[:2, :2]
+    m_k        soft assignment of every pixel to a keypoint's motion (or to the still background)
+
+The displacement of a pixel p is `sum_k m_k ((x_s,k - x_d,k) + (J_k - I)(p - x_d,k))`: displacements rather than
+positions are summed, so that low-precision arithmetic errs in proportion to the motion and a still frame is exact.
+The assignment starts from a Gaussian prior around the driving keypoints; one network sees the source moved by that
+prior and corrects it. This needs one warp of a thumbnail where the usual design needs one a keypoint.
+
+The picture is `copied + gate * (1 - mask) * (painted - copied)`; the gate is zero where nothing moves, so at rest
+the output is the source picture itself.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from kilocall.model import landmarks as lm
+from kilocall.model.compact.blocks import Residual, conv, double, pixel_centres
+
+FIELD = 64  # side of the motion field
+IMPLICIT = 5  # keypoints that the network finds for itself: hair, shoulders, background
+THUMB = 64
+
+# Residual displacements are at most this far (crop units); the keypoints are meant to explain the motion.
+RESIDUAL_REACH = 0.12
+# Motion (crop units) at which the painted part fades in: 0.6 pixels of 256.
+GATE_MOTION = 0.6 / 128
+
+
+class Appearance(NamedTuple):
+    """What is computed once for a source picture."""
+
+    picture: Tensor  # [B, 3, 256, 256] in 0..1
+    at_128: Tensor
+    at_64: Tensor
+    at_32: Tensor
+    motion_cue: Tensor  # [B, 16, 64, 64]
+
+
+class ImplicitDetector(nn.Module):
+    """Thumbnail [B, 3, 64, 64] to IMPLICIT points [B, N, 2]; learned from the warp alone."""
+
+    grid: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.down = nn.Sequential(conv(3, 16, stride=2), conv(16, 32, stride=2), Residual(32), conv(32, 48, stride=2))
+        self.up = conv(48, 32)
+        self.score = nn.Conv2d(32, IMPLICIT, 3, 1, 1)
+        self.register_buffer("grid", pixel_centres(16).reshape(-1, 2), persistent=False)
+
+    def forward(self, thumb: Tensor) -> Tensor:
+        score = self.score(double(self.up(self.down(thumb * 2 - 1))))
+        return torch.softmax(score.flatten(2).float(), -1) @ self.grid
+
+
+class AppearanceNet(nn.Module):
+    """Source picture to features at three sizes and a thumbnail's worth of cues for the motion field."""
+
+    def __init__(self, widths: tuple[int, int, int] = (24, 48, 96)) -> None:
+        super().__init__()
+        a, b, c = widths
+        self.at_128 = nn.Sequential(conv(3, a, kernel=5, stride=2), Residual(a))
+        self.at_64 = nn.Sequential(conv(a, b, stride=2), Residual(b))
+        self.at_32 = nn.Sequential(conv(b, c, stride=2), Residual(c))
+        self.cue = nn.Sequential(conv(b, 24), nn.Conv2d(24, 13, 1))
+        self.thumb = nn.AvgPool2d(4)
+
+    def forward(self, picture: Tensor) -> Appearance:
+        at_128 = self.at_128(picture * 2 - 1)
+        at_64 = self.at_64(at_128)
+        at_32 = self.at_32(at_64)
+        cue = torch.cat((self.thumb(picture) * 2 - 1, self.cue(at_64)), 1)
+        return Appearance(picture, at_128, at_64, at_32, cue)
+
+
+class Field(NamedTuple):
+    displacement: Tensor  # [B, 2, 64, 64], source minus driving position
+    visible: Tensor  # [B, 1, 64, 64], 0 where the source does not show what is needed
+    gate: Tensor  # [B, 1, 64, 64], 0 where nothing moves
+    fine: Tensor  # [B, 32, 64, 64] what the field network knows, for the generator
+    coarse: Tensor  # [B, 64, 32, 32]
+
+
+class MotionField(nn.Module):
+    """Keypoints and cues to a dense displacement with visibility."""
+
+    grid: Tensor
+    head: Tensor
+
+    def __init__(self, head_points: int = lm.LANDMARKS, free_points: int = IMPLICIT) -> None:
+        super().__init__()
+        points = head_points + free_points
+        self.register_buffer("grid", pixel_centres(FIELD).reshape(1, -1, 2), persistent=False)
+        self.register_buffer("head", torch.cat((torch.ones(head_points), torch.zeros(free_points))), persistent=False)
+        spread = torch.full((points,), 0.12)
+        spread[[*lm.OUTER_LIPS, *lm.INNER_LIPS]] = 0.07
+        spread[[*lm.RIGHT_EYE, *lm.LEFT_EYE, lm.RIGHT_IRIS, lm.LEFT_IRIS]] = 0.045
+        spread[list(lm.OVAL)] = 0.16
+        spread[head_points:] = 0.35
+        self.log_spread = nn.Parameter(spread.log())
+        self.log_heat_spread = nn.Parameter((spread * 0.6).clamp(max=0.12).log())
+        start = torch.zeros(points)
+        start[head_points:] = -2.5
+        self.affinity = nn.Parameter(start)
+        self.background = nn.Parameter(torch.tensor(-3.0))
+        self.enter = conv(points + 34, 64, stride=2)
+        self.down_16 = nn.Sequential(conv(64, 96, stride=2), Residual(96))
+        self.down_8 = nn.Sequential(conv(96, 128, stride=2), Residual(128))
+        self.up_16 = conv(128 + 96, 96)
+        self.up_32 = conv(96 + 64, 64)
+        self.up_64 = conv(64 + 32, 32)
+        self.assign = nn.Conv2d(32, points + 1, 3, 1, 1)
+        self.adjust = nn.Conv2d(32, 3, 3, 1, 1)
+        nn.init.zeros_(self.assign.weight)
+        nn.init.zeros_(self.adjust.weight)
+        nn.init.zeros_(self.assign.bias)  # type: ignore[arg-type]
+        with torch.no_grad():
+            self.adjust.bias.copy_(torch.tensor([0.0, 0.0, 2.0]))  # type: ignore[union-attr]
+
+    def forward(self, cue: Tensor, x_s: Tensor, x_d: Tensor, jacobian: Tensor) -> Field:
+        batch = x_s.shape[0]
+        towards = (self.grid[:, None] - x_d[:, :, None]).square().sum(-1)  # [B, K, P]
+        towards_s = (self.grid[:, None] - x_s[:, :, None]).square().sum(-1)
+        narrow = torch.exp(-2 * self.log_heat_spread)[None, :, None] / 2
+        heat = torch.exp(-towards * narrow) - torch.exp(-towards_s * narrow)
+        prior = self.affinity[None, :, None] - towards * (torch.exp(-2 * self.log_spread)[None, :, None] / 2)
+        prior = torch.cat((prior, self.background.expand(batch, 1, FIELD * FIELD)), 1)
+        turn = jacobian - torch.eye(2, device=x_s.device)
+        # d_k - (J_k - I) x_d,k, and a zero row for the background
+        shift = x_s - x_d - (x_d @ turn.transpose(1, 2)) * self.head[None, :, None]
+        shift = F.pad(shift, (0, 0, 0, 1))
+        turned = self.grid @ turn.transpose(1, 2)  # [B, P, 2]
+        rough = self._displacement(torch.softmax(prior, 1), shift, turned)
+        moved = sample(cue, rough)
+        square = (batch, -1, FIELD, FIELD)
+        seen = torch.cat((heat.reshape(square), cue, moved, rough * 8), 1)
+        coarse = self.enter(seen)
+        at_16 = self.down_16(coarse)
+        at_16 = self.up_16(torch.cat((double(self.down_8(at_16)), at_16), 1))
+        coarse = self.up_32(torch.cat((double(at_16), coarse), 1))
+        fine = self.up_64(torch.cat((double(coarse), moved, cue), 1))
+        masks = torch.softmax(prior + self.assign(fine).float().reshape(batch, -1, FIELD * FIELD), 1)
+        displacement = self._displacement(masks, shift, turned)
+        adjust = self.adjust(fine).float()
+        gate = self._gate(rough, displacement)
+        displacement = displacement + gate * torch.tanh(adjust[:, :2]) * RESIDUAL_REACH
+        return Field(displacement, torch.sigmoid(adjust[:, 2:]), gate, fine, coarse)
+
+    def _displacement(self, masks: Tensor, shift: Tensor, turned: Tensor) -> Tensor:
+        """Masks [B, K + 1, P] to displacement [B, 2, 64, 64]."""
+        by_head = (masks[:, :-1] * self.head[None, :, None]).sum(1, keepdim=True)
+        total = shift.transpose(1, 2) @ masks + turned.transpose(1, 2) * by_head
+        return total.reshape(-1, 2, FIELD, FIELD)
+
+    @staticmethod
+    def _gate(rough: Tensor, displacement: Tensor) -> Tensor:
+        energy = (rough.square() + displacement.square()).sum(1, keepdim=True)
+        near = F.avg_pool2d(energy, 9, 1, 4, count_include_pad=False)
+        everywhere = energy.mean((2, 3), keepdim=True)
+        return 1 - torch.exp(-(near + 0.3 * everywhere) / (GATE_MOTION**2))
+
+
+class Generator(nn.Module):
+    """Warped features to the painted picture and the copy mask [B, 4, 256, 256]."""
+
+    def __init__(self, widths: tuple[int, int, int] = (24, 48, 96)) -> None:
+        super().__init__()
+        a, b, c = widths
+        self.join_32 = conv(c + 64, c)
+        self.body = nn.Sequential(Residual(c), Residual(c), Residual(c))
+        self.narrow_32 = conv(c, b, kernel=1)
+        self.join_64 = nn.Sequential(conv(b + b + 32, b), Residual(b))
+        self.narrow_64 = conv(b, a, kernel=1)
+        self.join_128 = nn.Sequential(conv(a + a, 32), Residual(32))
+        self.paint = nn.Conv2d(32, 16, 3, 1, 1)
+        self.shuffle = nn.PixelShuffle(2)
+        with torch.no_grad():
+            self.paint.bias[12:] = 2.0  # type: ignore[index]
+
+    def forward(self, appearance: Appearance, field: Field) -> Tensor:
+        flow, visible = field.displacement, field.visible
+        half = F.avg_pool2d(flow, 2)
+        x = self.join_32(torch.cat((sample(appearance.at_32, half) * F.avg_pool2d(visible, 2), field.coarse), 1))
+        x = double(self.narrow_32(self.body(x)))
+        x = self.join_64(torch.cat((x, sample(appearance.at_64, flow) * visible, field.fine), 1))
+        x = double(self.narrow_64(x))
+        x = self.join_128(torch.cat((x, sample(appearance.at_128, upsample(flow, 2)) * upsample(visible, 2)), 1))
+        painted: Tensor = self.shuffle(self.paint(x))
+        return painted
+
+
+class Renderer(nn.Module):
+    """Everything the receiver runs, and the implicit keypoints that the sender runs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.implicit = ImplicitDetector()
+        self.appearance = AppearanceNet()
+        self.field = MotionField()
+        self.generator = Generator()
+
+    def forward(
+        self, appearance: Appearance, x_s: Tensor, x_d: Tensor, jacobian: Tensor
+    ) -> tuple[Tensor, Tensor, Field]:
+        """Picture and the copied part alone, both [B, 3, 256, 256] in 0..1, and the motion field."""
+        field = self.field(appearance.motion_cue, x_s, x_d, jacobian)
+        copied = sample(appearance.picture, upsample(field.displacement, 4))
+        painted = self.generator(appearance, field).float()
+        paint = upsample(field.gate, 4) * torch.sigmoid(-painted[:, 3:])
+        return copied + paint * (torch.sigmoid(painted[:, :3]) - copied), copied, field
+
+
+def upsample(x: Tensor, factor: int) -> Tensor:
+    bigger: Tensor = F.interpolate(x, scale_factor=float(factor), mode="bilinear", align_corners=False)
+    return bigger
+
+
+def sample(x: Tensor, displacement: Tensor) -> Tensor:
+    """Samples x [B, C, S, S] at pixel centre + displacement [B, 2, S, S]; the border repeats outside."""
+    grid = pixel_centres(displacement.shape[-1]).to(displacement.device)
+    where = grid + displacement.permute(0, 2, 3, 1).float()
+    return F.grid_sample(x.float(), where, padding_mode="border", align_corners=False)

@@ -1,0 +1,135 @@
+"""The seam between the codec and its models: what every family of networks offers.
+
+Nothing outside `model/` knows how a family works. The number of keypoints, the expression basis and the picture size
+come from the family's manifest.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kilocall.model.motion import Motion
+from kilocall.proto.errors import BadInput
+
+if TYPE_CHECKING:
+    from kilocall.codec.codebook import Codebook
+    from kilocall.runtime.engine import Engine
+
+Picture = NDArray[np.uint8]
+Array = NDArray[np.float32]
+
+DEFAULT_FAMILY = "compact-256"
+
+
+@dataclass(frozen=True)
+class Track:
+    """Where a face's points are in a crop, in crop units (-1..1)."""
+
+    points: Array  # [K, 2]
+    depth: Array  # [K]
+    free: Array  # [N, 2] implicit keypoints, which do not follow the head
+    certainty: float  # 0..1 that there is a face at all
+
+
+@dataclass(frozen=True)
+class Source:
+    """One picture of the speaker and what every frame is expressed against (the canonical keypoints)."""
+
+    picture: Picture  # [S, S, 3]
+    pose: Motion  # of the picture itself; its expression is zero by definition
+    shape: Array  # canonical keypoints [K, 3], head-fixed, with the picture's own expression
+    free: Array  # implicit keypoints [N, 2]
+    certainty: float
+
+    @property
+    def keypoints(self) -> Array:
+        """x_s [K + N, 2]."""
+        return np.concatenate((place(self.shape, self.pose), self.free)).astype(np.float32)
+
+
+class FrameRenderer(Protocol):
+    """Holds the appearance of one source picture."""
+
+    def render(self, motion: Motion) -> Picture:
+        """The source's face moved by `motion`, uint8 RGB [S, S, 3]; the caller owns it."""
+
+
+class Family(Protocol):
+    """A set of networks that agree on keypoints. Networks load when first used: a sender never loads a generator."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def weights_hash(self) -> str: ...
+    @property
+    def size(self) -> int: ...
+    @property
+    def codebook(self) -> Codebook: ...
+
+    def track(self, crop: Picture) -> Track:
+        """Finds the face's points in a crop [S, S, 3]."""
+
+    def source(self, picture: Picture, track: Track | None = None) -> Source:
+        """Canonical keypoints of a picture; NoFace if it shows none."""
+
+    def motion(self, track: Track, source: Source, previous: Motion | None = None) -> Motion:
+        """Pose and expression of a tracked face against a source; `previous` is where the fit starts."""
+
+    def keypoints(self, source: Source, motion: Motion) -> Array:
+        """x_d [K + N, 2]: the source's points where `motion` puts them (face-vid2vid eq. 1 and 2)."""
+
+    def renderer(self, source: Source) -> FrameRenderer:
+        """Computes the appearance once."""
+
+
+def place(shape: Array, motion: Motion) -> Array:
+    """Head-fixed points [K, 3] seen in the crop [K, 2]: s (R x)_xy + t."""
+    from kilocall.model.geometry import rotation_matrix
+
+    turned = shape @ rotation_matrix(*motion.rotation).T
+    seen: Array = (turned[:, :2] * motion.scale + np.asarray(motion.translation)).astype(np.float32)
+    return seen
+
+
+def transfer(motion: Motion, from_pose: Motion, to_pose: Motion) -> Motion:
+    """The same movement on another picture: the change since `from_pose`, applied to `to_pose` (relative motion)."""
+    from kilocall.model.geometry import rotation_angles, rotation_matrix
+
+    turn = rotation_matrix(*motion.rotation) @ rotation_matrix(*from_pose.rotation).T
+    rotation = rotation_angles((turn @ rotation_matrix(*to_pose.rotation)).astype(np.float32))
+    growth = motion.scale / from_pose.scale
+    size = to_pose.scale / from_pose.scale
+    x, y = (
+        b + (m - a) * size
+        for m, a, b in zip(motion.translation, from_pose.translation, to_pose.translation, strict=True)
+    )
+    return Motion(rotation, (x, y), to_pose.scale * growth, motion.expression)
+
+
+def turn_head(motion: Motion, yaw: float, pitch: float, roll: float) -> Motion:
+    """The head turned further by yaw, pitch, roll in radians, seen from where the camera is (free view)."""
+    from kilocall.model.geometry import rotation_angles, rotation_matrix
+
+    turned = rotation_matrix(yaw, pitch, roll) @ rotation_matrix(*motion.rotation)
+    return Motion(rotation_angles(turned.astype(np.float32)), motion.translation, motion.scale, motion.expression)
+
+
+def weights_folder(name: str = DEFAULT_FAMILY) -> Path:
+    """Where the package keeps a family's weights; BadInput for a family that is not installed."""
+    root = Path(__file__).parent / "weights"
+    installed = sorted(p.parent.name for p in root.glob("*/manifest.json"))
+    if name not in installed:
+        raise BadInput(f"model family {name!r} is not installed; installed: {', '.join(installed) or 'none'}")
+    return root / name
+
+
+def load_family(name: str = DEFAULT_FAMILY, *, engine: Engine, folder: Path | None = None) -> Family:
+    """A family by name, its networks run by `engine`. `folder` replaces the packaged weights."""
+    from kilocall.model.compact.family import CompactFamily
+
+    return CompactFamily(folder or weights_folder(name), engine)

@@ -1,0 +1,1 @@
+"""What both sides run on: engines, pictures, transport."""

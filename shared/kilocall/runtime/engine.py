@@ -1,0 +1,235 @@
+"""What runs a network: OpenVINO, onnxruntime or torch behind one small interface.
+
+A network is a file of a family's weights folder (`renderer.onnx`); inputs and outputs have names, fixed shapes and
+fixed types. The libraries are imported when an engine is chosen, never before: start-up counts in a call.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import json
+import os
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Final, Literal, Protocol, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kilocall.proto.errors import BadInput
+
+__all__ = [
+    "ENGINES",
+    "Array",
+    "Engine",
+    "EngineName",
+    "Network",
+    "Port",
+    "choose_engine",
+    "installed_engines",
+    "physical_cores",
+]
+
+Array = NDArray[Any]
+EngineName = Literal["openvino", "onnxruntime", "torch"]
+
+ENGINES: Final[tuple[EngineName, ...]] = ("openvino", "onnxruntime", "torch")
+#: More threads than this gain nothing on networks of a few milliseconds, and the call needs cores as well.
+MOST_AUTO_THREADS: Final = 4
+MOST_THREADS: Final = 64
+
+
+@dataclass(frozen=True)
+class Port:
+    """Name, shape and type of an input."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+
+class Network(Protocol):
+    """One network with its own working memory; use it from one thread at a time."""
+
+    @property
+    def inputs(self) -> tuple[Port, ...]:
+        """What a call wants."""
+
+    def __call__(self, **inputs: Array) -> dict[str, Array]:
+        """Outputs by name, owned by the caller. Raises ValueError for a missing, held, unknown or misshapen input."""
+
+    def hold(self, **inputs: Array) -> None:
+        """Sets inputs that stay until `hold` sets them again; calls then leave them out."""
+
+
+class Engine(ABC):
+    """A library that runs networks on `threads` threads."""
+
+    name: EngineName
+    threads: int
+    reason: str
+
+    @abstractmethod
+    def load(self, model: Path) -> Network:
+        """A network of its own for every call; what can be shared (compiled code, weights) is shared.
+
+        Raises BadInput for a file that is missing or that this engine cannot read.
+        """
+
+
+class CheckedNetwork(ABC):
+    """Holds constant inputs and checks every input before an engine sees it."""
+
+    def __init__(self, name: str, inputs: tuple[Port, ...]) -> None:
+        self.name = name
+        self._ports = {port.name: port for port in inputs}
+        self._held: dict[str, Array] = {}
+
+    @property
+    def inputs(self) -> tuple[Port, ...]:
+        return tuple(self._ports.values())
+
+    def hold(self, **inputs: Array) -> None:
+        for name, value in self._checked(inputs).items():
+            # A copy: what the caller does with its array later must not change what is held.
+            self._held[name] = np.array(value, order="C")
+            self._keep(name, self._held[name])
+
+    def __call__(self, **inputs: Array) -> dict[str, Array]:
+        given = self._checked(inputs)
+        twice = [name for name in given if name in self._held]
+        if twice:
+            raise ValueError(f"network {self.name}: input {', '.join(twice)} is held already")
+        missing = [name for name in self._ports if name not in given and name not in self._held]
+        if missing:
+            raise ValueError(f"network {self.name}: input {', '.join(missing)} is missing")
+        return self._run(given)
+
+    def _checked(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        for name, value in inputs.items():
+            port = self._ports.get(name)
+            if port is None:
+                raise ValueError(f"network {self.name}: no input {name!r}, it has {', '.join(self._ports)}")
+            if value.shape != port.shape or value.dtype != port.dtype:
+                raise ValueError(
+                    f"network {self.name}: input {name} is {value.dtype} {list(value.shape)}, "
+                    f"wanted is {port.dtype} {list(port.shape)}"
+                )
+        return {name: np.ascontiguousarray(value) for name, value in inputs.items()}
+
+    @abstractmethod
+    def _keep(self, name: str, value: Array) -> None:
+        """Hands a held input to the engine."""
+
+    @abstractmethod
+    def _run(self, given: dict[str, Array]) -> dict[str, Array]:
+        """Outputs for the given inputs, which are contiguous, and the held ones."""
+
+
+def choose_engine(name: str = "auto", threads: int = 0) -> Engine:
+    """The engine called `name`, or with "auto" the fastest that is installed.
+
+    The order of "auto" is torch on a CUDA device, OpenVINO, onnxruntime. `threads` 0 takes the physical cores, at
+    most four. Raises BadInput for an unknown or missing engine or a thread count outside 0..64.
+    """
+    if not 0 <= threads <= MOST_THREADS:
+        raise BadInput(f"threads is {threads}, allowed are 0 (physical cores) to {MOST_THREADS}")
+    installed = installed_engines()
+    if name != "auto" and name not in ENGINES:
+        raise BadInput(f"engine is {name!r}, allowed are auto, {', '.join(ENGINES)}; installed: {_listed(installed)}")
+    count = threads or min(physical_cores(), MOST_AUTO_THREADS)
+    if name != "auto":
+        chosen = cast(EngineName, name)
+        if installed[chosen] is None:
+            raise BadInput(f"engine {name} is not installed; installed: {_listed(installed)}")
+        return _make(chosen, count, "asked for")
+    if installed["torch"] is not None and cuda_driver_present():
+        from kilocall.runtime.engines import torch as torch_engine
+
+        if torch_engine.cuda_device() is not None:
+            return _make("torch", count, f"CUDA device {torch_engine.cuda_device()}")
+    if installed["openvino"] is not None:
+        return _make("openvino", count, "no CUDA device; OpenVINO is the fastest on a CPU")
+    if installed["onnxruntime"] is not None:
+        return _make("onnxruntime", count, "OpenVINO is not installed")
+    raise BadInput(f"no engine is installed, wanted is one of {', '.join(ENGINES)} (on a CPU torch only by name)")
+
+
+def _make(name: EngineName, threads: int, reason: str) -> Engine:
+    if name == "openvino":
+        from kilocall.runtime.engines.openvino import OpenVinoEngine
+
+        return OpenVinoEngine(threads, reason)
+    if name == "onnxruntime":
+        from kilocall.runtime.engines.onnxruntime import OnnxRuntimeEngine
+
+        return OnnxRuntimeEngine(threads, reason)
+    from kilocall.runtime.engines.torch import TorchEngine
+
+    return TorchEngine(threads, reason)
+
+
+def installed_engines() -> dict[EngineName, str | None]:
+    """Version of every engine's library, None where it is not installed. Imports none of them."""
+    found: dict[EngineName, str | None] = {}
+    for name in ENGINES:
+        found[name] = None
+        if importlib.util.find_spec(name) is not None:
+            try:
+                found[name] = version(name)
+            except PackageNotFoundError:  # onnxruntime-gpu and the like bring the module under another name
+                found[name] = "unknown version"
+    return found
+
+
+def _listed(installed: Mapping[EngineName, str | None]) -> str:
+    return ", ".join(f"{name} {number}" for name, number in installed.items() if number is not None) or "none"
+
+
+@cache
+def cuda_driver_present() -> bool:
+    """Whether an NVIDIA driver can be loaded: much cheaper to ask than torch, which takes seconds to import."""
+    try:
+        ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    except OSError:
+        return False
+    return True
+
+
+def physical_cores() -> int:
+    """Cores this process may use: hyper-threads counted once, the affinity and a container's quota respected."""
+    try:
+        allowed = sorted(os.sched_getaffinity(0))
+    except AttributeError:  # no affinity on macOS and Windows
+        return max(1, os.cpu_count() or 1)
+    siblings = set()
+    for cpu in allowed:
+        try:
+            siblings.add(Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list").read_text())
+        except OSError:
+            siblings.add(str(cpu))
+    return max(1, min(len(siblings), _quota()))
+
+
+def _quota() -> int:
+    """Whole cores that the control group grants, rounded up."""
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return MOST_THREADS if quota == "max" else max(1, -(-int(quota) // int(period)))
+    except (OSError, ValueError):
+        return MOST_THREADS
+
+
+def bf16_allowed(model: Path) -> bool:
+    """Whether the export found bfloat16 harmless for this network: listed as "bf16" in the manifest beside it."""
+    try:
+        manifest = json.loads((model.parent / "manifest.json").read_text())
+    except (OSError, ValueError):
+        return False
+    return isinstance(manifest, dict) and model.stem in manifest.get("bf16", ())

@@ -1,0 +1,1 @@
+"""One module a library; each is imported only when its engine is chosen."""

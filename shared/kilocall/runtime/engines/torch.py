@@ -1,0 +1,72 @@
+"""torch: for a CUDA device, and as the plain float reference that the other engines are measured against."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from kilocall.model.compact.deployed import NETWORKS, Deployed
+from kilocall.proto.errors import BadInput
+from kilocall.runtime.engine import Array, CheckedNetwork, Engine, Network, Port
+
+
+def cuda_device() -> str | None:
+    """Name of the CUDA device that torch can use, or None."""
+    return torch.cuda.get_device_name(0) if torch.cuda.is_available() else None
+
+
+class TorchEngine(Engine):
+    """Runs the float weights (`renderer.safetensors`) in float32. Sets torch's thread count for the whole process."""
+
+    name = "torch"
+
+    def __init__(self, threads: int, reason: str) -> None:
+        self.threads, self.reason = threads, reason
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        torch.set_num_threads(threads)
+        self._modules: dict[Path, Deployed] = {}
+
+    def load(self, model: Path) -> Network:
+        if model not in self._modules:
+            self._modules[model] = self._build(model)
+        return TorchNetwork(model.stem, self._modules[model], self.device)
+
+    def _build(self, model: Path) -> Deployed:
+        kind = NETWORKS.get(model.stem)
+        if kind is None:
+            raise BadInput(f"network {model.stem!r} is unknown to the torch engine, it has {', '.join(NETWORKS)}")
+        weights = model.with_name(f"{kind.part}.safetensors")
+        try:
+            state = {name: value.float() for name, value in load_file(weights).items()}
+            module = kind.from_state(state)
+        except (OSError, SafetensorError, RuntimeError) as error:
+            raise BadInput(f"weights {weights} cannot be used: {str(error).splitlines()[0]}") from error
+        return module.eval().requires_grad_(False).to(self.device, memory_format=torch.channels_last)
+
+
+class TorchNetwork(CheckedNetwork):
+    """A torch module behind the interface of the other engines."""
+
+    def __init__(self, name: str, module: Deployed, device: torch.device) -> None:
+        super().__init__(
+            name,
+            tuple(Port(n, tuple(v.shape), np.dtype(v.numpy().dtype)) for n, v in module.examples().items()),
+        )
+        self._module, self._device = module, device
+        self._constant: dict[str, Any] = {}
+
+    def _keep(self, name: str, value: Array) -> None:
+        self._constant[name] = torch.from_numpy(value).to(self._device)
+
+    def _run(self, given: dict[str, Array]) -> dict[str, Array]:
+        # torch.tensor copies: read-only arrays would otherwise warn.
+        fresh = {name: torch.tensor(value, device=self._device) for name, value in given.items()}
+        every = {**self._constant, **fresh}
+        with torch.inference_mode():
+            values = self._module(*(every[name] for name in self._ports))
+        return {n: v.cpu().numpy() for n, v in zip(self._module.outputs, values, strict=True)}

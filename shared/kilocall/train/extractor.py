@@ -1,0 +1,235 @@
+"""Trains the landmark networks on labelled crops: heat maps, coordinates, and how far lids and lips are open."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from kilocall.model import landmarks as lm
+from kilocall.model.compact import regions as rg
+from kilocall.model.compact.extractor import Extractor, HeatmapHead
+from kilocall.model.compact.regions import FACE_INPUT, REGION_INPUT
+from kilocall.train.augment import FaceSample, augment_face
+from kilocall.train.dataset import SIZE, Dataset
+from kilocall.train.loop import on_device
+
+HALF = SIZE / 2  # pixels a unit of crop coordinates
+
+
+class ExtractorTask:
+    """Batches are made ahead on one thread, each from its own step's seed."""
+
+    def __init__(self, data: Dataset, held_out: Dataset, *, batch: int, device: torch.device, seed: int = 0) -> None:
+        self.network: nn.Module = on_device(Extractor(), device)
+        self.data, self.held_out, self.batch, self.device, self.seed = data, held_out, batch, device, seed
+        self.points = data.points
+        self.cumulative = np.cumsum(frame_weights(data, self.points))
+        self.weight = torch.from_numpy(lm.importance()).to(device)
+        self._ahead = ThreadPoolExecutor(1, "augment")
+        self._next: dict[int, object] = {}
+
+    def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
+        """Charbonnier distance in pixels + heat-map cross-entropy + opening errors + face or no face."""
+        made = self._next.pop(step, None)
+        batch = made.result() if made is not None else self._make(step)  # type: ignore[attr-defined]
+        self._next = {step + 1: self._ahead.submit(self._make, step + 1)}
+        crops, points, is_face, regions, matrices = (t.to(self.device) for t in batch)
+        network = self.network
+        assert isinstance(network, Extractor)
+        with torch.autocast(self.device.type, torch.bfloat16):
+            found, depth, logit, heat = network.face(crops.contiguous(memory_format=torch.channels_last))
+            eye_found, eye_heat = network.eye(
+                regions[:, :2].flatten(0, 1).contiguous(memory_format=torch.channels_last)
+            )
+            mouth_found, mouth_heat = network.mouth(regions[:, 2].contiguous(memory_format=torch.channels_last))
+        flat = points[..., :2]
+        face = is_face.float()
+        weight = self.weight / self.weight.mean()
+        error = _charbonnier((found - flat) * HALF)
+        face_loss = _masked((error * weight).mean(1), face) + _masked(_openings(found, flat), face)
+        face_loss = face_loss + 0.3 * _masked(_heat_loss(network.face.head, heat, flat).mean(1), face)
+        depth_loss = _masked((depth - points[..., 2]).abs().mean(1), face) * 10
+        logit_loss = F.binary_cross_entropy_with_logits(logit, face)
+        right = _into(matrices[:, 0], flat[:, list(lm.RIGHT_EYE_REGION)])
+        left = _into(matrices[:, 1], flat[:, list(lm.LEFT_EYE_REGION)])
+        eye = torch.stack((right, left), 1).flatten(0, 1)
+        eye_face = face.repeat_interleave(2)
+        mouth = _into(matrices[:, 2], flat[:, list(lm.MOUTH_REGION)])
+        region_px = REGION_INPUT / 2
+        close = _masked(_charbonnier((eye_found - eye) * region_px).mean(1), eye_face)
+        close = close + _masked(_eye_opening_error(eye_found, eye) * region_px, eye_face)
+        close = close + _masked(_charbonnier((mouth_found - mouth) * region_px).mean(1), face)
+        close = close + _masked(_lip_opening_error(mouth_found, mouth) * region_px, face)
+        close = close + 0.3 * _masked(_heat_loss(network.eye.head, eye_heat, eye).mean(1), eye_face)
+        close = close + 0.3 * _masked(_heat_loss(network.mouth.head, mouth_heat, mouth).mean(1), face)
+        total = face_loss + depth_loss + logit_loss + close
+        distance = _masked((found - flat).norm(dim=-1).mean(1) * HALF, face)
+        return total, {"loss": float(total.detach()), "px": float(distance.detach())}
+
+    def evaluate(self, network: nn.Module) -> dict[str, float]:
+        """Mean landmark distance in pixels at 256 and correlation of the openings on held-out clips."""
+        assert isinstance(network, Extractor)
+        distances: list[float] = []
+        coarse: list[float] = []
+        lids: list[float] = []
+        lips: list[float] = []
+        for clip in range(len(self.held_out.names)):
+            frames = list(self.held_out.clip(clip))[::5]
+            truth = self.held_out.points[frames]
+            first, found = extract(network, self.held_out.pictures[frames], self.device)
+            coarse.append(float(np.linalg.norm(first - truth[..., :2], axis=-1).mean() * HALF))
+            distances.append(float(np.linalg.norm(found - truth[..., :2], axis=-1).mean() * HALF))
+            for pairs, sink in ((lm.LID_PAIRS, lids), (lm.LIP_PAIRS, lips)):
+                a, b = lm.mean_opening(found, pairs), lm.mean_opening(truth[..., :2], pairs)
+                sink.append(float(np.corrcoef(a, b)[0, 1]) if len(a) > 2 else 0.0)
+        return {
+            "px": float(np.mean(distances)),
+            "coarse_px": float(np.mean(coarse)),
+            "lids_r": float(np.mean(lids)),
+            "lips_r": float(np.mean(lips)),
+        }
+
+    def sheet(self, network: nn.Module) -> NDArray[np.uint8] | None:
+        """Held-out faces with found points (blue) and labels (red)."""
+        assert isinstance(network, Extractor)
+        frames = [self.held_out.clip(c)[len(self.held_out.clip(c)) // 2] for c in range(len(self.held_out.names))][:15]
+        _, found = extract(network, self.held_out.pictures[frames], self.device)
+        tiles = []
+        for frame, points in zip(frames, found, strict=True):
+            tile = cv2.resize(self.held_out.pictures[frame], None, fx=1.5, fy=1.5)
+            for where, colour in ((self.held_out.points[frame], (255, 40, 40)), (points, (60, 120, 255))):
+                for x, y in (where[:, :2] + 1) * (HALF * 1.5):
+                    cv2.circle(tile, (int(x), int(y)), 1, colour, -1)
+            tiles.append(tile)
+        while len(tiles) % 5:
+            tiles.append(np.zeros_like(tiles[0]))
+        return np.concatenate([np.concatenate(tiles[i : i + 5], 1) for i in range(0, len(tiles), 5)], 0)
+
+    def _make(self, step: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        rng = np.random.default_rng((self.seed, step))
+        chosen = np.searchsorted(self.cumulative, rng.random(self.batch) * self.cumulative[-1])
+        samples = [augment_face(self.data.pictures[i], self.points[i], rng) for i in chosen]
+        crops = _small([s.picture for s in samples])
+        cut = [_cut_regions(s, rng) for s in samples]
+        return (
+            _to_tensor(crops),
+            torch.from_numpy(np.stack([s.points for s in samples])),
+            torch.tensor([s.is_face for s in samples]),
+            _to_tensor(np.stack([r for r, _ in cut])),
+            torch.from_numpy(np.stack([m for _, m in cut])),
+        )
+
+
+def frame_weights(data: Dataset, points: NDArray[np.float32]) -> NDArray[np.float64]:
+    """How often a frame is drawn: clips by the root of their length, blinks and wide mouths more often."""
+    weight = np.zeros(len(points))
+    for clip in range(len(data.names)):
+        frames = data.clip(clip)
+        span = slice(frames.start, frames.stop)
+        w = np.ones(len(frames))
+        if len(frames) > 20:
+            lids = lm.mean_opening(points[span, :, :2], lm.LID_PAIRS)
+            lips = lm.mean_opening(points[span, :, :2], lm.LIP_PAIRS)
+            w += 3.0 * (lids < np.quantile(lids, 0.12)) + 1.5 * (lips > np.quantile(lips, 0.8))
+        weight[span] = w / w.sum() * (np.sqrt(len(frames)) if len(frames) > 1 else 4.0)
+    return weight
+
+
+@torch.no_grad()
+def extract(
+    network: Extractor, pictures: NDArray[np.uint8], device: torch.device
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Landmarks [N, LANDMARKS, 2] of crops [N, 256, 256, 3]: from the whole crop, and refined by the close-ups."""
+    first, fine = [], []
+    for start in range(0, len(pictures), 32):
+        some = pictures[start : start + 32]
+        crops = _small(some)
+        points = network.face(_to_tensor(crops).to(device))[0].cpu().numpy()
+        refined = points.copy()
+        matrices = np.stack([rg.regions(p) for p in points])
+        cut = _to_tensor(np.stack([rg.cut_regions(p, m) for p, m in zip(some, matrices, strict=True)])).to(device)
+        eyes = network.eye(cut[:, :2].flatten(0, 1))[0].cpu().numpy().reshape(len(some), 2, -1, 2)
+        mouth = network.mouth(cut[:, 2])[0].cpu().numpy()
+        for i, m in enumerate(matrices):
+            refined[i, list(lm.RIGHT_EYE_REGION)] = rg.to_crop(m[0], eyes[i, 0])
+            refined[i, list(lm.LEFT_EYE_REGION)] = rg.to_crop(m[1], eyes[i, 1])
+            refined[i, list(lm.MOUTH_REGION)] = rg.to_crop(m[2], mouth[i])
+        first.append(points)
+        fine.append(refined)
+    return np.concatenate(first), np.concatenate(fine)
+
+
+def _cut_regions(sample: FaceSample, rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """Close-ups around where the first network might have seen the face: a little off, turned, too large or small."""
+    matrices = rg.regions(sample.points[:, :2])
+    for i in range(3):
+        angle, zoom = rng.normal(0, 0.07), np.exp(rng.normal(0, 0.08))
+        turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) * zoom
+        matrices[i] = np.column_stack(
+            (matrices[i, :, :2] @ turn, rg.to_crop(matrices[i], rng.normal(0, 0.08, 2).astype(np.float32)))
+        )
+    return rg.cut_regions(sample.picture, matrices), matrices
+
+
+def _small(pictures: Iterable[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    small = [cv2.resize(p, (FACE_INPUT, FACE_INPUT), interpolation=cv2.INTER_AREA) for p in pictures]
+    return np.stack(small).astype(np.uint8)
+
+
+def _to_tensor(pictures: NDArray[np.uint8]) -> Tensor:
+    return torch.from_numpy(pictures).movedim(-1, -3).float().div_(255)
+
+
+def _charbonnier(pixels: Tensor) -> Tensor:
+    distance: Tensor = (pixels.square().sum(-1) + 0.25).sqrt()
+    return distance
+
+
+def _masked(values: Tensor, mask: Tensor) -> Tensor:
+    mean: Tensor = (values * mask).sum() / mask.sum().clamp(min=1)
+    return mean
+
+
+def _into(matrix: Tensor, points: Tensor) -> Tensor:
+    """Crop points in region coordinates."""
+    moved = points - matrix[:, None, :, 2]
+    inside: Tensor = torch.linalg.solve(matrix[:, :, :2], moved.transpose(1, 2)).transpose(1, 2)
+    return inside
+
+
+def _heat_loss(head: HeatmapHead, log_heat: Tensor, points: Tensor) -> Tensor:
+    """Cross-entropy against a Gaussian of one cell around the point; keeps heat maps narrow and early learning fast."""
+    grid = head.grid
+    cell = grid[1, 0] - grid[0, 0]
+    target = torch.softmax(-(points[:, :, None] - grid).square().sum(-1) / (2 * cell**2), -1)
+    return -(target * log_heat).sum(-1)
+
+
+def _pair_error(found: Tensor, truth: Tensor, pairs: tuple[tuple[int, int], ...]) -> Tensor:
+    a, b = [p for p, _ in pairs], [q for _, q in pairs]
+    difference = (found[:, a] - found[:, b]).norm(dim=-1) - (truth[:, a] - truth[:, b]).norm(dim=-1)
+    mean: Tensor = difference.abs().mean(1)
+    return mean
+
+
+def _openings(found: Tensor, truth: Tensor) -> Tensor:
+    return (_pair_error(found, truth, lm.LID_PAIRS) + _pair_error(found, truth, lm.LIP_PAIRS)) * HALF
+
+
+def _within_region(pairs: tuple[tuple[int, int], ...], region: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
+    return tuple((region.index(a), region.index(b)) for a, b in pairs if a in region and b in region)
+
+
+def _eye_opening_error(found: Tensor, truth: Tensor) -> Tensor:
+    return _pair_error(found, truth, _within_region(lm.LID_PAIRS, lm.RIGHT_EYE_REGION))
+
+
+def _lip_opening_error(found: Tensor, truth: Tensor) -> Tensor:
+    return _pair_error(found, truth, _within_region(lm.LIP_PAIRS, lm.MOUTH_REGION))

@@ -1,0 +1,243 @@
+"""Trains the renderer: one frame of a clip must turn into another one, given only keypoints of both."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from kilocall.model import geometry as geo
+from kilocall.model import landmarks as lm
+from kilocall.model.compact.renderer import Appearance, Renderer
+from kilocall.model.shape import ShapeModel, rigid_weight
+from kilocall.train.dataset import Dataset
+from kilocall.train.extractor import frame_weights
+from kilocall.train.loop import on_device
+from kilocall.train.losses import gradient_l1, ssim_loss, texture_energy, weighted_l1
+from kilocall.train.perceptual import LandmarkPerception
+
+Array = NDArray[np.float32]
+
+DRIVEN = 2  # driving frames a source picture, so that its features are computed once for several
+EXTRACTION_NOISE = 0.6 / 128  # crop units; what the landmark networks and the quantiser add
+IMPLICIT_NOISE = 1.5 / 128
+PERCEPTION = 0.05  # about a fifth of the pixel losses
+
+
+@dataclass(frozen=True)
+class Posed:
+    """Faces taken apart: rotation [N, 3, 3], translation [N, 3], scale [N], head-fixed shape [N, K, 3]."""
+
+    rotation: Array
+    translation: Array
+    scale: Array
+    shape: Array
+
+    @staticmethod
+    def of(points: Array, model: ShapeModel) -> Posed:
+        pose = geo.similarity(points, model.mean, rigid_weight())
+        return Posed(*pose, geo.unpose(points, *pose))
+
+
+def driven_keypoints(posed: Posed, model: ShapeModel, source: NDArray[np.int64], driving: NDArray[np.int64]) -> Array:
+    """x_d [B, K, 2] as a receiver composes it: the source's shape plus the coded part of the expression change."""
+    shape = posed.shape[source]
+    delta = model.delta(model.project(posed.shape[driving] - shape))
+    turned = (shape + delta) @ np.swapaxes(posed.rotation[driving], 1, 2)
+    points = turned[..., :2] * posed.scale[driving, None, None] + posed.translation[driving, None, :2]
+    return np.asarray(points, np.float32)
+
+
+def jacobians(posed: Posed, source: NDArray[np.int64], driving: NDArray[np.int64]) -> Array:
+    """J [B, 2, 2] = (s_s / s_d) (R_s R_d^T)[:2, :2]."""
+    turn = posed.rotation[source] @ np.swapaxes(posed.rotation[driving], 1, 2)
+    ratio = posed.scale[source] / posed.scale[driving]
+    return (turn[:, :2, :2] * ratio[:, None, None]).astype(np.float32)
+
+
+class RendererTask:
+    def __init__(
+        self,
+        data: Dataset,
+        held_out: Dataset,
+        model: ShapeModel,
+        *,
+        sources: int,
+        device: torch.device,
+        sharpen: float = 1.0,
+        perception: LandmarkPerception | None = None,
+        tracked: Array | None = None,
+        seed: int = 0,
+    ) -> None:
+        """`tracked` [N, K, 3]: what the extractor says instead of the labels, so that the renderer learns to live with
+        its errors. `perception` adds the landmark networks' features to the loss."""
+        self.network: nn.Module = on_device(Renderer(), device)
+        self.data, self.held_out, self.model, self.device = data, held_out, model, device
+        self.sources, self.sharpen, self.seed = sources, sharpen, seed
+        points = data.points if tracked is None else tracked
+        self.points = points
+        self.perception = None if perception is None else on_device(perception, device)
+        self.posed = Posed.of(points, model)
+        weights = frame_weights(data, points)
+        self.clips = [c for c in range(len(data.names)) if len(data.clip(c)) > 1]
+        self.clip_weight = np.array([np.sqrt(len(data.clip(c))) for c in self.clips])
+        self.clip_weight /= self.clip_weight.sum()
+        self.frame_weight = weights
+
+    def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
+        rng = np.random.default_rng((self.seed, step))
+        source, driving = self._draw(rng)
+        x_s = self.points[source, :, :2].copy()
+        x_d = driven_keypoints(self.posed, self.model, np.repeat(source, DRIVEN), driving)
+        x_d += rng.normal(0, EXTRACTION_NOISE, x_d.shape).astype(np.float32)
+        jacobian = jacobians(self.posed, np.repeat(source, DRIVEN), driving)
+        pictures = torch.from_numpy(self.data.pictures[np.concatenate((source, driving))]).to(self.device)
+        pictures = pictures.permute(0, 3, 1, 2).float().div_(255)
+        if rng.random() < 0.5:
+            mirror = list(lm.MIRROR)
+            flip = np.array([-1, 1], np.float32)
+            pictures = pictures.flip(3)
+            x_s, x_d = x_s[:, mirror] * flip, x_d[:, mirror] * flip
+            jacobian = jacobian * np.array([[1, -1], [-1, 1]], np.float32)
+        pictures = _relight(pictures, self.sources, rng)
+        first, truth = pictures[: self.sources], pictures[self.sources :]
+        network = self.network
+        assert isinstance(network, Renderer)
+        x_st, x_dt, jac = (torch.from_numpy(a).to(self.device) for a in (x_s, x_d, jacobian))
+        with torch.autocast(self.device.type, torch.bfloat16):
+            made, copied = self._render(network, first, truth, x_st, x_dt, jac, noisy=True)
+        weight = _watched(x_dt)
+        half = [F.avg_pool2d(t, 2) for t in (made, copied, truth, weight)]
+        quarter = [F.avg_pool2d(t, 2) for t in half]
+        l1 = weighted_l1(made, truth, weight)
+        total = l1 + weighted_l1(half[0], half[2], half[3]) + weighted_l1(quarter[0], quarter[2], quarter[3])
+        total = total + 0.5 * (weighted_l1(copied, truth, weight) + weighted_l1(quarter[1], quarter[2], quarter[3]))
+        total = total + 0.5 * gradient_l1(made, truth, weight) + 0.25 * ssim_loss(made, truth)
+        total = total + self.sharpen * texture_energy(made, truth)
+        if self.perception is not None:
+            with torch.autocast(self.device.type, torch.bfloat16):
+                total = total + PERCEPTION * self.perception(made, truth, x_dt)
+        figures = {"loss": float(total.detach()), "l1": float((made.detach() - truth).abs().mean())}
+        return total, figures
+
+    def _draw(self, rng: np.random.Generator) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        source: list[int] = []
+        driving: list[int] = []
+        for clip in rng.choice(self.clips, self.sources, p=self.clip_weight):
+            frames = self.data.clip(int(clip))
+            weight = self.frame_weight[frames.start : frames.stop]
+            source.append(int(rng.integers(frames.start, frames.stop)))
+            driving.extend(frames.start + rng.choice(len(frames), DRIVEN, p=weight / weight.sum()))
+        return np.array(source), np.array(driving)
+
+    @staticmethod
+    def _render(
+        network: Renderer,
+        first: Tensor,
+        truth: Tensor,
+        x_s: Tensor,
+        x_d: Tensor,
+        jacobian: Tensor,
+        *,
+        noisy: bool,
+    ) -> tuple[Tensor, Tensor]:
+        """Source pictures [B, ...] and their driving frames [B * n, ...]."""
+        n = len(truth) // len(first)
+        appearance = network.appearance(first.contiguous(memory_format=torch.channels_last))
+        appearance = Appearance(*(t.repeat_interleave(n, 0) for t in appearance))
+        free = network.implicit(F.avg_pool2d(torch.cat((first, truth)), 4))
+        free_s, free_d = free[: len(first)].repeat_interleave(n, 0), free[len(first) :]
+        if noisy:
+            free_d = free_d + (torch.rand_like(free_d) * 2 - 1) * IMPLICIT_NOISE
+        x_s = torch.cat((x_s.repeat_interleave(n, 0), free_s), 1)
+        made, copied, _ = network(appearance, x_s, torch.cat((x_d, free_d), 1), jacobian)
+        return made, copied
+
+    @torch.no_grad()
+    def render_clip(
+        self, network: Renderer, held_out: Dataset, frames: range, every: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Truth, made and copied pictures of every n-th frame, driven by the labels, source = first frame."""
+        chosen = np.array(list(frames)[::every])
+        points = held_out.points[chosen]
+        posed = Posed.of(points, self.model)
+        zero, all_ = np.zeros(len(chosen), np.int64), np.arange(len(chosen))
+        x_d = torch.from_numpy(driven_keypoints(posed, self.model, zero, all_))
+        jac = torch.from_numpy(jacobians(posed, zero, all_))
+        truth = torch.from_numpy(held_out.pictures[chosen]).permute(0, 3, 1, 2).float().div_(255)
+        x_s = torch.from_numpy(points[:1, :, :2].copy())
+        with torch.autocast(self.device.type, torch.bfloat16):
+            made, copied = self._render(
+                network, *(t.to(self.device) for t in (truth[:1], truth, x_s, x_d, jac)), noisy=False
+            )
+        return truth, made.cpu(), copied.cpu()
+
+    def evaluate(self, network: nn.Module) -> dict[str, float]:
+        """PSNR (dB) and 1 - SSIM on the held-out clips, beside the frozen first frame."""
+        assert isinstance(network, Renderer)
+        rows = []
+        for clip in range(len(self.held_out.names)):
+            truth, made, copied = self.render_clip(network, self.held_out, self.held_out.clip(clip), 25)
+            frozen = truth[:1].expand_as(truth)
+            rows.append(
+                (
+                    _psnr(made, truth),
+                    _psnr(copied, truth),
+                    _psnr(frozen, truth),
+                    float(ssim_loss(made, truth)),
+                    _sharp(made, truth),
+                )
+            )
+        names = ("psnr", "copied_psnr", "frozen_psnr", "dssim", "sharpness")
+        return dict(zip(names, np.mean(rows, 0).tolist(), strict=True))
+
+    def sheet(self, network: nn.Module) -> NDArray[np.uint8] | None:
+        """Rows: source, truth, made, copied for some held-out clips."""
+        assert isinstance(network, Renderer)
+        columns = []
+        for clip in range(0, len(self.held_out.names), 2):
+            frames = self.held_out.clip(clip)
+            truth, made, copied = self.render_clip(network, self.held_out, frames, max(1, len(frames) * 2 // 5))
+            for i in (1, 2):
+                tiles = torch.cat((truth[0], truth[i], made[i], copied[i]), 1)
+                columns.append((tiles.clamp(0, 1) * 255).byte().permute(1, 2, 0).numpy())
+        picture = np.concatenate(columns, 1)
+        return np.asarray(cv2.resize(picture, None, fx=0.6, fy=0.6, interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def _watched(x_d: Tensor) -> Tensor:
+    """Loss weight [B, 1, 256, 256]: four times as much around eyes and mouth as elsewhere."""
+    from kilocall.model.compact.blocks import pixel_centres
+
+    grid = pixel_centres(64).reshape(1, 1, -1, 2).to(x_d.device)
+    points = x_d[:, [*lm.OUTER_LIPS, *lm.INNER_LIPS, *lm.RIGHT_EYE, *lm.LEFT_EYE]]
+    near = (grid - points[:, :, None]).square().sum(-1).amin(1)
+    weight = 1 + 3 * torch.exp(-near / (2 * 0.05**2))
+    return F.interpolate(weight.reshape(-1, 1, 64, 64), scale_factor=4.0, mode="bilinear", align_corners=False)
+
+
+def _relight(pictures: Tensor, sources: int, rng: np.random.Generator) -> Tensor:
+    """The same colour change for a source and its driving frames."""
+    gain = np.exp(rng.normal(0, 0.12, (sources, 1)) + rng.normal(0, 0.05, (sources, 3)))
+    gamma = np.exp(rng.normal(0, 0.15, (sources, 1))).repeat(3, 1)
+    both = [np.concatenate((a, np.repeat(a, DRIVEN, 0)))[..., None, None] for a in (gain, gamma)]
+    gain_t, gamma_t = (torch.from_numpy(a.astype(np.float32)).to(pictures.device) for a in both)
+    return (pictures.clamp(min=1e-4).pow(gamma_t) * gain_t).clamp(0, 1)
+
+
+def _psnr(made: Tensor, truth: Tensor) -> float:
+    error = (made - truth)[1:].square().mean((1, 2, 3)).clamp(min=1e-6)
+    return float((-10 * error.log10()).mean())
+
+
+def _sharp(made: Tensor, truth: Tensor) -> float:
+    def energy(t: Tensor) -> Tensor:
+        grey = t[1:].mean(1, keepdim=True)
+        return (grey - F.avg_pool2d(grey, 3, 1, 1)).square().mean()
+
+    return float(energy(made) / energy(truth))

@@ -1,0 +1,115 @@
+"""The training runs behind `kilocall train`: data, task, schedule and loop put together."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Final, Literal
+
+import cv2
+import torch
+from rich.console import Console
+
+from kilocall.model.shape import fit_shape_model
+from kilocall.proto.errors import BadInput
+from kilocall.train.dataset import Dataset
+from kilocall.train.extractor import ExtractorTask
+from kilocall.train.loop import Schedule, Task, Trainer
+from kilocall.train.renderer import RendererTask
+
+__all__ = ["NETWORKS", "NetworkName", "choose_device", "make_task", "run_training"]
+
+NetworkName = Literal["extractor", "renderer"]
+NETWORKS: Final[tuple[NetworkName, ...]] = ("extractor", "renderer")
+
+#: Peak learning rates; both networks trained stably at these with AdamW and the batches that the commands default to.
+RATES: Final[dict[NetworkName, float]] = {"extractor": 1.5e-3, "renderer": 1e-3}
+AVERAGE: Final = 0.998
+SAVE_EVERY: Final = 250
+SHOW_EVERY: Final = 500
+EXPRESSIONS: Final = 28
+SHARPEN: Final = 1.0
+
+
+def run_training(
+    network: NetworkName,
+    data: Path,
+    cache: Path,
+    run: Path,
+    *,
+    steps: int,
+    batch: int,
+    threads: int = 0,
+    device: str = "auto",
+    console: Console,
+) -> dict[str, float]:
+    """Trains on `data`/train, measures on `data`/test, and goes on from the checkpoint in `run` if there is one.
+
+    The decoded clips are kept in `cache`. The first Ctrl-C ends after the step at hand and saves, then raises
+    KeyboardInterrupt; a second one ends at once. Returns the last figures.
+    """
+    chosen = choose_device(device)
+    torch.set_num_threads(threads or os.cpu_count() or 1)
+    # The loader's thread and torch's own share the cores; a third pool only makes them wait.
+    cv2.setNumThreads(1)
+    torch.set_flush_denormal(True)
+    train, test = (Dataset.open(_part(data, name), cache / name) for name in ("train", "test"))
+    task = make_task(network, train, test, batch=batch, device=chosen)
+    schedule = Schedule(steps, RATES[network])
+    trainer = Trainer(
+        task, run, schedule, console=console, average=AVERAGE, save_every=SAVE_EVERY, show_every=SHOW_EVERY
+    )
+    console.print(f"{network} on {chosen}, {len(train.names)} clips, {schedule.steps} steps", soft_wrap=True)
+    with _first_interrupt() as interrupted:
+        figures = trainer.run(should_stop=interrupted)
+    if interrupted():
+        console.print(f"saved {trainer.checkpoint} at step {trainer.step}", soft_wrap=True)
+        raise KeyboardInterrupt
+    return figures
+
+
+def make_task(network: NetworkName, train: Dataset, test: Dataset, *, batch: int, device: torch.device) -> Task:
+    """What is trained, measured on `test`; `batch` counts faces or source pictures."""
+    if network == "extractor":
+        return ExtractorTask(train, test, batch=batch, device=device)
+    points = train.points
+    clips = [points[train.clip(c).start : train.clip(c).stop] for c in range(len(train.names))]
+    shape, _ = fit_shape_model(clips, EXPRESSIONS)
+    return RendererTask(train, test, shape, sources=batch, device=device, sharpen=SHARPEN)
+
+
+def choose_device(name: str) -> torch.device:
+    """`auto` is CUDA where there is one. Raises BadInput for an unknown or missing device."""
+    if name not in ("auto", "cpu", "cuda"):
+        raise BadInput(f"device is {name!r}, allowed are auto, cpu, cuda")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise BadInput("device is cuda, and torch finds none here; allowed are auto, cpu")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def _part(data: Path, name: str) -> Path:
+    part = data / name
+    if not part.is_dir():
+        raise BadInput(f"training data: {data} has no folder {name}; wanted are train and test")
+    return part
+
+
+@contextmanager
+def _first_interrupt() -> Iterator[Callable[[], bool]]:
+    """Yields whether Ctrl-C was pressed; pressed again, it interrupts as usual."""
+    pressed = False
+
+    def press(number: int, frame: FrameType | None) -> None:
+        nonlocal pressed
+        pressed = True
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    before = signal.signal(signal.SIGINT, press)
+    try:
+        yield lambda: pressed
+    finally:
+        signal.signal(signal.SIGINT, before)

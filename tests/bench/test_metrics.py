@@ -1,0 +1,174 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from kilocall.bench import metrics
+from kilocall.model import landmarks as lm
+from kilocall.proto.errors import BadInput
+
+RNG_SEED = 11
+
+
+def _clip(frames: int = 2, size: int = 32) -> NDArray[np.uint8]:
+    """Rough texture around middle grey, so that nothing below clips at 0 or 255."""
+    return np.random.default_rng(RNG_SEED).integers(60, 196, (frames, size, size, 3)).astype(np.uint8)
+
+
+def _face(frames: int) -> NDArray[np.float32]:
+    """A face at rest, points [frames, LANDMARKS, 2] in pixels, lids 10 px and lips 6 px open."""
+    face = np.random.default_rng(RNG_SEED).uniform(40, 200, (lm.LANDMARKS, 2)).astype(np.float32)
+    for pairs, opening in ((lm.LID_PAIRS, 10.0), (lm.LIP_PAIRS, 6.0)):
+        for upper, lower in pairs:
+            face[lower] = face[upper] + np.array([0, opening], np.float32)
+    return np.repeat(face[None], frames, 0)
+
+
+def _opened(face: NDArray[np.float32], by: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Lower lips further down by `by` [T] pixels."""
+    moved = face.copy()
+    for _, lower in lm.LIP_PAIRS:
+        moved[:, lower, 1] += by.astype(np.float32)
+    return moved
+
+
+def test_psnr_of_a_constant_error_is_the_textbook_value() -> None:
+    truth = _clip()
+    # 20 log10(255 / 5) = 34.1514
+    assert metrics.psnr(truth + np.uint8(5), truth) == pytest.approx(34.1514, abs=1e-4)
+
+
+def test_psnr_is_the_mean_of_the_frames_in_decibel() -> None:
+    truth = _clip(2)
+    made = truth.copy()
+    made[0] += 1
+    made[1] += 10
+    # 48.1308 and 28.1308 dB; the mean error over both would give 31.1 dB.
+    assert metrics.psnr(made, truth) == pytest.approx(38.1308, abs=1e-4)
+
+
+def test_psnr_of_equal_frames_stays_finite() -> None:
+    assert metrics.psnr(_clip(), _clip()) == 60
+
+
+def test_l1_counts_white_as_one() -> None:
+    truth = _clip()
+    made = truth.copy()
+    made[..., 0] += 51
+    assert metrics.l1(made, truth) == pytest.approx(0.2 / 3)
+
+
+def test_ssim_agrees_with_the_formula_written_out() -> None:
+    truth, made = _clip(1, 24)[0], _clip(1, 24)[0][::-1].copy()
+    x = np.arange(11) - 5
+    line = np.exp(-(x**2) / (2 * 1.5**2))
+    window = np.outer(line, line) / line.sum() ** 2
+    a, b = (p @ np.array([0.299, 0.587, 0.114]) for p in (made, truth))
+    values = []
+    for row in range(14):
+        for column in range(14):
+            p, q = a[row : row + 11, column : column + 11], b[row : row + 11, column : column + 11]
+            mean_p, mean_q = (window * p).sum(), (window * q).sum()
+            var_p, var_q = (window * (p - mean_p) ** 2).sum(), (window * (q - mean_q) ** 2).sum()
+            both = (window * (p - mean_p) * (q - mean_q)).sum()
+            values.append(
+                (2 * mean_p * mean_q + 6.5025)
+                * (2 * both + 58.5225)
+                / ((mean_p**2 + mean_q**2 + 6.5025) * (var_p + var_q + 58.5225))
+            )
+    assert metrics.ssim([made], [truth]) == pytest.approx(np.mean(values), abs=1e-9)
+
+
+def test_ssim_of_a_clip_with_itself_is_one_and_falls_with_noise() -> None:
+    truth = _clip()
+    noise = np.random.default_rng(1).integers(-20, 21, truth.shape)
+    noisy = (truth.astype(int) + noise).astype(np.uint8)
+    assert metrics.ssim(truth, truth) == pytest.approx(1.0)
+    assert 0.5 < metrics.ssim(noisy, truth) < 0.99
+
+
+def test_sharpness_of_half_the_contrast_is_a_quarter() -> None:
+    truth = (_clip() // 2 * 2).astype(np.uint8)
+    assert metrics.sharpness(truth, truth) == pytest.approx(1.0)
+    assert metrics.sharpness(truth // 2, truth) == pytest.approx(0.25)
+
+
+def test_sharpness_leaves_flat_frames_out() -> None:
+    truth = _clip(2)
+    truth[1] = 90
+    assert metrics.sharpness(_clip(2), truth) == pytest.approx(1.0)
+    assert metrics.sharpness(_clip(2), np.full_like(truth, 90)) is None
+
+
+def test_landmark_distance_of_a_shift_is_its_length() -> None:
+    face = _face(3)
+    assert metrics.landmark_distance(face + np.array([3, 4], np.float32), face) == pytest.approx(5.0)
+
+
+def test_correlation_of_known_series() -> None:
+    rising = np.array([1.0, 2, 3, 4])
+    assert metrics.correlation(2 * rising + 7, rising) == pytest.approx(1.0)
+    assert metrics.correlation(-rising, rising) == pytest.approx(-1.0)
+    # By hand: deviations (-1.5, -.5, .5, 1.5) and (-1, 1, -1, 1): 2 / sqrt(5 * 4).
+    assert metrics.correlation(np.array([0.0, 2, 0, 2]), rising) == pytest.approx(2 / np.sqrt(20))
+
+
+def test_something_that_never_changes_correlates_with_nothing() -> None:
+    assert metrics.correlation(np.full(4, 0.1), np.array([1.0, 2, 3, 4])) == 0
+
+
+def test_mouth_that_opens_half_as_far_still_correlates() -> None:
+    face, by = _face(40), 4 * (1 + np.sin(np.arange(40)))
+    moved = _opened(face, by)
+    assert metrics.opening_correlation(_opened(face, by / 2), moved, lm.LIP_PAIRS) == pytest.approx(1.0)
+    assert metrics.opening_correlation(face, moved, lm.LIP_PAIRS) == 0
+
+
+def test_opening_of_a_clip_that_hardly_opens_is_not_told() -> None:
+    face, wave = _face(40), np.sin(np.arange(40))
+    barely = wave / wave.std() * metrics.MIN_OPENING_STD
+    assert metrics.opening_correlation(face, _opened(face, barely * 0.98), lm.LIP_PAIRS) is None
+    assert metrics.opening_correlation(face, _opened(face, barely * 1.02), lm.LIP_PAIRS) is not None
+    assert metrics.opening_correlation(face, _opened(face, wave * 5), lm.LID_PAIRS) is None
+
+
+def test_even_motion_has_no_jitter_and_a_zigzag_has_twice_its_swing() -> None:
+    time = np.arange(10, dtype=np.float32)[:, None, None]
+    assert metrics.jitter(_face(10) + 3 * time) == pytest.approx(0.0, abs=1e-4)
+    zigzag = _face(10) + np.array([1, 0], np.float32) * (time % 2)
+    assert metrics.jitter(zigzag) == pytest.approx(2.0, abs=1e-4)
+
+
+def test_jitter_does_not_bridge_frames_without_a_face() -> None:
+    face = _face(7)
+    face[3] += 100
+    valid = np.arange(7) != 3
+    assert metrics.jitter(face, valid) == pytest.approx(0.0, abs=1e-4)
+    assert (metrics.jitter(face) or 0) > 50
+    assert metrics.jitter(face[2:5], valid[2:5]) is None
+    assert metrics.jitter(face[:2]) is None
+
+
+@pytest.mark.parametrize(
+    ("made", "reason"),
+    [
+        (_clip(3), "3 and 2 frames"),
+        (_clip(2, 16), "one shape"),
+        (_clip(2).astype(np.float32), "wanted is uint8"),
+        (_clip(2)[..., 0], "one shape"),
+        (_clip(2)[:0], "0 and 2 frames"),
+    ],
+)
+def test_clips_that_do_not_match_are_refused(made: NDArray[np.uint8], reason: str) -> None:
+    with pytest.raises(BadInput, match=reason):
+        metrics.psnr(made, _clip(2))
+
+
+def test_landmarks_that_do_not_match_are_refused() -> None:
+    with pytest.raises(BadInput, match="one shape"):
+        metrics.landmark_distance(_face(2), _face(3))
+    with pytest.raises(BadInput, match=r"\[T, K, 2\]"):
+        metrics.jitter(_face(3)[0])
+    with pytest.raises(BadInput, match="one length"):
+        metrics.correlation(np.zeros(3), np.zeros(4))

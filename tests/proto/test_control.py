@@ -1,0 +1,222 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import msgpack
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kilocall.proto.control import (
+    CONTROL_TYPES,
+    MAX_PICTURE_BYTES,
+    Acknowledge,
+    Bye,
+    ControlMessage,
+    CropPlace,
+    Hello,
+    SourcePicture,
+    WantPicture,
+    parse_control,
+)
+from kilocall.proto.errors import BadPacket
+
+VECTORS = Path(__file__).parents[1] / "vectors"
+A, B = "0f" * 32, "a5" * 32
+EXAMPLES: dict[str, ControlMessage] = {
+    "hello": Hello("compact-256", A, B, 30_000, 1001, 256),
+    "picture": SourcePicture("webp", b"RIFF....WEBP", keypoints=(0.5, -0.25)),
+    "picture without keypoints": SourcePicture("avif", b"avif"),
+    "offer": SourcePicture("jpeg", b"", B),
+    "place": CropPlace(1_234_567, -12.5, 40.25, 512, 1280, 720),
+    "acknowledge": Acknowledge(40_000),
+    "bye": Bye("weights differ"),
+    "want": WantPicture(A),
+}
+HELLO, PICTURE, PLACE = EXAMPLES["hello"], EXAMPLES["picture"], EXAMPLES["place"]
+
+hashes = st.binary(min_size=32, max_size=32).map(bytes.hex)
+sides = st.floats(1, 30_000, width=32)
+messages = st.one_of(
+    st.builds(
+        Hello,
+        family=st.text(max_size=16),
+        weights_hash=hashes,
+        codebook_hash=hashes,
+        fps_numerator=st.integers(30, 240),
+        fps_denominator=st.integers(1, 30),
+        picture_size=st.integers(16, 4096),
+    ),
+    st.builds(
+        SourcePicture,
+        format=st.sampled_from(["webp", "avif", "jpeg", "png"]),
+        data=st.binary(min_size=1, max_size=200),
+        keypoints=st.none() | st.lists(st.floats(-1e6, 1e6, width=32), max_size=20).map(tuple),
+    ),
+    st.builds(
+        CropPlace,
+        time_us=st.integers(0, 1 << 50),
+        x0=sides,
+        y0=sides,
+        side=sides,
+        frame_width=st.integers(1, 8000),
+        frame_height=st.integers(1, 8000),
+    ),
+    st.builds(Acknowledge, st.integers(0, 65535)),
+    st.builds(Bye, st.text(max_size=50)),
+    st.builds(WantPicture, hashes),
+)
+
+
+def test_golden_messages() -> None:
+    """Frozen bytes: a change here is a new protocol version."""
+    golden = json.loads((VECTORS / "control_messages.json").read_text())
+    assert set(golden) == set(EXAMPLES)
+    for name, data in golden.items():
+        assert bytes(EXAMPLES[name]).hex() == data, name
+        assert parse_control(bytes.fromhex(data)) == EXAMPLES[name]
+
+
+def test_every_type_has_its_own_number_and_an_example() -> None:
+    assert {type(message) for message in EXAMPLES.values()} == set(CONTROL_TYPES.values())
+    assert sorted(CONTROL_TYPES) == [1, 2, 3, 4, 5, 6]
+
+
+@given(messages)
+def test_messages_come_back(message: ControlMessage) -> None:
+    assert parse_control(bytes(message)) == message
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_every_prefix_is_refused(name: str) -> None:
+    data = bytes(EXAMPLES[name])
+    for length in range(len(data)):
+        with pytest.raises(BadPacket, match="control message"):
+            parse_control(data[:length])
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_every_field_of_a_wrong_type_is_refused(name: str) -> None:
+    values = msgpack.unpackb(bytes(EXAMPLES[name]))
+    for number in range(len(values)):
+        for wrong in (True, [1], -1, "x" * 300, b"y" * 31, 1.5e300):
+            if type(wrong) is not type(values[number]) or wrong == -1 or isinstance(wrong, str):
+                with pytest.raises(BadPacket):
+                    parse_control(msgpack.packb([*values[:number], wrong, *values[number + 1 :]]))
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_wrong_number_of_fields_is_refused(name: str) -> None:
+    values = msgpack.unpackb(bytes(EXAMPLES[name]))
+    for changed in ([*values, 0], values[:-1]):
+        with pytest.raises(BadPacket, match="fields, needs"):
+            parse_control(msgpack.packb(changed))
+
+
+@given(st.binary(max_size=80))
+def test_random_bytes_are_refused(data: bytes) -> None:
+    try:
+        message = parse_control(data)
+    except BadPacket:
+        return
+    assert isinstance(message, ControlMessage)
+
+
+json_like = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(1 << 63), (1 << 64) - 1)
+    | st.floats()
+    | st.text()
+    | st.binary(),
+    lambda inner: st.lists(inner, max_size=4),
+    max_leaves=8,
+)
+
+
+@given(st.integers(0, 8), st.lists(json_like, max_size=8))
+def test_random_fields_are_refused_or_come_back(number: int, fields: list[Any]) -> None:
+    try:
+        message = parse_control(msgpack.packb([number, *fields]))
+    except BadPacket:
+        return
+    assert parse_control(bytes(message)) == message
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (msgpack.packb([9, 1]), "type 9, known are 1 Hello"),
+        (msgpack.packb([]), "begins with a type number"),
+        (msgpack.packb([True, 1]), "begins with a type number"),
+        (msgpack.packb(5), "not a msgpack array"),
+        (msgpack.packb({1: 2}), "not one msgpack value"),
+        (b"\xdd\x7f\xff\xff\xff", "not one msgpack value"),
+        (b"\xc6\x7f\xff\xff\xff", "not one msgpack value"),
+        (b"\x91" * 3000, "not one msgpack value"),
+        (bytes(400_000), "400000 bytes, most is"),
+        (msgpack.packb([1, 2, "a later version", 3]), "peer speaks protocol version 2, this side speaks 1"),
+        (msgpack.packb([2, bytes(32), 4, b"", None]), "format is number 4"),
+        (msgpack.packb([2, bytes(32), 0, b"data", None]), "not have the stated hash"),
+        (msgpack.packb([2, bytes(31), 0, b"", None]), "not 64 hexadecimal digits"),
+        (msgpack.packb([2, bytes(32), 0, b"", b"123"]), "multiples of 4"),
+        (msgpack.packb([2, bytes(32), 0, b"", b"\x7f\x80\0\0"]), "not a finite"),
+    ],
+)
+def test_malformed_messages_are_refused_with_a_reason(data: bytes, reason: str) -> None:
+    with pytest.raises(BadPacket, match=reason):
+        parse_control(data)
+
+
+@pytest.mark.parametrize(
+    ("message", "change", "reason"),
+    [
+        (HELLO, {"version": 2}, "version 2"),
+        (HELLO, {"family": "f" * 65}, "family is 65 bytes"),
+        (HELLO, {"family": "\ud800"}, "surrogate"),
+        (HELLO, {"weights_hash": "0F" * 32}, "weights_hash"),
+        (HELLO, {"fps_numerator": 1}, "fps is 1/1001"),
+        (HELLO, {"fps_denominator": 0}, "fps_denominator is 0"),
+        (HELLO, {"picture_size": 8}, "picture_size is 8"),
+        (PICTURE, {"format": "gif"}, "format is 'gif', allowed are webp"),
+        (PICTURE, {"data": bytes(MAX_PICTURE_BYTES + 1)}, "data is 262145 bytes"),
+        (PICTURE, {"picture_hash": A}, "stated hash"),
+        (PICTURE, {"keypoints": (float("nan"),)}, "not a finite"),
+        (PICTURE, {"keypoints": (0.0,) * 5000}, "5000 numbers"),
+        (PLACE, {"time_us": -1}, "time_us is -1"),
+        (PLACE, {"side": 0}, "side is 0"),
+        (PLACE, {"x0": float("inf")}, "x0 is inf"),
+        (PLACE, {"y0": 1e39}, "not a finite"),
+        (PLACE, {"frame_width": 0}, "frame_width is 0"),
+        (EXAMPLES["acknowledge"], {"sequence": 65536}, "sequence is 65536"),
+        (EXAMPLES["bye"], {"reason": "é" * 101}, "reason is 202 bytes"),
+        (EXAMPLES["want"], {"picture_hash": ""}, "picture_hash is ''"),
+    ],
+)
+def test_fields_out_of_range_are_refused_with_a_reason(
+    message: Any, change: dict[str, Any], reason: str
+) -> None:
+    with pytest.raises(BadPacket, match=reason):
+        replace(message, **change)
+
+
+def test_picture_of_the_largest_size_comes_back() -> None:
+    picture = SourcePicture("png", bytes(MAX_PICTURE_BYTES), keypoints=(1.0,) * 4096)
+    assert parse_control(bytes(picture)) == picture
+
+
+def test_offer_names_the_same_picture_without_its_data() -> None:
+    picture = SourcePicture("webp", b"data", keypoints=(1.0,))
+    offer = picture.offer()
+    assert (offer.picture_hash, offer.data, offer.keypoints) == (picture.picture_hash, b"", None)
+    assert len(bytes(offer)) < 45
+
+
+def test_same_place_ignores_the_time_only() -> None:
+    place = CropPlace(5, 1.1, 2, 300, 640, 480)
+    assert replace(place, time_us=9).same_place(place)
+    assert not replace(place, side=301).same_place(place)
+    assert not place.same_place(None)

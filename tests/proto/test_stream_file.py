@@ -1,0 +1,357 @@
+from __future__ import annotations
+
+import errno
+import os
+import random
+import zlib
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kilocall.proto.control import CropPlace, SourcePicture
+from kilocall.proto.errors import BadInput
+from kilocall.proto.motion_packet import MotionPacket
+from kilocall.proto.stream_file import MAGIC, Record, StreamHeader, StreamReader, StreamWriter, TimedPacket
+
+VECTORS = Path(__file__).parents[1] / "vectors"
+HEADER = StreamHeader(
+    family="compact-256",
+    weights_hash="0f" * 32,
+    codebook_hash="a5" * 32,
+    fps=Fraction(25),
+    picture_size=256,
+    frame_width=1280,
+    frame_height=720,
+    quality=50,
+    tool="kilocall 0.1.0",
+)
+PICTURE = SourcePicture("webp", b"RIFF....WEBP", keypoints=(0.5, -0.25))
+PLACE = CropPlace(0, 100, 50, 512, 1280, 720)
+
+
+def packet(number: int, *, frames: int = 3) -> MotionPacket:
+    return MotionPacket(
+        sequence=number,
+        time_ms=number * 120 % 65536,
+        spacing_us=40_000,
+        frame_count=frames,
+        reference=None if number % 4 == 0 else number - 1,
+        level=4,
+        payload=bytes([number, 7, 9, 1, 2, 3, 200, 250, 9, 1]),
+    )
+
+
+def write(path: Path) -> list[Record]:
+    """Ten packets, keys at 0, 4, 8; the square moves once."""
+    moved = replace(PLACE, time_us=480_000, x0=104)
+    expected: list[Record] = [PICTURE, PLACE]
+    with StreamWriter(path, HEADER) as writer:
+        writer.add_picture(PICTURE)
+        writer.add_place(PLACE)
+        for number in range(10):
+            if number == 4:
+                expected.append(moved)
+            writer.add_place(replace(PLACE if number < 4 else moved, time_us=number * 120_000))
+            writer.add_packet(number * 120_000, packet(number))
+            expected.append(TimedPacket(number * 120_000, packet(number)))
+    return expected
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    path = tmp_path_factory.mktemp("stream") / "talk.kcs"
+    write(path)
+    return path.read_bytes()
+
+
+def test_golden_file(tmp_path: Path) -> None:
+    """Frozen bytes: a change here is a new file version."""
+    write(tmp_path / "talk.kcs")
+    assert (tmp_path / "talk.kcs").read_bytes() == (VECTORS / "stream.kcs").read_bytes()
+
+
+def test_records_come_back_in_order(tmp_path: Path) -> None:
+    path = tmp_path / "talk.kcs"
+    expected = write(path)
+    reader = StreamReader(path)
+    assert reader.header == HEADER
+    assert list(reader.records()) == expected
+    assert [timed.packet.sequence for timed in reader.packets()] == list(range(10))
+    assert reader.source_picture() == PICTURE
+    assert (reader.frame_count, reader.duration_us) == (30, 1_200_000)
+    assert (reader.truncated, reader.damage) == (False, None)
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["talk.kcs"]
+
+
+def test_place_is_written_only_when_it_changed(data: bytes) -> None:
+    places = [record for record in StreamReader(data).records() if isinstance(record, CropPlace)]
+    assert [(place.time_us, place.x0) for place in places] == [(0, 100), (480_000, 104)]
+
+
+def test_index_leads_to_the_key_packet_before_a_time(data: bytes) -> None:
+    reader = StreamReader(data)
+    assert [(entry.time_us, entry.frame) for entry in reader.index] == [(0, 0), (480_000, 12), (960_000, 24)]
+    for time_us, sequence in [(-5, 0), (0, 0), (479_999, 0), (480_000, 4), (700_000, 4), (9_000_000, 8)]:
+        entry = reader.seek(time_us)
+        assert entry is not None
+        first = next(iter(reader.records(entry.offset)))
+        assert isinstance(first, TimedPacket)
+        assert (first.packet.sequence, first.packet.is_key) == (sequence, True)
+
+
+def test_file_cut_anywhere_yields_every_complete_record_before_the_cut(data: bytes) -> None:
+    whole = StreamReader(data)
+    records = list(whole.records())
+    starts = [offset for offset, _ in whole._walk(whole._first)]
+    ends = [*starts[1:], starts[-1] + 2 + data[starts[-1] + 1] + 4]
+    header_end = starts[0]
+    lengths = []
+    for length in range(len(data)):
+        if length < header_end:
+            with pytest.raises(BadInput):
+                StreamReader(data[:length])
+            continue
+        reader = StreamReader(data[:length])
+        found = list(reader.records())
+        assert found == records[: sum(end <= length for end in ends)]
+        assert reader.truncated
+        assert reader.damage
+        keys = [r for r in found if isinstance(r, TimedPacket) and r.packet.is_key]
+        assert [entry.time_us for entry in reader.index] == [key.time_us for key in keys]
+        assert reader.frame_count == sum(r.packet.frame_count for r in found if isinstance(r, TimedPacket))
+        lengths.append(len(found))
+    assert lengths[0] == 0
+    assert lengths[-1] == len(records)
+
+
+def test_flipped_byte_never_yields_a_changed_record(data: bytes) -> None:
+    records = list(StreamReader(data).records())
+    for position in range(len(data)):
+        damaged = data[:position] + bytes([data[position] ^ 0x41]) + data[position + 1 :]
+        try:
+            reader = StreamReader(damaged)
+        except BadInput:
+            continue
+        found = list(reader.records())
+        assert found == records[: len(found)]
+        assert reader.truncated, position
+
+
+@settings(max_examples=200)
+@given(st.binary(max_size=200))
+def test_random_bytes_are_refused_or_read_as_damaged(noise: bytes) -> None:
+    for start in (b"", MAGIC, MAGIC + b"\x00\x01"):
+        try:
+            reader = StreamReader(start + noise)
+        except BadInput:
+            continue
+        assert reader.truncated
+
+
+def test_random_bytes_after_a_header_never_crash(data: bytes) -> None:
+    first = StreamReader(data)._first
+    rng = random.Random(4)
+    for _ in range(300):
+        kind, body = rng.randrange(8), rng.randbytes(rng.randrange(60))
+        whole = bytes([kind, len(body)]) + body
+        reader = StreamReader(data[:first] + whole + zlib.crc32(whole).to_bytes(4, "big"))
+        assert len(list(reader.records())) <= 1
+        assert reader.truncated
+
+
+def test_record_of_a_later_writer_is_skipped(data: bytes) -> None:
+    first = StreamReader(data)._first
+    whole = b"\x63\x02hi"
+    longer = data[:first] + whole + zlib.crc32(whole).to_bytes(4, "big") + data[first:]
+    assert list(StreamReader(longer).records()) == list(StreamReader(data).records())
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "is empty"),
+        (b"\x00\x00\x00 ftypisom", "begins with 00 00 00 20 66 74 79 70"),
+        (MAGIC[:5], "ends after 5 bytes"),
+        (MAGIC.replace(b"\r\n", b"\n"), "begins with"),
+        (MAGIC + b"\x00", "inside its version"),
+        (MAGIC + b"\x00\x02", "version 2, this program reads 1"),
+        (MAGIC + b"\x00\x01", "cut inside its length"),
+        (MAGIC + b"\x00\x01\x01\xff\xff\xff", "more than 3 digits"),
+        (MAGIC + b"\x00\x01\x01\xff\xff\x7f", "most is 1048576"),
+        (MAGIC + b"\x00\x01\x01\x05ab", "record of 5 bytes is cut after 2"),
+        (MAGIC + b"\x00\x01\x01\x01a1234", "checksum"),
+    ],
+)
+def test_foreign_and_headless_files_are_refused_with_what_was_found(
+    content: bytes, reason: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "some.kcs"
+    path.write_bytes(content)
+    with pytest.raises(BadInput, match=reason) as refused:
+        StreamReader(path)
+    assert "some.kcs" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"family": "f" * 65}, "family is"),
+        ({"tool": "two\nlines"}, "tool is"),
+        ({"weights_hash": "0f"}, "weights_hash is '0f'"),
+        ({"fps": Fraction(0)}, "fps is 0"),
+        ({"fps": Fraction(500)}, "fps is 500"),
+        ({"picture_size": 5}, "picture_size is 5"),
+        ({"frame_width": 0}, "frame_width is 0"),
+        ({"quality": float("nan")}, "quality is nan"),
+        ({"duration_us": -1}, "duration_us is -1"),
+    ],
+)
+def test_header_fields_out_of_range_are_refused(change: dict[str, Any], reason: str) -> None:
+    with pytest.raises(BadInput, match=reason):
+        replace(HEADER, **change)
+
+
+def test_header_with_known_length_comes_back() -> None:
+    header = replace(HEADER, fps=Fraction(30_000, 1001), frame_count=90, duration_us=3_003_000)
+    assert StreamHeader.parse(bytes(header)) == header
+    for length in range(len(bytes(header))):
+        with pytest.raises(BadInput, match="stream header"):
+            StreamHeader.parse(bytes(header)[:length])
+
+
+def test_frame_times_follow_the_exact_rate_of_the_stream() -> None:
+    ntsc = Fraction(30_000, 1001)
+    timed = TimedPacket(1_000_000, MotionPacket(0, 1000, 33_400, 4, None, 4, b""))
+    assert timed.frame_times_us(ntsc) == [1_000_000, 1_033_367, 1_066_733, 1_100_100]
+    assert timed.frame_times_us(Fraction(15)) == [1_000_000, 1_033_400, 1_066_800, 1_100_200]
+
+
+def test_error_inside_the_block_leaves_nothing_behind(tmp_path: Path) -> None:
+    old = tmp_path / "talk.kcs"
+    old.write_bytes(b"kept")
+
+    def record(camera_error: Exception) -> None:
+        with StreamWriter(old, HEADER) as writer:
+            writer.add_packet(0, packet(0))
+            raise camera_error
+
+    with pytest.raises(RuntimeError, match="camera"):
+        record(RuntimeError("camera went away"))
+    assert old.read_bytes() == b"kept"
+    assert list(tmp_path.iterdir()) == [old]
+
+
+@pytest.mark.parametrize("room", [0, 100, 400])
+def test_full_disk_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: int) -> None:
+    class FullDisk:
+        def __init__(self, file: Any) -> None:
+            self.file, self.left = file, room
+
+        def write(self, data: bytes) -> int:
+            self.left -= len(data)
+            if self.left < 0:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return int(self.file.write(data))
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.file, name)
+
+    def open_on_full_disk(path: Path, mode: str) -> FullDisk:
+        return FullDisk(open(path, mode))
+
+    monkeypatch.setattr("kilocall.proto.stream_file.open", open_on_full_disk, raising=False)
+    with pytest.raises(OSError, match="No space left"):
+        write(tmp_path / "talk.kcs")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_failing_rename_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(source: Any, target: Any) -> None:
+        raise PermissionError("refused")
+
+    monkeypatch.setattr(os, "replace", refuse)
+    with pytest.raises(PermissionError, match="refused"):
+        write(tmp_path / "talk.kcs")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_has_the_name_before_close(tmp_path: Path) -> None:
+    writer = StreamWriter(tmp_path / "talk.kcs", HEADER)
+    writer.add_packet(0, packet(0))
+    assert not (tmp_path / "talk.kcs").exists()
+    writer.close()
+    writer.close()
+    writer.abort()
+    assert StreamReader(tmp_path / "talk.kcs").frame_count == 3
+    with pytest.raises(BadInput, match="already closed"):
+        writer.add_packet(120_000, packet(1))
+
+
+def test_bytes_reach_the_disk_before_the_file_gets_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    real_sync, real_replace = os.fsync, os.replace
+
+    def sync(descriptor: int) -> None:
+        done.append("sync")
+        real_sync(descriptor)
+
+    def rename(source: Path, target: Path) -> None:
+        done.append("rename")
+        real_replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", sync)
+    monkeypatch.setattr(os, "replace", rename)
+    write(tmp_path / "talk.kcs")
+    assert done[:2] == ["sync", "rename"]
+
+
+def test_times_that_go_back_are_refused(tmp_path: Path) -> None:
+    with StreamWriter(tmp_path / "talk.kcs", HEADER) as writer:
+        writer.add_packet(500_000, packet(0))
+        for time_us in (499_999, -1, 1 << 40):
+            with pytest.raises(BadInput, match="packet time is"):
+                writer.add_packet(time_us, packet(1))
+
+
+def test_offer_without_data_is_refused(tmp_path: Path) -> None:
+    with (
+        StreamWriter(tmp_path / "talk.kcs", HEADER) as writer,
+        pytest.raises(BadInput, match="picture itself"),
+    ):
+        writer.add_picture(PICTURE.offer())
+
+
+def test_long_stream_keeps_a_bounded_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kilocall.proto.stream_file.MAX_INDEX_ENTRIES", 16)
+    with StreamWriter(tmp_path / "talk.kcs", HEADER) as writer:
+        for number in range(400):
+            writer.add_packet(number * 120_000, replace(packet(0), sequence=number))
+    reader = StreamReader(tmp_path / "talk.kcs")
+    assert 8 <= len(reader.index) <= 16
+    assert not reader.truncated
+    for entry in reader.index:
+        first = next(iter(reader.records(entry.offset)))
+        assert isinstance(first, TimedPacket)
+        assert first.time_us == entry.time_us
+
+
+def test_stream_without_packets_has_no_index(tmp_path: Path) -> None:
+    with StreamWriter(tmp_path / "talk.kcs", HEADER):
+        pass
+    reader = StreamReader(tmp_path / "talk.kcs")
+    assert (list(reader.records()), reader.index, reader.seek(0), reader.truncated) == ([], (), None, False)
+    assert reader.source_picture() is None
+
+
+def test_missing_file_is_an_os_error(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        StreamReader(tmp_path / "none.kcs")
+    with pytest.raises(FileNotFoundError):
+        StreamWriter(tmp_path / "none" / "talk.kcs", HEADER)
