@@ -70,4 +70,4 @@ def _score_row(name: str, row: ClipResult | Means, scores: Scores) -> list[str]:
 
 def _scores(scores: Scores) -> list[str]:
     values = [(getattr(scores, field), digits) for _, field, digits in SCORES]
-    return ["–" if value is None else f"{value:.{digits}f}" for value, digits in values]
+    return ["-" if value is None else f"{value:.{digits}f}" for value, digits in values]

@@ -32,6 +32,14 @@ def augment_face(picture: NDArray[np.uint8], points: NDArray[np.float32], rng: n
         points = points[list(lm.MIRROR)] * np.array([-1, 1, 1], np.float32)
     if rng.random() < 0.06:
         return FaceSample(photograph(_no_face(picture, rng), rng), points, False)
+    warped, moved = warp_face(picture, points, rng)
+    return FaceSample(photograph(warped, rng), moved, True)
+
+
+def warp_face(
+    picture: NDArray[np.uint8], points: NDArray[np.float32], rng: np.random.Generator
+) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """The crop turned, zoomed, stretched, shifted and gently bent, and where its landmarks went."""
     linear = _linear(rng)
     centre = points[:, :2].mean(0)
     target = rng.normal(0, 0.09, 2) + rng.uniform(0.2, 1) * centre
@@ -52,7 +60,7 @@ def augment_face(picture: NDArray[np.uint8], points: NDArray[np.float32], rng: n
     moved = points.copy()
     moved[:, :2] = _through(points[:, :2], linear, offset, np.asarray(bend, np.float32))
     moved[:, 2] /= np.sqrt(abs(np.linalg.det(linear)))
-    return FaceSample(photograph(np.asarray(warped, np.uint8), rng), moved, True)
+    return np.asarray(warped, np.uint8), moved
 
 
 def _linear(rng: np.random.Generator) -> NDArray[np.float64]:

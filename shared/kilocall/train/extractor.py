@@ -85,9 +85,9 @@ class ExtractorTask:
             truth = self.held_out.points[frames]
             first, found = extract(network, self.held_out.pictures[frames], self.device)
             coarse.append(float(np.linalg.norm(first - truth[..., :2], axis=-1).mean() * HALF))
-            distances.append(float(np.linalg.norm(found - truth[..., :2], axis=-1).mean() * HALF))
+            distances.append(float(np.linalg.norm((found - truth)[..., :2], axis=-1).mean() * HALF))
             for pairs, sink in ((lm.LID_PAIRS, lids), (lm.LIP_PAIRS, lips)):
-                a, b = lm.mean_opening(found, pairs), lm.mean_opening(truth[..., :2], pairs)
+                a, b = lm.mean_opening(found[..., :2], pairs), lm.mean_opening(truth[..., :2], pairs)
                 sink.append(float(np.corrcoef(a, b)[0, 1]) if len(a) > 2 else 0.0)
         return {
             "px": float(np.mean(distances)),
@@ -146,21 +146,25 @@ def frame_weights(data: Dataset, points: NDArray[np.float32]) -> NDArray[np.floa
 def extract(
     network: Extractor, pictures: NDArray[np.uint8], device: torch.device
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Landmarks [N, LANDMARKS, 2] of crops [N, 256, 256, 3]: from the whole crop, and refined by the close-ups."""
+    """Landmarks of crops [N, 256, 256, 3]: from the whole crop [N, K, 2], and refined by the close-ups [N, K, 3].
+
+    The third coordinate is the depth.
+    """
     first, fine = [], []
     for start in range(0, len(pictures), 32):
         some = pictures[start : start + 32]
-        crops = _small(some)
-        points = network.face(_to_tensor(crops).to(device))[0].cpu().numpy()
-        refined = points.copy()
+        found, depths, _, _ = network.face(_to_tensor(_small(some)).to(device))
+        points = found.cpu().numpy()
+        refined = np.concatenate((points, depths.cpu().numpy()[..., None]), 2)
         matrices = np.stack([rg.regions(p) for p in points])
-        cut = _to_tensor(np.stack([rg.cut_regions(p, m) for p, m in zip(some, matrices, strict=True)])).to(device)
+        close = np.stack([rg.cut_regions(p, m) for p, m in zip(some, matrices, strict=True)])
+        cut = _to_tensor(close).to(device)
         eyes = network.eye(cut[:, :2].flatten(0, 1))[0].cpu().numpy().reshape(len(some), 2, -1, 2)
         mouth = network.mouth(cut[:, 2])[0].cpu().numpy()
         for i, m in enumerate(matrices):
-            refined[i, list(lm.RIGHT_EYE_REGION)] = rg.to_crop(m[0], eyes[i, 0])
-            refined[i, list(lm.LEFT_EYE_REGION)] = rg.to_crop(m[1], eyes[i, 1])
-            refined[i, list(lm.MOUTH_REGION)] = rg.to_crop(m[2], mouth[i])
+            refined[i, list(lm.RIGHT_EYE_REGION), :2] = rg.to_crop(m[0], eyes[i, 0])
+            refined[i, list(lm.LEFT_EYE_REGION), :2] = rg.to_crop(m[1], eyes[i, 1])
+            refined[i, list(lm.MOUTH_REGION), :2] = rg.to_crop(m[2], mouth[i])
         first.append(points)
         fine.append(refined)
     return np.concatenate(first), np.concatenate(fine)

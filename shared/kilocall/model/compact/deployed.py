@@ -293,7 +293,7 @@ class PictureRenderer(Deployed):
         at_16 = net.down_16(coarse)
         at_16 = net.up_16(torch.cat((double(net.down_8(at_16)), at_16), 1))
         coarse = net.up_32(torch.cat((double(at_16), coarse), 1))
-        fine = net.up_64(torch.cat((double(coarse).permute(0, 2, 3, 1), cues), 3).permute(0, 3, 1, 2))
+        fine = net.up_64(torch.cat((double(coarse), cues.permute(0, 3, 1, 2)), 1))
 
         prior = (wide[1] + affinity)[:, None] + wide[0][None]
         masks = torch.softmax(net.assign(fine).permute(0, 2, 3, 1) + prior, 3)

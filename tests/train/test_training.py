@@ -1,0 +1,89 @@
+"""Both trainings learn, and a stopped one goes on as if it had not been."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+from train.faces import moved_portraits, write_clip
+
+from kilocall.model.shape import fit_shape_model
+from kilocall.proto.errors import BadInput
+from kilocall.train.dataset import Dataset
+from kilocall.train.extractor import ExtractorTask
+from kilocall.train.loop import Schedule, Task, Trainer
+from kilocall.train.renderer import RendererTask
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def data() -> Dataset:
+    return moved_portraits(8)
+
+
+def make(kind: str, data: Dataset) -> Task:
+    torch.manual_seed(0)
+    if kind == "extractor":
+        return ExtractorTask(data, data, batch=4, device=CPU)
+    points = data.points
+    model, _ = fit_shape_model([points[data.clip(c).start : data.clip(c).stop] for c in range(2)], 4)
+    return RendererTask(data, data, model, sources=1, device=CPU)
+
+
+def trainer(kind: str, data: Dataset, folder: Path) -> Trainer:
+    schedule = Schedule(24, 1e-3, warm_up=2)
+    return Trainer(make(kind, data), folder, schedule, console=Console(quiet=True), show_every=1000)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["extractor", "renderer"])
+def test_twenty_steps_lower_the_loss(kind: str, data: Dataset, tmp_path: Path) -> None:
+    run = trainer(kind, data, tmp_path)
+    losses = [float(run._one_step()["loss"]) for _ in range(20)]
+    assert np.mean(losses[-5:]) < 0.95 * np.mean(losses[:5])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["extractor", "renderer"])
+def test_resumed_training_is_bit_exact(kind: str, data: Dataset, tmp_path: Path) -> None:
+    straight = trainer(kind, data, tmp_path / "straight")
+    straight.run(until=4)
+    trainer(kind, data, tmp_path / "stopped").run(until=2)
+    resumed = trainer(kind, data, tmp_path / "stopped")
+    assert resumed.step == 2
+    resumed.run(until=4)
+    for a, b in zip(
+        straight.task.network.state_dict().values(), resumed.task.network.state_dict().values(), strict=True
+    ):
+        assert torch.equal(a, b)
+
+
+def test_schedule_warms_up_and_comes_down() -> None:
+    schedule = Schedule(100, 1.0, warm_up=10)
+    rates = [schedule.rate_at(step) for step in range(100)]
+    assert rates[0] == pytest.approx(0.1)
+    assert max(rates) == pytest.approx(1.0)
+    assert rates[-1] == pytest.approx(0.01, abs=0.01)
+
+
+def test_dataset_reads_clips_and_keeps_its_labels(data: Dataset, tmp_path: Path) -> None:
+    folder = tmp_path / "clips"
+    folder.mkdir()
+    for clip in range(2):
+        write_clip(folder, data, f"c{clip}", clip)
+    opened = Dataset.open(folder, tmp_path / "cache")
+    assert opened.names == ("c0", "c1")
+    assert opened.pictures.shape == data.pictures.shape
+    assert np.abs(opened.points - data.points).max() < 2e-3  # half precision on disk
+    assert np.abs(opened.pictures.astype(int) - data.pictures).mean() < 4  # H.264
+    again = Dataset.open(folder, tmp_path / "cache")
+    assert (again.clip_start == opened.clip_start).all()
+
+
+def test_empty_folder_is_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="holds no labelled clip"):
+        Dataset.open(tmp_path, tmp_path / "cache")
+    with pytest.raises(BadInput, match="is not a folder"):
+        Dataset.open(tmp_path / "missing", tmp_path / "cache")
