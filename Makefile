@@ -5,8 +5,6 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
-# The clips that some tests measure on; without them those tests are skipped, and say so.
-export KILOCALL_CLIPS ?= $(wildcard ../shared/data)
 
 .PHONY: demo test lint check clean
 .DELETE_ON_ERROR:

@@ -17,7 +17,10 @@ from kilocall.proto.control import (
     Bye,
     ControlMessage,
     CropPlace,
+    FaceState,
     Hello,
+    Part,
+    ReceiverReport,
     SourcePicture,
     WantPicture,
     parse_control,
@@ -35,6 +38,9 @@ EXAMPLES: dict[str, ControlMessage] = {
     "acknowledge": Acknowledge(40_000),
     "bye": Bye("weights differ"),
     "want": WantPicture(A),
+    "report": ReceiverReport(40_000, 35, 2_000, 17, 2, 1, 40, 3_000),
+    "face": FaceState(False, 1_234_567),
+    "part": Part(1500, b"RIFF"),
 }
 HELLO, PICTURE, PLACE = EXAMPLES["hello"], EXAMPLES["picture"], EXAMPLES["place"]
 
@@ -68,6 +74,19 @@ messages = st.one_of(
     st.builds(Acknowledge, st.integers(0, 65535)),
     st.builds(Bye, st.text(max_size=50)),
     st.builds(WantPicture, hashes),
+    st.builds(
+        ReceiverReport,
+        highest=st.integers(0, 65535),
+        held_ms=st.integers(0, 60_000),
+        interval_ms=st.integers(0, 60_000),
+        expected=st.integers(100, 65535),
+        lost=st.integers(0, 100),
+        late=st.integers(0, 65535),
+        delay_ms=st.integers(0, 60_000),
+        received_bytes=st.integers(0, (1 << 32) - 1),
+    ),
+    st.builds(FaceState, st.booleans(), st.integers(0, 1 << 50)),
+    st.builds(Part, st.integers(0, 250_000), st.binary(min_size=1, max_size=1000)),
 )
 
 
@@ -82,7 +101,7 @@ def test_golden_messages() -> None:
 
 def test_every_type_has_its_own_number_and_an_example() -> None:
     assert {type(message) for message in EXAMPLES.values()} == set(CONTROL_TYPES.values())
-    assert sorted(CONTROL_TYPES) == [1, 2, 3, 4, 5, 6]
+    assert sorted(CONTROL_TYPES) == [1, 2, 3, 4, 5, 6, 7, 8, 9]
 
 
 @given(messages)
@@ -137,7 +156,7 @@ json_like = st.recursive(
 )
 
 
-@given(st.integers(0, 8), st.lists(json_like, max_size=8))
+@given(st.integers(0, 12), st.lists(json_like, max_size=8))
 def test_random_fields_are_refused_or_come_back(number: int, fields: list[Any]) -> None:
     try:
         message = parse_control(msgpack.packb([number, *fields]))
@@ -149,7 +168,7 @@ def test_random_fields_are_refused_or_come_back(number: int, fields: list[Any]) 
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
-        (msgpack.packb([9, 1]), "type 9, known are 1 Hello"),
+        (msgpack.packb([12, 1]), "type 12, known are 1 Hello"),
         (msgpack.packb([]), "begins with a type number"),
         (msgpack.packb([True, 1]), "begins with a type number"),
         (msgpack.packb(5), "not a msgpack array"),
@@ -194,6 +213,13 @@ def test_malformed_messages_are_refused_with_a_reason(data: bytes, reason: str) 
         (EXAMPLES["acknowledge"], {"sequence": 65536}, "sequence is 65536"),
         (EXAMPLES["bye"], {"reason": "é" * 101}, "reason is 202 bytes"),
         (EXAMPLES["want"], {"picture_hash": ""}, "picture_hash is ''"),
+        (EXAMPLES["report"], {"highest": 65536}, "highest is 65536"),
+        (EXAMPLES["report"], {"lost": 18}, "lost is 18, allowed is 0 to 17"),
+        (EXAMPLES["report"], {"held_ms": 60_001}, "held_ms is 60001"),
+        (EXAMPLES["face"], {"time_us": -1}, "time_us is -1"),
+        (EXAMPLES["part"], {"data": b""}, "data is 0 bytes"),
+        (EXAMPLES["part"], {"data": bytes(1001)}, "data is 1001 bytes"),
+        (EXAMPLES["part"], {"left": 1 << 20}, "left is 1048576"),
     ],
 )
 def test_fields_out_of_range_are_refused_with_a_reason(
@@ -220,3 +246,13 @@ def test_same_place_ignores_the_time_only() -> None:
     assert replace(place, time_us=9).same_place(place)
     assert not replace(place, side=301).same_place(place)
     assert not place.same_place(None)
+
+
+@pytest.mark.parametrize("size", [1, 1000, 1001, 2000, 4321])
+def test_parts_together_are_the_message_and_count_down(size: int) -> None:
+    message = bytes(number % 251 for number in range(size))
+    parts = Part.split(message)
+    assert b"".join(part.data for part in parts) == message
+    assert [part.left for part in parts] == [
+        size - sum(len(part.data) for part in parts[: index + 1]) for index in range(len(parts))
+    ]

@@ -25,6 +25,7 @@ from kilocall.receiver.display import FRAME_HEADER, MAX_UPLOAD_BYTES, Hub, Viewe
 
 Picture = NDArray[np.uint8]
 ADDRESS = "http://127.0.0.1:8765"
+LIVE = "ws://127.0.0.1:8765/live"
 PAGE = Path(display.__file__).parent / "page"
 
 
@@ -74,7 +75,9 @@ class Page:
                 return text
         raise AssertionError(f"no {kind} with {fields}")
 
-    def picture(self, accept: Callable[[int, int], bool] = lambda frame, brightness: True) -> tuple[int, int, int, float]:
+    def picture(
+        self, accept: Callable[[int, int], bool] = lambda frame, brightness: True
+    ) -> tuple[int, int, int, float]:
         """Frame, time, brightness and bits of the next picture that is accepted."""
         for _ in range(500):
             _, data = self.message()
@@ -90,7 +93,7 @@ class Page:
 
 @pytest.fixture
 def page(client: TestClient) -> Iterator[Page]:
-    with client.websocket_connect("/live") as session:
+    with client.websocket_connect(LIVE) as session:
         yield Page(session)
 
 
@@ -188,7 +191,7 @@ def test_an_upload_over_the_limit_is_refused(client: TestClient, stated: bool) -
 def test_another_site_gets_nothing(client: TestClient) -> None:
     foreign = {"origin": "https://example.org"}
     assert client.post("/source", content=png(100), headers=foreign).status_code == 403
-    with pytest.raises(WebSocketDisconnect), client.websocket_connect("/live", headers=foreign):
+    with pytest.raises(WebSocketDisconnect), client.websocket_connect(LIVE, headers=foreign):
         pass
     assert client.get("/", headers={"host": "example.org"}).status_code == 400
 
@@ -196,25 +199,25 @@ def test_another_site_gets_nothing(client: TestClient) -> None:
 def test_the_same_site_is_let_in(client: TestClient) -> None:
     own = {"origin": ADDRESS, "host": "127.0.0.1:8765"}
     assert client.post("/source", content=png(100), headers=own).status_code == 200
-    with client.websocket_connect("/live", headers=own) as session:
+    with client.websocket_connect(LIVE, headers=own) as session:
         assert Page(session).stream["frames"] == 60
 
 
 def test_only_so_many_viewers_are_served(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(display, "MAX_VIEWERS", 1)
-    with client.websocket_connect("/live") as first:
+    with client.websocket_connect(LIVE) as first:
         Page(first)
-        with client.websocket_connect("/live") as second, pytest.raises(WebSocketDisconnect):
+        with client.websocket_connect(LIVE) as second, pytest.raises(WebSocketDisconnect):
             Page(second)
 
 
 def test_playing_stops_when_the_last_viewer_leaves(client: TestClient, film: Any) -> None:
-    with client.websocket_connect("/live") as session:
+    with client.websocket_connect(LIVE) as session:
         Page(session).picture()
     while client.get("/health").json()["viewers"]:
         pass
     before = client.get("/health").json()["pictures"]
-    with client.websocket_connect("/live") as session:
+    with client.websocket_connect(LIVE) as session:
         assert Page(session).text("state", playing=True)["position_us"] < 2_400_000
     assert client.get("/health").json()["pictures"] >= before
 

@@ -35,9 +35,7 @@ class Watched:
         self.clock = Clock()
         self.pictures: queue.Queue[Shown] = queue.Queue()
         self.states: queue.Queue[PlaybackState] = queue.Queue()
-        self.playback = Playback(
-            film, on_shown=self.pictures.put, on_state=self.states.put, clock=self.clock
-        )
+        self.playback = Playback(film, on_shown=self.pictures.put, on_state=self.states.put, clock=self.clock)
         self.playback.start()
 
     def next(self) -> Shown:

@@ -19,13 +19,18 @@ from kilocall.proto.limits import PROTOCOL_VERSION, SEQUENCES
 
 __all__ = [
     "CONTROL_TYPES",
+    "MAX_MESSAGE_BYTES",
+    "MAX_PART_BYTES",
     "MAX_PICTURE_BYTES",
     "PICTURE_FORMATS",
     "Acknowledge",
     "Bye",
     "ControlMessage",
     "CropPlace",
+    "FaceState",
     "Hello",
+    "Part",
+    "ReceiverReport",
     "SourcePicture",
     "WantPicture",
     "parse_control",
@@ -35,6 +40,7 @@ PICTURE_FORMATS = ("webp", "avif", "jpeg", "png")
 MAX_PICTURE_BYTES = 256 << 10
 MAX_KEYPOINT_NUMBERS = 4096
 MAX_MESSAGE_BYTES = MAX_PICTURE_BYTES + 4 * MAX_KEYPOINT_NUMBERS + 1024
+MAX_PART_BYTES = 1000
 MAX_SIDE = 16384
 MAX_TIME_US = 1 << 53
 
@@ -286,8 +292,124 @@ class WantPicture(ControlMessage):
         return cls(_hex(cls, "picture_hash", fields[0]))
 
 
+@dataclass(frozen=True)
+class ReceiverReport(ControlMessage):
+    """What became of the sender's motion packets since the report before; every second or two.
+
+    The sender knows when it sent packet `highest`, so its round trip time is now - then - held_ms.
+    """
+
+    TYPE: ClassVar[int] = 7
+    FIELDS: ClassVar[int] = 8
+
+    highest: int
+    """Sequence number of the newest motion packet that has arrived."""
+    held_ms: int
+    """From its arrival to this report, at most 60 s."""
+    interval_ms: int
+    """What the counts below cover, at most 60 s."""
+    expected: int
+    """Packets that should have arrived: how far `highest` has moved."""
+    lost: int
+    """How many of them had not arrived, 0 to `expected`."""
+    late: int
+    """How many arrived too late to be played."""
+    delay_ms: int
+    """How much longer than the shortest of late the packets' way now takes, at most 60 s."""
+    received_bytes: int
+    """Everything that arrived from this peer, IP headers included."""
+
+    def __post_init__(self) -> None:
+        _integer(self, "highest", self.highest, 0, SEQUENCES - 1)
+        for name in ("held_ms", "interval_ms", "delay_ms"):
+            _integer(self, name, getattr(self, name), 0, 60_000)
+        _integer(self, "expected", self.expected, 0, SEQUENCES - 1)
+        _integer(self, "lost", self.lost, 0, self.expected)
+        _integer(self, "late", self.late, 0, SEQUENCES - 1)
+        _integer(self, "received_bytes", self.received_bytes, 0, (1 << 32) - 1)
+
+    def _fields(self) -> list[object]:
+        times = (self.held_ms, self.interval_ms)
+        return [self.highest, *times, self.expected, self.lost, self.late, self.delay_ms, self.received_bytes]
+
+    @classmethod
+    def _from(cls, fields: list[object]) -> Self:
+        names = ("highest", "held_ms", "interval_ms", "expected", "lost", "late", "delay_ms", "received_bytes")
+        return cls(*(_of(cls, name, value, int) for name, value in zip(names, fields, strict=True)))
+
+
+@dataclass(frozen=True)
+class FaceState(ControlMessage):
+    """Whether the sender sees a face; while it does not, no motion is sent."""
+
+    TYPE: ClassVar[int] = 8
+    FIELDS: ClassVar[int] = 2
+
+    seen: bool
+    time_us: int
+    """Since when; the clock of the motion packets, not cut to 65 s."""
+
+    def __post_init__(self) -> None:
+        _integer(self, "time_us", self.time_us, 0, MAX_TIME_US)
+
+    def _fields(self) -> list[object]:
+        return [self.seen, self.time_us]
+
+    @classmethod
+    def _from(cls, fields: list[object]) -> Self:
+        return cls(_of(cls, "seen", fields[0], bool), _of(cls, "time_us", fields[1], int))
+
+
+@dataclass(frozen=True)
+class Part(ControlMessage):
+    """A piece of a message longer than MAX_PART_BYTES, so that motion gets through between the pieces.
+
+    The parts of one message follow each other without those of another between them; whole messages may.
+    """
+
+    TYPE: ClassVar[int] = 9
+    FIELDS: ClassVar[int] = 2
+
+    left: int
+    """Bytes of the message after this part; 0: this is the last."""
+    data: bytes
+    """1 to MAX_PART_BYTES bytes."""
+
+    def __post_init__(self) -> None:
+        _integer(self, "left", self.left, 0, MAX_MESSAGE_BYTES)
+        if not 1 <= len(self.data) <= MAX_PART_BYTES:
+            raise BadPacket(f"Part data is {len(self.data)} bytes, allowed are 1 to {MAX_PART_BYTES}")
+
+    @classmethod
+    def split(cls, message: bytes) -> list[Part]:
+        """Parts that together are `message`."""
+        size = len(message)
+        return [
+            cls(max(0, size - start - MAX_PART_BYTES), message[start : start + MAX_PART_BYTES])
+            for start in range(0, size, MAX_PART_BYTES)
+        ]
+
+    def _fields(self) -> list[object]:
+        return [self.left, self.data]
+
+    @classmethod
+    def _from(cls, fields: list[object]) -> Self:
+        return cls(_of(cls, "left", fields[0], int), _of(cls, "data", fields[1], bytes))
+
+
 CONTROL_TYPES: dict[int, type[ControlMessage]] = {
-    message.TYPE: message for message in (Hello, SourcePicture, CropPlace, Acknowledge, Bye, WantPicture)
+    message.TYPE: message
+    for message in (
+        Hello,
+        SourcePicture,
+        CropPlace,
+        Acknowledge,
+        Bye,
+        WantPicture,
+        ReceiverReport,
+        FaceState,
+        Part,
+    )
 }
 """Message class by type number."""
 

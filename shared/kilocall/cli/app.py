@@ -21,7 +21,8 @@ bench_app = typer.Typer(help="Measure on this machine.", no_args_is_help=True)
 app.add_typer(train_app, name="train", rich_help_panel="Models")
 app.add_typer(bench_app, name="bench", rich_help_panel="This machine")
 
-Stream = Annotated[Path, typer.Argument(metavar="STREAM.kcs", help="Stream file.")]
+Stream = Annotated[Path, typer.Argument(metavar="STREAM.kcs", help="Stream file, or sample:astronaut, sample:drawing.")]
+AsJson = Annotated[bool, typer.Option("--json", help="For programs.")]
 DataFolder = Annotated[Path, typer.Option("--data", help="Folder with train/ and test/: 256x256 clips and landmarks.")]
 CacheFolder = Annotated[Path, typer.Option("--cache", help="Where the decoded clips are kept between runs.")]
 RunFolder = Annotated[Path, typer.Option("--run", help="Checkpoint and pictures; a second run goes on from it.")]
@@ -88,7 +89,7 @@ def decode(
 @app.command(rich_help_panel="Streams")
 def info(
     stream: Stream,
-    json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    json: AsJson = False,
 ) -> None:
     """What is in a stream file and what it would cost on the wire."""
     from kilocall.cli.streams import show_info
@@ -174,6 +175,34 @@ def train_renderer(
     train("renderer", data, cache, run, steps=steps, batch=batch, threads=threads, device=device)
 
 
+@train_app.command("codebook")
+def train_codebook(
+    data: DataFolder,
+    cache: CacheFolder,
+    weights: Annotated[Path, typer.Option(help="Folder that `kilocall export` wrote.")],
+    engine: EngineChoice = Engines.auto,
+    threads: Threads = 0,
+) -> None:
+    """The quantiser steps and coding tables of exported networks."""
+    from kilocall.cli.models import train_codebook
+
+    train_codebook(data, cache, weights, engine=engine.value, threads=threads)
+
+
+@app.command(rich_help_panel="Models")
+def export(
+    extractor: Annotated[Path, typer.Option(help="Run folder of `train extractor`.")],
+    renderer: Annotated[Path, typer.Option(help="Run folder of `train renderer`.")],
+    data: DataFolder,
+    cache: CacheFolder,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Weights folder to write.")],
+) -> None:
+    """Trained networks to a weights folder: quantised where that is faster and costs nothing visible."""
+    from kilocall.cli.models import export
+
+    export(extractor, renderer, data, cache, out)
+
+
 @app.command(rich_help_panel="Models")
 def evaluate(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of clips.")],
@@ -212,3 +241,30 @@ def version() -> None:
     from kilocall.cli.machine import show_version
 
     show_version()
+
+
+@app.command(rich_help_panel="This machine")
+def doctor(
+    engine: EngineChoice = Engines.auto,
+    threads: Threads = 0,
+    json: AsJson = False,
+) -> None:
+    """What is installed, whether it works, which engine is chosen and why; exit code 2 if something is broken."""
+    from kilocall.cli.machine import show_diagnosis
+
+    raise typer.Exit(show_diagnosis(engine.value, threads, json))
+
+
+@bench_app.command("speed")
+def bench_speed(
+    engine: Annotated[list[Engines] | None, typer.Option(help="Default: every one installed; repeatable.")] = None,
+    threads: Annotated[
+        list[int] | None, typer.Option(min=1, max=64, help="Default: 1, 2, all cores; repeatable.")
+    ] = None,
+    runs: Annotated[int, typer.Option(min=5, max=10_000, help="Calls a stage.")] = 60,
+    json: AsJson = False,
+) -> None:
+    """Milliseconds a stage and frames per second, per engine and thread count, beside plain torch."""
+    from kilocall.cli.machine import measure
+
+    measure([e.value for e in engine or []], threads or [], runs, json)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -119,25 +119,22 @@ def _write_video(path: Path, samples: list[SampleReport]) -> None:
 
 
 def _print(report: DemoReport) -> None:
-    rows = []
-    for s in report.samples:
-        rows.append(
-            [
-                s.name,
-                str(s.encode.frames),
-                str(s.clip_bytes),
-                str(s.encode.file_bytes),
-                str(s.encode.source_bytes),
-                f"{s.stream.payload_bits_mean:.1f}",
-                f"{s.stream.payload_kbps:.2f}",
-                f"{s.stream.wire[-1].forward_kbps:.1f}",
-                f"{s.encode.frames / s.encode.wall_s:.0f}",
-                f"{s.decode.frames / s.decode.wall_s:.0f}",
-            ]
-        )
-    columns = ["speaker", "frames", "clip bytes", "stream bytes", "of it picture", "bits/frame", "kbit/s"]
-    columns += ["kbit/s on the wire", "encoded fps", "decoded fps"]
-    print_table(f"{report.engine}, {report.threads} threads", columns, rows)
+    facts: list[tuple[str, Callable[[SampleReport], str]]] = [
+        ("frames", lambda s: str(s.encode.frames)),
+        ("clip, bytes", lambda s: str(s.clip_bytes)),
+        ("stream, bytes", lambda s: str(s.encode.file_bytes)),
+        ("of it the source picture", lambda s: str(s.encode.source_bytes)),
+        ("motion, bits a frame", lambda s: f"{s.stream.payload_bits_mean:.1f}"),
+        ("motion, kbit/s", lambda s: f"{s.stream.payload_kbps:.2f}"),
+        ("on a data channel, kbit/s", lambda s: f"{s.stream.wire[-1].forward_kbps:.1f}"),
+        ("encoding, frames/s", lambda s: f"{s.encode.frames / s.encode.wall_s:.0f}"),
+        ("decoding, frames/s", lambda s: f"{s.decode.frames / s.decode.wall_s:.0f}"),
+    ]
+    print_table(
+        f"{report.engine}, {report.threads} threads",
+        ["", *(s.name for s in report.samples)],
+        [[title, *(fact(s) for s in report.samples)] for title, fact in facts],
+    )
 
 
 def _png(rgb: Picture) -> bytes:

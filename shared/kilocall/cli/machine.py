@@ -1,10 +1,13 @@
-"""version, bench speed, doctor: what is installed here and how fast it is."""
+"""version, doctor, bench speed: what is installed here and how fast it is."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 
-__all__ = ["show_version"]
+__all__ = ["measure", "show_diagnosis", "show_version"]
 
 
 def show_version() -> None:
@@ -12,3 +15,62 @@ def show_version() -> None:
         print(f"kilocall {version('kilocall')}")
     except PackageNotFoundError:
         print("kilocall, run from its source folders")
+
+
+def show_diagnosis(engine: str, threads: int, as_json: bool) -> int:
+    """Exit code: 0, or 2 when something that is needed does not work."""
+    from kilocall.cli.screen import print_facts
+    from kilocall.runtime.doctor import diagnose
+
+    found = diagnose(engine, threads)
+    if as_json:
+        print(json.dumps(asdict(found), indent=2))
+        return found.exit_code
+    marks = {"ok": "", "missing": " (optional)", "broken": " BROKEN"}
+    for section in found.sections:
+        print_facts(section.title, [(f.name, f.value + marks[f.state]) for f in section.findings])
+        print()
+    print(f"{len(found.broken)} things do not work" if found.broken else "everything that is needed works")
+    return found.exit_code
+
+
+def measure(engines: Sequence[str], threads: Sequence[int], runs: int, as_json: bool) -> None:
+    from kilocall.bench.speed import measure_speed
+    from kilocall.cli.screen import print_facts, print_table, progress_bar
+
+    with progress_bar("measuring") as progress:
+        report = measure_speed(engines, threads, runs=runs, progress=progress)
+    if as_json:
+        print(json.dumps(asdict(report), indent=2))
+        return
+    print_facts(
+        report.cpu,
+        [
+            ("cores", str(report.cores)),
+            ("system", f"{report.system}, Python {report.python}"),
+            ("family", f"{report.family}, {report.runs} calls each, on {report.picture}"),
+            ("compared with", f"torch {report.compared_with}" if report.compared_with else "torch is not installed"),
+            ("memory", _mb(report.process_memory_mb)),
+        ],
+    )
+    for speed in report.engines:
+        print_table(
+            f"{speed.engine} {speed.version}, {speed.threads} threads, {speed.device}: sender "
+            f"{speed.sender_fps:.0f} fps, receiver {speed.receiver_fps:.0f} fps, loads in {speed.load_s:.1f} s, "
+            f"{_mb(speed.memory_mb)}",
+            ["stage", "for", "ms", "95 %", "torch takes"],
+            [
+                [
+                    s.stage,
+                    s.kind,
+                    f"{s.median_ms:.2f}",
+                    f"{s.p95_ms:.2f}",
+                    f"{s.times_torch:.1f} x" if s.times_torch else "",
+                ]
+                for s in speed.stages
+            ],
+        )
+
+
+def _mb(number: float | None) -> str:
+    return "memory unknown" if number is None else f"{number:.0f} MB"

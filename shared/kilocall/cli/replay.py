@@ -15,6 +15,7 @@ from PIL import Image, ImageOps
 
 from kilocall.api import StreamPlayer, face_of_picture
 from kilocall.cli.screen import console, warn
+from kilocall.cli.streams import find_stream
 from kilocall.model.family import Picture
 from kilocall.proto.errors import BadInput
 from kilocall.receiver.display import LOOPBACK, DisplayServer, create_app, listen
@@ -45,6 +46,7 @@ def replay_stream(
     threads: int,
 ) -> None:
     """Returns when the window is closed or the server is told to end."""
+    stream = find_stream(stream)
     film = StreamPlayer(stream, source=source, engine=engine, threads=threads)
     film.renderer.view = View(*view)
     if film.reader.damage:

@@ -42,7 +42,7 @@ def print_table(title: str, columns: list[str], rows: Iterable[list[str]]) -> No
     """A table whose first column is text and whose others are numbers."""
     table = Table(title=title, title_justify="left", title_style="bold")
     for number, name in enumerate(columns):
-        table.add_column(name, justify="right" if number else "left", overflow="fold")
+        table.add_column(name, justify="right" if number else "left", no_wrap=not number, overflow="ellipsis")
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
     console().print(table)

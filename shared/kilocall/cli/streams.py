@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from kilocall.api import StreamInfo, decode, encode, info
 from kilocall.cli.screen import print_facts, print_table, progress_bar, warn
+from kilocall.sample import sample_stream
 
-__all__ = ["decode_stream", "encode_clip", "show_info"]
+__all__ = ["decode_stream", "encode_clip", "find_stream", "show_info"]
+
+SAMPLE: Final = "sample:"
+
+
+def find_stream(stream: Path) -> Path:
+    """The file that `stream` names: itself, or with `sample:NAME` a built-in one."""
+    name = str(stream)
+    return sample_stream(name.removeprefix(SAMPLE)) if name.startswith(SAMPLE) else stream
 
 
 def encode_clip(clip: Path, out: Path, **options: Any) -> None:
@@ -31,6 +40,7 @@ def encode_clip(clip: Path, out: Path, **options: Any) -> None:
 
 
 def decode_stream(stream: Path, out: Path, **options: Any) -> None:
+    stream = find_stream(stream)
     with progress_bar(f"decoding {stream.name}") as progress:
         report = decode(stream, out, progress=progress, **options)
     if report.truncated:
@@ -48,6 +58,7 @@ def decode_stream(stream: Path, out: Path, **options: Any) -> None:
 
 
 def show_info(stream: Path, json: bool) -> None:
+    stream = find_stream(stream)
     found = info(stream)
     if json:
         print(found.model_dump_json(indent=2))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
-import json
 import os
 import sys
 from abc import ABC, abstractmethod
@@ -31,6 +30,7 @@ __all__ = [
     "EngineName",
     "Network",
     "Port",
+    "check_settings",
     "choose_engine",
     "installed_engines",
     "physical_cores",
@@ -138,17 +138,11 @@ def choose_engine(name: str = "auto", threads: int = 0) -> Engine:
     The order of "auto" is torch on a CUDA device, OpenVINO, onnxruntime. `threads` 0 takes the physical cores, at
     most four. Raises BadInput for an unknown or missing engine or a thread count outside 0..64.
     """
-    if not 0 <= threads <= MOST_THREADS:
-        raise BadInput(f"threads is {threads}, allowed are 0 (physical cores) to {MOST_THREADS}")
+    check_settings(name, threads)
     installed = installed_engines()
-    if name != "auto" and name not in ENGINES:
-        raise BadInput(f"engine is {name!r}, allowed are auto, {', '.join(ENGINES)}; installed: {_listed(installed)}")
     count = threads or min(physical_cores(), MOST_AUTO_THREADS)
     if name != "auto":
-        chosen = cast(EngineName, name)
-        if installed[chosen] is None:
-            raise BadInput(f"engine {name} is not installed; installed: {_listed(installed)}")
-        return _make(chosen, count, "asked for")
+        return _make(cast(EngineName, name), count, "asked for")
     if installed["torch"] is not None and cuda_driver_present():
         from kilocall.runtime.engines import torch as torch_engine
 
@@ -161,11 +155,22 @@ def choose_engine(name: str = "auto", threads: int = 0) -> Engine:
     raise BadInput(f"no engine is installed, wanted is one of {', '.join(ENGINES)} (on a CPU torch only by name)")
 
 
+def check_settings(name: str, threads: int) -> None:
+    """Raises BadInput for what `choose_engine` would refuse, without importing an engine."""
+    if not 0 <= threads <= MOST_THREADS:
+        raise BadInput(f"threads is {threads}, allowed are 0 (physical cores) to {MOST_THREADS}")
+    installed = installed_engines()
+    if name != "auto" and name not in ENGINES:
+        raise BadInput(f"engine is {name!r}, allowed are auto, {', '.join(ENGINES)}; installed: {_listed(installed)}")
+    if name != "auto" and installed[cast(EngineName, name)] is None:
+        raise BadInput(f"engine {name} is not installed; installed: {_listed(installed)}")
+
+
 def _make(name: EngineName, threads: int, reason: str) -> Engine:
     if name == "openvino":
         from kilocall.runtime.engines.openvino import OpenVinoEngine
 
-        return OpenVinoEngine(threads, reason)
+        return OpenVinoEngine(threads, reason, user_cache_folder() / "openvino")
     if name == "onnxruntime":
         from kilocall.runtime.engines.onnxruntime import OnnxRuntimeEngine
 
@@ -190,6 +195,17 @@ def installed_engines() -> dict[EngineName, str | None]:
 
 def _listed(installed: Mapping[EngineName, str | None]) -> str:
     return ", ".join(f"{name} {number}" for name, number in installed.items() if number is not None) or "none"
+
+
+def user_cache_folder() -> Path:
+    """Where this user's programs keep what they can make again; nothing is created."""
+    if sys.platform == "win32":
+        base = os.environ.get("LOCALAPPDATA") or str(Path.home() / "AppData" / "Local")
+    elif sys.platform == "darwin":
+        base = str(Path.home() / "Library" / "Caches")
+    else:
+        base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(base) / "kilocall"
 
 
 @cache
@@ -224,12 +240,3 @@ def _quota() -> int:
         return MOST_THREADS if quota == "max" else max(1, -(-int(quota) // int(period)))
     except (OSError, ValueError):
         return MOST_THREADS
-
-
-def bf16_allowed(model: Path) -> bool:
-    """Whether the export found bfloat16 harmless for this network: listed as "bf16" in the manifest beside it."""
-    try:
-        manifest = json.loads((model.parent / "manifest.json").read_text())
-    except (OSError, ValueError):
-        return False
-    return isinstance(manifest, dict) and model.stem in manifest.get("bf16", ())

@@ -89,9 +89,7 @@ def _largest_quality(encode: Callable[[int], bytes], max_bytes: int) -> tuple[in
         else:
             high = quality - 1
     if best is None:
-        raise BadInput(
-            f"source picture does not fit into {max_bytes} bytes: the lowest quality takes {smallest}"
-        )
+        raise BadInput(f"source picture does not fit into {max_bytes} bytes: the lowest quality takes {smallest}")
     return best
 
 

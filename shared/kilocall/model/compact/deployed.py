@@ -17,7 +17,8 @@ from torch.nn import functional as F
 
 from kilocall.model import landmarks as lm
 from kilocall.model.compact.blocks import double, pixel_centres
-from kilocall.model.compact.extractor import FACE_INPUT, REGION_INPUT, FaceNet, HeatmapHead, RegionNet
+from kilocall.model.compact.extractor import FaceNet, HeatmapHead, RegionNet
+from kilocall.model.compact.regions import FACE_INPUT, REGION_INPUT
 from kilocall.model.compact.renderer import (
     FIELD,
     GATE_MOTION,
@@ -319,7 +320,8 @@ class PictureRenderer(Deployed):
         large = self._enlarge(torch.cat((flow, visible), 1), self.to_128)
         x = net.paint(net.join_128(torch.cat((x, self._seen(at_128, large)), 1)))
         # To planes, as in `channels_last`.
-        return (self.sixteen @ x.permute(0, 2, 3, 1).reshape(-1, 16).T).reshape(4, 4, -1)
+        planes: Tensor = self.sixteen @ x.permute(0, 2, 3, 1).reshape(-1, 16).T
+        return planes.reshape(4, 4, -1)
 
     def _at_256(self, x: Tensor) -> Tensor:
         """Bilinear upsampling [1, C, 64, 64] to [C, 4, 128 * 128] in the order of a pixel shuffle."""
@@ -345,7 +347,7 @@ def warp(x: Tensor, displacement: Tensor) -> Tensor:
     channel by channel. (Not so below 17 channels, where OpenVINO gathers number by number.)
     """
     size, channels = x.shape[1], x.shape[3]
-    # 1e-6 pixels and more are lost where a centre is computed as ((c + 1) * S - 1) / 2; indices are exact.
+    # Pixel indices are exact in float32; going through coordinates in -1..1 would lose some 1e-5 pixels.
     start = torch.arange(size, dtype=torch.float32, device=x.device)
     base = torch.stack((start.repeat(size), start.repeat_interleave(size)))
     at = (base + displacement.reshape(2, -1) * (size / 2)).clamp(0, size - 1)
@@ -360,11 +362,12 @@ def warp(x: Tensor, displacement: Tensor) -> Tensor:
     corner, below = fetch(0), fetch(size)
     above = corner + (fetch(1) - corner) * right
     below = below + (fetch(size + 1) - below) * right
-    return (above + (below - above) * down).reshape(1, size, size, channels)
+    moved: Tensor = above + (below - above) * down
+    return moved.reshape(1, size, size, channels)
 
 
 def channels_last(x: Tensor, identity: Tensor) -> Tensor:
-    """[1, C, H, W] to [1, H, W, C]. A product with the identity is exact and four times as fast as OpenVINO's reorder."""
+    """[1, C, H, W] to [1, H, W, C]. A product with the identity is exact, and four times as fast as a reorder."""
     return (x.flatten(2)[0].T @ identity).reshape(1, x.shape[2], x.shape[3], -1)
 
 

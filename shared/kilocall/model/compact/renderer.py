@@ -93,12 +93,15 @@ class MotionField(nn.Module):
     """Keypoints and cues to a dense displacement with visibility."""
 
     grid: Tensor
+    line: Tensor
     head: Tensor
 
     def __init__(self, head_points: int = lm.LANDMARKS, free_points: int = IMPLICIT) -> None:
         super().__init__()
         points = head_points + free_points
+        self.head_points = head_points
         self.register_buffer("grid", pixel_centres(FIELD).reshape(1, -1, 2), persistent=False)
+        self.register_buffer("line", pixel_centres(FIELD)[0, :, 0].clone(), persistent=False)
         self.register_buffer("head", torch.cat((torch.ones(head_points), torch.zeros(free_points))), persistent=False)
         spread = torch.full((points,), 0.12)
         spread[[*lm.OUTER_LIPS, *lm.INNER_LIPS]] = 0.07
@@ -127,38 +130,45 @@ class MotionField(nn.Module):
 
     def forward(self, cue: Tensor, x_s: Tensor, x_d: Tensor, jacobian: Tensor) -> Field:
         batch = x_s.shape[0]
-        towards = (self.grid[:, None] - x_d[:, :, None]).square().sum(-1)  # [B, K, P]
-        towards_s = (self.grid[:, None] - x_s[:, :, None]).square().sum(-1)
-        narrow = torch.exp(-2 * self.log_heat_spread)[None, :, None] / 2
-        heat = torch.exp(-towards * narrow) - torch.exp(-towards_s * narrow)
-        prior = self.affinity[None, :, None] - towards * (torch.exp(-2 * self.log_spread)[None, :, None] / 2)
-        prior = torch.cat((prior, self.background.expand(batch, 1, FIELD * FIELD)), 1)
+        # Gaussians are products of a row and a column, [B, K, 64] each; the maps [B, K, 64, 64] are large.
+        off_d, off_s = (self.line - x[..., None] for x in (x_d, x_s))  # [B, K, 2, 64]
+        narrow = torch.exp(-2 * self.log_heat_spread)[None, :, None, None] / 2
+        bump_d, bump_s = (torch.exp(-off.square() * narrow) for off in (off_d, off_s))
+        heat = _outer(bump_d) - _outer(bump_s)
+        wide = off_d.square() * (torch.exp(-2 * self.log_spread)[None, :, None, None] / 2)
         turn = jacobian - torch.eye(2, device=x_s.device)
-        # d_k - (J_k - I) x_d,k, and a zero row for the background
+        # d_k - (J_k - I) x_d,k; the background's is zero
         shift = x_s - x_d - (x_d @ turn.transpose(1, 2)) * self.head[None, :, None]
-        shift = F.pad(shift, (0, 0, 0, 1))
-        turned = self.grid @ turn.transpose(1, 2)  # [B, P, 2]
-        rough = self._displacement(torch.softmax(prior, 1), shift, turned)
+        turned = (self.grid @ turn.transpose(1, 2)).transpose(1, 2).reshape(batch, 2, FIELD, FIELD)
+        rough = self._rough(wide, shift, turned)
         moved = sample(cue, rough)
-        square = (batch, -1, FIELD, FIELD)
-        seen = torch.cat((heat.reshape(square), cue, moved, rough * 8), 1)
+        seen = torch.cat((heat, cue, moved, rough * 8), 1)
         coarse = self.enter(seen)
         at_16 = self.down_16(coarse)
         at_16 = self.up_16(torch.cat((double(self.down_8(at_16)), at_16), 1))
         coarse = self.up_32(torch.cat((double(at_16), coarse), 1))
         fine = self.up_64(torch.cat((double(coarse), moved, cue), 1))
-        masks = torch.softmax(prior + self.assign(fine).float().reshape(batch, -1, FIELD * FIELD), 1)
-        displacement = self._displacement(masks, shift, turned)
+        prior = self.affinity[None, :, None, None] - wide[:, :, 1, :, None] - wide[:, :, 0, None, :]
+        prior = torch.cat((prior, self.background.expand(batch, 1, FIELD, FIELD)), 1)
+        masks = torch.softmax(prior + self.assign(fine).float(), 1).flatten(2)
+        displacement = (F.pad(shift, (0, 0, 0, 1)).transpose(1, 2) @ masks).reshape(rough.shape)
+        by_head = masks[:, : self.head_points].sum(1).reshape(batch, 1, FIELD, FIELD)
+        displacement = displacement + by_head * turned
         adjust = self.adjust(fine).float()
         gate = self._gate(rough, displacement)
         displacement = displacement + gate * torch.tanh(adjust[:, :2]) * RESIDUAL_REACH
         return Field(displacement, torch.sigmoid(adjust[:, 2:]), gate, fine, coarse)
 
-    def _displacement(self, masks: Tensor, shift: Tensor, turned: Tensor) -> Tensor:
-        """Masks [B, K + 1, P] to displacement [B, 2, 64, 64]."""
-        by_head = (masks[:, :-1] * self.head[None, :, None]).sum(1, keepdim=True)
-        total = shift.transpose(1, 2) @ masks + turned.transpose(1, 2) * by_head
-        return total.reshape(-1, 2, FIELD, FIELD)
+    def _rough(self, wide: Tensor, shift: Tensor, turned: Tensor) -> Tensor:
+        """Displacement [B, 2, 64, 64] of the prior alone: a softmax written as one matrix product over keypoints."""
+        weight = torch.exp(-wide)
+        strength = torch.exp(self.affinity)[None, None, :, None]
+        what = torch.cat(
+            (shift, self.head[None, :, None].expand(len(shift), -1, 1), torch.ones_like(shift[..., :1])), 2
+        )
+        rows = weight[:, None, :, 1] * what.transpose(1, 2)[..., None] * strength  # [B, 4, K, 64]
+        total = rows.transpose(2, 3) @ weight[:, None, :, 0]  # [B, 4, 64, 64]
+        return (total[:, :2] + total[:, 2:3] * turned) / (total[:, 3:] + torch.exp(self.background))
 
     @staticmethod
     def _gate(rough: Tensor, displacement: Tensor) -> Tensor:
@@ -216,6 +226,11 @@ class Renderer(nn.Module):
         painted = self.generator(appearance, field).float()
         paint = upsample(field.gate, 4) * torch.sigmoid(-painted[:, 3:])
         return copied + paint * (torch.sigmoid(painted[:, :3]) - copied), copied, field
+
+
+def _outer(bump: Tensor) -> Tensor:
+    """Maps [B, K, 64, 64] of profiles [B, K, (x, y), 64]."""
+    return bump[:, :, 1, :, None] * bump[:, :, 0, None, :]
 
 
 def upsample(x: Tensor, factor: int) -> Tensor:

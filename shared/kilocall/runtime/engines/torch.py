@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -25,9 +25,10 @@ class TorchEngine(Engine):
 
     name = "torch"
 
-    def __init__(self, threads: int, reason: str) -> None:
+    def __init__(self, threads: int, reason: str, device: Literal["auto", "cpu", "cuda"] = "auto") -> None:
         self.threads, self.reason = threads, reason
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        found = "cuda" if torch.cuda.is_available() else "cpu"
+        self.device = torch.device(found if device == "auto" else device)
         torch.set_num_threads(threads)
         self._modules: dict[Path, Deployed] = {}
 
@@ -46,7 +47,8 @@ class TorchEngine(Engine):
             module = kind.from_state(state)
         except (OSError, SafetensorError, RuntimeError) as error:
             raise BadInput(f"weights {weights} cannot be used: {str(error).splitlines()[0]}") from error
-        return module.eval().requires_grad_(False).to(self.device, memory_format=torch.channels_last)
+        placed: Deployed = module.eval().requires_grad_(False).to(self.device)
+        return placed
 
 
 class TorchNetwork(CheckedNetwork):

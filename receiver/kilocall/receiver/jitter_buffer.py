@@ -1,0 +1,296 @@
+"""Motion packets as they arrive to frames in play order, each at its time.
+
+A frame plays at its capture time plus an offset that the buffer keeps as small as arrivals allow:
+
+    offset = (arrival - capture of the packet's first frame), the highest of late,
+             at least 60 and at most 250 ms more than the fastest packet needed
+
+It jumps up with a late packet and sinks slowly. What comes after its time is never played, but it is worth
+decoding, because later packets may refer to it: decode every packet when it comes, unless it is a duplicate or
+old. No clock of its own: every call says what time it is.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from enum import Enum
+
+from kilocall.proto.control import ReceiverReport
+from kilocall.proto.limits import HISTORY, SEQUENCES
+from kilocall.proto.motion_packet import MotionPacket
+
+__all__ = ["DueFrame", "JitterBuffer", "Verdict"]
+
+LEAST_DELAY_US = 60_000
+MOST_DELAY_US = 250_000
+MARGIN_US = 10_000
+"""Added to the worst offset of late; a tick of the display."""
+SINK_US_PER_S = 40_000
+"""How fast the offset comes down again: a frame every second at 25 fps."""
+WINDOW_US = 4_000_000
+"""How long an arrival counts for the offset and its lower bound."""
+RESYNC_AFTER_US = 250_000
+RESYNC_PACKETS = 2
+"""So many late packets in a row, with nothing played for so long, mean that the way has become longer."""
+STALE_US = 100_000
+"""A frame that nobody asked for in time, or that was held up with others, is not shown after so long."""
+FORGET_CLOCK_US = 20_000_000
+"""After so long a silence the packets' 65.5 s clock has to be read anew."""
+MOST_PACKETS = 64
+_HALF = SEQUENCES // 2
+
+
+class Verdict(Enum):
+    """What became of a packet."""
+
+    QUEUED = "queued"
+    LATE = "late"
+    """None of its frames will be played; worth decoding all the same."""
+    DUPLICATE = "duplicate"
+    OLD = "old"
+    """Behind by more than either side remembers: a replay, or a stray. Not to be decoded."""
+
+
+@dataclass(frozen=True)
+class DueFrame:
+    """One frame whose time has come."""
+
+    packet: MotionPacket
+    index: int
+    """Which of the packet's frames."""
+    time_us: int
+    """Capture time on the sender's clock, not cut to 65 s."""
+    due_us: int
+    """When it was to be shown, on the caller's clock."""
+    lost_before: int
+    """Packets missing between the frame played last and this one; 0 for the first frame ever."""
+
+
+@dataclass
+class _Held:
+    packet: MotionPacket
+    number: int
+    first_us: int
+    next_index: int = 0
+
+
+class JitterBuffer:
+    """Orders and times one sender's motion packets. Make a new one for a new sender or connection.
+
+    `push` every packet when it arrives, `pop` at every tick of the display: it returns the frames that have
+    become due, oldest first; who shows only one takes the last. Holds at most 64 packets.
+    """
+
+    def __init__(self) -> None:
+        self.received = 0
+        self.late = 0
+        self.duplicates = 0
+        self.old = 0
+        self.played = 0
+        """Frames."""
+        self.skipped = 0
+        """Frames that were due before one that had been played already, or too old when their packet came."""
+        self._held: list[_Held] = []
+        self._highest: int | None = None  # counted on across the wrap
+        self._seen: set[int] = set()
+        self._arrivals: deque[tuple[int, int, int]] = deque()  # now, offset by first frame, offset by last frame
+        self._offset_us: int | None = None
+        self._offset_at_us = 0
+        self._last_time_us: int | None = None  # newest capture time heard of
+        self._last_arrival_us = 0
+        self._played_number: int | None = None
+        self._played_time_us: int | None = None
+        self._played_at_us: int | None = None
+        self._late_in_a_row = 0
+        self._late_from = (0, 0)  # arrival and capture of the first of them
+        self._report_from: tuple[int, int, int, int] | None = None  # now, highest, received, late
+
+    @property
+    def delay_us(self) -> int:
+        """How long a packet on the fastest way waits from its last frame's capture until that frame is shown."""
+        if self._offset_us is None or not self._arrivals:
+            return LEAST_DELAY_US
+        return self._offset_us - self._fastest_us()
+
+    @property
+    def highest(self) -> int | None:
+        """Sequence number of the newest packet."""
+        return None if self._highest is None else self._highest % SEQUENCES
+
+    def push(self, packet: MotionPacket, now_us: int) -> Verdict:
+        """Takes one packet that arrived at `now_us`."""
+        number = packet.sequence
+        if self._highest is not None:
+            number = self._highest + (packet.sequence - self._highest + _HALF) % SEQUENCES - _HALF
+            if number <= self._highest - HISTORY:
+                self.old += 1
+                return Verdict.OLD
+            if number in self._seen:
+                self.duplicates += 1
+                return Verdict.DUPLICATE
+        self.received += 1
+        newest = self._highest is None or number > self._highest
+        self._highest = number if self._highest is None else max(number, self._highest)
+        self._seen = {seen for seen in self._seen if seen > self._highest - HISTORY} | {number}
+
+        first_us = self._time_in_full(packet, now_us)
+        last_us = first_us + (packet.frame_count - 1) * packet.spacing_us
+        if newest:
+            self._last_time_us, self._last_arrival_us = last_us, now_us
+        self._learn(now_us, now_us - first_us, now_us - last_us)
+        if not self._is_on_time(last_us, now_us):
+            if not self._late_in_a_row:
+                self._late_from = (now_us, last_us)
+            self._late_in_a_row += 1
+            if not self._way_has_grown(now_us, last_us):
+                self.late += 1
+                return Verdict.LATE
+            self._resync(now_us)
+        self._late_in_a_row = 0
+        place = len(self._held)
+        while place and self._held[place - 1].number > number:
+            place -= 1
+        self._held.insert(place, _Held(packet, number, first_us))
+        if len(self._held) > MOST_PACKETS:
+            self.skipped += self._held[0].packet.frame_count - self._held[0].next_index
+            del self._held[0]
+        return Verdict.QUEUED
+
+    def pop(self, now_us: int) -> list[DueFrame]:
+        """The frames that are due at `now_us`, in play order."""
+        frames: list[DueFrame] = []
+        self._sink(now_us)
+        offset_us = self._offset_us
+        if offset_us is None:
+            return frames
+        while self._held:
+            held = self._held[0]
+            while held.next_index < held.packet.frame_count:
+                time_us = held.first_us + held.next_index * held.packet.spacing_us
+                if time_us + offset_us > now_us:
+                    return frames
+                overtaken = self._played_time_us is not None and time_us <= self._played_time_us
+                if overtaken or time_us + offset_us < now_us - STALE_US:
+                    self.skipped += 1
+                else:
+                    lost = 0
+                    if self._played_number is not None:
+                        lost = max(0, held.number - self._played_number - 1)
+                    due_us = time_us + offset_us
+                    frames.append(DueFrame(held.packet, held.next_index, time_us, due_us, lost))
+                    self._played_number, self._played_time_us = held.number, time_us
+                    self._played_at_us = now_us
+                    self.played += 1
+                held.next_index += 1
+            del self._held[0]
+        return frames
+
+    def next_due_us(self) -> int | None:
+        """When `pop` will have something; None while nothing is held."""
+        if not self._held or self._offset_us is None:
+            return None
+        held = self._held[0]
+        return held.first_us + held.next_index * held.packet.spacing_us + self._offset_us
+
+    def report(self, now_us: int, received_bytes: int) -> ReceiverReport | None:
+        """What to tell the sender of the time since the report before; None before the first packet.
+
+        `received_bytes` is what arrived from this sender meanwhile, on the wire.
+        """
+        if self._highest is None:
+            return None
+        before = self._report_from
+        self._report_from = (now_us, self._highest, self.received, self.late)
+        if before is None:
+            before = (now_us, self._highest, self.received, self.late)
+        expected = min(self._highest - before[1], SEQUENCES - 1)
+        # A packet of the interval before that came in this one makes up for one lost.
+        lost = min(max(0, expected - (self.received - before[2])), expected)
+        return ReceiverReport(
+            highest=self._highest % SEQUENCES,
+            held_ms=_milliseconds(now_us - self._last_arrival_us),
+            interval_ms=_milliseconds(now_us - before[0]),
+            expected=expected,
+            lost=lost,
+            late=min(self.late - before[3], SEQUENCES - 1),
+            delay_ms=_milliseconds(self.queueing_us(now_us)),
+            received_bytes=min(received_bytes, (1 << 32) - 1),
+        )
+
+    def queueing_us(self, now_us: int) -> int:
+        """How much longer than the fastest packet of late the ones of the last second were under way, median."""
+        recent = sorted(last for at, _, last in self._arrivals if at > now_us - 1_000_000)
+        return recent[len(recent) // 2] - self._fastest_us() if recent else 0
+
+    def _time_in_full(self, packet: MotionPacket, now_us: int) -> int:
+        if self._last_time_us is None:
+            return packet.time_us(near_us=0)
+        silence_us = now_us - self._last_arrival_us
+        near_us = self._last_time_us + silence_us
+        first_us = packet.time_us(near_us)
+        if silence_us > FORGET_CLOCK_US and abs(first_us - near_us) > MOST_DELAY_US:
+            # The extrapolated clock may be off by any multiple of 65.5 s: begin again.
+            self._forget()
+        return first_us
+
+    def _is_on_time(self, last_us: int, now_us: int) -> bool:
+        """Whether at least the packet's last frame can still be shown."""
+        if self._offset_us is None:
+            return True
+        if self._played_time_us is not None and last_us <= self._played_time_us:
+            return False
+        return last_us + self._offset_us >= now_us
+
+    def _fastest_us(self) -> int:
+        return min(last for _, _, last in self._arrivals)
+
+    def _learn(self, now_us: int, offset_us: int, last_offset_us: int) -> None:
+        self._arrivals.append((now_us, offset_us, last_offset_us))
+        while self._arrivals[0][0] < now_us - WINDOW_US or len(self._arrivals) > 4 * MOST_PACKETS:
+            self._arrivals.popleft()
+        self._sink(now_us)
+        wanted = self._bounded(offset_us + MARGIN_US)
+        if self._offset_us is None or wanted > self._offset_us:
+            self._offset_us = wanted
+
+    def _bounded(self, offset_us: int) -> int:
+        fastest = self._fastest_us()
+        return min(max(offset_us, fastest + LEAST_DELAY_US), fastest + MOST_DELAY_US)
+
+    def _sink(self, now_us: int) -> None:
+        """Lets the offset come down towards what the arrivals of the window need."""
+        elapsed_us = now_us - self._offset_at_us
+        self._offset_at_us = now_us
+        if self._offset_us is None or not self._arrivals:
+            return
+        needed = self._bounded(max(first for _, first, _ in self._arrivals) + MARGIN_US)
+        if self._offset_us > needed:
+            self._offset_us = max(needed, self._offset_us - elapsed_us * SINK_US_PER_S // 1_000_000)
+        # The upper bound holds at once: after a stall what was held up is not worth waiting for.
+        self._offset_us = min(self._offset_us, self._fastest_us() + MOST_DELAY_US)
+
+    def _way_has_grown(self, now_us: int, last_us: int) -> bool:
+        if self._late_in_a_row < RESYNC_PACKETS:
+            return False
+        began_us, captured_us = self._late_from
+        if now_us - began_us < (last_us - captured_us) // 2:
+            return False  # faster than they were made: a stall that is being made up for
+        return self._played_at_us is None or now_us - self._played_at_us > RESYNC_AFTER_US
+
+    def _resync(self, now_us: int) -> None:
+        """Takes the last arrivals alone as the measure."""
+        recent = list(self._arrivals)[-self._late_in_a_row :]
+        self._arrivals = deque(recent)
+        self._offset_us = self._bounded(max(first for _, first, _ in recent) + MARGIN_US)
+        self._offset_at_us = now_us
+
+    def _forget(self) -> None:
+        self._arrivals.clear()
+        self._held.clear()
+        self._offset_us = None
+        self._played_time_us = None
+
+
+def _milliseconds(microseconds: int) -> int:
+    return min(max(0, microseconds // 1000), 60_000)

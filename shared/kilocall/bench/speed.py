@@ -1,0 +1,258 @@
+"""Milliseconds per stage and engine on this machine, beside the same networks in plain torch.
+
+Every engine is measured on the built-in portrait with one thread, two, and all physical cores. A figure is the median
+and the 95th percentile of single calls after a warm-up. Torch runs the float weights on the same threads in the same
+run, so that a noisy or throttled machine slows both.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from kilocall.model.compact import regions as rg
+from kilocall.model.compact.family import FREE_INPUT, CompactFamily, jacobian
+from kilocall.model.compact.motion_fit import MotionFit
+from kilocall.model.family import Source, Track, weights_folder
+from kilocall.model.motion import Motion
+from kilocall.proto.errors import BadInput
+from kilocall.runtime.engine import (
+    ENGINES,
+    Engine,
+    EngineName,
+    check_settings,
+    choose_engine,
+    installed_engines,
+    physical_cores,
+)
+from kilocall.runtime.machine import cpu_model
+
+Kind = Literal["sender", "receiver", "once"]
+
+WARM_UP: Final = 5
+RUNS: Final = 60
+#: A small turn and tilt: what a frame of a call asks of the renderer.
+TURN: Final = (0.12, -0.06, 0.04)
+
+
+@dataclass(frozen=True)
+class StageTime:
+    """One stage. `times_torch` is how many times as long plain torch takes for the same network; None if unknown."""
+
+    stage: str
+    kind: Kind  # "once": for every source picture, not for every frame
+    median_ms: float
+    p95_ms: float
+    times_torch: float | None
+
+
+@dataclass(frozen=True)
+class EngineSpeed:
+    """One engine on so many threads."""
+
+    engine: EngineName
+    version: str
+    threads: int
+    device: str
+    stages: tuple[StageTime, ...]
+    load_s: float  # reading and compiling all networks
+    sender_fps: float  # networks, fit and coding of one frame after the other
+    receiver_fps: float
+    memory_mb: float | None  # by how much loading and running let the process grow
+
+    @property
+    def name(self) -> str:
+        return f"{self.engine}, {self.threads} thread{'s' if self.threads > 1 else ''}"
+
+
+@dataclass(frozen=True)
+class SpeedReport:
+    cpu: str
+    cores: int
+    system: str
+    python: str
+    family: str
+    runs: int
+    picture: str
+    compared_with: str | None  # torch's version, None without torch
+    process_memory_mb: float | None  # resident, at the end, all engines together
+    engines: tuple[EngineSpeed, ...]
+
+
+def measure_speed(
+    engines: Sequence[str] = (),
+    threads: Sequence[int] = (),
+    *,
+    weights: Path | None = None,
+    runs: int = RUNS,
+    progress: Callable[[int, int | None], None] = lambda done, total: None,
+) -> SpeedReport:
+    """Measures `engines` (default: all installed) on `threads` (default: 1, 2 and the physical cores).
+
+    `weights` replaces the packaged weights. Raises BadInput for an unknown or missing engine, a thread count or number
+    of runs that makes no sense, or weights that cannot be read.
+    """
+    if runs < 1:
+        raise BadInput(f"runs is {runs}, at least 1 is wanted")
+    installed = installed_engines()
+    names = tuple(engines) or tuple(name for name in ENGINES if installed[name] is not None)
+    counts = tuple(threads) or tuple(sorted({1, min(2, physical_cores()), physical_cores()}))
+    for name in names:
+        for count in counts:
+            check_settings(name, count)
+    folder = weights or weights_folder()
+    compared = installed["torch"]
+    total = len(names) * len(counts)
+    measured: list[EngineSpeed] = []
+    plain: dict[int, dict[str, float]] = {}
+    for name in names:
+        for count in counts:
+            progress(len(measured), total)
+            if compared is not None and count not in plain:
+                plain[count] = _torch_medians(folder, count, runs)
+            measured.append(_measure(choose_engine(name, count), folder, runs, plain.get(count, {})))
+    progress(total, total)
+    return SpeedReport(
+        cpu=cpu_model(),
+        cores=physical_cores(),
+        system=f"{platform.system()} {platform.release()}",
+        python=platform.python_version(),
+        family=CompactFamily(folder, choose_engine(names[0], 1)).name,
+        runs=runs,
+        picture="built-in portrait, 256x256",
+        compared_with=compared,
+        process_memory_mb=resident_mb(),
+        engines=tuple(measured),
+    )
+
+
+def _measure(engine: Engine, folder: Path, runs: int, plain: dict[str, float]) -> EngineSpeed:
+    memory = resident_mb()
+    started = time.perf_counter()
+    bench = _Bench(CompactFamily(folder, engine))
+    load_s = time.perf_counter() - started
+    stages = []
+    for name, kind, call in bench.stages():
+        times = timed(call, runs)
+        median = float(np.median(times))
+        ratio = plain[name] / median if name in plain else None
+        stages.append(StageTime(name, kind, median, float(np.percentile(times, 95)), ratio))
+    after = resident_mb()
+    return EngineSpeed(
+        engine=engine.name,
+        version=installed_engines()[engine.name] or "",
+        threads=engine.threads,
+        device=getattr(engine, "device_name", "CPU"),
+        stages=tuple(stages),
+        load_s=load_s,
+        sender_fps=_rate(stages, "sender"),
+        receiver_fps=_rate(stages, "receiver"),
+        memory_mb=None if memory is None or after is None else after - memory,
+    )
+
+
+def _torch_medians(folder: Path, threads: int, runs: int) -> dict[str, float]:
+    from kilocall.runtime.engines.torch import TorchEngine
+
+    bench = _Bench(CompactFamily(folder, TorchEngine(threads, "comparison", device="cpu")))
+    return {name: float(np.median(timed(call, runs))) for name, _, call in bench.network_stages()}
+
+
+def _rate(stages: Sequence[StageTime], kind: Kind) -> float:
+    return 1000 / sum(s.median_ms for s in stages if s.kind == kind)
+
+
+def timed(call: Callable[[], object], runs: int) -> NDArray[np.float64]:
+    """Milliseconds of each of `runs` calls, after a warm-up."""
+    for _ in range(min(WARM_UP, runs)):
+        call()
+    times = []
+    for _ in range(runs):
+        started = time.perf_counter()
+        call()
+        times.append((time.perf_counter() - started) * 1000)
+    return np.array(times)
+
+
+Stage = tuple[str, Kind, Callable[[], object]]
+
+
+class _Bench:
+    """Every stage of a call as a function without arguments, on the portrait."""
+
+    def __init__(self, family: CompactFamily) -> None:
+        from kilocall.sample.perform import portrait
+
+        self.family = family
+        side = family.size
+        self.crop = np.asarray(cv2.resize(portrait(), (side, side), interpolation=cv2.INTER_AREA), np.uint8)
+        # How certain the networks are does not change how long they take: weights in training can be measured.
+        self.track: Track = replace(family.track(self.crop), certainty=1.0)
+        self.source: Source = family.source(self.crop, self.track)
+        pose = self.source.pose
+        yaw, pitch, roll = (a + b for a, b in zip(pose.rotation, TURN, strict=True))
+        self.motion = Motion((yaw, pitch, roll), pose.translation, pose.scale, pose.expression)
+        self.renderer = family.renderer(self.source)
+
+    def network_stages(self) -> Iterator[Stage]:
+        """The networks alone."""
+        small = cv2.resize(self.crop, (rg.FACE_INPUT, rg.FACE_INPUT), interpolation=cv2.INTER_AREA)[None]
+        tiny = cv2.resize(self.crop, (FREE_INPUT, FREE_INPUT), interpolation=cv2.INTER_AREA)[None]
+        close = rg.cut_regions(self.crop, rg.regions(self.track.points))
+        yield "face", "sender", self._run("face", crop=small)
+        yield "eyes", "sender", self._run("eye", region=close[:2])
+        yield "mouth", "sender", self._run("mouth", region=close[2:])
+        yield "implicit points", "sender", self._run("implicit", crop=tiny)
+        yield "appearance", "once", self._run("appearance", picture=self.crop[None])
+        network = self.family.engine.load(self.family.folder / "renderer.onnx")
+        network.hold(**self.family.appearance(self.crop), x_s=self.source.keypoints[None])
+        x_d = self.family.keypoints(self.source, self.motion)[None]
+        turn = jacobian(self.source.pose, self.motion)[None]
+        yield "render", "receiver", lambda: network(x_d=x_d, jacobian=turn)
+
+    def stages(self) -> Iterator[Stage]:
+        """The networks, and what is numpy and Python around them."""
+        yield from self.network_stages()
+        yield "cutting", "sender", self._cut
+        fit = MotionFit(self.source.shape, self.family.shape_model)
+        start = fit.fit(self.track.points, self.track.depth)
+        yield "motion fit", "sender", lambda: fit.fit(self.track.points, self.track.depth, start)
+        if "codebook.safetensors" in self.family.files:
+            yield from self._codec_stages()
+
+    def _run(self, name: str, **inputs: NDArray[Any]) -> Callable[[], object]:
+        network = self.family.engine.load(self.family.folder / f"{name}.onnx")
+        return lambda: network(**inputs)
+
+    def _cut(self) -> None:
+        cv2.resize(self.crop, (rg.FACE_INPUT, rg.FACE_INPUT), interpolation=cv2.INTER_AREA)
+        cv2.resize(self.crop, (FREE_INPUT, FREE_INPUT), interpolation=cv2.INTER_AREA)
+        rg.cut_regions(self.crop, rg.regions(self.track.points))
+
+    def _codec_stages(self) -> Iterator[Stage]:
+        from kilocall.codec.motion_codec import MotionDecoder, MotionEncoder
+
+        codebook = self.family.codebook
+        encoder, decoder = MotionEncoder(codebook), MotionDecoder(codebook)
+        vector = self.motion.vector[None]
+        coded = MotionEncoder(codebook).encode(vector)
+        yield "encode", "sender", lambda: encoder.encode(vector)
+        yield "decode", "receiver", lambda: decoder.decode(coded)
+
+
+def resident_mb() -> float | None:
+    """Resident memory of this process; None where the system does not say."""
+    if sys.platform != "linux":
+        return None
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6

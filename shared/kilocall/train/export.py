@@ -1,0 +1,191 @@
+"""Trained networks to a weights folder: ONNX for the CPU engines, half-precision tensors for torch, one manifest.
+
+manifest.json              family, sizes, training steps and the SHA-256 of every file
+extractor.safetensors      state dicts in half precision
+renderer.safetensors
+shape.safetensors          mean, basis, deviation of the face shape model
+codebook.safetensors       when there is one already
+face eye mouth implicit appearance renderer .onnx
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from rich.console import Console
+from safetensors.numpy import save_file as save_arrays
+from safetensors.torch import save_file as save_tensors
+from torch import Tensor
+
+from kilocall.model import landmarks as lm
+from kilocall.model.compact.deployed import NETWORKS, SIZE, Deployed
+from kilocall.model.compact.renderer import IMPLICIT
+from kilocall.model.shape import ShapeModel, fit_shape_model
+from kilocall.proto.errors import BadInput
+from kilocall.train.calibration import Calibration, calibration
+from kilocall.train.dataset import Dataset
+from kilocall.train.quantise import AppearanceCheck, Check, Quantised, quantise
+
+FAMILY: Final = "compact-256"
+FORMAT: Final = 1
+EXPRESSIONS: Final = 28
+CODEBOOK: Final = "codebook.safetensors"
+CALIBRATION_PAIRS: Final = 40
+CHECK_PAIRS: Final = 24
+
+State = dict[str, Tensor]
+
+
+def export_run(
+    extractor_checkpoint: Path, renderer_checkpoint: Path, data: Path, cache: Path, out: Path, console: Console
+) -> tuple[Quantised, ...]:
+    """Exports the averaged weights of two training runs; a codebook that `out` holds already is kept.
+
+    `data` is a folder of labelled clips, decoded into `cache`. Raises BadInput for checkpoints or data that cannot
+    be used; `out` is then as it was.
+    """
+    extractor, extractor_steps = read_checkpoint(extractor_checkpoint)
+    renderer, renderer_steps = read_checkpoint(renderer_checkpoint)
+    dataset = Dataset.open(data, cache)
+    points = dataset.points
+    clips = [points[dataset.clip(c).start : dataset.clip(c).stop] for c in range(len(dataset.names))]
+    shape, _ = fit_shape_model(clips, EXPRESSIONS)
+    codebook = out / CODEBOOK
+    return export(
+        extractor,
+        renderer,
+        shape,
+        codebook if codebook.exists() else None,
+        out,
+        dataset,
+        trained_steps={"extractor": extractor_steps, "renderer": renderer_steps},
+        say=lambda line: console.print(line, soft_wrap=True),
+    )
+
+
+def export(
+    extractor_state: State,
+    renderer_state: State,
+    shape_model: ShapeModel,
+    codebook: Path | None,
+    out: Path,
+    data: Dataset,
+    *,
+    trained_steps: Mapping[str, int],
+    calibration_pairs: int = CALIBRATION_PAIRS,
+    check_pairs: int = CHECK_PAIRS,
+    say: Callable[[str], None] = lambda line: None,
+) -> tuple[Quantised, ...]:
+    """Writes the weights folder `out` whole or not at all; what each network became is returned and said."""
+    states = {"extractor": _half(extractor_state), "renderer": _half(renderer_state)}
+    # The rounded weights are exported, so that torch and the other engines run the same numbers.
+    networks = {name: _network(name, states) for name in NETWORKS}
+    fitted = calibration(data, networks, shape_model, pairs=calibration_pairs, seed=0)
+    held = calibration(data, networks, shape_model, pairs=check_pairs, seed=1)
+    partial = out.with_name(out.name + ".part")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        for part, state in states.items():
+            save_tensors(state, partial / f"{part}.safetensors")
+        save_arrays(
+            {"mean": shape_model.mean, "basis": shape_model.basis, "deviation": shape_model.deviation},
+            partial / "shape.safetensors",
+        )
+        if codebook is not None:
+            shutil.copyfile(codebook, partial / CODEBOOK)
+        made = []
+        for name, module in networks.items():
+            path = partial / f"{name}.onnx"
+            made.append(quantise(module, name, path, fitted.inputs[name], _check(name, module, held)))
+            say(_line(made[-1]))
+        manifest = {
+            "family": FAMILY,
+            "format": FORMAT,
+            "size": SIZE,
+            "landmarks": lm.LANDMARKS,
+            "free_points": IMPLICIT,
+            "expressions": shape_model.expressions,
+            "trained_steps": dict(trained_steps),
+            "precision": {q.network: q.precision for q in made},
+        }
+        _write_manifest(partial, manifest)
+        _swap(partial, out)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    say(f"wrote {out}: {sum(p.stat().st_size for p in out.iterdir()) / 1e6:.1f} MB")
+    return tuple(made)
+
+
+def put_codebook(codebook: Path, weights: Path) -> None:
+    """Adds or replaces the codebook of a weights folder and brings the manifest up to date."""
+    manifest = json.loads((weights / "manifest.json").read_text())
+    partial = weights / (CODEBOOK + ".part")
+    shutil.copyfile(codebook, partial)
+    os.replace(partial, weights / CODEBOOK)
+    _write_manifest(weights, manifest)
+
+
+def read_checkpoint(path: Path) -> tuple[State, int]:
+    """Averaged weights and the step of a training checkpoint. Raises BadInput where it is missing or no such file."""
+    if not path.is_file():
+        raise BadInput(f"checkpoint {path} does not exist")
+    try:
+        state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
+        return dict(state["averaged"]), int(state["step"])
+    except Exception as error:  # torch.load raises RuntimeError, KeyError, EOFError, UnpicklingError ...
+        raise BadInput(f"checkpoint {path} is no training checkpoint: {str(error).splitlines()[0]}") from error
+
+
+def _half(state: State) -> State:
+    """Half precision without the batch norms' step counters."""
+    return {k: v.detach().cpu().half().contiguous() for k, v in state.items() if v.is_floating_point()}
+
+
+def _network(name: str, states: Mapping[str, State]) -> Deployed:
+    kind = NETWORKS[name]
+    try:
+        return kind.from_state({k: v.float() for k, v in states[kind.part].items()}).eval().requires_grad_(False)
+    except RuntimeError as error:
+        first = " ".join(str(error).split())[:200]
+        raise BadInput(f"{kind.part} weights do not fit network {name}: {first}") from error
+
+
+def _check(name: str, module: Deployed, held: Calibration) -> Check:
+    kind = AppearanceCheck if name == "appearance" else Check
+    return kind(name, module, held.inputs[name], held.truth)
+
+
+def _line(made: Quantised) -> str:
+    kept = f", {', '.join(made.kept_float)} in float" if made.kept_float else ""
+    cost = f"{made.difference:.3f} {made.unit} from float"
+    return f"{made.network}: {made.precision}{kept}, {cost}, {made.bytes / 1e6:.2f} MB"
+
+
+def _write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
+    files = sorted(p for p in folder.iterdir() if p.suffix in (".onnx", ".safetensors"))
+    manifest["files"] = {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+    partial = folder / "manifest.json.part"
+    partial.write_text(json.dumps(manifest, indent=2) + "\n")
+    os.replace(partial, folder / "manifest.json")
+
+
+def _swap(partial: Path, out: Path) -> None:
+    before = out.with_name(out.name + ".before")
+    shutil.rmtree(before, ignore_errors=True)
+    if out.exists():
+        os.replace(out, before)
+    try:
+        os.replace(partial, out)
+    except OSError:
+        if before.exists():
+            os.replace(before, out)
+        raise
+    shutil.rmtree(before, ignore_errors=True)

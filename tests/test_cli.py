@@ -1,0 +1,359 @@
+"""The command line: what is refused gets one line and exit code 2, and nothing half-written stays behind."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from kilocall.cli import run
+from kilocall.cli.replay import read_upload
+from kilocall.cli.streams import find_stream
+from kilocall.proto.errors import BadInput
+
+ROOT = Path(__file__).parents[1]
+SOURCES = os.pathsep.join(str(ROOT / name) for name in ("proto", "sender", "receiver", "shared"))
+VERBS = (
+    *("encode", "decode", "info", "replay", "demo", "evaluate", "export", "version", "doctor"),
+    *("train extractor", "train renderer", "train codebook", "bench speed"),
+)
+
+Picture = NDArray[np.uint8]
+Command = Callable[..., "subprocess.Popen[str]"]
+
+
+def write_video(path: Path, pictures: list[Picture]) -> Path:
+    with av.open(str(path), "w") as container:
+        stream: Any = container.add_stream("libx264", rate=25)
+        stream.height, stream.width = pictures[0].shape[:2]
+        stream.pix_fmt = "yuv420p"
+        for picture in pictures:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode(None))
+    return path
+
+
+@pytest.fixture(scope="module")
+def portrait() -> Picture:
+    """NASA's portrait of Eileen Collins, public domain, uint8 RGB [384, 384, 3]."""
+    bgr = cv2.imread(str(ROOT / "tests" / "data" / "astronaut.webp"))
+    assert bgr is not None
+    return np.ascontiguousarray(bgr[:384, 40:424, ::-1]).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def clip(portrait: Picture, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve frames of a portrait that drifts to the right."""
+    pictures = [np.roll(portrait, step, axis=1) for step in range(12)]
+    return write_video(tmp_path_factory.mktemp("clip") / "portrait.mp4", pictures)
+
+
+@pytest.fixture(scope="module")
+def stream(clip: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("stream") / "portrait.kcs"
+    assert run(["encode", str(clip), "-o", str(out), "--threads", "1"]) == 0
+    return out
+
+
+@pytest.fixture
+def wall(tmp_path: Path) -> Path:
+    """A clip without a face."""
+    noise = np.random.default_rng(3).integers(60, 200, (24, 24, 3)).astype(np.uint8)
+    picture = np.asarray(cv2.resize(noise, (256, 256), interpolation=cv2.INTER_CUBIC), np.uint8)
+    return write_video(tmp_path / "wall.mp4", [picture] * 5)
+
+
+@pytest.fixture
+def command() -> Iterator[Command]:
+    """command(*arguments): the program in a process of its own; `before` is run in it first."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(*arguments: str, before: str = "") -> subprocess.Popen[str]:
+        code = f"{before}\nimport sys\nfrom kilocall.cli import main\nsys.argv = {['kilocall', *arguments]!r}\nmain()"
+        process = subprocess.Popen(
+            [sys.executable, "-c", code],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": SOURCES},
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        if process.poll() is None:
+            process.kill()
+        process.communicate(timeout=10)
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    """The one line that says why; exit code 2."""
+    capsys.readouterr()
+    assert run([str(a) for a in arguments]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1, lines
+    assert lines[0].startswith("kilocall: ")
+    return lines[0]
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_explains_itself(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([*verb.split(), "--help"]) == 0
+    assert f"kilocall {verb}" in capsys.readouterr().out
+
+
+def test_help_loads_nothing_heavy(command: Command) -> None:
+    check = "import atexit, sys; atexit.register(lambda: print('loaded', *sys.modules))"
+    out, err = command("--help", before=check).communicate(timeout=30)
+    loaded = set(out.split("loaded", 1)[1].split())
+    assert not loaded & {"numpy", "cv2", "av", "torch", "openvino", "onnxruntime", "fastapi", "pydantic"}, err
+    assert "Talking-head video" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        ("encode a.mp4 -o a.kcs --quality 101", "--quality"),
+        ("encode a.mp4 -o a.kcs --fps 0.5", "--fps"),
+        ("encode a.mp4 -o a.kcs --frames-per-packet 9", "--frames-per-packet"),
+        ("encode a.mp4 -o a.kcs --engine abacus", "--engine"),
+        ("encode a.mp4", "--out"),
+        ("decode a.kcs -o a.mp4 --yaw 91", "--yaw"),
+        ("decode a.kcs -o a.mp4 --pitch -91", "--pitch"),
+        ("decode a.kcs -o a.mp4 --roll x", "--roll"),
+        ("decode a.kcs -o a.mp4 --size 32", "--size"),
+        ("replay a.kcs --port 70000", "--port"),
+        ("sing", "sing"),
+    ],
+)
+def test_a_setting_out_of_range_is_named(arguments: str, reason: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(arguments.split()) == 2
+    assert reason in capsys.readouterr().err
+
+
+def test_a_missing_file_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for verb in (["info"], ["decode", "-o", tmp_path / "out.mp4"], ["encode", "-o", tmp_path / "out.kcs"]):
+        assert "missing.x" in refused(capsys, *verb, tmp_path / "missing.x")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_foreign_file_is_no_stream(tmp_path: Path, clip: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "a kilocall stream begins with" in refused(capsys, "info", clip)
+    assert "a kilocall stream begins with" in refused(capsys, "decode", clip, "-o", tmp_path / "out.mp4")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_stream_cut_in_its_header_is_refused(
+    stream: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cut = tmp_path / "cut.kcs"
+    cut.write_bytes(stream.read_bytes()[:30])
+    assert "header" in refused(capsys, "info", cut)
+
+
+def test_a_stream_cut_later_plays_up_to_there(stream: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cut = tmp_path / "cut.kcs"
+    data = stream.read_bytes()
+    cut.write_bytes(data[: len(data) - 80])
+    out = tmp_path / "out.mp4"
+    assert run(["decode", str(cut), "-o", str(out), "--threads", "1"]) == 0
+    assert "breaks off" in capsys.readouterr().err
+    assert out.exists()
+
+
+def test_info_as_json_agrees_with_the_table(stream: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
+    assert run(["info", str(stream), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["frames"] == 12
+    assert 0 < found["source_bytes"] <= 6144
+    assert [rate["frames_per_packet"] for rate in found["wire"]] == [1, 2, 3]
+    assert run(["info", str(stream)]) == 0
+    assert f"{found['payload_bits_mean']:.1f} bits a frame" in capsys.readouterr().out
+
+
+def test_a_clip_without_a_face_is_refused(wall: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = wall.with_name("out.kcs")
+    assert "face" in refused(capsys, "encode", wall, "-o", out)
+    assert [p.name for p in wall.parent.iterdir()] == ["wall.mp4"]
+
+
+def test_an_audio_only_file_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sound = tmp_path / "sound.wav"
+    with av.open(str(sound), "w") as container:
+        voice: Any = container.add_stream("pcm_s16le", rate=8000)
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 800), np.int16), format="s16", layout="mono")
+        frame.sample_rate = 8000
+        container.mux(voice.encode(frame))
+    refused(capsys, "encode", sound, "-o", tmp_path / "out.kcs")
+    assert [p.name for p in tmp_path.iterdir()] == ["sound.wav"]
+
+
+def test_an_output_that_cannot_be_written_is_refused(
+    clip: Path, stream: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nowhere = tmp_path / "missing"
+    assert str(nowhere) in refused(capsys, "encode", clip, "-o", nowhere / "a.kcs")
+    assert str(nowhere) in refused(capsys, "decode", stream, "-o", nowhere / "a.mp4")
+    assert "folder" in refused(capsys, "encode", clip, "-o", tmp_path)
+    assert ".mp4" in refused(capsys, "decode", stream, "-o", tmp_path / "out.gif")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="RLIMIT_FSIZE is POSIX")
+@pytest.mark.parametrize("verb", ["encode", "decode"])
+def test_a_full_disk_leaves_nothing_behind(
+    verb: str, clip: Path, stream: Path, tmp_path: Path, command: Command
+) -> None:
+    given, out = (clip, tmp_path / "out.kcs") if verb == "encode" else (stream, tmp_path / "out.mp4")
+    # 4 KiB are too few for either file; writing on then fails as it does on a full disk.
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))"
+    process = command(verb, str(given), "-o", str(out), "--threads", "1", before=limit)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 2, err
+    assert len(err.splitlines()) == 1, err
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_error_of_the_system_is_one_line_with_the_name(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "out\n\x1b[31m.kcs")
+
+    monkeypatch.setattr("kilocall.cli.streams.encode_clip", full)
+    line = refused(capsys, "encode", "a.mp4", "-o", "out.kcs")
+    assert line == "kilocall: out [31m.kcs: No space left on device"
+
+
+def test_ctrl_c_ends_with_130(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("kilocall.cli.streams.encode_clip", interrupted)
+    assert run(["encode", "a.mp4", "-o", "out.kcs"]) == 130
+    assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are sent as on POSIX")
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_ended_from_outside_it_leaves_nothing_behind(
+    number: signal.Signals, code: int, tmp_path: Path, command: Command
+) -> None:
+    out = tmp_path / "out.mp4"
+    process = command("decode", "sample:astronaut", "-o", str(out), "--size", "512", "--threads", "1")
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.iterdir()):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == code, err
+    assert "Traceback" not in err
+    assert not list(tmp_path.iterdir())
+
+
+def test_another_picture_and_a_turned_head_are_decoded(
+    portrait: Picture, stream: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = tmp_path / "other.png"
+    cv2.imwrite(str(other), portrait[:, ::-1, ::-1])
+    out = tmp_path / "out.mp4"
+    assert run(["decode", str(stream), "-o", str(out), "--source", str(other), "--yaw", "10", "--size", "128"]) == 0
+    assert "another source picture" in capsys.readouterr().out
+    with av.open(str(out)) as video:
+        frames = list(video.decode(video=0))
+    assert (len(frames), frames[0].width, frames[0].height) == (12, 128, 128)
+
+
+def test_an_unreadable_source_picture_is_named(
+    stream: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(b"\xff\xd8\xff\xe0 no more")
+    assert "broken.jpg" in refused(capsys, "decode", stream, "-o", tmp_path / "out.mp4", "--source", broken)
+    assert [p.name for p in tmp_path.iterdir()] == ["broken.jpg"]
+
+
+def test_samples_are_found_by_name() -> None:
+    assert find_stream(Path("sample:astronaut")).name == "astronaut.kcs"
+    assert find_stream(Path("clip.kcs")) == Path("clip.kcs")
+    with pytest.raises(BadInput, match="astronaut, drawing"):
+        find_stream(Path("sample:nobody"))
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp"])
+def test_an_upload_is_reduced_and_upright(suffix: str) -> None:
+    wide = np.zeros((600, 2400, 3), np.uint8)
+    wide[:, 1200:] = 255
+    done, data = cv2.imencode(suffix, wide)
+    assert done
+    picture = read_upload(data.tobytes())
+    assert picture.shape == (256, 1024, 3)
+    assert picture[:, 600:].mean() > 250
+    assert picture[:, :400].mean() < 5
+
+
+def test_an_upload_of_too_many_pixels_is_refused_before_it_is_decoded() -> None:
+    done, data = cv2.imencode(".png", np.zeros((6000, 6000), np.uint8))
+    assert done
+    with pytest.raises(BadInput, match="6000x6000"):
+        read_upload(data.tobytes())
+
+
+@pytest.mark.parametrize("data", [b"", b"GIF89a", b"\x89PNG\r\n\x1a\n", bytes(1000)])
+def test_an_upload_that_is_no_picture_is_refused(data: bytes) -> None:
+    with pytest.raises(BadInput, match="JPEG, PNG, WebP or AVIF"):
+        read_upload(data)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are sent as on POSIX")
+def test_replay_serves_its_page_and_ends_cleanly(stream: Path, command: Command) -> None:
+    process = command("replay", str(stream), "--port", "0", "--no-open", "--threads", "1")
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    assert "portrait.kcs at http://127.0.0.1:" in line, process.communicate(timeout=10)
+    address = line.split(" at ")[1].split()[0]
+    with urllib.request.urlopen(address, timeout=10) as reply:
+        assert b"Reconstructed from one picture" in reply.read()
+    with urllib.request.urlopen(f"{address}source.jpg", timeout=10) as reply:
+        source = cv2.imdecode(np.frombuffer(reply.read(), np.uint8), cv2.IMREAD_COLOR)
+    assert source is not None
+    assert source.shape == (256, 256, 3)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 130, err
+    assert "Traceback" not in err
+
+
+def test_a_window_that_opencv_lacks_is_refused(stream: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from kilocall.receiver.window import has_windows
+
+    if has_windows():
+        pytest.skip("this OpenCV has windows")
+    assert "--window" in refused(capsys, "replay", stream, "--window")
+
+
+def test_training_data_that_is_not_there_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("torch")
+    where = ["--data", tmp_path / "data", "--cache", tmp_path / "cache", "--run", tmp_path / "run"]
+    assert "has no folder train" in refused(capsys, "train", "extractor", *where, "--device", "cpu")
+    assert "allowed are auto, cpu, cuda" in refused(capsys, "train", "renderer", *where, "--device", "abacus")
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,69 @@
+"""The networks as they ship compute what the networks in training compute."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from kilocall.model.compact.deployed import Face, Mouth, PictureRenderer, SourceAppearance, as_float, box_matrix
+from train.random_weights import random_extractor, random_motion, random_picture, random_renderer
+
+CROP = torch.randint(0, 256, (1, 128, 128, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(3))
+
+
+def test_shipped_renderer_is_the_trained_one_to_a_grey_level() -> None:
+    network = random_renderer()
+    picture = random_picture()
+    x_s, x_d, jacobian = random_motion()
+    state = network.state_dict()
+    with torch.inference_mode():
+        made, copied, field = network(network.appearance(as_float(picture)), x_s, x_d, jacobian)
+        features = SourceAppearance.from_state(state).eval()(picture)
+        shipped = PictureRenderer.from_state(state).eval()(*features, x_s, x_d, jacobian)[0]
+    wanted = (made * 255).round().clamp(0, 255).permute(0, 2, 3, 1)
+    assert field.displacement.abs().max() > 0.02, "the random motion must move something"
+    assert (made - copied).abs().max() > 0.1, "the painted part must show"
+    assert (shipped.float() - wanted).abs().max() <= 1
+
+
+def test_a_still_frame_is_the_source_picture_itself() -> None:
+    state = random_renderer().state_dict()
+    picture = random_picture()
+    x_s, _, _ = random_motion()
+    with torch.inference_mode():
+        features = SourceAppearance.from_state(state).eval()(picture)
+        made = PictureRenderer.from_state(state).eval()(*features, x_s, x_s, torch.eye(2)[None])[0]
+    assert torch.equal(made, picture)
+
+
+def test_shipped_face_network_is_the_trained_one() -> None:
+    network = random_extractor()
+    with torch.inference_mode():
+        points, depth, logit, log_heat = network.face(as_float(CROP))
+        made = dict(zip(Face.outputs, Face.from_state(network.state_dict()).eval()(CROP), strict=True))
+    torch.testing.assert_close(made["points"], points, atol=1e-5, rtol=0)
+    torch.testing.assert_close(made["depth"], depth)
+    torch.testing.assert_close(made["face_logit"], logit)
+    torch.testing.assert_close(made["certainty"], log_heat.exp().amax(-1).mean(1))
+
+
+def test_shipped_mouth_network_is_the_trained_one() -> None:
+    network = random_extractor()
+    region = CROP[:, :64, :64]
+    with torch.inference_mode():
+        wanted = network.mouth(as_float(region))[0]
+        made = Mouth.from_state(network.state_dict()).eval()(region)[0]
+    torch.testing.assert_close(made, wanted, atol=1e-5, rtol=0)
+
+
+def test_box_matrix_averages_the_neighbours_that_exist() -> None:
+    x = torch.rand(1, 1, 64, 64, generator=torch.Generator().manual_seed(4))
+    box = box_matrix(64, 9)
+    torch.testing.assert_close(box @ x @ box.T, torch.nn.functional.avg_pool2d(x, 9, 1, 4, count_include_pad=False))
+
+
+def test_weights_of_another_shape_are_refused() -> None:
+    state = random_renderer().state_dict()
+    state["field.background"] = torch.zeros(2)
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        PictureRenderer.from_state(state)
