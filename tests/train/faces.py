@@ -37,7 +37,8 @@ def moved_portraits(frames: int, clips: int = 2, seed: int = 0) -> Dataset:
 def _view(
     crop: NDArray[np.uint8], points: NDArray[np.float32], rng: np.random.Generator
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    matrix = cv2.getRotationMatrix2D((SIZE / 2, SIZE / 2), rng.uniform(-10, 10), rng.uniform(0.9, 1.1))
+    turn = cv2.getRotationMatrix2D((SIZE / 2, SIZE / 2), rng.uniform(-10, 10), rng.uniform(0.9, 1.1))
+    matrix: NDArray[np.float64] = np.asarray(turn, np.float64)
     matrix[:, 2] += rng.uniform(-12, 12, 2)
     picture = cv2.warpAffine(crop, matrix, (SIZE, SIZE), borderMode=cv2.BORDER_REFLECT)
     pixels = (points[:, :2] + 1) * (SIZE / 2) - 0.5

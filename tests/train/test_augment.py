@@ -5,7 +5,6 @@ import numpy as np
 from kilocall.model import landmarks as lm
 from kilocall.train.augment import SIZE, augment_face, warp_face
 
-
 EYE, NOSE = lm.RIGHT_EYE[0], lm.NOSE[2]
 
 
@@ -27,7 +26,7 @@ def centre_near(channel: np.ndarray, where: np.ndarray) -> np.ndarray:
     gy, gx = np.mgrid[ys.start : ys.start + patch.shape[0], xs.start : xs.start + patch.shape[1]]
     with np.errstate(invalid="ignore"):
         centre = np.array([(gx * patch).sum(), (gy * patch).sum()]) / patch.sum()
-    return (centre + 0.5) / (SIZE / 2) - 1
+    return np.asarray((centre + 0.5) / (SIZE / 2) - 1)
 
 
 def test_landmarks_follow_the_warp_within_a_pixel() -> None:

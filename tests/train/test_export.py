@@ -15,7 +15,8 @@ from kilocall.model.shape import fit_shape_model
 from kilocall.proto.errors import BadInput
 from kilocall.runtime.engine import choose_engine
 from kilocall.train.calibration import run_module
-from kilocall.train.export import export, put_codebook, read_checkpoint
+from kilocall.train.checkpoint import read_checkpoint
+from kilocall.train.export import export, put_codebook
 from kilocall.train.quantise import LADDERS, write_float
 from train.random_weights import (
     noise_data,

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from rich.console import Console
-from train.faces import moved_portraits, write_clip
 
 from kilocall.model.shape import fit_shape_model
 from kilocall.proto.errors import BadInput
@@ -14,6 +13,7 @@ from kilocall.train.dataset import Dataset
 from kilocall.train.extractor import ExtractorTask
 from kilocall.train.loop import Schedule, Task, Trainer
 from kilocall.train.renderer import RendererTask
+from train.faces import moved_portraits, write_clip
 
 CPU = torch.device("cpu")
 

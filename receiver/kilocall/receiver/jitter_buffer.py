@@ -30,6 +30,8 @@ SINK_US_PER_S = 40_000
 """How fast the offset comes down again: a frame every second at 25 fps."""
 WINDOW_US = 4_000_000
 """How long an arrival counts for the offset and its lower bound."""
+QUEUE_BASE_S = 30
+"""A queue on the way that stands for less long than this shows as delay in the reports."""
 RESYNC_AFTER_US = 250_000
 RESYNC_PACKETS = 2
 """So many late packets in a row, with nothing played for so long, mean that the way has become longer."""
@@ -95,6 +97,7 @@ class JitterBuffer:
         self._highest: int | None = None  # counted on across the wrap
         self._seen: set[int] = set()
         self._arrivals: deque[tuple[int, int, int]] = deque()  # now, offset by first frame, offset by last frame
+        self._seconds: deque[tuple[int, int]] = deque(maxlen=QUEUE_BASE_S)  # second, smallest offset in it
         self._offset_us: int | None = None
         self._offset_at_us = 0
         self._last_time_us: int | None = None  # newest capture time heard of
@@ -219,9 +222,11 @@ class JitterBuffer:
         )
 
     def queueing_us(self, now_us: int) -> int:
-        """How much longer than the fastest packet of late the ones of the last second were under way, median."""
+        """How much longer than the fastest packet of half a minute those of the last second took, median."""
         recent = sorted(last for at, _, last in self._arrivals if at > now_us - 1_000_000)
-        return recent[len(recent) // 2] - self._fastest_us() if recent else 0
+        if not recent:
+            return 0
+        return recent[len(recent) // 2] - min(fastest for _, fastest in self._seconds)
 
     def _time_in_full(self, packet: MotionPacket, now_us: int) -> int:
         if self._last_time_us is None:
@@ -249,6 +254,11 @@ class JitterBuffer:
         self._arrivals.append((now_us, offset_us, last_offset_us))
         while self._arrivals[0][0] < now_us - WINDOW_US or len(self._arrivals) > 4 * MOST_PACKETS:
             self._arrivals.popleft()
+        second = now_us // 1_000_000
+        if self._seconds and self._seconds[-1][0] == second:
+            self._seconds[-1] = (second, min(self._seconds[-1][1], last_offset_us))
+        else:
+            self._seconds.append((second, last_offset_us))
         self._sink(now_us)
         wanted = self._bounded(offset_us + MARGIN_US)
         if self._offset_us is None or wanted > self._offset_us:
@@ -287,6 +297,7 @@ class JitterBuffer:
 
     def _forget(self) -> None:
         self._arrivals.clear()
+        self._seconds.clear()
         self._held.clear()
         self._offset_us = None
         self._played_time_us = None

@@ -1,8 +1,8 @@
 """Milliseconds per stage and engine on this machine, beside the same networks in plain torch.
 
 Every engine is measured on the built-in portrait with one thread, two, and all physical cores. A figure is the median
-and the 95th percentile of single calls after a warm-up. Torch runs the float weights on the same threads in the same
-run, so that a noisy or throttled machine slows both.
+and the 95th percentile of single calls after a warm-up. Torch runs the float weights on as many threads right after,
+so that a noisy or throttled machine slows both.
 """
 
 from __future__ import annotations
@@ -28,7 +28,6 @@ from kilocall.model.motion import Motion
 from kilocall.proto.errors import BadInput
 from kilocall.runtime.engine import (
     ENGINES,
-    Engine,
     EngineName,
     check_settings,
     choose_engine,
@@ -65,7 +64,7 @@ class EngineSpeed:
     threads: int
     device: str
     stages: tuple[StageTime, ...]
-    load_s: float  # reading and compiling all networks
+    load_s: float  # importing the library, reading and compiling all networks, the first calls
     sender_fps: float  # networks, fit and coding of one frame after the other
     receiver_fps: float
     memory_mb: float | None  # by how much loading and running let the process grow
@@ -114,13 +113,10 @@ def measure_speed(
     compared = installed["torch"]
     total = len(names) * len(counts)
     measured: list[EngineSpeed] = []
-    plain: dict[int, dict[str, float]] = {}
     for name in names:
         for count in counts:
             progress(len(measured), total)
-            if compared is not None and count not in plain:
-                plain[count] = _torch_medians(folder, count, runs)
-            measured.append(_measure(choose_engine(name, count), folder, runs, plain.get(count, {})))
+            measured.append(_measure(name, count, folder, runs, compare=compared is not None))
     progress(total, total)
     return SpeedReport(
         cpu=cpu_model(),
@@ -136,36 +132,42 @@ def measure_speed(
     )
 
 
-def _measure(engine: Engine, folder: Path, runs: int, plain: dict[str, float]) -> EngineSpeed:
+def _measure(name: str, threads: int, folder: Path, runs: int, *, compare: bool) -> EngineSpeed:
     memory = resident_mb()
     started = time.perf_counter()
+    engine = choose_engine(name, threads)
     bench = _Bench(CompactFamily(folder, engine))
     load_s = time.perf_counter() - started
-    stages = []
-    for name, kind, call in bench.stages():
+    stages = list(bench.stages())
+    for _, _, call in stages:
+        call()
+    after = resident_mb()
+    plain = _torch_stages(folder, engine.threads) if compare else {}
+    measured = []
+    for stage, kind, call in stages:
+        # One right after the other, so that what else the machine does at that moment slows both.
         times = timed(call, runs)
         median = float(np.median(times))
-        ratio = plain[name] / median if name in plain else None
-        stages.append(StageTime(name, kind, median, float(np.percentile(times, 95)), ratio))
-    after = resident_mb()
+        ratio = float(np.median(timed(plain[stage], runs))) / median if stage in plain else None
+        measured.append(StageTime(stage, kind, median, float(np.percentile(times, 95)), ratio))
     return EngineSpeed(
         engine=engine.name,
         version=installed_engines()[engine.name] or "",
         threads=engine.threads,
-        device=getattr(engine, "device_name", "CPU"),
-        stages=tuple(stages),
+        device=engine.device_name,
+        stages=tuple(measured),
         load_s=load_s,
-        sender_fps=_rate(stages, "sender"),
-        receiver_fps=_rate(stages, "receiver"),
+        sender_fps=_rate(measured, "sender"),
+        receiver_fps=_rate(measured, "receiver"),
         memory_mb=None if memory is None or after is None else after - memory,
     )
 
 
-def _torch_medians(folder: Path, threads: int, runs: int) -> dict[str, float]:
+def _torch_stages(folder: Path, threads: int) -> dict[str, Callable[[], object]]:
     from kilocall.runtime.engines.torch import TorchEngine
 
     bench = _Bench(CompactFamily(folder, TorchEngine(threads, "comparison", device="cpu")))
-    return {name: float(np.median(timed(call, runs))) for name, _, call in bench.network_stages()}
+    return {name: call for name, _, call in bench.network_stages()}
 
 
 def _rate(stages: Sequence[StageTime], kind: Kind) -> float:

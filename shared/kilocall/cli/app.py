@@ -168,11 +168,14 @@ def train_renderer(
     batch: Annotated[int, typer.Option(min=1, max=1024, help="Source pictures a step.")] = 4,
     threads: TrainThreads = 0,
     device: Device = "auto",
+    extractor: Annotated[
+        Path | None, typer.Option(help="Run folder of `train extractor`, for the second stage.")
+    ] = None,
 ) -> None:
-    """The network that makes the picture."""
+    """The network that makes the picture: first from the labels, then (--extractor) from what is really found."""
     from kilocall.cli.models import train
 
-    train("renderer", data, cache, run, steps=steps, batch=batch, threads=threads, device=device)
+    train("renderer", data, cache, run, steps=steps, batch=batch, threads=threads, device=device, extractor=extractor)
 
 
 @train_app.command("codebook")

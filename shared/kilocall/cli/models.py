@@ -4,17 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import Any, Literal
 
 from kilocall.cli.screen import console, needs, print_table, progress_bar, warn
 from kilocall.proto.errors import BadInput
 
-if TYPE_CHECKING:
-    from kilocall.bench.evaluate import ClipResult, Means, Scores
-
 __all__ = ["evaluate_clips", "export", "train", "train_codebook"]
-
-CHECKPOINT: Final = "checkpoint.pt"
 
 
 def train(
@@ -27,19 +22,31 @@ def train(
     batch: int,
     threads: int,
     device: str,
+    extractor: Path | None = None,
 ) -> None:
     needs("torch", "train")
     from kilocall.train.run import run_training
 
     figures = run_training(
-        network, data, cache, run, steps=steps, batch=batch, threads=threads, device=device, console=console()
+        network,
+        data,
+        cache,
+        run,
+        steps=steps,
+        batch=batch,
+        threads=threads,
+        device=device,
+        extractor=extractor,
+        console=console(),
     )
     print_table(f"{network}, step {steps}", ["figure", "value"], [[k, f"{v:.4f}"] for k, v in figures.items()])
 
 
 def train_codebook(data: Path, cache: Path, weights: Path, *, engine: str, threads: int) -> None:
     from kilocall.model.compact.family import CompactFamily
+    from kilocall.model.family import weights_folder
     from kilocall.runtime.engine import choose_engine
+    from kilocall.sample.perform import build_samples
 
     needs("torch", "train")
     from kilocall.train.codebook import fit_family_codebook
@@ -59,11 +66,16 @@ def train_codebook(data: Path, cache: Path, weights: Path, *, engine: str, threa
         codebook.save(made)
         put_codebook(made, weights)
     screen.print(f"wrote {weights / CODEBOOK}", soft_wrap=True)
+    if weights.resolve() == weights_folder(family.name):
+        # The built-in speakers are streams of these very weights.
+        for sample in build_samples(CompactFamily(weights, family.engine)):
+            screen.print(f"wrote {sample}", soft_wrap=True)
 
 
 def export(extractor: Path, renderer: Path, data: Path, cache: Path, out: Path) -> None:
     for module in ("torch", "onnx", "onnxruntime"):
         needs(module, "train")
+    from kilocall.train.checkpoint import CHECKPOINT
     from kilocall.train.export import export_run
 
     made = export_run(extractor / CHECKPOINT, renderer / CHECKPOINT, data / "train", cache / "train", out, console())
@@ -77,41 +89,9 @@ def export(extractor: Path, renderer: Path, data: Path, cache: Path, out: Path) 
 
 
 def evaluate_clips(folder: Path, out: Path, **options: Any) -> None:
-    from kilocall.bench.evaluate import evaluate_folder
+    from kilocall.bench.evaluate import evaluate_folder, print_evaluation
 
     with progress_bar(f"evaluating {folder}") as progress:
         result = evaluate_folder(folder, out, progress=progress, **options)
-    for failure in result.failures:
-        warn(f"{failure.name}: {failure.reason}")
-    rows = [(clip.name, clip) for clip in result.clips]
-    print_table(
-        f"{result.folder}: {result.family} on {result.engine}, {result.threads} threads, "
-        f"landmarks by {result.landmarks_by}",
-        ["clip", "bits", "kbit/s", *(title for title, _, _ in SCORES)],
-        [
-            *(_score_row(name.rpartition(".")[0] or name, clip, clip.decoded) for name, clip in rows),
-            _score_row("mean", result.mean, result.mean.decoded),
-            ["frozen picture", "", "", *_scores(result.mean.frozen)],
-        ],
-    )
-    console().print("bits a frame, dB, landmark distance in pixels at 256, correlation of the openings", style="dim")
+    print_evaluation(result, console())
     console().print(f"wrote evaluation.json, table.md and contact_sheet.png to {out}", soft_wrap=True)
-
-
-SCORES: Final = (
-    ("PSNR", "psnr_db", 2),
-    ("SSIM", "ssim", 3),
-    ("points", "landmark_px", 2),
-    ("mouth", "mouth_r", 2),
-    ("eyes", "eye_r", 2),
-    ("sharp", "sharpness", 2),
-)
-
-
-def _score_row(name: str, row: ClipResult | Means, scores: Scores) -> list[str]:
-    return [name, f"{row.payload_bits_mean:.1f}", f"{row.payload_kbps:.2f}", *_scores(scores)]
-
-
-def _scores(scores: Scores) -> list[str]:
-    values = [(getattr(scores, field), digits) for _, field, digits in SCORES]
-    return ["-" if value is None else f"{value:.{digits}f}" for value, digits in values]

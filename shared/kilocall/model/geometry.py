@@ -48,17 +48,16 @@ def similarity(points: Array, shape: Array, weight: Array) -> tuple[Array, Array
 
 def unpose(points: Array, rotation: Array, translation: Array, scale: Array) -> Array:
     """Head-fixed coordinates [..., K, 3]: the inverse of s R x + t."""
-    shape: Array = ((points - translation[..., None, :]) @ rotation) / np.asarray(scale)[..., None, None]
-    return shape
+    shape = ((points - translation[..., None, :]) @ rotation) / np.asarray(scale)[..., None, None]
+    return np.asarray(shape, np.float32)
 
 
 def mean_shape(points: Array, weight: Array, rounds: int = 6) -> Array:
     """Generalised Procrustes mean [K, 3] of faces [N, K, 3], centred, with a root-mean-square radius of one."""
-    shape: NDArray[np.float64] = points[0].astype(np.float64)
+    shape = points[0]
     for _ in range(rounds):
-        rotation, translation, scale = similarity(points, shape.astype(np.float32), weight)
-        shape = np.median(unpose(points, rotation, translation, scale).astype(np.float64), axis=0)
-        shape = shape - shape.mean(0)
-        # Faces are symmetrical on average but cameras are not: no yaw or roll of its own.
-        shape = shape / np.sqrt((shape**2).sum(-1).mean())
-    return np.asarray(shape, np.float32)
+        straight = unpose(points, *similarity(points, shape, weight))
+        middle = np.median(straight, axis=0)
+        middle = middle - middle.mean(0)
+        shape = np.asarray(middle / np.sqrt((middle**2).sum(-1).mean()), np.float32)
+    return shape

@@ -74,6 +74,7 @@ class Engine(ABC):
     name: EngineName
     threads: int
     reason: str
+    device_name: str = "CPU"
 
     @abstractmethod
     def load(self, model: Path) -> Network:

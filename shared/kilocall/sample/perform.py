@@ -22,6 +22,8 @@ from kilocall.proto.stream_file import StreamHeader, StreamWriter
 from kilocall.runtime.pictures import decode_picture, encode_picture
 from kilocall.sample import CLIP_SIZE, NAMES
 
+#: Where `sample_stream` finds them.
+SHIPPED = Path(__file__).parent
 FPS = 25
 SECONDS = 8
 FRAMES_PER_PACKET = 3
@@ -146,7 +148,7 @@ def _raise(shape: Array) -> Array:
     return delta
 
 
-def build_samples(family: CompactFamily, folder: Path) -> list[Path]:
+def build_samples(family: CompactFamily, folder: Path = SHIPPED) -> list[Path]:
     """Writes NAME.kcs for every sample into `folder`; needed whenever the weights change."""
     photo = portrait()
     made = []

@@ -1,7 +1,7 @@
-"""Trained networks to a weights folder: ONNX for the CPU engines, half-precision tensors for torch, one manifest.
+"""Trained networks to a weights folder: ONNX for the CPU engines, packed tensors for torch, one manifest.
 
 manifest.json              family, sizes, training steps and the SHA-256 of every file
-extractor.safetensors      state dicts in half precision
+extractor.safetensors      state dicts, convolutions as 8-bit integers with scales
 renderer.safetensors
 shape.safetensors          mean, basis, deviation of the face shape model
 codebook.safetensors       when there is one already
@@ -18,29 +18,26 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-import torch
 from rich.console import Console
 from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import save_file as save_tensors
-from torch import Tensor
 
 from kilocall.model import landmarks as lm
 from kilocall.model.compact.deployed import NETWORKS, SIZE, Deployed
 from kilocall.model.compact.renderer import IMPLICIT
-from kilocall.model.shape import ShapeModel, fit_shape_model
+from kilocall.model.compact.stored import pack, unpack
+from kilocall.model.shape import ShapeModel
 from kilocall.proto.errors import BadInput
 from kilocall.train.calibration import Calibration, calibration
+from kilocall.train.checkpoint import State, read_checkpoint
 from kilocall.train.dataset import Dataset
 from kilocall.train.quantise import AppearanceCheck, Check, Quantised, quantise
 
 FAMILY: Final = "compact-256"
 FORMAT: Final = 1
-EXPRESSIONS: Final = 28
 CODEBOOK: Final = "codebook.safetensors"
 CALIBRATION_PAIRS: Final = 40
 CHECK_PAIRS: Final = 24
-
-State = dict[str, Tensor]
 
 
 def export_run(
@@ -54,14 +51,11 @@ def export_run(
     extractor, extractor_steps = read_checkpoint(extractor_checkpoint)
     renderer, renderer_steps = read_checkpoint(renderer_checkpoint)
     dataset = Dataset.open(data, cache)
-    points = dataset.points
-    clips = [points[dataset.clip(c).start : dataset.clip(c).stop] for c in range(len(dataset.names))]
-    shape, _ = fit_shape_model(clips, EXPRESSIONS)
     codebook = out / CODEBOOK
     return export(
         extractor,
         renderer,
-        shape,
+        dataset.shape_model(),
         codebook if codebook.exists() else None,
         out,
         dataset,
@@ -84,8 +78,9 @@ def export(
     say: Callable[[str], None] = lambda line: None,
 ) -> tuple[Quantised, ...]:
     """Writes the weights folder `out` whole or not at all; what each network became is returned and said."""
-    states = {"extractor": _half(extractor_state), "renderer": _half(renderer_state)}
+    stored = {"extractor": pack(extractor_state), "renderer": pack(renderer_state)}
     # The rounded weights are exported, so that torch and the other engines run the same numbers.
+    states = {part: unpack(values) for part, values in stored.items()}
     networks = {name: _network(name, states) for name in NETWORKS}
     fitted = calibration(data, networks, shape_model, pairs=calibration_pairs, seed=0)
     held = calibration(data, networks, shape_model, pairs=check_pairs, seed=1)
@@ -93,8 +88,8 @@ def export(
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
-        for part, state in states.items():
-            save_tensors(state, partial / f"{part}.safetensors")
+        for part, values in stored.items():
+            save_tensors(values, partial / f"{part}.safetensors")
         save_arrays(
             {"mean": shape_model.mean, "basis": shape_model.basis, "deviation": shape_model.deviation},
             partial / "shape.safetensors",
@@ -117,6 +112,8 @@ def export(
             "precision": {q.network: q.precision for q in made},
         }
         _write_manifest(partial, manifest)
+        for path in partial.iterdir():
+            path.chmod(0o644)  # safetensors writes files that only their owner may read
         _swap(partial, out)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -133,26 +130,10 @@ def put_codebook(codebook: Path, weights: Path) -> None:
     _write_manifest(weights, manifest)
 
 
-def read_checkpoint(path: Path) -> tuple[State, int]:
-    """Averaged weights and the step of a training checkpoint. Raises BadInput where it is missing or no such file."""
-    if not path.is_file():
-        raise BadInput(f"checkpoint {path} does not exist")
-    try:
-        state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
-        return dict(state["averaged"]), int(state["step"])
-    except Exception as error:  # torch.load raises RuntimeError, KeyError, EOFError, UnpicklingError ...
-        raise BadInput(f"checkpoint {path} is no training checkpoint: {str(error).splitlines()[0]}") from error
-
-
-def _half(state: State) -> State:
-    """Half precision without the batch norms' step counters."""
-    return {k: v.detach().cpu().half().contiguous() for k, v in state.items() if v.is_floating_point()}
-
-
 def _network(name: str, states: Mapping[str, State]) -> Deployed:
     kind = NETWORKS[name]
     try:
-        return kind.from_state({k: v.float() for k, v in states[kind.part].items()}).eval().requires_grad_(False)
+        return kind.from_state(states[kind.part]).eval().requires_grad_(False)
     except RuntimeError as error:
         first = " ".join(str(error).split())[:200]
         raise BadInput(f"{kind.part} weights do not fit network {name}: {first}") from error

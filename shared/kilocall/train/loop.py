@@ -18,6 +18,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
+from kilocall.train.checkpoint import CHECKPOINT
+
 Net = TypeVar("Net", bound=nn.Module)
 
 
@@ -81,7 +83,7 @@ class Trainer:
             task.network.parameters(), lr=schedule.rate, betas=(0.9, 0.99), weight_decay=weight_decay
         )
         folder.mkdir(parents=True, exist_ok=True)
-        self.checkpoint = folder / "checkpoint.pt"
+        self.checkpoint = folder / CHECKPOINT
         if self.checkpoint.exists():
             self._resume()
 

@@ -23,6 +23,7 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 
 from kilocall.model.compact.deployed import Deployed
 from kilocall.train.calibration import Inputs, Picture, run_module
+from kilocall.train.shrink import halve_constants
 
 OPSET: Final = 18
 
@@ -89,6 +90,7 @@ def quantise(module: Deployed, name: str, path: Path, calibration: list[Inputs],
                 onnx.save(onnx.load(whole), path)
             else:
                 _quantise_convolutions(whole, path, calibration, kept)
+            halve_constants(path)
             difference = check.difference(path)
             if kept is None or difference <= check.limit:
                 precision = "float32" if kept is None else "int8"

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from kilocall.model import geometry as geo
 from kilocall.model import landmarks as lm
-from kilocall.model.compact.renderer import Appearance, Renderer
+from kilocall.model.compact.renderer import IMPLICIT, Appearance, Renderer
 from kilocall.model.shape import ShapeModel, rigid_weight
 from kilocall.train.dataset import Dataset
 from kilocall.train.extractor import frame_weights
@@ -109,8 +109,10 @@ class RendererTask:
         network = self.network
         assert isinstance(network, Renderer)
         x_st, x_dt, jac = (torch.from_numpy(a).to(self.device) for a in (x_s, x_d, jacobian))
+        noise = rng.uniform(-IMPLICIT_NOISE, IMPLICIT_NOISE, (len(driving), IMPLICIT, 2)).astype(np.float32)
+        jitter = torch.from_numpy(noise).to(self.device)
         with torch.autocast(self.device.type, torch.bfloat16):
-            made, copied = self._render(network, first, truth, x_st, x_dt, jac, noisy=True)
+            made, copied = self._render(network, first, truth, x_st, x_dt, jac, jitter=jitter)
         weight = _watched(x_dt)
         half = [F.avg_pool2d(t, 2) for t in (made, copied, truth, weight)]
         quarter = [F.avg_pool2d(t, 2) for t in half]
@@ -144,16 +146,16 @@ class RendererTask:
         x_d: Tensor,
         jacobian: Tensor,
         *,
-        noisy: bool,
+        jitter: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Source pictures [B, ...] and their driving frames [B * n, ...]."""
+        """Source pictures [B, ...], driving frames [B * n, ...]; `jitter` moves the implicit keypoints of these."""
         n = len(truth) // len(first)
         appearance = network.appearance(first.contiguous(memory_format=torch.channels_last))
         appearance = Appearance(*(t.repeat_interleave(n, 0) for t in appearance))
         free = network.implicit(F.avg_pool2d(torch.cat((first, truth)), 4))
         free_s, free_d = free[: len(first)].repeat_interleave(n, 0), free[len(first) :]
-        if noisy:
-            free_d = free_d + (torch.rand_like(free_d) * 2 - 1) * IMPLICIT_NOISE
+        if jitter is not None:
+            free_d = free_d + jitter
         x_s = torch.cat((x_s.repeat_interleave(n, 0), free_s), 1)
         made, copied, _ = network(appearance, x_s, torch.cat((x_d, free_d), 1), jacobian)
         return made, copied
@@ -172,9 +174,7 @@ class RendererTask:
         truth = torch.from_numpy(held_out.pictures[chosen]).permute(0, 3, 1, 2).float().div_(255)
         x_s = torch.from_numpy(points[:1, :, :2].copy())
         with torch.autocast(self.device.type, torch.bfloat16):
-            made, copied = self._render(
-                network, *(t.to(self.device) for t in (truth[:1], truth, x_s, x_d, jac)), noisy=False
-            )
+            made, copied = self._render(network, *(t.to(self.device) for t in (truth[:1], truth, x_s, x_d, jac)))
         return truth, made.cpu(), copied.cpu()
 
     def evaluate(self, network: nn.Module) -> dict[str, float]:

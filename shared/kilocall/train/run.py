@@ -14,11 +14,13 @@ import cv2
 import torch
 from rich.console import Console
 
-from kilocall.model.shape import fit_shape_model
+from kilocall.model.compact.extractor import Extractor
 from kilocall.proto.errors import BadInput
+from kilocall.train.checkpoint import CHECKPOINT, read_checkpoint
 from kilocall.train.dataset import Dataset
-from kilocall.train.extractor import ExtractorTask
-from kilocall.train.loop import Schedule, Task, Trainer
+from kilocall.train.extractor import ExtractorTask, extract
+from kilocall.train.loop import Schedule, Task, Trainer, on_device
+from kilocall.train.perceptual import LandmarkPerception
 from kilocall.train.renderer import RendererTask
 
 __all__ = ["NETWORKS", "NetworkName", "choose_device", "make_task", "run_training"]
@@ -31,8 +33,6 @@ RATES: Final[dict[NetworkName, float]] = {"extractor": 1.5e-3, "renderer": 1e-3}
 AVERAGE: Final = 0.998
 SAVE_EVERY: Final = 250
 SHOW_EVERY: Final = 500
-EXPRESSIONS: Final = 28
-SHARPEN: Final = 1.0
 
 
 def run_training(
@@ -45,9 +45,13 @@ def run_training(
     batch: int,
     threads: int = 0,
     device: str = "auto",
+    extractor: Path | None = None,
     console: Console,
 ) -> dict[str, float]:
     """Trains on `data`/train, measures on `data`/test, and goes on from the checkpoint in `run` if there is one.
+
+    `extractor` is a run folder of the landmark networks, for the renderer's second stage: it then learns from the
+    points that they find rather than from the labels, and what they see counts in the loss.
 
     The decoded clips are kept in `cache`. The first Ctrl-C ends after the step at hand and saves, then raises
     KeyboardInterrupt; a second one ends at once. Returns the last figures.
@@ -58,7 +62,8 @@ def run_training(
     cv2.setNumThreads(1)
     torch.set_flush_denormal(True)
     train, test = (Dataset.open(_part(data, name), cache / name) for name in ("train", "test"))
-    task = make_task(network, train, test, batch=batch, device=chosen)
+    landmarks = None if extractor is None else load_extractor(extractor / CHECKPOINT)
+    task = make_task(network, train, test, batch=batch, device=chosen, extractor=landmarks)
     schedule = Schedule(steps, RATES[network])
     trainer = Trainer(
         task, run, schedule, console=console, average=AVERAGE, save_every=SAVE_EVERY, show_every=SHOW_EVERY
@@ -72,14 +77,38 @@ def run_training(
     return figures
 
 
-def make_task(network: NetworkName, train: Dataset, test: Dataset, *, batch: int, device: torch.device) -> Task:
+def make_task(
+    network: NetworkName,
+    train: Dataset,
+    test: Dataset,
+    *,
+    batch: int,
+    device: torch.device,
+    extractor: Extractor | None = None,
+) -> Task:
     """What is trained, measured on `test`; `batch` counts faces or source pictures."""
     if network == "extractor":
+        if extractor is not None:
+            raise BadInput("the extractor is trained from labels; an extractor run goes with the renderer")
         return ExtractorTask(train, test, batch=batch, device=device)
-    points = train.points
-    clips = [points[train.clip(c).start : train.clip(c).stop] for c in range(len(train.names))]
-    shape, _ = fit_shape_model(clips, EXPRESSIONS)
-    return RendererTask(train, test, shape, sources=batch, device=device, sharpen=SHARPEN)
+    shape = train.shape_model()
+    if extractor is None:
+        return RendererTask(train, test, shape, sources=batch, device=device)
+    on_device(extractor, device)
+    tracked = extract(extractor, train.pictures, device)[1]
+    perception = LandmarkPerception(extractor)
+    return RendererTask(train, test, shape, sources=batch, device=device, perception=perception, tracked=tracked)
+
+
+def load_extractor(checkpoint: Path) -> Extractor:
+    """The averaged landmark networks of a training checkpoint. Raises BadInput where it is none."""
+    state, _ = read_checkpoint(checkpoint)
+    network = Extractor()
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        raise BadInput(f"checkpoint {checkpoint} is not of the extractor: {str(error).splitlines()[0]}") from error
+    return network.eval().requires_grad_(False)
 
 
 def choose_device(name: str) -> torch.device:

@@ -142,7 +142,8 @@ $("file").onchange = async () => {
 
 addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.altKey || event.metaKey) return;
-  const kind = event.target.type ?? "";
+  // A step of the bar itself is a hundredth of a second: there too an arrow is to mean a second.
+  const kind = event.target === $("seek") ? "" : event.target.type ?? "";
   const own = { " ": ["button", "checkbox", "select-one", "file"], ArrowLeft: ["range", "select-one"], ArrowRight: ["range", "select-one"] };
   if (own[event.key]?.includes(kind) || (kind === "select-one" && event.key.length === 1)) return;
   const here = Number($("seek").value);

@@ -248,7 +248,6 @@ class PictureRenderer(Deployed):
         jacobian: Tensor,
     ) -> tuple[Tensor, ...]:
         field = self._motion(motion_cue, x_s[0], x_d[0], jacobian[0])
-        # Enlarged together: displacement and gate to 256, displacement and visibility to 128.
         # Everything at 256 is in the order of a pixel shuffle, [channel, dy, dx, y, x] for pixel (2 y + dy, 2 x + dx),
         # so that the painted part need not be shuffled: floats stay in planes and only bytes are put in order.
         flow = self._at_256(torch.cat((field.displacement, field.gate), 1))  # [3, 4, P]

@@ -58,7 +58,7 @@ class OpenVinoEngine(Engine):
             # Both directions of a call share the cores: pinned threads of two networks land on the same one.
             "ENABLE_CPU_PINNING": "NO",
             # Not bfloat16, which OpenVINO takes by itself where the CPU has it: coordinates in it cost up to 0.3 dB,
-            # and with 8-bit convolutions it gains nothing (8 to 10 ms a picture either way).
+            # and beside 8-bit convolutions it gains nothing (9.8 and 10.0 ms a picture).
             "INFERENCE_PRECISION_HINT": "f32",
         }
         kept = self._cache_of(model)

@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from kilocall.model.compact.deployed import NETWORKS, Deployed
+from kilocall.model.compact.stored import unpack
 from kilocall.proto.errors import BadInput
 from kilocall.runtime.engine import Array, CheckedNetwork, Engine, Network, Port
 
@@ -29,6 +30,8 @@ class TorchEngine(Engine):
         self.threads, self.reason = threads, reason
         found = "cuda" if torch.cuda.is_available() else "cpu"
         self.device = torch.device(found if device == "auto" else device)
+        if self.device.type == "cuda":
+            self.device_name = torch.cuda.get_device_name(self.device)
         torch.set_num_threads(threads)
         self._modules: dict[Path, Deployed] = {}
 
@@ -43,9 +46,8 @@ class TorchEngine(Engine):
             raise BadInput(f"network {model.stem!r} is unknown to the torch engine, it has {', '.join(NETWORKS)}")
         weights = model.with_name(f"{kind.part}.safetensors")
         try:
-            state = {name: value.float() for name, value in load_file(weights).items()}
-            module = kind.from_state(state)
-        except (OSError, SafetensorError, RuntimeError) as error:
+            module = kind.from_state(unpack(load_file(weights)))
+        except (OSError, SafetensorError, RuntimeError, KeyError) as error:
             raise BadInput(f"weights {weights} cannot be used: {str(error).splitlines()[0]}") from error
         placed: Deployed = module.eval().requires_grad_(False).to(self.device)
         return placed

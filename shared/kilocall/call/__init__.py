@@ -1,0 +1,1 @@
+"""The call: meeting point, signalling and rate control; composes sender and receiver."""

@@ -1,0 +1,151 @@
+"""Where the call's pictures come from: a camera, a clip that plays in a loop, or the page.
+
+All hand over the newest picture with the monotonic time of its capture, and never a backlog.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+from kilocall.call.settings import BROWSER
+from kilocall.model.family import Picture
+from kilocall.proto.errors import BadInput
+from kilocall.sender.capture import CameraCapture, Clip, Frame, open_clip
+
+__all__ = ["Camera", "ClipCamera", "PageCamera", "open_camera"]
+
+logger = logging.getLogger(__name__)
+
+Clock = Callable[[], int]
+
+
+def _now_us() -> int:
+    return time.monotonic_ns() // 1000
+
+
+class Camera(Protocol):
+    """What the sending thread needs of a camera; CameraCapture is one."""
+
+    error: str | None
+    dropped: int
+
+    def start(self) -> None: ...
+    def stop(self) -> None: ...
+    def latest(self, timeout_s: float = 1.0) -> Frame | None:
+        """The newest frame not handed over yet; None after `timeout_s` or at the end."""
+
+    @property
+    def ended(self) -> bool: ...
+
+
+class _Newest:
+    """Room for one frame. `put` and `latest` may be on different threads."""
+
+    def __init__(self) -> None:
+        self.error: str | None = None
+        self.dropped = 0
+        self._ready = threading.Condition()
+        self._newest: Frame | None = None
+        self._ended = False
+
+    @property
+    def ended(self) -> bool:
+        return self._ended
+
+    def latest(self, timeout_s: float = 1.0) -> Frame | None:
+        with self._ready:
+            self._ready.wait_for(lambda: self._newest is not None or self._ended, timeout_s)
+            frame, self._newest = self._newest, None
+            return frame
+
+    def _put(self, frame: Frame) -> None:
+        with self._ready:
+            self.dropped += self._newest is not None
+            self._newest = frame
+            self._ready.notify_all()
+
+    def _end(self, error: str | None = None) -> None:
+        with self._ready:
+            self.error = self.error or error
+            self._ended = True
+            self._ready.notify_all()
+
+
+class ClipCamera(_Newest):
+    """A clip as a camera: its frames at their own pace, over and over."""
+
+    def __init__(self, clip: Clip, clock_us: Clock = _now_us) -> None:
+        super().__init__()
+        self.clip = clip
+        self._clock_us = clock_us
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="clip camera", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout=2.0)
+        self._end()
+
+    def _run(self) -> None:
+        index = 0
+        try:
+            while not self._stop.is_set():
+                began_us = self._clock_us()
+                for frame in self.clip:
+                    due_us = began_us + frame.capture_us
+                    if self._stop.wait(max(0, due_us - self._clock_us()) / 1e6):
+                        return
+                    self._put(Frame(frame.rgb, self._clock_us(), index))
+                    index += 1
+                # The last frame is shown for its own length; a still picture comes at the clip's nominal rate.
+                self._stop.wait(1 / self.clip.fps)
+        except Exception as error:  # whatever a decoder raises must not leave latest() waiting
+            logger.exception("clip camera %s ends", self.clip.path)
+            self._end(f"camera {self.clip.path} failed: {error}")
+        finally:
+            self._end()
+
+
+class PageCamera(_Newest):
+    """Pictures that the page sends; `put` may be called on any thread."""
+
+    def __init__(self, clock_us: Clock = _now_us) -> None:
+        super().__init__()
+        self._clock_us = clock_us
+        self._count = 0
+
+    def start(self) -> None:
+        """Nothing: the page starts by itself."""
+
+    def stop(self) -> None:
+        self._end()
+
+    def put(self, rgb: Picture) -> None:
+        """A picture uint8 [H, W, 3] that was taken just now."""
+        self._put(Frame(rgb, self._clock_us(), self._count))
+        self._count += 1
+
+
+def open_camera(name: str, fps: float) -> Camera:
+    """The camera called `name`: "browser", a number, or a file. Raises BadInput when there is none; not started."""
+    if name == BROWSER:
+        return PageCamera()
+    if name.isdecimal():
+        return CameraCapture(int(name), fps=fps)
+    path = Path(name)
+    if path.is_file():
+        clip = open_clip(path)
+        # A clip of 60 fps is no reason to look at 60 frames a second.
+        return ClipCamera(open_clip(path, fps) if clip.fps > fps + 0.5 else clip)
+    if path.exists():  # a device file
+        return CameraCapture(name, fps=fps)
+    raise BadInput(f"camera is {name!r}; allowed: a number, an existing clip or device, or {BROWSER}")

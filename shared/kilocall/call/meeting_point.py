@@ -1,0 +1,349 @@
+"""The meeting point, `kilocall serve`: rooms in which two parties exchange offer and answer.
+
+Motion, pictures and sound never pass here. A room is made by the first who joins and has a secret that belongs
+to its link; two may be in it. Everything that comes from outside is bounded in size, number and rate, and
+nobody waits for a party that does not read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hmac
+import itertools
+import logging
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+
+from fastapi import FastAPI, Response, WebSocket
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, generate_latest
+from pydantic import BaseModel, ValidationError
+
+from kilocall.call.signalling import (
+    MAX_MESSAGE_BYTES,
+    SIGNALLING_VERSION,
+    Join,
+    Joined,
+    Leave,
+    Left,
+    Paired,
+    Refused,
+    Renew,
+    Signal,
+    new_secret,
+    parse_from_client,
+)
+
+__all__ = ["MeetingPoint", "MeetingSettings", "create_app"]
+
+logger = logging.getLogger(__name__)
+
+SEND_WITHIN_S = 10.0
+MOST_UNREAD = 32
+GOING_AWAY = 1001
+POLICY = 1008
+
+
+@dataclass(frozen=True)
+class MeetingSettings:
+    """Limits of a meeting point."""
+
+    most_rooms: int = 1000
+    most_connections: int = 3000
+    join_within_s: float = 10.0
+    message_rate: float = 10.0
+    """Messages a second from one party, on average."""
+    message_burst: int = 30
+    come_back_within_s: float = 15.0
+    """A party whose connection broke keeps its place so long, unless another takes it."""
+    empty_room_s: float = 60.0
+    waiting_room_s: float = 3600.0
+    """A room in which one party has waited so long is closed."""
+    sweep_s: float = 1.0
+
+
+@dataclass(eq=False)
+class _Member:
+    token: str
+    order: int
+    outbox: asyncio.Queue[BaseModel | None] = field(default_factory=lambda: asyncio.Queue(MOST_UNREAD))
+    lost_at: float | None = None
+    """When its connection broke; None while it is connected."""
+
+    def put(self, message: BaseModel | None) -> None:
+        """None: close. A party that does not read loses its oldest messages."""
+        while self.outbox.full():
+            self.outbox.get_nowait()
+        self.outbox.put_nowait(message)
+
+
+@dataclass
+class _Room:
+    name: str
+    secret: str
+    changed_at: float
+    """When anyone last came, went or was paired."""
+    members: list[_Member] = field(default_factory=list)
+    session: int = 0
+    paired: frozenset[str] = frozenset()
+    """Tokens of the two of the present session."""
+
+    @property
+    def connected(self) -> list[_Member]:
+        return [member for member in self.members if member.lost_at is None]
+
+
+class _RefusedError(Exception):
+    def __init__(self, refusal: Refused) -> None:
+        super().__init__(refusal.reason)
+        self.refusal = refusal
+
+
+def _refuse(code: str, reason: str) -> _RefusedError:
+    return _RefusedError(Refused.model_validate({"code": code, "reason": reason}))
+
+
+class _Bucket:
+    """So many messages a second, so many at once."""
+
+    def __init__(self, rate: float, burst: int, now: float) -> None:
+        self._rate, self._burst = rate, burst
+        self._tokens, self._then = float(burst), now
+
+    def take(self, now: float) -> bool:
+        self._tokens = min(self._burst, self._tokens + (now - self._then) * self._rate)
+        self._then = now
+        if self._tokens < 1:
+            return False
+        self._tokens -= 1
+        return True
+
+
+class MeetingPoint:
+    """The rooms and who is in them. `clock` is monotonic seconds."""
+
+    def __init__(self, settings: MeetingSettings | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+        self.settings = settings or MeetingSettings()
+        self.rooms: dict[str, _Room] = {}
+        self.connections = 0
+        self._clock = clock
+        self._orders = itertools.count()
+        self.registry = CollectorRegistry()
+        rooms = Gauge("kilocall_rooms", "Rooms that exist", registry=self.registry)
+        rooms.set_function(lambda: len(self.rooms))
+        connections = Gauge("kilocall_connections", "Open WebSockets", registry=self.registry)
+        connections.set_function(lambda: self.connections)
+        self._messages = Counter("kilocall_messages", "Messages from parties by type", ["type"], registry=self.registry)
+        self._refusals = Counter("kilocall_refused", "Refusals by code", ["code"], registry=self.registry)
+        self._pairings = Counter("kilocall_sessions", "Sessions begun", registry=self.registry)
+
+    async def serve(self, socket: WebSocket) -> None:
+        """Speaks with one party until it goes."""
+        await socket.accept()
+        self.connections += 1
+        room: _Room | None = None
+        member: _Member | None = None
+        writer: asyncio.Task[None] | None = None
+        bucket = _Bucket(self.settings.message_rate, self.settings.message_burst, self._clock())
+        try:
+            if self.connections > self.settings.most_connections:
+                raise _refuse("busy", f"{self.settings.most_connections} connections are open; try again later")
+            try:
+                text = await asyncio.wait_for(self._receive(socket, bucket), self.settings.join_within_s)
+            except TimeoutError:
+                raise _refuse("malformed", f"no join within {self.settings.join_within_s:g} s") from None
+            if text is None:
+                return
+            room, member = self._join(self._parse(text))
+            writer = asyncio.create_task(self._write(socket, member))
+            while (text := await self._receive(socket, bucket)) is not None:
+                message = self._parse(text)
+                if isinstance(message, Leave):
+                    self._remove(room, member)
+                    return
+                if isinstance(message, Signal):
+                    self._pass_on(room, member, message)
+                elif isinstance(message, Renew):
+                    self._renew(room, message.session)
+                else:
+                    raise _refuse("malformed", "joined twice")
+        except _RefusedError as error:
+            self._refusals.labels(error.refusal.code).inc()
+            if writer is not None:
+                writer.cancel()
+            with contextlib.suppress(Exception):  # the party may be gone: nothing is left to tell it
+                await asyncio.wait_for(socket.send_text(error.refusal.model_dump_json()), SEND_WITHIN_S)
+                await socket.close(POLICY, error.refusal.code)
+        finally:
+            self.connections -= 1
+            if writer is not None:
+                writer.cancel()
+                await asyncio.wait([writer])
+            # Not when it has come back on another connection meanwhile, or was removed.
+            if room is not None and member is not None and member in room.members:
+                member.lost_at = room.changed_at = self._clock()
+            with contextlib.suppress(Exception):
+                await socket.close(GOING_AWAY)
+
+    def sweep(self) -> None:
+        """Gives up parties that did not come back and rooms that nobody uses. Once a second or so."""
+        now = self._clock()
+        for room in list(self.rooms.values()):
+            for member in list(room.members):
+                if member.lost_at is not None and now - member.lost_at > self.settings.come_back_within_s:
+                    self._remove(room, member)
+            idle_s = now - room.changed_at
+            if not room.members and idle_s > self.settings.empty_room_s:
+                del self.rooms[room.name]
+            elif len(room.members) < 2 and idle_s > self.settings.waiting_room_s:
+                for member in room.members:
+                    self._refusals.labels("expired").inc()
+                    member.put(Refused(code="expired", reason="nobody came to the room for an hour"))
+                    member.put(None)
+                del self.rooms[room.name]
+
+    async def close(self) -> None:
+        """Ends all connections; the parties' own connections go on."""
+        for room in self.rooms.values():
+            for member in room.members:
+                member.put(None)
+        self.rooms.clear()
+
+    async def _receive(self, socket: WebSocket, bucket: _Bucket) -> str | None:
+        """The next text message; None when the party has gone. Raises _RefusedError for one out of bounds."""
+        message = await socket.receive()
+        if message["type"] != "websocket.receive":
+            return None
+        text: str | None = message.get("text")
+        if text is None:
+            raise _refuse("malformed", "message is binary, not text")
+        if len(text) > MAX_MESSAGE_BYTES:
+            raise _refuse("malformed", f"message is {len(text)} characters, most is {MAX_MESSAGE_BYTES}")
+        if not bucket.take(self._clock()):
+            raise _refuse("rate", f"more than {self.settings.message_rate:g} messages a second")
+        return text
+
+    def _parse(self, text: str) -> Join | Signal | Renew | Leave:
+        try:
+            message = parse_from_client(text)
+        except ValidationError as error:
+            where = ".".join(map(str, error.errors()[0]["loc"]))
+            raise _refuse("malformed", f"message is not one known: {where} {error.errors()[0]['msg']}"[:300]) from None
+        self._messages.labels(message.type).inc()
+        return message
+
+    def _join(self, join: Join | Signal | Renew | Leave) -> tuple[_Room, _Member]:
+        if not isinstance(join, Join):
+            raise _refuse("malformed", f"first message is {join.type}, not join")
+        if join.version != SIGNALLING_VERSION:
+            older = "the caller" if join.version < SIGNALLING_VERSION else "the meeting point"
+            raise _refuse(
+                "version",
+                f"caller speaks version {join.version}, meeting point {SIGNALLING_VERSION}: please update {older}",
+            )
+        room = self.rooms.get(join.room)
+        if room is None:
+            if len(self.rooms) >= self.settings.most_rooms:
+                raise _refuse("busy", f"{self.settings.most_rooms} rooms exist; try again later")
+            room = _Room(join.room, join.secret or new_secret(), self._clock())
+            self.rooms[join.room] = room
+        elif not hmac.compare_digest(room.secret.encode(), (join.secret or "").encode()):
+            raise _refuse("secret", f"room {join.room} exists and has another secret; ask for its link")
+
+        # The one who comes back takes the old place, even if the old connection still looks alive.
+        old = next((member for member in room.members if member.token == join.member), None)
+        if old is None and len(room.members) == 2:
+            old = next((member for member in room.members if member.lost_at is not None), None)
+            if old is None:
+                raise _refuse("full", f"room {join.room} has two parties already")
+        member = _Member(new_secret(), next(self._orders))
+        if old is not None:
+            if old.token == join.member:
+                member.token, member.order = old.token, old.order
+            room.members.remove(old)
+            old.put(Refused(code="replaced", reason="joined again from elsewhere"))
+            old.put(None)
+        room.members.append(member)
+        room.changed_at = self._clock()
+        others = len(room.connected) - 1
+        member.put(Joined(room=room.name, secret=room.secret, member=member.token, others=others))
+        if len(room.connected) == 2 and room.paired != frozenset(one.token for one in room.connected):
+            self._pair(room)
+        return room, member
+
+    def _pair(self, room: _Room) -> None:
+        room.session += 1
+        room.changed_at = self._clock()
+        room.paired = frozenset(member.token for member in room.connected)
+        self._pairings.inc()
+        first = min(room.connected, key=lambda member: member.order)
+        for member in room.connected:
+            member.put(Paired(session=room.session, offer=member is first))
+
+    def _pass_on(self, room: _Room, sender: _Member, signal: Signal) -> None:
+        if signal.session == room.session and sender in room.members:
+            for member in room.members:
+                if member is not sender:
+                    member.put(signal)
+
+    def _renew(self, room: _Room, session: int) -> None:
+        # Both sides notice; the second one's wish has been fulfilled already.
+        if session == room.session and len(room.connected) == 2:
+            self._pair(room)
+
+    def _remove(self, room: _Room, member: _Member) -> None:
+        if member in room.members:
+            room.members.remove(member)
+            room.changed_at = self._clock()
+            for other in room.members:
+                other.put(Left())
+
+    async def _write(self, socket: WebSocket, member: _Member) -> None:
+        """Sends what is put for one party; whoever does not take it within 10 s is cut off."""
+        try:
+            while (message := await member.outbox.get()) is not None:
+                await asyncio.wait_for(socket.send_text(message.model_dump_json()), SEND_WITHIN_S)
+        except (TimeoutError, RuntimeError, OSError) as error:
+            logger.info("a party cannot be reached: %s", error)
+        # Ends `serve`, which waits for its next message.
+        with contextlib.suppress(Exception):
+            await socket.close(GOING_AWAY)
+
+
+def create_app(settings: MeetingSettings | None = None, clock: Callable[[], float] = time.monotonic) -> FastAPI:
+    """The meeting point as an application: /ws, /health, /metrics. Its state is `app.state.meeting_point`.
+
+    Run it with `ws_max_size=MAX_MESSAGE_BYTES`, so that longer messages are refused before they are read.
+    """
+    point = MeetingPoint(settings, clock)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        sweeper = asyncio.create_task(_sweep(point))
+        try:
+            yield
+        finally:
+            sweeper.cancel()
+            await asyncio.wait([sweeper])
+            await point.close()
+
+    app = FastAPI(title="kilocall meeting point", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
+    app.state.meeting_point = point
+
+    @app.get("/health")
+    async def health() -> dict[str, str | int]:
+        return {"status": "ok", "rooms": len(point.rooms), "connections": point.connections}
+
+    @app.get("/metrics")
+    async def metrics() -> Response:
+        return Response(generate_latest(point.registry), media_type=CONTENT_TYPE_LATEST)
+
+    app.add_api_websocket_route("/ws", point.serve)
+    return app
+
+
+async def _sweep(point: MeetingPoint) -> None:
+    while True:
+        await asyncio.sleep(point.settings.sweep_s)
+        point.sweep()

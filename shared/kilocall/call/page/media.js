@@ -1,0 +1,166 @@
+// Microphone and sound, and the browser's camera where it is wanted: one RTCPeerConnection to the node beside us.
+
+const GATHER_MS = 2000; // addresses on this machine are known at once; a network that never answers must not hold us up
+const RETRY_MS = 1000;
+const MICROPHONE = { channelCount: 1, echoCancellation: true, noiseSuppression: true, autoGainControl: true };
+const CAMERA = { width: { ideal: 640 }, height: { ideal: 480 }, frameRate: { ideal: 30 }, facingMode: "user" };
+// It goes to this machine only: the node should see what the camera sees.
+const CAMERA_BPS = 6_000_000;
+
+export class Media {
+  // `on`: changed() when `state` changes, problem(text).  state: "off" | "starting" | "on" | "silent" (a click is needed)
+  constructor(speaker, on) {
+    this.speaker = speaker;
+    this.on = on;
+    this.state = "off";
+    this.wantsCamera = false;
+    this.muted = false;
+    this.cameraOff = false;
+    this.link = null;
+    this.microphone = null;
+    this.camera = null;
+    this.cameraBusy = null;
+  }
+
+  become(state) {
+    this.state = state;
+    this.on.changed();
+  }
+
+  // Microphone (and camera) may be used without asking again.
+  async allowed(withCamera) {
+    try {
+      const names = withCamera ? ["microphone", "camera"] : ["microphone"];
+      const answers = await Promise.all(names.map((name) => navigator.permissions.query({ name })));
+      return answers.every(({ state }) => state === "granted");
+    } catch {
+      return false; // this browser does not tell
+    }
+  }
+
+  async start(withCamera) {
+    if (this.state === "starting") return;
+    if (this.state === "silent") return this.play();
+    this.wantsCamera = withCamera;
+    this.become("starting");
+    this.microphone = await this.get({ audio: MICROPHONE }, "The microphone");
+    if (this.microphone) this.microphone.enabled = !this.muted;
+    if (withCamera && !this.cameraOff) this.camera = await this.get({ video: CAMERA }, "The camera");
+    await this.connect();
+  }
+
+  // The first track that fits `wanted`; null with a message when there is none.
+  async get(wanted, name) {
+    try {
+      return (await navigator.mediaDevices.getUserMedia(wanted)).getTracks()[0];
+    } catch (error) {
+      this.on.problem(`${name} is not in use: ${why(error)}.`);
+      return null;
+    }
+  }
+
+  async connect() {
+    this.link?.close();
+    const link = new RTCPeerConnection();
+    this.link = link;
+    this.cameraSender = null;
+    link.ontrack = ({ receiver, track }) => {
+      if ("jitterBufferTarget" in receiver) receiver.jitterBufferTarget = 0; // the node has smoothed it already
+      this.speaker.srcObject = new MediaStream([track]);
+      this.play();
+    };
+    link.onconnectionstatechange = () => {
+      if (link === this.link && link.connectionState === "failed") this.again();
+    };
+    try {
+      if (this.microphone) link.addTransceiver(this.microphone, { direction: "sendrecv" });
+      else link.addTransceiver("audio", { direction: "recvonly" });
+      if (this.wantsCamera) {
+        this.cameraSender = link.addTransceiver(this.camera ?? "video", {
+          direction: "sendonly",
+          sendEncodings: [{ maxBitrate: CAMERA_BPS }],
+        }).sender;
+      }
+      await link.setLocalDescription(await link.createOffer());
+      await gathered(link);
+      const { type, sdp } = link.localDescription;
+      const reply = await fetch("api/media", {
+        method: "POST",
+        headers: { "Content-Type": "application/json" },
+        body: JSON.stringify({ type, sdp }),
+      });
+      if (!reply.ok) throw new Error(`the answer was ${reply.status}`);
+      await link.setRemoteDescription(await reply.json());
+      if (link === this.link && this.state === "starting") this.become("on");
+    } catch (error) {
+      if (link !== this.link) return;
+      this.stop();
+      this.on.problem(`There is no sound: ${error.message}.`);
+    }
+  }
+
+  async play() {
+    try {
+      await this.speaker.play();
+      if (this.state !== "off") this.become("on");
+    } catch (error) {
+      if (error.name === "NotAllowedError") this.become("silent");
+    }
+  }
+
+  // After the node was started again, or the link broke: the same devices, a new link.
+  again() {
+    if (this.state === "off") return;
+    clearTimeout(this.timer);
+    this.timer = setTimeout(() => this.connect(), RETRY_MS);
+  }
+
+  mute(on) {
+    this.muted = on;
+    if (this.microphone) this.microphone.enabled = !on;
+  }
+
+  // Off means off: the camera is let go, so that its light goes out.
+  turnCameraOff(off) {
+    if (off === this.cameraOff) return;
+    this.cameraOff = off;
+    if (!this.wantsCamera || this.state === "off") return;
+    this.cameraBusy = Promise.resolve(this.cameraBusy).then(() => this.followCamera());
+  }
+
+  async followCamera() {
+    if (this.cameraOff) {
+      this.camera?.stop();
+      this.camera = null;
+    } else {
+      this.camera ??= await this.get({ video: CAMERA }, "The camera");
+    }
+    await this.cameraSender?.replaceTrack(this.camera);
+  }
+
+  stop() {
+    clearTimeout(this.timer);
+    this.link?.close();
+    this.link = null;
+    for (const track of [this.microphone, this.camera]) track?.stop();
+    this.microphone = this.camera = null;
+    this.become("off");
+  }
+}
+
+function gathered(link) {
+  return new Promise((resolve) => {
+    const done = () => { if (link.iceGatheringState === "complete") resolve(); };
+    link.onicegatheringstatechange = done;
+    setTimeout(resolve, GATHER_MS);
+    done();
+  });
+}
+
+function why(error) {
+  return {
+    NotAllowedError: "this page may not use it; the browser asks beside the address",
+    NotFoundError: "there is none",
+    NotReadableError: "another program has it",
+  }[error.name] ?? error.message;
+}

@@ -1,0 +1,92 @@
+"""What a call is started with: checked once, before anything is opened."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from kilocall.proto.errors import BadInput
+from kilocall.runtime.peer import IceServer
+
+__all__ = ["BROWSER", "CallSettings", "default_cache", "settings_from"]
+
+BROWSER = "browser"
+"""The camera that is the page's own."""
+
+
+def default_cache() -> Path:
+    """Where source pictures are kept between calls: KILOCALL_CACHE, or the user's cache folder."""
+    named = os.environ.get("KILOCALL_CACHE")
+    if named:
+        return Path(named)
+    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(base) / "kilocall"
+
+
+class CallSettings(BaseModel):
+    """One party's side of a call."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    room: Annotated[str, Field(min_length=1, max_length=200)]
+    """Name of the room, or the whole link that the other side sent."""
+    server: str = "http://127.0.0.1:8700"
+    camera: str = "0"
+    """Number or path of a device, a clip that is played in a loop, or "browser"."""
+    source: Path | None = None
+    """Source picture; None: the best of the camera's first pictures."""
+    microphone: Path | None = None
+    """Sound file that is played in a loop as the microphone, for a call without a page."""
+    headless: bool = False
+    port: Annotated[int, Field(ge=0, le=65535)] | None = None
+    """Of the page; None: 8710, or a free one if that is taken."""
+    seconds: Annotated[float, Field(gt=0, le=86_400)] | None = None
+    """Ends the call after so long; None: when somebody hangs up."""
+    report: Path | None = None
+    saver: bool = False
+    fps: Annotated[float, Field(ge=1, le=60)] = 25.0
+    """Most frames a second that are looked at and sent."""
+    engine: str = "auto"
+    threads: Annotated[int, Field(ge=0, le=64)] = 1
+    """Of each of the two model threads: two directions share the cores."""
+    virtual_camera: bool = False
+    recordings: Path = Path()
+    """Folder for what the record button writes."""
+    cache: Path | None = Field(default_factory=default_cache)
+    """Folder for the other sides' source pictures; None: forgotten with the call."""
+    loopback: Literal["exclude", "include", "only"] = "include"
+    """Whether 127.0.0.1 is offered, for two parties on one machine."""
+    ice_servers: tuple[IceServer, ...] = ()
+    relay_only: bool = False
+    keep_pictures: Path | None = None
+    """Folder for some of the rendered pictures and the crops that were sent, for measuring."""
+
+    @property
+    def profile(self) -> Literal["default", "saver"]:
+        return "saver" if self.saver else "default"
+
+
+def settings_from(**values: object) -> CallSettings:
+    """CallSettings, or BadInput that names the setting, its value and what is allowed."""
+    try:
+        settings = CallSettings.model_validate(values)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "settings"
+        raise BadInput(f"{where} is {str(first.get('input'))[:80]!r}: {first['msg']}") from None
+    for name in ("source", "microphone"):
+        path = getattr(settings, name)
+        if path is not None and not path.is_file():
+            raise BadInput(f"{name} {path}: no such file")
+    if settings.headless and settings.camera == BROWSER:
+        raise BadInput("camera is 'browser': a call without a page has none; give a number or a clip")
+    for name in ("report", "keep_pictures"):
+        path = getattr(settings, name)
+        if path is not None and not path.absolute().parent.is_dir():
+            raise BadInput(f"{name} {path}: the folder {path.absolute().parent} does not exist")
+    if not settings.recordings.is_dir():
+        raise BadInput(f"recordings {settings.recordings}: no such folder")
+    return settings

@@ -1,0 +1,317 @@
+"""How two parties find each other: the messages of the meeting point, and the client that speaks them.
+
+JSON objects over one WebSocket, each with its `type`; `meeting_point.py` is the other end.
+
+    -> join                 room, secret from the link (none: make the room), member token when coming back
+    <- joined               the room's secret and the member token, to come back with after a lost connection
+    <- paired               two are here: a new session begins, `offer` says who makes the offer
+    -> signal  <- signal    offer and answer of a session, passed on as they are
+    -> renew                the session's connection is lost: begin another
+    -> leave   <- left      one has gone
+    <- refused              with a reason; the connection is closed then
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+import secrets
+from collections import deque
+from types import TracebackType
+from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit, urlunsplit
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
+
+from kilocall.proto.errors import BadInput
+
+__all__ = [
+    "MAX_MESSAGE_BYTES",
+    "SIGNALLING_VERSION",
+    "Event",
+    "Join",
+    "Joined",
+    "Leave",
+    "Left",
+    "Paired",
+    "Refused",
+    "Renew",
+    "Signal",
+    "Signalling",
+    "new_secret",
+    "websocket_url",
+]
+
+logger = logging.getLogger(__name__)
+
+SIGNALLING_VERSION = 1
+MAX_MESSAGE_BYTES = 32 << 10
+MAX_SDP = 16 << 10
+OPEN_WITHIN_S = 8.0
+LEAVE_WITHIN_S = 1.0
+PING_S = 10.0
+MOST_EVENTS = 64
+MOST_WAITING = 8
+
+
+class _Message(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+Room = Annotated[str, Field(pattern=r"^[A-Za-z0-9._~-]{1,64}$")]
+Token = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{16,64}$")]
+
+
+class Join(_Message):
+    type: Literal["join"] = "join"
+    version: int = SIGNALLING_VERSION
+    room: Room
+    secret: Token | None = None
+    member: Token | None = None
+
+
+class Signal(_Message):
+    """An offer or answer; goes both ways."""
+
+    type: Literal["signal"] = "signal"
+    session: Annotated[int, Field(ge=0, lt=1 << 32)]
+    kind: Literal["offer", "answer"]
+    sdp: Annotated[str, Field(max_length=MAX_SDP)]
+
+
+class Renew(_Message):
+    type: Literal["renew"] = "renew"
+    session: Annotated[int, Field(ge=0, lt=1 << 32)]
+
+
+class Leave(_Message):
+    type: Literal["leave"] = "leave"
+
+
+class Joined(_Message):
+    type: Literal["joined"] = "joined"
+    room: Room
+    secret: Token
+    member: Token
+    others: Annotated[int, Field(ge=0, le=1)]
+    """How many are in the room beside this one."""
+
+
+class Paired(_Message):
+    type: Literal["paired"] = "paired"
+    session: Annotated[int, Field(ge=0, lt=1 << 32)]
+    offer: bool
+    """Whether this side makes the offer."""
+
+
+class Left(_Message):
+    type: Literal["left"] = "left"
+
+
+class Refused(_Message):
+    type: Literal["refused"] = "refused"
+    code: Literal["full", "secret", "version", "busy", "malformed", "rate", "expired", "replaced"]
+    reason: Annotated[str, Field(max_length=300)]
+
+
+Event = Joined | Paired | Signal | Left
+"""What `Signalling.next` returns."""
+
+_from_client: TypeAdapter[Join | Signal | Renew | Leave] = TypeAdapter(
+    Annotated[Join | Signal | Renew | Leave, Field(discriminator="type")]
+)
+_from_server: TypeAdapter[Joined | Paired | Signal | Left | Refused] = TypeAdapter(
+    Annotated[Joined | Paired | Signal | Left | Refused, Field(discriminator="type")]
+)
+
+
+def parse_from_client(text: str) -> Join | Signal | Renew | Leave:
+    """Raises pydantic's ValidationError, a ValueError."""
+    return _from_client.validate_json(text)
+
+
+def new_secret() -> str:
+    """128 random bits for a room's link."""
+    return secrets.token_urlsafe(16)
+
+
+def websocket_url(server: str) -> str:
+    """`http://host:port` or `https://host` of a meeting point to its WebSocket's address. Raises BadInput."""
+    parts = urlsplit(server if "://" in server else f"http://{server}")
+    scheme = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}.get(parts.scheme)
+    if scheme is None or not parts.netloc:
+        raise BadInput(f"server is {server!r}, allowed is http://host:port or https://host")
+    return urlunsplit((scheme, parts.netloc, parts.path.rstrip("/") + "/ws", "", ""))
+
+
+class Signalling:
+    """A place in a room of a meeting point, kept through lost connections.
+
+        async with Signalling("http://localhost:8400", "tea") as link:
+            match await link.next():
+                case Paired(session=session, offer=True):
+                    link.send(session, "offer", await peer.offer())
+
+    Comes back by itself, after 0.25 s and then up to 8 s, as the same member of the room. A connection between
+    the parties does not depend on it. Raises BadInput for settings that cannot be used.
+    """
+
+    def __init__(
+        self,
+        server: str,
+        room: str,
+        secret: str | None = None,
+        *,
+        first_wait_s: float = 0.25,
+        most_wait_s: float = 8.0,
+    ) -> None:
+        self.url = websocket_url(server)
+        try:
+            self._join = Join(room=room, secret=secret)
+        except ValidationError as error:
+            problem = error.errors()[0]
+            raise BadInput(
+                f"{problem['loc'][-1]} is {problem['input']!r:.80}; allowed for a room are 1 to 64 and for a secret "
+                "16 to 64 letters, digits, - and _"
+            ) from None
+        self.connected = False
+        self.malformed = 0
+        """Messages of the server that made no sense and were dropped."""
+        self._waits_s = (first_wait_s, most_wait_s)
+        self._events: deque[Event] = deque(maxlen=MOST_EVENTS)
+        self._changed = asyncio.Event()
+        self._outbox: deque[_Message] = deque(maxlen=MOST_WAITING)
+        self._to_send = asyncio.Event()
+        self._refused: Refused | None = None
+        self._failure: BaseException | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._leaving = False
+
+    @property
+    def secret(self) -> str | None:
+        """The room's secret for the link, once it is known."""
+        return self._join.secret
+
+    async def __aenter__(self) -> Self:
+        self._task = asyncio.create_task(self._run())
+        self._task.add_done_callback(self._ended)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Leaves the room."""
+        if self._task is None:
+            return
+        self._leaving = True
+        if self.connected:
+            self._outbox.clear()
+            self._put(Leave())
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(asyncio.shield(self._task), LEAVE_WITHIN_S)
+        self._task.cancel()
+        await asyncio.wait([self._task])
+
+    async def next(self) -> Event:
+        """The next event. Raises BadInput with the reason when the meeting point refuses for good."""
+        while not self._events:
+            if self._refused is not None:
+                raise BadInput(f"meeting point refused: {self._refused.reason}")
+            if self._failure is not None:
+                raise BadInput(f"signalling has ended: {self._failure}")
+            self._changed.clear()
+            await self._changed.wait()
+        return self._events.popleft()
+
+    def send(self, session: int, kind: Literal["offer", "answer"], sdp: str) -> None:
+        """Sends this side's offer or answer of a session; later, when there is no connection just now."""
+        self._put(Signal(session=session, kind=kind, sdp=sdp))
+
+    def renew(self, session: int) -> None:
+        """Asks for a new session, because the connection of this one is lost."""
+        self._put(Renew(session=session))
+
+    def _put(self, message: _Message) -> None:
+        self._outbox.append(message)
+        self._to_send.set()
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and task.exception() is not None:
+            self._failure = task.exception()
+            logger.error("signalling ended", exc_info=self._failure)
+        self._changed.set()
+
+    async def _run(self) -> None:
+        first_s, most_s = self._waits_s
+        wait_s = first_s
+        while True:
+            try:
+                async with connect(
+                    self.url,
+                    open_timeout=OPEN_WITHIN_S,
+                    ping_interval=PING_S,
+                    ping_timeout=PING_S,
+                    max_size=MAX_MESSAGE_BYTES,
+                    close_timeout=LEAVE_WITHIN_S,
+                ) as socket:
+                    if await self._converse(socket):
+                        return
+            except InvalidURI as error:
+                raise BadInput(f"server {self.url}: {error}") from None
+            except (OSError, TimeoutError, ConnectionClosed, InvalidHandshake, EOFError) as error:
+                logger.info("meeting point %s: %s", self.url, error)
+            if self.connected:
+                self.connected = False
+                wait_s = first_s
+            # Spread out, so that not all come back at once to a meeting point that was restarted.
+            await asyncio.sleep(wait_s * random.uniform(0.5, 1))
+            wait_s = min(2 * wait_s, most_s)
+
+    async def _converse(self, socket: ClientConnection) -> bool:
+        """Speaks until the connection ends; True when it was to end for good."""
+        await socket.send(self._join.model_dump_json())
+        writer = asyncio.create_task(self._write(socket))
+        try:
+            async for text in socket:
+                try:
+                    message = _from_server.validate_json(text)
+                except ValidationError:
+                    self.malformed += 1
+                    continue
+                if isinstance(message, Refused):
+                    self._refused = message
+                    return True
+                if isinstance(message, Joined):
+                    self.connected = True
+                    self._join = Join(room=message.room, secret=message.secret, member=message.member)
+                    self._to_send.set()
+                self._events.append(message)
+                self._changed.set()
+            return self._leaving
+        finally:
+            writer.cancel()
+            await asyncio.wait([writer])
+            if not writer.cancelled():
+                writer.exception()
+
+    async def _write(self, socket: ClientConnection) -> None:
+        """Sends what waits, once joined; ends after Leave."""
+        while True:
+            await self._to_send.wait()
+            self._to_send.clear()
+            while self.connected and self._outbox:
+                message = self._outbox[0]
+                await socket.send(message.model_dump_json())
+                # Only what has gone out is taken off: the rest goes out after the next joining.
+                if self._outbox and self._outbox[0] is message:
+                    self._outbox.popleft()
+                if isinstance(message, Leave):
+                    await socket.close()
+                    return

@@ -1,0 +1,192 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kilocall.call.rate_control import (
+    PROFILES,
+    Feedback,
+    RateControl,
+    audio_wire_bps,
+    ladder,
+    video_wire_bps,
+)
+from kilocall.proto.errors import BadInput
+
+BITS = 40
+STEP_S = 0.02
+WAY_S = 0.05
+
+
+@dataclass
+class Sample:
+    at_s: float
+    delay_s: float
+    offered_bps: float
+    rung: int
+
+
+def run(
+    capacity_bps: Callable[[float], float],
+    until_s: float,
+    *,
+    loss: Callable[[float], float] = lambda _: 0.0,
+    profile: str = "default",
+    queue_s: float = 5.0,
+) -> tuple[RateControl, list[Sample]]:
+    """A link with a queue: reports every second, every half when it grows, each a way's delay old."""
+    control = RateControl(profile, bits_per_frame=BITS)
+    queue_bits, next_report_s, received_bits, last_report_s = 0.0, 1.0, 0.0, 0.0
+    under_way: list[tuple[float, Feedback]] = []
+    samples: list[Sample] = []
+    for index in range(int(until_s / STEP_S)):
+        at_s = index * STEP_S
+        capacity = capacity_bps(at_s)
+        offered = control.plan.wire_bps(BITS)
+        queue_bits += offered * STEP_S
+        through = min(queue_bits, capacity * STEP_S)
+        queue_bits = min(queue_bits - through, queue_s * capacity)
+        received_bits += through * (1 - loss(at_s))
+        delay_s = queue_bits / capacity
+        samples.append(Sample(at_s, delay_s, offered, control.rung))
+        if at_s >= next_report_s:
+            interval_s = at_s - last_report_s
+            report = Feedback(0, loss(at_s), delay_s * 1000, received_bits / interval_s)
+            under_way.append((at_s + WAY_S, report))
+            received_bits, last_report_s = 0.0, at_s
+            next_report_s = at_s + (0.5 if delay_s > 0.1 else 1.0)
+        while under_way and under_way[0][0] <= at_s:
+            arrived_s, report = under_way.pop(0)
+            now_us = int(arrived_s * 1e6)
+            control.update(Feedback(now_us, report.loss, report.delay_ms, report.received_bps))
+        control.tick(int(at_s * 1e6))
+    return control, samples
+
+
+def test_default_profile_sends_three_frames_a_message_within_10_kbit_s() -> None:
+    plan = RateControl().plan
+    assert (plan.frames_per_message, plan.fps) == (3, 25)
+    assert video_wire_bps(plan, 45) <= 10_000
+    assert plan.wire_bps(45) <= 30_000
+
+
+def test_saver_profile_stays_within_6_kbit_s_and_a_quarter_second() -> None:
+    plan = RateControl("saver").plan
+    assert video_wire_bps(plan, BITS) <= 6_200
+    assert (plan.frames_per_message - 1) / plan.fps <= 0.25
+    # A packet of frames waits, then the way and the display.
+    assert plan.fps == 25
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_every_rung_is_cheaper_and_within_the_latency_budget(name: str) -> None:
+    plans = ladder(PROFILES[name], BITS)
+    costs = [plan.wire_bps(BITS) for plan in plans]
+    assert costs == sorted(set(costs), reverse=True)
+    for plan in plans[:-2]:
+        assert (plan.frames_per_message - 1) * 1000 / plan.fps <= PROFILES[name].wait_ms
+    for plan in plans:
+        assert 1 <= plan.frames_per_message <= 8
+        assert 6000 <= plan.audio_bps <= 16_000
+        assert 0 <= plan.level <= 8
+    assert costs[-2] < 14_500
+
+
+def test_ample_link_keeps_the_best_rung() -> None:
+    control, samples = run(lambda _: 100_000, 60)
+    assert (control.steps, control.rung) == (0, 0)
+    assert max(sample.delay_s for sample in samples) < 0.01
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_after_a_drop_to_16_kbit_s_delay_is_under_400_ms_within_5_s(profile: str) -> None:
+    _, samples = run(lambda at_s: 64_000 if at_s < 10 else 16_000, 40, profile=profile)
+    assert max(sample.delay_s for sample in samples if sample.at_s >= 15) < 0.4
+
+
+def test_low_capacity_is_met_without_oscillation() -> None:
+    control, samples = run(lambda at_s: 64_000 if at_s < 10 else 16_000, 190)
+    # Down in at most three steps; then a probe upward and back now and then, rarer each time.
+    assert len([1 for a, b in pairwise(samples) if a.rung != b.rung and b.at_s < 16]) <= 3
+    assert control.steps <= 15
+    late = [sample for sample in samples if sample.at_s > 15]
+    assert sum(sample.delay_s > 0.4 for sample in late) / len(late) < 0.05
+    assert max(sample.delay_s for sample in late) < 1.0
+
+
+def test_capacity_that_returns_is_used_again_within_a_minute_and_a_half() -> None:
+    control, _ = run(lambda at_s: 16_000 if 10 <= at_s < 40 else 64_000, 130)
+    assert control.rung == 0
+
+
+def test_random_loss_without_a_queue_does_not_lower_the_rate_for_long() -> None:
+    _, samples = run(lambda _: 64_000, 120, loss=lambda at_s: 0.3 if at_s > 5 else 0.0)
+    best = sum(sample.rung == 0 for sample in samples) / len(samples)
+    assert best > 0.85
+    assert max(sample.rung for sample in samples) <= 1
+
+
+def test_loss_that_sending_less_cures_keeps_the_rate_down() -> None:
+    control = RateControl()
+    for second in range(1, 12):
+        loss = 0.3 if control.rung == 0 else 0.0
+        control.update(Feedback(second * 1_000_000, loss, 5, 20_000))
+    assert control.rung == 1
+
+
+def test_missing_reports_lower_the_rate() -> None:
+    control = RateControl()
+    control.update(Feedback(0, 0, 0, 28_000))
+    for second in range(12):
+        control.tick(second * 1_000_000)
+    assert 1 <= control.rung <= 3
+
+
+def test_round_trip_that_grows_counts_where_reports_see_no_queue() -> None:
+    control = RateControl()
+    for half in range(20):
+        grown = 0 if half < 10 else 60 * (half - 9)
+        control.update(Feedback(half * 500_000, 0, 0, 28_000, rtt_ms=40 + grown))
+    assert control._delay_ms >= 100
+
+
+def test_longer_speech_packets_cost_less() -> None:
+    assert audio_wire_bps(8000, 60) == pytest.approx(14_667, abs=1)
+    assert audio_wire_bps(8000, 120) < audio_wire_bps(8000, 60) < audio_wire_bps(8000, 20)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [({"profile": "best"}, "allowed are default, saver"), ({"bits_per_frame": 0}, "bits_per_frame is 0")],
+)
+def test_settings_out_of_range_are_refused(arguments: dict[str, object], reason: str) -> None:
+    with pytest.raises(BadInput, match=reason):
+        RateControl(**arguments)  # type: ignore[arg-type]
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(0, 5_000_000),
+            st.floats(0, 1),
+            st.floats(0, 60_000),
+            st.floats(0, 1e6),
+            st.none() | st.floats(0, 9e4),
+        ),
+        max_size=60,
+    )
+)
+@settings(max_examples=60, deadline=None)
+def test_any_reports_give_a_plan_of_the_ladder(
+    reports: list[tuple[int, float, float, float, float | None]],
+) -> None:
+    control, now_us = RateControl(), 0
+    for pause_us, loss, delay_ms, received_bps, rtt_ms in reports:
+        now_us += pause_us
+        control.tick(now_us)
+        assert control.update(Feedback(now_us, loss, delay_ms, received_bps, rtt_ms)) in control.plans

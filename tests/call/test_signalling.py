@@ -1,0 +1,401 @@
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Coroutine
+from typing import Any
+
+import httpx
+import pytest
+import uvicorn
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
+
+from kilocall.call.meeting_point import MeetingPoint, MeetingSettings, create_app
+from kilocall.call.signalling import (
+    MAX_MESSAGE_BYTES,
+    Joined,
+    Left,
+    Paired,
+    Signal,
+    Signalling,
+    new_secret,
+    parse_from_client,
+    websocket_url,
+)
+from kilocall.proto.errors import BadInput
+
+SECRET = "0123456789abcdefghijkl"
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Server:
+    """A meeting point on a free port of this machine, in this event loop."""
+
+    def __init__(self, limits: MeetingSettings | None = None, clock: Clock | None = None, port: int = 0) -> None:
+        app = create_app(limits, clock) if clock else create_app(limits)
+        self.point: MeetingPoint = app.state.meeting_point
+        config = uvicorn.Config(
+            app,
+            host="127.0.0.1",
+            port=port,
+            log_level="critical",
+            ws="websockets-sansio",
+            ws_max_size=MAX_MESSAGE_BYTES,
+            timeout_graceful_shutdown=1,
+        )
+        self._server = uvicorn.Server(config)
+
+    async def __aenter__(self) -> Server:
+        self._task = asyncio.create_task(self._server._serve())
+        while not self._server.started:  # noqa: ASYNC110  # uvicorn has no event for it
+            await asyncio.sleep(0.005)
+        self.port: int = self._server.servers[0].sockets[0].getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.should_exit = True
+        await self._task
+
+    async def get(self, path: str) -> httpx.Response:
+        async with httpx.AsyncClient(trust_env=False) as client:
+            return await client.get(self.url + path)
+
+    @contextlib.asynccontextmanager
+    async def raw(self) -> AsyncIterator[ClientConnection]:
+        async with connect(websocket_url(self.url), max_size=1 << 22, close_timeout=1) as socket:
+            yield socket
+
+    async def said_to(self, *messages: str | bytes) -> dict[str, Any]:
+        """What comes back last before the connection is closed."""
+        async with self.raw() as socket:
+            with contextlib.suppress(ConnectionClosed):
+                for message in messages:
+                    await socket.send(message)
+            last: dict[str, Any] = {}
+            with contextlib.suppress(ConnectionClosed):
+                while True:
+                    last = json.loads(await socket.recv())
+            return last
+
+
+def run(coroutine: Coroutine[Any, Any, None]) -> None:
+    async def limited() -> None:
+        async with asyncio.timeout(20):
+            await coroutine
+
+    asyncio.run(limited())
+
+
+def join(room: str = "tea", **more: object) -> str:
+    return json.dumps({"type": "join", "room": room, **more})
+
+
+async def two(server: Server) -> tuple[Signalling, Signalling, int]:
+    """Two parties in a room, paired; the first makes the offer."""
+    first = await Signalling(server.url, "tea", first_wait_s=0.01).__aenter__()
+    joined = await first.next()
+    assert isinstance(joined, Joined)
+    second = await Signalling(server.url, "tea", joined.secret, first_wait_s=0.01).__aenter__()
+    assert isinstance(await second.next(), Joined)
+    paired = [await link.next() for link in (first, second)]
+    assert [pair.offer for pair in paired if isinstance(pair, Paired)] == [True, False]
+    assert isinstance(paired[0], Paired)
+    return first, second, paired[0].session
+
+
+def test_offer_and_answer_are_passed_on() -> None:
+    async def check() -> None:
+        async with Server() as server:
+            first, second, session = await two(server)
+            first.send(session, "offer", "v=0 offer")
+            assert await second.next() == Signal(session=session, kind="offer", sdp="v=0 offer")
+            second.send(session, "answer", "v=0 answer")
+            assert await first.next() == Signal(session=session, kind="answer", sdp="v=0 answer")
+            assert first.secret == second.secret
+            await second.close()
+            assert isinstance(await first.next(), Left)
+            await first.close()
+
+    run(check())
+
+
+def test_third_party_is_refused_with_a_reason() -> None:
+    async def check() -> None:
+        async with Server() as server:
+            first, second, _ = await two(server)
+            async with Signalling(server.url, "tea", first.secret) as third:
+                with pytest.raises(BadInput, match="room tea has two parties already"):
+                    await third.next()
+            assert server.point.rooms["tea"].session == 1
+            for link in (first, second):
+                await link.close()
+
+    run(check())
+
+
+@pytest.mark.parametrize("secret", [None, SECRET])
+def test_wrong_secret_is_refused(secret: str | None) -> None:
+    async def check() -> None:
+        async with Server() as server, Signalling(server.url, "tea") as first:
+            await first.next()
+            async with Signalling(server.url, "tea", secret) as other:
+                with pytest.raises(BadInput, match="room tea exists and has another secret"):
+                    await other.next()
+            assert len(server.point.rooms["tea"].members) == 1
+
+    run(check())
+
+
+def test_link_works_again_after_its_room_has_expired() -> None:
+    async def check() -> None:
+        async with Server() as server, Signalling(server.url, "tea", SECRET) as first:
+            joined = await first.next()
+            assert isinstance(joined, Joined)
+            assert joined.secret == SECRET
+
+    run(check())
+
+
+def test_lost_connection_comes_back_to_the_same_session() -> None:
+    async def check() -> None:
+        async with Server() as server:
+            first, second, session = await two(server)
+            port = server.port
+            first_member = first._join.member
+            lost = server.point.rooms["tea"].members[0]
+            lost.put(None)  # as when the network breaks: the socket closes without a word
+            again = await first.next()
+            assert isinstance(again, Joined)
+            assert (again.member, again.others, server.port) == (first_member, 1, port)
+            second.send(session, "answer", "still here")
+            assert await first.next() == Signal(session=session, kind="answer", sdp="still here")
+            assert server.point.rooms["tea"].session == session
+            for link in (first, second):
+                await link.close()
+
+    run(check())
+
+
+def test_client_comes_back_when_the_meeting_point_was_restarted() -> None:
+    async def check() -> None:
+        async with Server() as server:
+            link = await Signalling(server.url, "tea", first_wait_s=0.05, most_wait_s=0.2).__aenter__()
+            await link.next()
+            secret, port = link.secret, server.port
+        await asyncio.sleep(0.2)
+        assert not link.connected
+        async with Server(port=port) as server:
+            again = await link.next()
+            assert isinstance(again, Joined)
+            assert again.secret == secret
+            await link.close()
+
+    run(check())
+
+
+def test_renewal_begins_one_new_session_for_both() -> None:
+    async def check() -> None:
+        async with Server() as server:
+            first, second, session = await two(server)
+            first.renew(session)
+            second.renew(session)
+            news = [await link.next() for link in (first, second)]
+            assert [(n.session, n.offer) for n in news if isinstance(n, Paired)] == [
+                (session + 1, True),
+                (session + 1, False),
+            ]
+            first.send(session, "offer", "of the old session")
+            first.send(session + 1, "offer", "of the new")
+            got = await second.next()
+            assert isinstance(got, Signal)
+            assert got.sdp == "of the new"
+            for link in (first, second):
+                await link.close()
+
+    run(check())
+
+
+@pytest.mark.parametrize(
+    ("messages", "code", "reason"),
+    [
+        (["{"], "malformed", "not one known"),
+        (["[" * 5000], "malformed", "not one known"),
+        (['{"type": "dance"}'], "malformed", "not one known"),
+        ([b"\x00\xff"], "malformed", "binary"),
+        (["x" * 20_000], "malformed", "not one known"),
+        ([json.dumps({"type": "leave"})], "malformed", "first message is leave, not join"),
+        ([join(room="a b")], "malformed", "room"),
+        ([join(secret="short")], "malformed", "secret"),
+        ([join(extra=1)], "malformed", "extra"),
+        ([join(version=2)], "version", "please update the meeting point"),
+        ([join(version=0)], "version", "please update the caller"),
+        ([join(), join()], "malformed", "joined twice"),
+        ([join(), '{"type":"signal","session":-1,"kind":"offer","sdp":""}'], "malformed", "session"),
+        (
+            [join(), json.dumps({"type": "signal", "session": 0, "kind": "offer", "sdp": "x" * 17_000})],
+            "malformed",
+            "16384",
+        ),
+        ([join()] + ['{"type":"renew","session":0}'] * 40, "rate", "more than 10 messages a second"),
+    ],
+)
+def test_bad_messages_are_refused_with_a_reason(messages: list[str | bytes], code: str, reason: str) -> None:
+    async def check() -> None:
+        async with Server() as server:
+            said = await server.said_to(*messages)
+            assert (said["type"], said["code"]) == ("refused", code)
+            assert reason in said["reason"]
+            metrics = (await server.get("/metrics")).text
+            assert f'kilocall_refused_total{{code="{code}"}} 1.0' in metrics
+            async with Signalling(server.url, "other") as link:  # and it goes on
+                assert isinstance(await link.next(), Joined)
+
+    run(check())
+
+
+def test_oversized_message_closes_the_connection_before_it_is_taken() -> None:
+    async def check() -> None:
+        async with Server() as server, server.raw() as socket:
+            with contextlib.suppress(ConnectionClosed):
+                await socket.send("x" * (2 * MAX_MESSAGE_BYTES))
+            with pytest.raises(ConnectionClosed, match="1009"):
+                await socket.recv()
+            assert (await server.get("/health")).json() == {"status": "ok", "rooms": 0, "connections": 0}
+
+    run(check())
+
+
+def test_silent_party_is_sent_away() -> None:
+    async def check() -> None:
+        async with Server(MeetingSettings(join_within_s=0.05)) as server:
+            said = await server.said_to()
+            assert said["reason"] == "no join within 0.05 s"
+
+    run(check())
+
+
+def test_rooms_and_connections_are_limited() -> None:
+    async def check() -> None:
+        limits = MeetingSettings(most_rooms=1, most_connections=2)
+        async with Server(limits) as server, Signalling(server.url, "tea") as first:
+            await first.next()
+            assert (await server.said_to(join("coffee")))["reason"].startswith("1 rooms exist")
+            async with server.raw():
+                assert (await server.said_to(join()))["reason"].startswith("2 connections are open")
+
+    run(check())
+
+
+def test_party_that_does_not_read_loses_its_oldest_messages_only() -> None:
+    async def check() -> None:
+        async with Server() as server:
+            first, second, session = await two(server)
+            member = server.point.rooms["tea"].members[1]
+            for number in range(100):
+                member.put(Signal(session=session, kind="offer", sdp=str(number)))
+            assert member.outbox.qsize() == 32
+            got = await second.next()
+            assert isinstance(got, Signal)
+            assert int(got.sdp) >= 68
+            for link in (first, second):
+                await link.close()
+
+    run(check())
+
+
+def test_idle_rooms_expire() -> None:
+    clock = Clock()
+    limits = MeetingSettings(come_back_within_s=15, empty_room_s=60, waiting_room_s=3600, sweep_s=1000)
+
+    async def check() -> None:
+        async with Server(limits, clock) as server:
+            point = server.point
+            async with Signalling(server.url, "tea") as first:
+                await first.next()
+                point.rooms["tea"].members[0].lost_at = clock.now
+                clock.now += 16
+                point.sweep()
+                assert (len(point.rooms), len(point.rooms["tea"].members)) == (1, 0)
+                clock.now += 61
+                point.sweep()
+                assert not point.rooms
+            async with Signalling(server.url, "coffee") as waiting:
+                await waiting.next()
+                clock.now += 3601
+                point.sweep()
+                with pytest.raises(BadInput, match="nobody came"):
+                    await waiting.next()
+                assert not point.rooms
+
+    run(check())
+
+
+def test_health_and_metrics_count() -> None:
+    async def check() -> None:
+        async with Server() as server:
+            first, second, session = await two(server)
+            first.send(session, "offer", "x")
+            await second.next()
+            assert (await server.get("/health")).json() == {"status": "ok", "rooms": 1, "connections": 2}
+            metrics = (await server.get("/metrics")).text
+            for line in (
+                "kilocall_rooms 1.0",
+                "kilocall_connections 2.0",
+                "kilocall_sessions_total 1.0",
+                'kilocall_messages_total{type="signal"} 1.0',
+            ):
+                assert line in metrics
+            for link in (first, second):
+                await link.close()
+
+    run(check())
+
+
+@given(st.text(max_size=300))
+@settings(max_examples=100, deadline=None)
+def test_any_text_is_refused_or_known(text: str) -> None:
+    with contextlib.suppress(ValidationError):
+        assert parse_from_client(text)
+
+
+@pytest.mark.parametrize(
+    ("server", "url"),
+    [
+        ("http://meet.example:8400", "ws://meet.example:8400/ws"),
+        ("https://meet.example/call/", "wss://meet.example/call/ws"),
+        ("localhost:8400", "ws://localhost:8400/ws"),
+    ],
+)
+def test_address_of_the_websocket(server: str, url: str) -> None:
+    assert websocket_url(server) == url
+
+
+@pytest.mark.parametrize("server", ["ftp://x", "http://", ""])
+def test_server_that_is_no_address_is_refused(server: str) -> None:
+    with pytest.raises(BadInput, match="allowed is http"):
+        websocket_url(server)
+
+
+@pytest.mark.parametrize(("room", "secret"), [("", None), ("x" * 65, None), ("tea", "no"), ("a/b", None)])
+def test_room_or_secret_out_of_bounds_is_refused(room: str, secret: str | None) -> None:
+    with pytest.raises(BadInput, match="allowed for a room are"):
+        Signalling("http://localhost", room, secret)
+
+
+def test_secrets_are_long_and_different() -> None:
+    made = {new_secret() for _ in range(50)}
+    assert len(made) == 50
+    assert all(len(secret) >= 22 for secret in made)

@@ -1,0 +1,71 @@
+"""Two peers on this machine's loopback, and ways to spoil what runs between them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from typing import Any
+
+from kilocall.runtime.peer import Peer, PeerSettings
+
+
+def run(coroutine: Coroutine[Any, Any, None], *, within_s: float = 20) -> None:
+    """Runs a test's coroutine; TimeoutError when it hangs."""
+
+    async def limited() -> None:
+        async with asyncio.timeout(within_s):
+            await coroutine
+
+    asyncio.run(limited())
+
+
+@contextlib.asynccontextmanager
+async def two_peers(
+    settings: PeerSettings | None = None, **more: Callable[..., object] | None
+) -> AsyncIterator[tuple[Peer, Peer]]:
+    """A pair whose channels are open; the first made the offer, and takes `more`."""
+    settings = settings or PeerSettings(loopback="only")
+    first, second = Peer(settings, **more), Peer(settings)  # type: ignore[arg-type]
+    try:
+        await connect(first, second)
+        yield first, second
+    finally:
+        await first.close()
+        await second.close()
+
+
+async def connect(first: Peer, second: Peer) -> None:
+    await first.accept(await second.answer(await first.offer()))
+    assert await first.wait_open(), first.closed_because
+    assert await second.wait_open(), second.closed_because
+
+
+def lose(peer: Peer, is_lost: Callable[[bytes], bool]) -> None:
+    """Loses the datagrams of `peer` that `is_lost` says; they count as sent."""
+    for protocol in peer._ice._protocols:
+        _filter(protocol, is_lost)
+
+
+def lose_all(peer: Peer) -> None:
+    lose(peer, lambda data: True)
+
+
+def lose_pattern(peer: Peer, pattern: Iterable[bool]) -> None:
+    """Loses the DTLS datagrams that are True in `pattern`; all arrive after its end."""
+    lost = iter(pattern)
+    lose(peer, lambda data: 20 <= data[0] < 64 and next(lost, False))
+
+
+def _filter(protocol: Any, is_lost: Callable[[bytes], bool]) -> None:
+    send_data, send_stun = protocol.send_data, protocol.send_stun
+
+    async def new_send_data(data: bytes, addr: tuple[str, int]) -> None:
+        if not is_lost(data):
+            await send_data(data, addr)
+
+    def new_send_stun(message: Any, addr: tuple[str, int]) -> None:
+        if not is_lost(bytes(message)):
+            send_stun(message, addr)
+
+    protocol.send_data, protocol.send_stun = new_send_data, new_send_stun
