@@ -18,7 +18,9 @@ from kilocall.proto.control import (
     ControlMessage,
     CropPlace,
     FaceState,
+    HavePicture,
     Hello,
+    MediaState,
     Part,
     ReceiverReport,
     SourcePicture,
@@ -41,6 +43,8 @@ EXAMPLES: dict[str, ControlMessage] = {
     "report": ReceiverReport(40_000, 35, 2_000, 17, 2, 1, 40, 3_000),
     "face": FaceState(False, 1_234_567),
     "part": Part(1500, b"RIFF"),
+    "have": HavePicture(A),
+    "media": MediaState(True, False),
 }
 HELLO, PICTURE, PLACE = EXAMPLES["hello"], EXAMPLES["picture"], EXAMPLES["place"]
 
@@ -74,6 +78,8 @@ messages = st.one_of(
     st.builds(Acknowledge, st.integers(0, 65535)),
     st.builds(Bye, st.text(max_size=50)),
     st.builds(WantPicture, hashes),
+    st.builds(HavePicture, hashes),
+    st.builds(MediaState, st.booleans(), st.booleans()),
     st.builds(
         ReceiverReport,
         highest=st.integers(0, 65535),
@@ -101,7 +107,7 @@ def test_golden_messages() -> None:
 
 def test_every_type_has_its_own_number_and_an_example() -> None:
     assert {type(message) for message in EXAMPLES.values()} == set(CONTROL_TYPES.values())
-    assert sorted(CONTROL_TYPES) == [1, 2, 3, 4, 5, 6, 7, 8, 9]
+    assert sorted(CONTROL_TYPES) == list(range(1, 12))
 
 
 @given(messages)

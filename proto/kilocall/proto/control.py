@@ -28,7 +28,9 @@ __all__ = [
     "ControlMessage",
     "CropPlace",
     "FaceState",
+    "HavePicture",
     "Hello",
+    "MediaState",
     "Part",
     "ReceiverReport",
     "SourcePicture",
@@ -397,6 +399,47 @@ class Part(ControlMessage):
         return cls(_of(cls, "left", fields[0], int), _of(cls, "data", fields[1], bytes))
 
 
+@dataclass(frozen=True)
+class HavePicture(ControlMessage):
+    """Answer to a picture, offered or whole: the receiver is ready to move it.
+
+    The sender's motion refers to it from then on; a FaceState says from which frame.
+    """
+
+    TYPE: ClassVar[int] = 10
+    FIELDS: ClassVar[int] = 1
+
+    picture_hash: str
+
+    def __post_init__(self) -> None:
+        _hash(self, "picture_hash", self.picture_hash)
+
+    def _fields(self) -> list[object]:
+        return [bytes.fromhex(self.picture_hash)]
+
+    @classmethod
+    def _from(cls, fields: list[object]) -> Self:
+        return cls(_hex(cls, "picture_hash", fields[0]))
+
+
+@dataclass(frozen=True)
+class MediaState(ControlMessage):
+    """What the sender has switched off on purpose, for the other side to show; both on until it is sent."""
+
+    TYPE: ClassVar[int] = 11
+    FIELDS: ClassVar[int] = 2
+
+    muted: bool
+    camera_off: bool
+
+    def _fields(self) -> list[object]:
+        return [self.muted, self.camera_off]
+
+    @classmethod
+    def _from(cls, fields: list[object]) -> Self:
+        return cls(_of(cls, "muted", fields[0], bool), _of(cls, "camera_off", fields[1], bool))
+
+
 CONTROL_TYPES: dict[int, type[ControlMessage]] = {
     message.TYPE: message
     for message in (
@@ -409,6 +452,8 @@ CONTROL_TYPES: dict[int, type[ControlMessage]] = {
         ReceiverReport,
         FaceState,
         Part,
+        HavePicture,
+        MediaState,
     )
 }
 """Message class by type number."""

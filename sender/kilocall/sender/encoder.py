@@ -74,6 +74,20 @@ class PacketEncoder:
         self._gathered.clear()
         return MotionPacket.carry(coded, self._first_us, spacing)
 
+    def follow(self, source: Source, *, onto: Source | None = None) -> None:
+        """Another source picture from the next frame on; what is gathered belongs to the old one: `flush` first.
+
+        The codec's state stays: it predicts numbers and knows no picture.
+        """
+        self.source = source
+        self.extractor = MotionExtractor(self.extractor.family, source, onto=onto, smooth=self.extractor.smooth)
+
+    def restart(self) -> None:
+        """For a new connection: sequence 0, a key packet next, nothing gathered. Source and quality stay."""
+        self._gathered.clear()
+        self.codec.reset()
+        self.extractor.reset()
+
     @property
     def first_us(self) -> int:
         """Capture time of the first frame of the packet that was returned last."""

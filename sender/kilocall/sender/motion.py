@@ -69,7 +69,7 @@ class MotionExtractor:
             np.where(pose, POSE_CUTOFF_HZ, EXPRESSION_CUTOFF_HZ),
             np.where(pose, POSE_OPENING, EXPRESSION_OPENING),
         )
-        self._smooth = smooth
+        self.smooth = smooth
         self.reset()
 
     def reset(self) -> None:
@@ -84,5 +84,5 @@ class MotionExtractor:
         """Where the landmarks are known already (the cropper finds them too)."""
         fitted = self.family.motion(track, self.source, self._previous)
         self._previous = fitted
-        motion = Motion.from_vector(self._filter(fitted.vector, time_us)) if self._smooth else fitted
+        motion = Motion.from_vector(self._filter(fitted.vector, time_us)) if self.smooth else fitted
         return transfer(motion, self.source.pose, self.onto.pose) if self.onto else motion

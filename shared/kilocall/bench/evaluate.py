@@ -21,6 +21,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -228,17 +229,37 @@ def evaluate_folder(
     return evaluation
 
 
+#: What fits a terminal of 80 columns; table.md has the rest.
+_TERMINAL: Final = (
+    ("PSNR", "psnr_db", 2),
+    ("SSIM", "ssim", 3),
+    ("points", "landmark_px", 2),
+    ("mouth", "mouth_r", 2),
+    ("eyes", "eye_r", 2),
+    ("sharp", "sharpness", 2),
+)
+
+
 def print_evaluation(evaluation: Evaluation, console: Console | None = None) -> None:
-    """The table of `table.md` for a terminal."""
+    """The most important columns of `table.md` for a terminal."""
     console = console or Console()
-    table = Table(title=f"{evaluation.folder}: decoded (frozen picture)", caption=_conditions(evaluation))
-    table.add_column("clip", no_wrap=True)
-    for heading in _HEADINGS:
-        table.add_column(heading, justify="right")
+    table = Table(title=str(evaluation.folder), caption=_conditions(evaluation), box=box.SIMPLE, pad_edge=False, collapse_padding=True)
+    table.add_column("clip", overflow="fold")
+    for heading in ("bits", "kbit/s", *(heading for heading, _, _ in _TERMINAL)):
+        table.add_column(heading, justify="right", no_wrap=True)
+
+    def scores(made: Scores) -> list[str]:
+        return [_number(getattr(made, name), digits) for _, name, digits in _TERMINAL]
+
     for clip in evaluation.clips:
-        table.add_row(clip.name, *_cells(clip))
+        name = Path(clip.name).stem
+        table.add_row(name, f"{clip.payload_bits_mean:.1f}", f"{clip.payload_kbps:.2f}", *scores(clip.decoded))
+    mean = evaluation.mean
     table.add_section()
-    table.add_row("mean", *_cells(evaluation.mean), style="bold")
+    table.add_row(
+        "mean", f"{mean.payload_bits_mean:.1f}", f"{mean.payload_kbps:.2f}", *scores(mean.decoded), style="bold"
+    )
+    table.add_row("frozen picture", "0", "0", *scores(mean.frozen))
     console.print(table)
     for failure in evaluation.failures:
         console.print(f"not scored: {failure.name}: {failure.reason}", style="yellow", markup=False)

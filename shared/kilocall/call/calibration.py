@@ -8,7 +8,6 @@ from typing import Any, Final
 
 import numpy as np
 
-from kilocall.model import landmarks as lm
 from kilocall.model.family import Array, Picture
 from kilocall.model.motion import Motion
 from kilocall.sender.clip import GROUPS
@@ -133,7 +132,6 @@ class Calibration:
         y = ((box[1] + box[3]) - (ideal[1] + ideal[3])) / 2 * height / side
         moved = self._moved(x, y, size / side)
         yaw, pitch, roll = face.pose.rotation
-        turned = _turned(face.points)
         if size < CLOSER * wanted:
             return "move closer"
         if size > BACK * wanted:
@@ -144,8 +142,7 @@ class Calibration:
         if abs(y) > UP_DOWN:
             return "move up" if y > 0 else "move down"
         if abs(yaw) > YAW:
-            # The points say which way, whatever the family calls positive.
-            return "turn right" if turned > 0 else "turn left"
+            return "turn right" if yaw > 0 else "turn left"
         if abs(pitch) > PITCH:
             return "look up" if pitch > 0 else "look down"
         if abs(roll) > ROLL:
@@ -161,13 +158,6 @@ class Calibration:
     def _moved(self, x: float, y: float, size: float) -> float:
         last, self._last = self._last, (x, y, size)
         return math.inf if last is None else math.dist(last, self._last)
-
-
-def _turned(points: Array) -> float:
-    """Where the nose is between the edges of the face: > 0 to the right in the picture, the person's left."""
-    nose = points[list(lm.NOSE), 0].mean()
-    oval = points[list(lm.OVAL), 0]
-    return float(nose - (oval.min() + oval.max()) / 2)
 
 
 def _in_box(points: Array, box: tuple[float, float, float, float]) -> list[list[float]]:

@@ -12,8 +12,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
+from av.video.frame import VideoFrame
+
 from kilocall.call.settings import BROWSER
-from kilocall.model.family import Picture
 from kilocall.proto.errors import BadInput
 from kilocall.sender.capture import CameraCapture, Clip, Frame, open_clip
 
@@ -43,15 +45,19 @@ class Camera(Protocol):
     def ended(self) -> bool: ...
 
 
-class _Newest:
-    """Room for one frame. `put` and `latest` may be on different threads."""
+class ClipCamera:
+    """A clip as a camera: its frames at their own pace, over and over."""
 
-    def __init__(self) -> None:
+    def __init__(self, clip: Clip, clock_us: Clock = _now_us) -> None:
+        self.clip = clip
         self.error: str | None = None
         self.dropped = 0
+        self._clock_us = clock_us
         self._ready = threading.Condition()
         self._newest: Frame | None = None
         self._ended = False
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="clip camera", daemon=True)
 
     @property
     def ended(self) -> bool:
@@ -62,29 +68,6 @@ class _Newest:
             self._ready.wait_for(lambda: self._newest is not None or self._ended, timeout_s)
             frame, self._newest = self._newest, None
             return frame
-
-    def _put(self, frame: Frame) -> None:
-        with self._ready:
-            self.dropped += self._newest is not None
-            self._newest = frame
-            self._ready.notify_all()
-
-    def _end(self, error: str | None = None) -> None:
-        with self._ready:
-            self.error = self.error or error
-            self._ended = True
-            self._ready.notify_all()
-
-
-class ClipCamera(_Newest):
-    """A clip as a camera: its frames at their own pace, over and over."""
-
-    def __init__(self, clip: Clip, clock_us: Clock = _now_us) -> None:
-        super().__init__()
-        self.clip = clip
-        self._clock_us = clock_us
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="clip camera", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
@@ -104,7 +87,10 @@ class ClipCamera(_Newest):
                     due_us = began_us + frame.capture_us
                     if self._stop.wait(max(0, due_us - self._clock_us()) / 1e6):
                         return
-                    self._put(Frame(frame.rgb, self._clock_us(), index))
+                    with self._ready:
+                        self.dropped += self._newest is not None
+                        self._newest = Frame(frame.rgb, self._clock_us(), index)
+                        self._ready.notify_all()
                     index += 1
                 # The last frame is shown for its own length; a still picture comes at the clip's nominal rate.
                 self._stop.wait(1 / self.clip.fps)
@@ -114,25 +100,52 @@ class ClipCamera(_Newest):
         finally:
             self._end()
 
+    def _end(self, error: str | None = None) -> None:
+        with self._ready:
+            self.error = self.error or error
+            self._ended = True
+            self._ready.notify_all()
 
-class PageCamera(_Newest):
-    """Pictures that the page sends; `put` may be called on any thread."""
+
+class PageCamera:
+    """Pictures that the page sends. They are turned into RGB on the thread that asks for them."""
 
     def __init__(self, clock_us: Clock = _now_us) -> None:
-        super().__init__()
+        self.error: str | None = None
+        self.dropped = 0
         self._clock_us = clock_us
         self._count = 0
+        self._newest: tuple[VideoFrame, int] | None = None
+        self._ready = threading.Condition()
+        self._ended = False
+
+    @property
+    def ended(self) -> bool:
+        return self._ended
 
     def start(self) -> None:
         """Nothing: the page starts by itself."""
 
     def stop(self) -> None:
-        self._end()
+        with self._ready:
+            self._ended = True
+            self._ready.notify_all()
 
-    def put(self, rgb: Picture) -> None:
-        """A picture uint8 [H, W, 3] that was taken just now."""
-        self._put(Frame(rgb, self._clock_us(), self._count))
+    def put(self, frame: VideoFrame) -> None:
+        """A picture that was taken just now."""
+        with self._ready:
+            self.dropped += self._newest is not None
+            self._newest = (frame, self._clock_us())
+            self._ready.notify_all()
+
+    def latest(self, timeout_s: float = 1.0) -> Frame | None:
+        with self._ready:
+            self._ready.wait_for(lambda: self._newest is not None or self._ended, timeout_s)
+            newest, self._newest = self._newest, None
+        if newest is None:
+            return None
         self._count += 1
+        return Frame(np.asarray(newest[0].to_ndarray(format="rgb24"), np.uint8), newest[1], self._count - 1)
 
 
 def open_camera(name: str, fps: float) -> Camera:

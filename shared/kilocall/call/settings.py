@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from kilocall.proto.errors import BadInput
 from kilocall.runtime.peer import IceServer
@@ -60,9 +60,17 @@ class CallSettings(BaseModel):
     loopback: Literal["exclude", "include", "only"] = "include"
     """Whether 127.0.0.1 is offered, for two parties on one machine."""
     ice_servers: tuple[IceServer, ...] = ()
+    """As IceServer, or as text: stun:HOST, or turn:HOST,USER,PASSWORD."""
     relay_only: bool = False
     keep_pictures: Path | None = None
     """Folder for some of the rendered pictures and the crops that were sent, for measuring."""
+
+    @field_validator("ice_servers", mode="before")
+    @classmethod
+    def _read_servers(cls, value: object) -> object:
+        if not isinstance(value, list | tuple):
+            return value
+        return tuple(IceServer(*one.split(",", 2)) if isinstance(one, str) else one for one in value)
 
     @property
     def profile(self) -> Literal["default", "saver"]:

@@ -143,6 +143,79 @@ def demo(
     run_demo(out, engine=engine.value, threads=threads)
 
 
+@app.command(rich_help_panel="Calls")
+def serve(
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0: all.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535)] = 8700,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Say what happens.")] = False,
+) -> None:
+    """The meeting point, where two parties find each other."""
+    from kilocall.cli.call import serve_meeting_point
+
+    serve_meeting_point(host, port, verbose)
+
+
+@app.command(rich_help_panel="Calls")
+def call(
+    room: Annotated[str, typer.Option(help="Name of the room, or the link that the other side sent.")],
+    server: Annotated[str, typer.Option(help="Meeting point.", metavar="URL")] = "http://127.0.0.1:8700",
+    camera: Annotated[str, typer.Option(help="Number, clip or `browser`.", metavar="0|CLIP|browser")] = "0",
+    source: Annotated[Path | None, typer.Option(help="Source picture; default: the best of the first frames.")] = None,
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="Of the page; default: 8710, or a free one.")
+    ] = None,
+    open_page: Annotated[bool, typer.Option("--open/--no-open", help="Open the page in a browser.")] = True,
+    saver: Annotated[bool, typer.Option("--saver", help="Fewer bits for more delay.")] = False,
+    virtual_camera: Annotated[
+        bool, typer.Option("--virtual-camera", help="Give the picture to other programs as a camera.")
+    ] = False,
+    recordings: Annotated[Path, typer.Option(help="Folder for recordings.")] = Path(),
+    headless: Annotated[bool, typer.Option("--headless", help="Without a page; needs --seconds.")] = False,
+    seconds: Annotated[float | None, typer.Option(min=1, max=86400, help="End after so long.")] = None,
+    report: Annotated[Path | None, typer.Option(help="JSON file for the numbers.")] = None,
+    microphone: Annotated[Path | None, typer.Option(help="Sound file as microphone, without a page.")] = None,
+    keep_pictures: Annotated[
+        Path | None, typer.Option(help="Folder for crops sent and pictures shown, to measure them.")
+    ] = None,
+    fps: Annotated[float, typer.Option(min=1, max=60, help="Most frames a second.")] = 25,
+    relay_only: Annotated[
+        bool, typer.Option("--relay-only", help="Only through the TURN server; hides this machine's address.")
+    ] = False,
+    ice: Annotated[
+        list[str] | None,
+        typer.Option(help="stun:HOST, or turn:HOST,USER,PASSWORD; repeatable. None: nobody else is contacted."),
+    ] = None,
+    engine: EngineChoice = Engines.auto,
+    threads: Annotated[int, typer.Option(min=0, max=64, help="CPU threads of each direction.")] = 1,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Say what happens.")] = False,
+) -> None:
+    """One party of a call: camera in, the other side's picture on a page."""
+    from kilocall.cli.call import make_call
+
+    make_call(
+        open_page=open_page,
+        verbose=verbose,
+        room=room,
+        server=server,
+        camera=camera,
+        source=source,
+        port=port,
+        saver=saver,
+        virtual_camera=virtual_camera,
+        recordings=recordings,
+        headless=headless,
+        seconds=seconds,
+        report=report,
+        microphone=microphone,
+        keep_pictures=keep_pictures,
+        fps=fps,
+        relay_only=relay_only,
+        ice_servers=ice or [],
+        engine=engine.value,
+        threads=threads,
+    )
+
+
 @train_app.command("extractor")
 def train_extractor(
     data: DataFolder,

@@ -54,7 +54,7 @@ def unpose(points: Array, rotation: Array, translation: Array, scale: Array) -> 
 
 def mean_shape(points: Array, weight: Array, rounds: int = 6) -> Array:
     """Generalised Procrustes mean [K, 3] of faces [N, K, 3], centred, with a root-mean-square radius of one."""
-    shape = points[0]
+    shape: Array = points[0]
     for _ in range(rounds):
         straight = unpose(points, *similarity(points, shape, weight))
         middle = np.median(straight, axis=0)

@@ -286,8 +286,10 @@ class Peer:
         """This side's SDP for the other side's. Raises BadPacket for one that cannot be used."""
         self._begin()
         await self._set_remote(offer, "offer")
-        description = await self._connection.createAnswer()
-        return await self._set_local(description)
+        try:
+            return await self._set_local(await self._connection.createAnswer())
+        except Exception as error:  # what aiortc's parser let through, see _set_remote
+            raise BadPacket(f"peer's offer cannot be answered: {type(error).__name__} {error}"[:300]) from None
 
     async def accept(self, answer: str) -> None:
         """Takes the answer to this side's offer. Raises BadPacket for one that cannot be used."""
@@ -319,7 +321,8 @@ class Peer:
 
     def send_motion(self, data: bytes) -> bool:
         """Sends one motion packet, unless earlier ones still wait: then it is dropped, and False returned."""
-        if self.state != "open" or self.backlog_bytes > self.settings.motion_backlog_bytes:
+        waiting = self._waiting(MOTION_ID) + self._channels["motion"].bufferedAmount
+        if self.state != "open" or waiting > self.settings.motion_backlog_bytes:
             self.motion_dropped += 1
             return False
         return self._send("motion", data)
@@ -361,8 +364,8 @@ class Peer:
     @property
     def backlog_bytes(self) -> int:
         """Bytes of messages that wait on this machine to be sent; parts not yet handed on are not counted."""
-        waiting = sum(len(chunk.user_data) for chunk in self._sctp._outbound_queue)
-        return waiting + sum(channel.bufferedAmount for channel in self._channels.values())
+        buffered = sum(channel.bufferedAmount for channel in self._channels.values())
+        return buffered + self._waiting(MOTION_ID) + self._waiting(CONTROL_ID)
 
     # Watching
 
@@ -376,6 +379,10 @@ class Peer:
         return time.monotonic() - self._heard_at
 
     # Below: aiortc's side of it
+
+    def _waiting(self, stream: int) -> int:
+        """Bytes of a channel that SCTP may not send yet."""
+        return sum(len(chunk.user_data) for chunk in self._sctp._outbound_queue if chunk.stream_id == stream)
 
     def _make_connection(self) -> RTCPeerConnection:
         settings = self.settings
@@ -423,6 +430,8 @@ class Peer:
     async def _set_remote(self, text: str, kind: Literal["offer", "answer"]) -> None:
         if len(text) > MAX_SDP_BYTES:
             raise BadPacket(f"peer's {kind} is {len(text)} characters, most is {MAX_SDP_BYTES}")
+        if "m=application" not in text:
+            raise BadPacket(f"peer's {kind} has no section for data channels")
         try:
             await self._connection.setRemoteDescription(RTCSessionDescription(sdp=text, type=kind))
         # aiortc's parser meets bad SDP with almost any exception: KeyError, AssertionError, ValueError...

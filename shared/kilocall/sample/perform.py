@@ -120,7 +120,7 @@ def _jaw(shape: Array) -> Array:
     height = float(np.ptp(shape[list(lm.OVAL), 1]))
     for point in (*lm.OUTER_LIPS, *lm.INNER_LIPS):
         below = shape[point, 1] > shape[lm.INNER_LIPS[0], 1] + 0.01
-        delta[point, 1] = 0.085 * height if below else -0.008 * height
+        delta[point, 1] = 0.11 * height if below else -0.01 * height
     for point, corner in (
         (lm.OUTER_LIPS[0], 1),
         (lm.OUTER_LIPS[6], -1),
@@ -130,7 +130,7 @@ def _jaw(shape: Array) -> Array:
         delta[point] = (0.012 * height * corner, 0.02 * height, 0)
     for point in lm.OVAL:
         if lm.MESH_INDEX[point] in (150, 379, 152):
-            delta[point, 1] = 0.06 * height
+            delta[point, 1] = 0.08 * height
     return delta
 
 

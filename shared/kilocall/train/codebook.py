@@ -20,7 +20,7 @@ Array = NDArray[np.float32]
 
 FRAME_US = 40_000  # the clips run at 25 fps
 #: Mean keypoint error that coding may add at quality 50, in pixels at 256.
-TARGET_ERROR_PX = 0.5
+TARGET_ERROR_PX = 0.6
 # Implicit keypoints move the background alone, so their error does not count above: their steps are this many pixels.
 FREE_POINT_STEP_PX = 1.2
 

@@ -211,13 +211,13 @@ class RendererTask:
 
 
 def _watched(x_d: Tensor) -> Tensor:
-    """Loss weight [B, 1, 256, 256]: four times as much around eyes and mouth as elsewhere."""
+    """Loss weight [B, 1, 256, 256]: eight times as much around eyes and mouth as elsewhere."""
     from kilocall.model.compact.blocks import pixel_centres
 
     grid = pixel_centres(64).reshape(1, 1, -1, 2).to(x_d.device)
     points = x_d[:, [*lm.OUTER_LIPS, *lm.INNER_LIPS, *lm.RIGHT_EYE, *lm.LEFT_EYE]]
     near = (grid - points[:, :, None]).square().sum(-1).amin(1)
-    weight = 1 + 3 * torch.exp(-near / (2 * 0.05**2))
+    weight = 1 + 7 * torch.exp(-near / (2 * 0.05**2))
     return F.interpolate(weight.reshape(-1, 1, 64, 64), scale_factor=4.0, mode="bilinear", align_corners=False)
 
 

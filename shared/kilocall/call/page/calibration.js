@@ -16,13 +16,10 @@ const SENTENCES = {
   "move right": "Move to the right.",
   "move up": "Move up a little.",
   "move down": "Move down a little.",
-  "tilt left": "Tilt your head to the left.",
-  "tilt right": "Tilt your head to the right.",
   "open your eyes": "Open your eyes.",
   "hold still": "Hold still.",
 };
 const NO_FACE = "No face in view. Sit in front of the camera.";
-const MANY_FACES = "More than one face is in view. Only you should be.";
 const GOOD = `Good. Hold still: the picture is taken in ${COUNTDOWN_S} seconds.`;
 
 export class Calibration {
@@ -128,9 +125,8 @@ export class Calibration {
   }
 }
 
-function sentence({ face, faces, advice, good }) {
+function sentence({ face, advice, good }) {
   if (!face) return NO_FACE;
   if (good) return GOOD;
-  if (faces > 1) return MANY_FACES;
   return SENTENCES[advice] ?? (advice ? `${advice[0].toUpperCase()}${advice.slice(1)}.` : "Hold still.");
 }

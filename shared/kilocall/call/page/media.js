@@ -94,6 +94,7 @@ export class Media {
       if (link === this.link && this.state === "starting") this.become("on");
     } catch (error) {
       if (link !== this.link) return;
+      if (this.state === "on" && error instanceof TypeError) return this.again(); // the node is not back yet
       this.stop();
       this.on.problem(`There is no sound: ${error.message}.`);
     }

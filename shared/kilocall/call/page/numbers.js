@@ -29,24 +29,25 @@ export class NumbersPanel {
     this.panel = panel;
     this.plot = new RatePlot(panel.querySelector("svg"));
     this.comparison = panel.querySelector("#comparison");
-    this.outputs = Object.fromEntries(Object.keys(FIELDS).map((id) => [id, panel.querySelector(`#${id}`)]));
+    this.fields = Object.fromEntries(Object.keys(FIELDS).map((id) => [id, panel.querySelector(`#${id}`)]));
   }
 
   show(numbers) {
-    for (const [id, [name, decimals]] of Object.entries(FIELDS)) this.outputs[id].textContent = fixed(numbers[name], decimals);
-    const { out_kbps: out, in_kbps: incoming, h264_kbps: h264 } = numbers;
-    this.plot.push(performance.now() / 1000, { out, in: incoming, h264 });
-    this.comparison.textContent = h264
-      ? `H.264 would need about ${fixed(h264, 0)} kbit/s for this picture${out > 0 ? `, ${fixed(h264 / out, 0)} times as much as is sent` : ""}.`
-      : "";
+    for (const [id, [name, decimals]] of Object.entries(FIELDS)) this.fields[id].textContent = fixed(numbers[name], decimals);
+    const { out_kbps: out, in_kbps: incoming, out_motion_kbps: movement, audio_out_kbps: sound, h264_kbps: h264 } = numbers;
+    // The same sound would go with H.264, so that all three lines are whole calls.
+    const withH264 = Number.isFinite(h264) ? h264 + (sound ?? 0) : null;
+    this.plot.push(performance.now() / 1000, { out, in: incoming, h264: withH264 });
+    this.comparison.textContent = withH264 === null ? ""
+      : `Your picture takes ${fixed(movement, 1)} kbit/s. An equally good one with H.264 would take about ${fixed(h264, 1)}.`;
     this.plot.svg.setAttribute(
       "aria-label",
-      `Rates over two minutes: now ${fixed(out, 1)} kbit/s sent, ${fixed(incoming, 1)} received; H.264 would need ${fixed(h264, 0)}`,
+      `Rates over two minutes: now ${fixed(out, 1)} kbit/s sent, ${fixed(incoming, 1)} received, ${fixed(withH264, 1)} with H.264`,
     );
   }
 
   clear() {
-    for (const output of Object.values(this.outputs)) output.textContent = DASH;
+    for (const field of Object.values(this.fields)) field.textContent = DASH;
   }
 }
 

@@ -1,0 +1,331 @@
+"""Speech between the page and the other side: the page's own loopback connection, the microphone, the loudspeaker.
+
+    page's microphone --loopback WebRTC--> Speech --Peer's track--> other side
+    other side --Peer's track--> Loudspeaker (held until the picture is due) --loopback WebRTC--> page
+
+Without a page a sound file is the microphone, and the loudspeaker only measures.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fractions
+import logging
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any, Final
+
+import av
+import numpy as np
+from aiortc import MediaStreamTrack, RTCConfiguration, RTCPeerConnection, RTCSessionDescription
+from aiortc.mediastreams import MediaStreamError
+from numpy.typing import NDArray
+
+from kilocall.call.camera import PageCamera
+from kilocall.proto.errors import BadInput
+from kilocall.runtime import aiortc_fixes
+
+__all__ = ["Loudspeaker", "PageMedia", "Speech", "hold_us", "play_file", "read_sound"]
+
+logger = logging.getLogger(__name__)
+
+RATE: Final = 48_000
+BLOCK: Final = 960  # 20 ms
+BLOCK_S: Final = 0.02
+MAX_SDP: Final = 64 << 10
+MOST_FILE_S: Final = 120
+SPEECH_PACKET_MS: Final = 60
+#: The page's way from microphone to here and from here to the loudspeaker: capture, two Opus blocks, two buffers.
+PAGE_MS: Final = 70
+MOST_HOLD_US: Final = 300_000
+#: More waiting speech than this above the hold is dropped: a stall must not become delay.
+SLACK_US: Final = 200_000
+ONSET_DB: Final = -40.0
+QUIET_DB: Final = -50.0
+
+Own = Callable[[Coroutine[Any, Any, None], str], object]
+"""Runs a coroutine as a task that is logged when it ends with an error, and cancelled with its owner."""
+
+
+def hold_us(playout_us: int, made_ms: float, *, page: bool) -> int:
+    """How long speech waits here so that lips and sound meet.
+
+    A picture is shown `playout_us` after the fastest packet's arrival plus what rendering takes. Speech arrives a
+    packet's length after it was spoken, and has the page's two ways to go as well.
+    """
+    wanted = playout_us + 1000 * (made_ms - SPEECH_PACKET_MS - (PAGE_MS if page else 0))
+    return int(min(max(0.0, wanted), MOST_HOLD_US))
+
+
+class Speech:
+    """The microphone: blocks of mono sound in, a track for each connection out. Nothing comes out while muted."""
+
+    def __init__(self) -> None:
+        self.muted = False
+        self.blocks = 0
+        self._newest: _SpeechTrack | None = None
+
+    def put(self, samples: NDArray[np.int16]) -> None:
+        """Samples [n] at 48 kHz, spoken just now."""
+        self.blocks += 1
+        if self._newest is not None and not self.muted:
+            self._newest.put(samples)
+
+    def track(self) -> MediaStreamTrack:
+        """A track for a new connection; the one before gets nothing more."""
+        self._newest = _SpeechTrack()
+        return self._newest
+
+
+class _SpeechTrack(MediaStreamTrack):
+    kind = "audio"
+    MOST = 25
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._blocks: asyncio.Queue[NDArray[np.int16]] = asyncio.Queue(self.MOST)
+        self._pts = 0
+
+    def put(self, samples: NDArray[np.int16]) -> None:
+        while self._blocks.full():
+            self._blocks.get_nowait()
+        self._blocks.put_nowait(samples)
+
+    async def recv(self) -> av.AudioFrame:
+        samples = await self._blocks.get()
+        frame = _frame(samples, self._pts)
+        self._pts += len(samples)
+        return frame
+
+
+class Loudspeaker:
+    """What is heard: received speech, held back by `hold_us`, in blocks of 20 ms with silence in between.
+
+    Also measures: packets, level, and when sound begins after silence.
+    """
+
+    def __init__(self, clock_us: Callable[[], int] = lambda: time.monotonic_ns() // 1000) -> None:
+        self.hold_us = 0
+        self.received_samples = 0
+        self.heard_samples = 0
+        """Received ones that are louder than silence."""
+        self.dropped_samples = 0
+        self.energy = 0.0
+        self.onsets_us: deque[int] = deque(maxlen=50)
+        """When a sound after silence is played, on this side's clock."""
+        self.on_samples: Callable[[NDArray[np.int16], int], None] | None = None
+        """For a recorder: samples, and when they are played."""
+        self._clock_us = clock_us
+        self._waiting: deque[NDArray[np.int16]] = deque()
+        self._samples = 0
+        self._silent = True
+
+    @property
+    def level_db(self) -> float | None:
+        """Mean level of what was louder than silence, dB below full scale; None before any."""
+        return None if not self.heard_samples else 10 * math.log10(self.energy / self.heard_samples + 1e-12)
+
+    def push(self, samples: NDArray[np.int16]) -> None:
+        """Speech that has just arrived: mono, 48 kHz."""
+        if not self._samples:
+            # After a pause the hold is built up anew.
+            self._add(np.zeros(self.hold_us * RATE // 1_000_000, np.int16))
+        play_us = self._clock_us() + self._samples * 1_000_000 // RATE
+        self._measure(samples, play_us)
+        self._add(samples)
+        most = (self.hold_us + SLACK_US) * RATE // 1_000_000
+        while self._samples > most and len(self._waiting) > 1:
+            dropped = self._waiting.popleft()
+            self._samples -= len(dropped)
+            self.dropped_samples += len(dropped)
+
+    def pull(self, count: int = BLOCK) -> NDArray[np.int16]:
+        """The next `count` samples; silence where there are none."""
+        block = np.zeros(count, np.int16)
+        filled = 0
+        while filled < count and self._waiting:
+            head = self._waiting.popleft()
+            take = min(count - filled, len(head))
+            block[filled : filled + take] = head[:take]
+            filled += take
+            if take < len(head):
+                self._waiting.appendleft(head[take:])
+        self._samples -= filled
+        return block
+
+    def _add(self, samples: NDArray[np.int16]) -> None:
+        if len(samples):
+            self._waiting.append(samples)
+            self._samples += len(samples)
+
+    def _measure(self, samples: NDArray[np.int16], play_us: int) -> None:
+        self.received_samples += len(samples)
+        for start in range(0, len(samples), BLOCK // 2):
+            part = samples[start : start + BLOCK // 2].astype(np.float64) / 32768
+            energy = float((part * part).sum())
+            level = 10 * math.log10(energy / max(1, len(part)) + 1e-12)
+            if level > QUIET_DB:
+                self.heard_samples += len(part)
+                self.energy += energy
+            if self._silent and level > ONSET_DB:
+                self._silent = False
+                self.onsets_us.append(play_us + start * 1_000_000 // RATE)
+            elif level < QUIET_DB:
+                self._silent = True
+        if self.on_samples is not None:
+            self.on_samples(samples, play_us)
+
+
+async def hear(track: MediaStreamTrack, loudspeaker: Loudspeaker) -> None:
+    """Brings the other side's speech to the loudspeaker until the track ends."""
+    resampler = av.AudioResampler(format="s16", layout="mono", rate=RATE)
+    try:
+        while True:
+            frame = await track.recv()
+            assert isinstance(frame, av.AudioFrame)
+            for part in resampler.resample(frame):
+                loudspeaker.push(np.ascontiguousarray(part.to_ndarray()[0], np.int16))
+    except MediaStreamError:
+        return
+
+
+async def pace(loudspeaker: Loudspeaker, out: Callable[[NDArray[np.int16]], None]) -> None:
+    """Takes 20 ms of sound every 20 ms, for as long as it runs."""
+    loop = asyncio.get_running_loop()
+    due = loop.time()
+    while True:
+        out(loudspeaker.pull())
+        due = max(due + BLOCK_S, loop.time() - 5 * BLOCK_S)
+        await asyncio.sleep(max(0.0, due - loop.time()))
+
+
+def read_sound(path: Path) -> NDArray[np.int16]:
+    """Up to two minutes of a sound file, mono at 48 kHz. BadInput when there is none in it."""
+    parts: list[NDArray[np.int16]] = []
+    samples = 0
+    try:
+        with av.open(str(path)) as container:
+            if not container.streams.audio:
+                raise BadInput(f"microphone {path}: has no sound")
+            resampler = av.AudioResampler(format="s16", layout="mono", rate=RATE)
+            for frame in container.decode(container.streams.audio[0]):
+                for part in resampler.resample(frame):
+                    parts.append(np.array(part.to_ndarray()[0], np.int16))
+                    samples += len(parts[-1])
+                if samples > MOST_FILE_S * RATE:
+                    break
+    except (av.error.FFmpegError, OSError, ValueError) as error:
+        if isinstance(error, BadInput):
+            raise
+        raise BadInput(f"microphone {path}: not a readable sound file ({error})") from error
+    if samples < BLOCK:
+        raise BadInput(f"microphone {path}: holds {samples} samples, at least {BLOCK} are needed")
+    return np.concatenate(parts)
+
+
+async def play_file(samples: NDArray[np.int16], speech: Speech, started: Callable[[int], None]) -> None:
+    """Speaks the samples in a loop, in real time. `started` learns the monotonic microseconds of each beginning."""
+    loop = asyncio.get_running_loop()
+    whole = len(samples) // BLOCK * BLOCK
+    due = loop.time()
+    while True:
+        started(time.monotonic_ns() // 1000)
+        for start in range(0, whole, BLOCK):
+            due += BLOCK_S
+            await asyncio.sleep(max(0.0, due - loop.time()))  # a block is there once it has been spoken
+            speech.put(samples[start : start + BLOCK])
+
+
+def _frame(samples: NDArray[np.int16], pts: int) -> av.AudioFrame:
+    frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples[None]), format="s16", layout="mono")
+    frame.sample_rate = RATE
+    frame.pts = pts
+    frame.time_base = fractions.Fraction(1, RATE)
+    return frame
+
+
+class PageMedia:
+    """The page's loopback connection. A new offer replaces the one before."""
+
+    def __init__(self, speech: Speech, loudspeaker: Loudspeaker, camera: PageCamera | None, own: Own) -> None:
+        self._speech, self._loudspeaker, self._camera, self._own = speech, loudspeaker, camera, own
+        self._connection: RTCPeerConnection | None = None
+        self._out: _SpeechTrack | None = None
+
+    async def answer(self, offer: str) -> str:
+        """This side's SDP for the page's. Raises BadInput for one that cannot be used."""
+        await self.close()
+        if len(offer) > MAX_SDP:
+            raise BadInput(f"offer is {len(offer)} characters, most is {MAX_SDP}")
+        connection = RTCPeerConnection(RTCConfiguration(iceServers=[]))
+        self._connection = connection
+        connection.on("track", self._track)
+        try:
+            await connection.setRemoteDescription(RTCSessionDescription(sdp=offer, type="offer"))
+        # aiortc's parser meets bad SDP with almost any exception.
+        except Exception as error:
+            await self.close()
+            raise BadInput(f"offer cannot be used: {type(error).__name__} {error}"[:200]) from None
+        self._out = _SpeechTrack()
+        for transceiver in connection.getTransceivers():
+            if transceiver.kind == "audio":
+                aiortc_fixes.set_speech_decoder(transceiver.receiver)
+                transceiver.sender.replaceTrack(self._out)
+                transceiver.direction = "sendrecv"
+            _offer_loopback(transceiver)
+        try:
+            await connection.setLocalDescription(await connection.createAnswer())
+        except Exception as error:
+            await self.close()
+            raise BadInput(f"offer cannot be answered: {type(error).__name__} {error}"[:200]) from None
+        return str(connection.localDescription.sdp)
+
+    def play(self, samples: NDArray[np.int16]) -> None:
+        """A block for the page's loudspeaker."""
+        if self._out is not None:
+            self._out.put(samples)
+
+    async def close(self) -> None:
+        connection, self._connection, self._out = self._connection, None, None
+        if connection is not None:
+            await connection.close()
+
+    def _track(self, track: MediaStreamTrack) -> None:
+        if track.kind == "audio":
+            self._own(self._listen(track), "page's microphone")
+        elif self._camera is not None:
+            self._own(self._watch(track, self._camera), "page's camera")
+
+    async def _listen(self, track: MediaStreamTrack) -> None:
+        resampler = av.AudioResampler(format="s16", layout="mono", rate=RATE, frame_size=BLOCK)
+        try:
+            while True:
+                frame = await track.recv()
+                assert isinstance(frame, av.AudioFrame)
+                for part in resampler.resample(frame):
+                    self._speech.put(np.ascontiguousarray(part.to_ndarray()[0], np.int16))
+        except MediaStreamError:
+            return
+
+    async def _watch(self, track: MediaStreamTrack, camera: PageCamera) -> None:
+        try:
+            while True:
+                frame = await track.recv()
+                assert isinstance(frame, av.VideoFrame)
+                camera.put(frame)
+        except MediaStreamError:
+            return
+
+
+def _offer_loopback(transceiver: Any) -> None:
+    """Offers 127.0.0.1 beside the machine's addresses: a machine without a network has no other."""
+    connection = transceiver.receiver.transport.transport._connection
+    aiortc_fixes.on_datagrams(
+        connection,
+        sent=lambda data, addr: None,
+        received=lambda data, addr: None,
+        addresses=lambda own: ["127.0.0.1", *own],
+    )

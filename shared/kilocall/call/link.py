@@ -1,0 +1,247 @@
+"""Keeps one party connected: its place in the room, and a Peer that is made anew whenever the way has changed."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol
+from urllib.parse import urlsplit
+
+from aiortc import MediaStreamTrack
+
+from kilocall.call.signalling import Joined, Left, Paired, Signal, Signalling
+from kilocall.proto.errors import BadInput, BadPacket
+from kilocall.runtime.peer import Message, Peer, PeerSettings
+
+__all__ = ["Link", "LinkEvents", "RoomAddress", "Tasks", "find_room"]
+
+logger = logging.getLogger(__name__)
+
+SIGNAL_WITHIN_S: Final = 10.0
+RENEW_EVERY_S: Final = 1.0
+BYE_S: Final = 0.15
+#: A peer whose motion has stopped for so long while motion is expected is tried to be reached another way.
+SILENT_S: Final = 3.5
+
+
+class Tasks:
+    """Tasks with an owner: each one's end is logged, and all are cancelled together."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def own(self, coroutine: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        """Runs a coroutine."""
+        task = asyncio.create_task(coroutine, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+        return task
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if task.cancelled():
+            logger.debug("task %s was cancelled", task.get_name())
+        elif task.exception() is not None:
+            logger.error("task %s failed", task.get_name(), exc_info=task.exception())
+        else:
+            logger.debug("task %s has ended", task.get_name())
+
+    async def close(self) -> None:
+        """Cancels all but the caller's own, and waits for them."""
+        current = asyncio.current_task()
+        tasks = [task for task in self._tasks if task is not current]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=1.0)
+
+
+@dataclass(frozen=True)
+class RoomAddress:
+    """Where two meet."""
+
+    server: str
+    room: str
+    secret: str | None
+
+    @property
+    def link(self) -> str:
+        """What the other side gives to --room."""
+        base = self.server if "://" in self.server else f"http://{self.server}"
+        return f"{base.rstrip('/')}/{self.room}" + (f"#{self.secret}" if self.secret else "")
+
+
+def find_room(room: str, server: str) -> RoomAddress:
+    """`NAME`, `NAME#secret` or a whole link, which then names the server too. Raises BadInput."""
+    if "://" in room:
+        parts = urlsplit(room)
+        place, name, secret = f"{parts.scheme}://{parts.netloc}", parts.path.strip("/"), parts.fragment
+        if parts.scheme not in ("http", "https") or not parts.netloc:
+            raise BadInput(f"room is {room!r:.120}; allowed: a name, NAME#secret, or http(s)://server/NAME#secret")
+    else:
+        place = server
+        name, _, secret = room.partition("#")
+    if not re.fullmatch(r"[A-Za-z0-9._~-]{1,64}", name):
+        raise BadInput(f"room is {name!r:.80}; allowed are 1 to 64 letters, digits and . _ ~ -")
+    return RoomAddress(place, name, secret or None)
+
+
+class LinkEvents(Protocol):
+    """What the link tells, on the event loop."""
+
+    def joined(self, address: RoomAddress, others: int) -> None:
+        """In the room; `others` are there already."""
+
+    def paired(self) -> None:
+        """Two are in the room: a connection is being made."""
+
+    def opened(self, peer: Peer) -> None:
+        """Messages can be sent."""
+
+    def motion(self, message: Message) -> None: ...
+    def control(self, message: Message) -> None: ...
+    def delivered(self, data: bytes) -> None: ...
+    def closed(self, reason: str) -> None:
+        """The connection is gone; another follows unless `wants_another` says no."""
+
+    def wants_another(self) -> bool: ...
+    def expects_motion(self) -> bool:
+        """Whether silence means that something is wrong."""
+
+    def left(self) -> None:
+        """The other side has left the room."""
+
+    def audio(self) -> MediaStreamTrack | None:
+        """What the next connection sends as speech."""
+
+
+@dataclass
+class _Attempt:
+    session: int
+    offer: bool
+    signals: asyncio.Queue[Signal] = field(default_factory=lambda: asyncio.Queue(4))
+    peer: Peer | None = None
+    task: asyncio.Task[None] | None = None
+
+
+class Link:
+    """Runs until it is closed or refused. `peer` is the open connection, if there is one."""
+
+    def __init__(self, address: RoomAddress, settings: PeerSettings, events: LinkEvents, tasks: Tasks) -> None:
+        self.address, self.settings = address, settings
+        self.peer: Peer | None = None
+        self.connections = 0
+        """How many have been opened."""
+        self._events, self._tasks = events, tasks
+        self._attempt: _Attempt | None = None
+        self._ending = False
+
+    async def run(self) -> None:
+        """Raises BadInput when the meeting point refuses."""
+        address = self.address
+        async with Signalling(address.server, address.room, address.secret) as meeting:
+            self._tasks.own(self._renew_when_lost(meeting), "renew")
+            while not self._ending:
+                event = await meeting.next()
+                match event:
+                    case Joined():
+                        self.address = RoomAddress(address.server, event.room, event.secret)
+                        self._events.joined(self.address, event.others)
+                    case Paired():
+                        await self._begin(event, meeting)
+                    case Signal() if self._attempt is not None and event.session == self._attempt.session:
+                        if not self._attempt.signals.full():
+                            self._attempt.signals.put_nowait(event)
+                    case Left():
+                        self._events.left()
+                    case _:
+                        logger.debug("signal of another session")
+
+    async def close(self, bye: Callable[[], None]) -> None:
+        """Says goodbye and closes the connection."""
+        self._ending = True
+        attempt = self._attempt
+        if attempt is None or attempt.peer is None:
+            return
+        if attempt.peer.state == "open":
+            bye()
+            await asyncio.sleep(BYE_S)
+        await attempt.peer.close("hung up")
+
+    async def _begin(self, paired: Paired, meeting: Signalling) -> None:
+        before, self._attempt = self._attempt, _Attempt(paired.session, paired.offer)
+        if before is not None and before.task is not None:
+            before.task.cancel()
+            await asyncio.wait([before.task], timeout=1.0)
+        self._events.paired()
+        self._attempt.task = self._tasks.own(self._converse(self._attempt, meeting), f"connection {paired.session}")
+
+    async def _converse(self, attempt: _Attempt, meeting: Signalling) -> None:
+        events = self._events
+        peer = Peer(
+            self.settings,
+            audio=events.audio() if self.settings.audio else None,
+            on_delivered=events.delivered,
+        )
+        attempt.peer = peer
+        opened = False
+        try:
+            try:
+                await asyncio.wait_for(self._describe(attempt, peer, meeting), SIGNAL_WITHIN_S)
+            except TimeoutError:
+                await peer.close(f"no answer from the other side within {SIGNAL_WITHIN_S:g} s")
+            except BadPacket as error:
+                logger.warning("%s", error)
+                await peer.close(str(error))
+            if await peer.wait_open():
+                opened = True
+                self.peer = peer
+                self.connections += 1
+                events.opened(peer)
+                motion = self._tasks.own(_pump(peer.motion.get, events.motion), "motion")
+                await _pump(peer.control.get, events.control)
+                await peer.wait_closed()
+                motion.cancel()
+        finally:
+            if self.peer is peer:
+                self.peer = None
+            # Whoever replaced this connection has told already.
+            if self._attempt is attempt and not self._ending:
+                events.closed(peer.closed_because or "the connection has ended")
+            if peer.state != "closed":
+                await peer.close("replaced by another connection" if opened else "given up")
+
+    async def _describe(self, attempt: _Attempt, peer: Peer, meeting: Signalling) -> None:
+        if attempt.offer:
+            meeting.send(attempt.session, "offer", await peer.offer())
+            await peer.accept((await attempt.signals.get()).sdp)
+        else:
+            meeting.send(attempt.session, "answer", await peer.answer((await attempt.signals.get()).sdp))
+
+    async def _renew_when_lost(self, meeting: Signalling) -> None:
+        """Asks for another connection for as long as the last one is lost, or silent against expectation."""
+        while not self._ending:
+            await asyncio.sleep(RENEW_EVERY_S)
+            attempt = self._attempt
+            if attempt is None or attempt.task is None or not meeting.connected or not self._events.wants_another():
+                continue
+            peer = attempt.peer
+            lost = attempt.task.done()
+            silent = (
+                peer is not None and peer.state == "open" and peer.silent_s > SILENT_S and self._events.expects_motion()
+            )
+            if lost or silent:
+                logger.info("asking for another connection: %s", "lost" if lost else "silent")
+                meeting.renew(attempt.session)
+
+
+async def _pump(get: Callable[[], Awaitable[Message | None]], take: Callable[[Message], None]) -> None:
+    while (message := await get()) is not None:
+        try:
+            take(message)
+        # A defect in handling one message must not end the call; the message is lost.
+        except Exception:
+            logger.exception("a message could not be handled")

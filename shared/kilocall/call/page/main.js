@@ -1,0 +1,285 @@
+// The page: puts the parts together. Every control sends a wish; what is shown is what the node says.
+
+import { Announcer } from "./announce.js";
+import { Calibration } from "./calibration.js";
+import { Connection, OWN_PICTURE, REMOTE_PICTURE } from "./connection.js";
+import { Keyboard } from "./keyboard.js";
+import { Media } from "./media.js";
+import { NumbersPanel } from "./numbers.js";
+import { Overlay } from "./overlay.js";
+import { PictureCanvas } from "./pictures.js";
+import { Sources } from "./sources.js";
+import { badgeText, callStatus, ownNote, remoteNote } from "./status.js";
+import { HeadTurn } from "./turn.js";
+
+const $ = (id) => document.getElementById(id);
+const COPIED_MS = 2500;
+const OVER = ["ended", "refused"];
+
+let hello = null;
+let state = null;
+let connected = false;
+let ownFace; // undefined until the node says
+let offered = false; // calibration opened by itself, once
+
+const announcer = new Announcer($("announcer"));
+const remote = new PictureCanvas($("remote-picture"), render);
+const own = new PictureCanvas($("own-picture"), render);
+const numbers = new NumbersPanel($("numbers"));
+const turn = new HeadTurn({ yaw: $("yaw"), pitch: $("pitch"), roll: $("roll") }, $("straight"), (view) => connection.ask("view", view));
+const media = new Media($("speech"), { changed: render, problem });
+const sources = new Sources(
+  { current: $("source-picture"), caption: $("source-caption"), file: $("file"), recent: $("recent"), problem: $("source-problem") },
+  {
+    use: (id) => connection.ask("use_source", { id }),
+    told: (text) => announcer.say(text),
+    changed() {
+      if (calibration.active && calibration.asked) announcer.say("The picture was taken");
+      calibration.taken();
+    },
+  },
+);
+const calibration = new Calibration(
+  new Overlay($("overlay")),
+  {
+    panel: $("calibration"),
+    advice: $("advice"),
+    count: $("count"),
+    checks: { one: $("check-one"), eyes: $("check-eyes"), sharp: $("check-sharp") },
+    take: $("take"),
+    cancel: $("cancel"),
+  },
+  {
+    opened: () => calibrating(true),
+    closed: () => calibrating(false),
+    take: () => connection.ask("take_source"),
+  },
+);
+const connection = new Connection({
+  opened() {
+    connected = true;
+    connection.ask("visible", { on: !document.hidden });
+    if (calibration.active) connection.ask("calibrate", { on: true });
+    render();
+  },
+  closed() {
+    connected = false;
+    numbers.clear();
+    render();
+  },
+  picture(kind, picture) {
+    if (kind === REMOTE_PICTURE) remote.put(picture);
+    else if (kind === OWN_PICTURE && !state?.camera_off) own.put(picture);
+  },
+  hello(next) {
+    const again = hello !== null;
+    hello = next;
+    $("link").value = hello.link;
+    $("about").textContent = `${hello.family}, ${hello.size} × ${hello.size}, kilocall ${hello.version}`;
+    if (again) media.again();
+    else media.allowed(fromBrowser()).then((yes) => { if (yes) start(); });
+    render();
+  },
+  state(next) {
+    const before = state;
+    state = next;
+    if (before) tellChanges(before, next);
+    follow(before, next);
+    render();
+  },
+  numbers: (next) => numbers.show(next),
+  overlay(seen) {
+    ownFace = seen.face;
+    calibration.see(seen);
+    render();
+  },
+  sources: (next) => sources.show(next),
+  error({ text }) {
+    if (!calibration.refuse(text)) problem(text);
+  },
+});
+
+function fromBrowser() {
+  return hello?.camera === "browser";
+}
+
+function follow(before, { phase, muted, camera_off: cameraOff, own_source_at: ownSourceAt, remote_view: view }) {
+  media.mute(muted);
+  media.turnCameraOff(cameraOff);
+  sources.date(ownSourceAt);
+  turn.follow(view);
+  if (cameraOff) {
+    own.clear();
+    calibration.close();
+  }
+  if (OVER.includes(phase)) {
+    calibration.close();
+    if (before?.phase !== phase) media.stop();
+  }
+  if (phase === "alone" && before?.phase !== "alone") remote.clear();
+  if (ownSourceAt === null && !offered && !cameraOff && !OVER.includes(phase) && !waitsForCamera()) {
+    offered = true;
+    calibration.open(false);
+  }
+}
+
+function waitsForCamera() {
+  return fromBrowser() && media.state === "off";
+}
+
+function tellChanges(before, next) {
+  if (before.muted !== next.muted) announcer.say(next.muted ? "Your microphone is off" : "Your microphone is on");
+  if (before.camera_off !== next.camera_off) announcer.say(next.camera_off ? "Your camera is off" : "Your camera is on");
+  if (before.recording !== next.recording) announcer.say(next.recording ? "Recording" : "Recording stopped");
+}
+
+function render() {
+  renderStage();
+  renderControls();
+  renderOwn();
+}
+
+function renderStage() {
+  const seen = !remote.empty;
+  const status = callStatus({ connected, state, seen });
+  $("status").hidden = !status;
+  $("status-title").textContent = status?.title ?? "";
+  $("status-text").textContent = status?.text ?? "";
+  $("status-link").hidden = !(status?.link && hello?.link);
+  $("remote").classList.toggle("dim", Boolean(status));
+  $("remote").classList.toggle("empty", !seen);
+  const note = state && !status ? remoteNote(state) : "";
+  $("remote-note").textContent = note;
+  $("badge-text").textContent = badgeText(state?.remote.source_taken_at);
+  $("badge-button").disabled = !state?.remote.source_taken_at;
+  if ($("badge-button").disabled) showSource(false);
+  document.title = status && hello ? `${status.title} – kilocall` : "kilocall";
+  const phase = status ? status.title : note || (state ? "You can see each other" : "");
+  if (phase !== renderStage.said) {
+    renderStage.said = phase;
+    announcer.say(phase);
+  }
+}
+
+function renderControls() {
+  const running = connected && state !== null && !OVER.includes(state.phase);
+  for (const id of ["mute", "camera", "new-picture", "record", "leave"]) $(id).disabled = !running;
+  press("mute", state?.muted, "Mute", "Unmute");
+  press("camera", state?.camera_off, "Camera off", "Camera on");
+  press("record", state?.recording, "Record", "Stop");
+  $("new-picture").disabled ||= Boolean(state?.camera_off) || waitsForCamera();
+  $("new-picture-here").disabled = $("new-picture").disabled;
+  $("recording").hidden = !state?.recording;
+  const virtual = state?.virtual_camera;
+  $("virtual").disabled = !running || !virtual?.available;
+  $("virtual").checked = Boolean(virtual?.on);
+  $("virtual-reason").textContent = virtual?.reason ?? "";
+  const soundDone = !running || media.state === "on";
+  if (soundDone && document.activeElement === $("sound-button")) $("mute").focus(); // the keyboard's place goes away
+  $("sound").hidden = soundDone;
+  $("sound-button").textContent = media.state === "silent" ? "Turn on the sound"
+    : fromBrowser() ? "Turn on camera and microphone" : "Turn on microphone and sound";
+}
+
+// A switch: its words say what pressing it does, its look says what is the case.
+function press(id, on, off, undo) {
+  $(id).dataset.on = String(Boolean(on));
+  const label = $(id).querySelector("span");
+  const text = on ? undo : off;
+  if (label.textContent !== text) label.textContent = text;
+}
+
+function renderOwn() {
+  const note = state ? ownNote({ state, face: state.own_face ?? ownFace, needsStart: waitsForCamera() }) : "";
+  $("own-note").textContent = calibration.active ? "" : note;
+}
+
+function calibrating(on) {
+  connection.ask("calibrate", { on });
+  $("own").classList.toggle("calibrating", on);
+  $("calibration").hidden = !on;
+  $("new-picture").setAttribute("aria-expanded", String(on));
+  if (!on) ownFace = undefined; // what was seen last says nothing about later
+  render();
+}
+
+function problem(text) {
+  $("problem-text").textContent = text;
+  $("problem").hidden = false;
+}
+
+function showSource(on) {
+  $("remote-source").hidden = !on;
+  $("badge-button").setAttribute("aria-expanded", String(on));
+  if (on) $("remote-source-picture").src = `api/remote-source.jpg?n=${Date.now()}`;
+}
+
+async function copyLink() {
+  if (!hello) return;
+  try {
+    await navigator.clipboard.writeText(hello.link);
+  } catch {
+    $("link").focus();
+    $("link").select();
+    announcer.say("The link is selected: copy it with your browser");
+    return;
+  }
+  announcer.say("The link was copied");
+  for (const id of ["copy", "copy-here"]) {
+    const label = $(id).querySelector("span");
+    label.textContent = "Copied";
+    setTimeout(() => { label.textContent = "Copy link"; }, COPIED_MS);
+  }
+}
+
+function start() {
+  media.start(fromBrowser());
+}
+
+const ifEnabled = (id, act) => () => { if (!$(id).disabled) act(); };
+const mute = ifEnabled("mute", () => {
+  media.mute(!state.muted); // at once, not when the answer comes
+  connection.ask("mute", { on: !state.muted });
+});
+const camera = ifEnabled("camera", () => connection.ask("camera", { on: state.camera_off }));
+const record = ifEnabled("record", () => connection.ask("record", { on: !state.recording }));
+const newPicture = ifEnabled("new-picture", () => {
+  if (calibration.active) calibration.close();
+  else calibration.open(true);
+});
+const toggleNumbers = () => { $("numbers").open = !$("numbers").open; };
+const help = () => $("help").showModal();
+
+$("mute").onclick = mute;
+$("camera").onclick = camera;
+$("record").onclick = record;
+$("new-picture").onclick = newPicture;
+$("new-picture-here").onclick = newPicture;
+$("copy").onclick = copyLink;
+$("copy-here").onclick = copyLink;
+$("link").onfocus = () => $("link").select();
+$("leave").onclick = () => connection.ask("hang_up");
+$("help-button").onclick = help;
+$("sound-button").onclick = start;
+$("badge-button").onclick = () => showSource($("remote-source").hidden);
+$("problem-close").onclick = () => { $("problem").hidden = true; };
+$("virtual").onchange = () => connection.ask("virtual_camera", { on: $("virtual").checked });
+document.addEventListener("visibilitychange", () => connection.ask("visible", { on: !document.hidden }));
+
+new Keyboard({
+  m: mute,
+  v: camera,
+  c: newPicture,
+  r: record,
+  l: copyLink,
+  s: () => turn.reset(),
+  n: toggleNumbers,
+  h: help,
+  "?": help,
+}, $("keys-on"));
+
+// On a small window the panels would push each other out of sight: the less needed ones start closed.
+if (matchMedia("(max-width: 60rem)").matches) for (const id of ["turn", "numbers"]) $(id).open = false;
+
+window.kilocall = { stats: () => ({ ...remote.stats(), own: own.stats(), media: media.state }) };
+render();

@@ -1,0 +1,55 @@
+// What a state of the call is called in plain words.
+
+const PHASES = {
+  alone: { title: "Waiting for the other person", text: "Send them this link. You will see them as soon as they join.", link: true },
+  connecting: { title: "Connecting", text: "The other person is here. One moment." },
+  lost: { title: "The connection was lost", text: "Trying to reach the other person again. There is nothing you have to do." },
+  ended: { title: "The call is over", text: "You can close this page." },
+  refused: { title: "This call cannot be joined", text: "" },
+};
+
+// What stands over the remote picture, or null when nothing has to. `seen`: a picture of them is on the screen.
+export function callStatus({ connected, state, seen }) {
+  if (!connected && (state?.phase === "ended" || state?.phase === "refused")) return told(state);
+  if (!connected) {
+    return state
+      ? { title: "kilocall has stopped", text: "Start it again on this computer; this page comes back by itself." }
+      : { title: "Starting", text: "" };
+  }
+  if (!state) return { title: "Starting", text: "" };
+  if (state.phase !== "open") return told(state);
+  if (state.remote.camera_off) return { title: "Their camera is off", text: "You can still hear each other." };
+  return seen ? null : { title: "Connected", text: "Waiting for the first picture of them." };
+}
+
+function told({ phase, reason }) {
+  const words = PHASES[phase] ?? PHASES.connecting;
+  return { ...words, text: [reason && phase !== "alone" ? sentence(reason) : "", words.text].filter(Boolean).join(" ") };
+}
+
+// A small note on their picture.
+export function remoteNote({ phase, remote }) {
+  if (phase !== "open" || remote.camera_off || remote.face !== false) return "";
+  return "They are out of view for a moment. The picture moves again when they are back.";
+}
+
+// A small note on the own preview.
+export function ownNote({ state, face, needsStart }) {
+  if (needsStart) return "Your camera is not on yet";
+  if (state.camera_off) return "Your camera is off";
+  if (face === false) return "Your face is not in view, so they see you standing still";
+  return "";
+}
+
+export function badgeText(takenAt) {
+  return takenAt ? `Reconstructed from a picture taken at ${takenAt}` : "Reconstructed from one picture, not filmed";
+}
+
+function sentence(text) {
+  const trimmed = text.trim();
+  return /[.!?]$/.test(trimmed) ? upper(trimmed) : `${upper(trimmed)}.`;
+}
+
+function upper(text) {
+  return text.charAt(0).toUpperCase() + text.slice(1);
+}

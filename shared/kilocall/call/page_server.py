@@ -1,0 +1,388 @@
+"""The page's server on this machine: pictures as JPEG over a WebSocket, wishes the other way, sound by WebRTC.
+
+The messages are JSON with a `type`; a picture is one byte of kind, eight of capture time, and the JPEG. Every viewer
+has room for one message of each type and one picture of each kind, the newest: a slow page loses pictures, never time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import struct
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+from urllib.parse import urlsplit
+
+import cv2
+import numpy as np
+from fastapi import FastAPI, Request, Response, WebSocket, WebSocketDisconnect
+from fastapi.responses import JSONResponse
+from fastapi.staticfiles import StaticFiles
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+from kilocall.call.node import PICTURE, CallNode
+from kilocall.model.family import Picture
+from kilocall.proto.errors import KilocallError
+from kilocall.receiver.display import LOOPBACK, MAX_UPLOAD_BYTES, MAX_VIEWERS, SECURITY_HEADERS
+from kilocall.receiver.render import LARGEST_TURN_DEG, View
+
+__all__ = ["COMMANDS", "PAGE", "PICTURE_HEADER", "Command", "LiveHub", "create_page_app", "parse_command"]
+
+logger = logging.getLogger(__name__)
+
+PAGE: Final = Path(__file__).parent / "page"
+PICTURE_HEADER: Final = struct.Struct(">BQ")
+"""Kind of picture, capture time in microseconds on this machine's monotonic clock."""
+MAX_COMMAND_BYTES: Final = 4096
+MAX_OFFER_BYTES: Final = 128 << 10
+
+
+class _Command(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Mute(_Command):
+    type: Literal["mute"]
+    on: bool
+
+
+class CameraOn(_Command):
+    type: Literal["camera"]
+    on: bool
+
+
+class Calibrate(_Command):
+    type: Literal["calibrate"]
+    on: bool
+
+
+class TakeSource(_Command):
+    type: Literal["take_source"]
+
+
+class UseSource(_Command):
+    type: Literal["use_source"]
+    id: Annotated[str, Field(max_length=64)]
+
+
+Degrees = Annotated[float, Field(ge=-LARGEST_TURN_DEG, le=LARGEST_TURN_DEG, strict=False, allow_inf_nan=False)]
+
+
+class Turn(_Command):
+    type: Literal["view"]
+    yaw: Degrees
+    pitch: Degrees
+    roll: Degrees
+
+
+class Record(_Command):
+    type: Literal["record"]
+    on: bool
+
+
+class VirtualCameraOn(_Command):
+    type: Literal["virtual_camera"]
+    on: bool
+
+
+class HangUp(_Command):
+    type: Literal["hang_up"]
+
+
+class Visible(_Command):
+    type: Literal["visible"]
+    on: bool
+
+
+Command = Mute | CameraOn | Calibrate | TakeSource | UseSource | Turn | Record | VirtualCameraOn | HangUp | Visible
+COMMANDS: Final[TypeAdapter[Command]] = TypeAdapter(Annotated[Command, Field(discriminator="type")])
+
+
+def parse_command(text: str | bytes) -> Command:
+    """Reads one command. Raises ValueError that says what is wrong, in one line."""
+    if len(text) > MAX_COMMAND_BYTES:
+        raise ValueError(f"command has {len(text)} bytes, most is {MAX_COMMAND_BYTES}")
+    try:
+        return COMMANDS.validate_json(text)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "command"
+        raise ValueError(f"{where}: {first['msg']}"[:300]) from None
+
+
+class _Viewer:
+    """What one page still has to get."""
+
+    def __init__(self) -> None:
+        self.visible = True
+        self._texts: dict[str, dict[str, Any]] = {}
+        self._pictures: dict[int, bytes] = {}
+        self._news = asyncio.Event()
+
+    def put_text(self, message: dict[str, Any]) -> None:
+        self._texts[message["type"]] = message
+        self._news.set()
+
+    def put_picture(self, kind: int, message: bytes) -> None:
+        self._pictures[kind] = message
+        self._news.set()
+
+    async def take(self) -> tuple[list[dict[str, Any]], list[bytes]]:
+        await self._news.wait()
+        self._news.clear()
+        texts, pictures = list(self._texts.values()), list(self._pictures.values())
+        self._texts, self._pictures = {}, {}
+        return texts, pictures
+
+
+class LiveHub:
+    """Brings what the node tells to every viewer. Belongs to the event loop."""
+
+    def __init__(self) -> None:
+        self.viewers: set[_Viewer] = set()
+        self._kept: dict[str, dict[str, Any]] = {}
+        self._picture: bytes | None = None
+
+    def join(self) -> _Viewer:
+        """A new viewer, with the newest message of each lasting type and the newest picture."""
+        viewer = _Viewer()
+        for message in self._kept.values():
+            viewer.put_text(message)
+        if self._picture is not None:
+            viewer.put_picture(PICTURE, self._picture)
+        self.viewers.add(viewer)
+        return viewer
+
+    def message(self, message: dict[str, Any]) -> None:
+        if message["type"] == "state" and self._kept.get("state") == message:
+            return
+        if message["type"] in ("hello", "state", "numbers", "sources"):
+            self._kept[message["type"]] = message
+        for viewer in self.viewers:
+            viewer.put_text(message)
+
+    def binary(self, kind: int, time_us: int, jpeg: bytes) -> None:
+        message = PICTURE_HEADER.pack(kind, max(0, time_us)) + jpeg
+        if kind == PICTURE:
+            self._picture = message
+        for viewer in self.viewers:
+            if viewer.visible:
+                viewer.put_picture(kind, message)
+
+
+class _Offer(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+    type: Literal["offer"]
+    sdp: str
+
+
+def create_page_app(node: CallNode, hub: LiveHub, *, hosts: tuple[str, ...] = LOOPBACK) -> FastAPI:
+    """The page of one node. `hosts` are the names it may be asked under: no other site's page must reach it."""
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts), www_redirect=False)
+    registry = _metrics(node)
+
+    @app.middleware("http")
+    async def add_headers(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
+        response = await call_next(request)
+        response.headers.update(SECURITY_HEADERS)
+        return response
+
+    @app.get("/health")
+    async def health() -> Response:
+        alive = node.sending.alive and node.receiving.alive
+        body = {"alive": alive, "phase": node.state()["phase"], "viewers": len(hub.viewers)}
+        return JSONResponse(body, status_code=200 if alive else 503)
+
+    @app.get("/metrics")
+    async def metrics() -> Response:
+        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+
+    @app.get("/api/state")
+    async def state() -> dict[str, Any]:
+        return node.state()
+
+    @app.get("/api/numbers")
+    async def numbers() -> dict[str, Any]:
+        return node.numbers
+
+    @app.get("/api/source.jpg")
+    async def own_source() -> Response:
+        return _picture_response(node.own_picture())
+
+    @app.get("/api/sources/{source_id}.jpg")
+    async def recent_source(source_id: str) -> Response:
+        return _picture_response(node.own_picture(source_id))
+
+    @app.get("/api/remote-source.jpg")
+    async def remote_source() -> Response:
+        data = node.remote_picture()
+        if data is None:
+            return Response(status_code=404)
+        from kilocall.runtime.pictures import decode_picture
+
+        return _picture_response(await asyncio.to_thread(decode_picture, data))
+
+    @app.post("/api/source")
+    async def upload(request: Request, name: str = "") -> Response:
+        if not _same_origin(request.headers.get("origin"), request.headers.get("host")):
+            return JSONResponse({"error": "refused: another site asked"}, status_code=403)
+        data = await _bounded_body(request, MAX_UPLOAD_BYTES)
+        if not data:
+            what = "empty" if data == b"" else f"more than {MAX_UPLOAD_BYTES >> 20} MiB, which is the most allowed"
+            return JSONResponse({"error": f"{name[:80] or 'the file'} is {what}"}, status_code=422)
+        try:
+            await node.upload(data)
+        except KilocallError as error:
+            return JSONResponse({"error": str(error)}, status_code=422)
+        return Response(status_code=204)
+
+    @app.post("/api/media")
+    async def media(request: Request) -> Response:
+        if not _same_origin(request.headers.get("origin"), request.headers.get("host")):
+            return JSONResponse({"error": "refused: another site asked"}, status_code=403)
+        body = await _bounded_body(request, MAX_OFFER_BYTES)
+        try:
+            offer = _Offer.model_validate_json(body or b"")
+            return JSONResponse({"type": "answer", "sdp": await node.media.answer(offer.sdp)})
+        except (KilocallError, ValidationError) as error:
+            return JSONResponse({"error": str(error)[:300]}, status_code=422)
+
+    @app.websocket("/live")
+    async def live(socket: WebSocket) -> None:
+        if not _same_origin(socket.headers.get("origin"), socket.headers.get("host")):
+            await socket.close(1008, "another site asked")
+            return
+        await socket.accept()
+        if len(hub.viewers) >= MAX_VIEWERS:
+            await socket.close(1013, f"{MAX_VIEWERS} viewers are the most")
+            return
+        await _serve_viewer(socket, node, hub)
+
+    if PAGE.is_dir():
+        app.mount("/", StaticFiles(directory=PAGE, html=True), name="page")
+    return app
+
+
+async def _serve_viewer(socket: WebSocket, node: CallNode, hub: LiveHub) -> None:
+    viewer = hub.join()
+    for message in (node.hello(), node.state(), node.sources()):
+        viewer.put_text(message)
+    _watch(node, hub)
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            sending = tasks.create_task(_send(socket, viewer))
+            await _receive(socket, viewer, node, hub)
+            sending.cancel()
+    # The page went away; either task may be the first to notice, and starlette calls a late send a RuntimeError.
+    except* (WebSocketDisconnect, RuntimeError):
+        pass
+    finally:
+        hub.viewers.discard(viewer)
+        _watch(node, hub)
+
+
+def _watch(node: CallNode, hub: LiveHub) -> None:
+    seen = any(viewer.visible for viewer in hub.viewers)
+    node.watch(seen, seen)
+    if not hub.viewers:
+        node.calibrate(False)
+
+
+async def _send(socket: WebSocket, viewer: _Viewer) -> None:
+    while True:
+        texts, pictures = await viewer.take()
+        for text in texts:
+            await socket.send_json(text)
+        for picture in pictures:
+            await socket.send_bytes(picture)
+
+
+async def _receive(socket: WebSocket, viewer: _Viewer, node: CallNode, hub: LiveHub) -> None:
+    while True:
+        message = await socket.receive()
+        if message["type"] == "websocket.disconnect":
+            return
+        try:
+            text = message.get("text")
+            if text is None:
+                raise ValueError("bytes are not a command")
+            await _obey(parse_command(text), viewer, node, hub)
+        except (KilocallError, OSError, ValueError) as error:
+            viewer.put_text({"type": "error", "text": str(error)})
+        # Whatever a command meets, the page must learn it and the next one must work.
+        except Exception as error:
+            logger.exception("a command of the page failed")
+            viewer.put_text({"type": "error", "text": f"{type(error).__name__}: {error}"})
+
+
+async def _obey(command: Command, viewer: _Viewer, node: CallNode, hub: LiveHub) -> None:
+    match command:
+        case Mute():
+            node.mute(command.on)
+        case CameraOn():
+            node.camera(command.on)
+        case Calibrate():
+            node.calibrate(command.on)
+        case TakeSource():
+            await node.take_source()
+        case UseSource():
+            await node.use_source(command.id)
+        case Turn():
+            node.turn(View(command.yaw, command.pitch, command.roll))
+        case Record():
+            written = await node.record(command.on)
+            if written is not None:
+                hub.message({"type": "recorded", "stream": str(written.stream), "frames": written.frames})
+        case VirtualCameraOn():
+            await node.virtual_camera(command.on)
+        case HangUp():
+            node.stop("hung up")
+        case Visible():
+            viewer.visible = command.on
+            _watch(node, hub)
+
+
+def _metrics(node: CallNode) -> CollectorRegistry:
+    registry = CollectorRegistry()
+    names = {
+        "out_kbps": "Sent, kilobits a second on the wire",
+        "in_kbps": "Received, kilobits a second on the wire",
+        "payload_bits_per_frame": "Coded motion, bits a frame",
+        "fps_out": "Frames sent a second",
+        "fps_in": "Pictures shown a second",
+        "loss_pct": "Motion packets that the other side missed, percent",
+        "delay_ms": "From capture to picture, milliseconds",
+        "render_ms": "Rendering, milliseconds",
+    }
+    for name, text in names.items():
+        gauge = Gauge(f"kilocall_{name}", text, registry=registry)
+        gauge.set_function(lambda name=name: float(node.numbers.get(name) or 0.0))  # type: ignore[misc]
+    return registry
+
+
+def _picture_response(rgb: Picture | None) -> Response:
+    if rgb is None:
+        return Response(status_code=404)
+    done, data = cv2.imencode(".jpg", np.ascontiguousarray(rgb[..., ::-1]), [cv2.IMWRITE_JPEG_QUALITY, 92])
+    return Response(data.tobytes() if done else b"", media_type="image/jpeg")
+
+
+async def _bounded_body(request: Request, most: int) -> bytes | None:
+    """The body; None when it is longer than `most`."""
+    body = bytearray()
+    with suppress(WebSocketDisconnect):
+        async for part in request.stream():
+            body += part
+            if len(body) > most:
+                return None
+    return bytes(body)
+
+
+def _same_origin(origin: str | None, host: str | None) -> bool:
+    """Whether a page of this server asked; programs send no origin."""
+    return origin is None or urlsplit(origin).netloc == host

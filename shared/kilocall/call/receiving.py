@@ -1,0 +1,278 @@
+"""The receiving model thread: motion packets through the jitter buffer to pictures, each at its time."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Final
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from kilocall.api import open_family
+from kilocall.call.worker import Deliver, Milliseconds, Worker
+from kilocall.model.family import Picture
+from kilocall.model.motion import Motion
+from kilocall.proto.control import ReceiverReport
+from kilocall.proto.errors import BadPacket
+from kilocall.proto.motion_packet import TIMES_MS, MotionPacket
+from kilocall.proto.stream_file import StreamReader
+from kilocall.receiver.decode import PacketDecoder
+from kilocall.receiver.jitter_buffer import DueFrame, JitterBuffer, Verdict
+from kilocall.receiver.render import FaceRenderer, View
+from kilocall.runtime.pictures import decode_picture
+from kilocall.sample import NAMES, sample_stream
+
+__all__ = ["Played", "Receiving", "ReceivingEvents", "Rendered"]
+
+logger = logging.getLogger(__name__)
+
+#: 90: on 256x256 pictures about 15 KB, no blocks to be seen.
+JPEG_QUALITY: Final = 90
+MOST_WAITING: Final = 64
+REST_S: Final = 0.1
+#: After so long without a due frame a changed view is shown on the last one.
+STILL_US: Final = 80_000
+KEEP_MOST: Final = 1500
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """A picture made at its time."""
+
+    jpeg: bytes
+    time_us: int
+    """Capture time on the sender's clock."""
+    made_us: int
+    """When it was ready, on this side's clock."""
+    playout_us: int
+    """How long the fastest packets wait here before their last frame is shown: what speech has to wait too."""
+
+
+@dataclass(frozen=True)
+class Played:
+    """A packet whose first frame was shown, as decoded; for recording."""
+
+    time_us: int
+    packet: MotionPacket
+    vectors: NDArray[np.float32]  # [n, D]
+
+
+@dataclass
+class ReceivingEvents:
+    """What the thread tells; every call is made on the event loop."""
+
+    picture: Callable[[Rendered], None]
+    ready: Callable[[str], None]
+    """The picture with this hash can be moved."""
+    refused: Callable[[str, str], None]
+    """The picture with this hash cannot: why."""
+    rgb: Callable[[Picture], None] | None = None
+    """Called on the model thread with every picture, for a virtual camera."""
+    played: Callable[[Played], None] | None = None
+    """Called on the model thread, while something records."""
+    problem: Callable[[str], None] = lambda text: None
+
+
+class Receiving(Worker):
+    """Owns jitter buffer, decoder and renderer of one other side.
+
+    Every packet that is delivered is decoded, whether it can be shown or not: the sender predicts from it.
+    """
+
+    def __init__(
+        self,
+        events: ReceivingEvents,
+        deliver: Deliver,
+        *,
+        engine: str = "auto",
+        threads: int = 1,
+        keep: bool = False,
+        clock_us: Callable[[], int] = lambda: time.monotonic_ns() // 1000,
+    ) -> None:
+        super().__init__("receiver", lambda text: deliver(lambda: events.problem(text)))
+        self.events = events
+        self._deliver, self._clock_us = deliver, clock_us
+        self._engine, self._threads = engine, threads
+        self.watched = True
+        """Whether anybody looks; otherwise nothing is rendered."""
+        self.render_ms, self.decode_ms = Milliseconds(), Milliseconds()
+        self.rendered = 0
+        self.malformed = 0
+        self.inbox_dropped = 0
+        self.longest_gap_us = 0
+        """Longest time between two pictures while motion arrived."""
+        self.kept: deque[Rendered] | None = deque(maxlen=KEEP_MOST) if keep else None
+        self.shown_hash: str | None = None
+        self._inbox: deque[tuple[bytes, int]] = deque()
+        self._jitter = JitterBuffer()
+        self._motions: dict[int, NDArray[np.float32]] = {}
+        self._renderers: dict[str, FaceRenderer] = {}
+        self._next: tuple[str, int] | None = None
+        self._view = View()
+        self._view_changed = False
+        self._last: Motion | None = None
+        self.last_time_us = 0
+        """Capture time of the frame played last, on the sender's clock."""
+        self._rendered_us = 0
+
+    # Asked from the event loop; everything below runs on the thread.
+
+    def push(self, data: bytes, arrived_us: int) -> None:
+        """A motion packet as it arrived."""
+        self._inbox.append((data, arrived_us))
+        while len(self._inbox) > MOST_WAITING:
+            self._inbox.popleft()
+            self.inbox_dropped += 1
+        self.wake()
+
+    def restart(self) -> Future[None]:
+        """A new connection; the picture and its renderer stay."""
+        return self.ask(self._restart)
+
+    def prepare(self, picture_hash: str, data: bytes) -> None:
+        """Makes a source picture ready to be moved; `ready` or `refused` follows."""
+        self.ask(lambda: self._prepare(picture_hash, data))
+
+    def use(self, picture_hash: str, from_us: int) -> None:
+        """Moves this prepared picture from the frame captured at `from_us` (sender's clock) on."""
+        self.ask(lambda: setattr(self, "_next", (picture_hash, from_us)))
+
+    def forget(self) -> None:
+        """Another speaker: nothing is shown until the next picture is ready."""
+        self.ask(self._forget)
+
+    def set_view(self, view: View) -> None:
+        """Turns the head from the next picture on."""
+        self.ask(lambda: self._set_view(view))
+
+    def report(self, received_bytes: int) -> Future[ReceiverReport | None]:
+        return self.ask(lambda: self._jitter.report(self._clock_us(), received_bytes))
+
+    @property
+    def jitter(self) -> JitterBuffer:
+        """Its counters may be read on any thread."""
+        return self._jitter
+
+    def opened(self) -> None:
+        self._family = open_family(engine=self._engine, threads=self._threads)
+        self._decoder = PacketDecoder(self._family.codebook)
+        # Loads every network now: the first picture of the call then takes 30 ms instead of 400.
+        packed = StreamReader(sample_stream(NAMES[0])).source_picture()
+        assert packed is not None  # shipped with one
+        source = self._family.source(decode_picture(packed.data))
+        FaceRenderer(self._family, source).render(source.pose)
+
+    def step(self) -> float:
+        while self._inbox:
+            self._take(*self._inbox.popleft())
+        due = self._jitter.pop(self._clock_us())
+        for frame in due:
+            self._play(frame)
+        if due:
+            self._render(due[-1].time_us)
+        elif self._view_changed and self._last is not None and self._clock_us() - self._rendered_us > STILL_US:
+            self._render(self.last_time_us)
+        next_us = self._jitter.next_due_us()
+        return REST_S if next_us is None else min(REST_S, max(0.0, (next_us - self._clock_us()) / 1e6))
+
+    def _take(self, data: bytes, arrived_us: int) -> None:
+        began = time.perf_counter()
+        try:
+            packet = MotionPacket.parse(data)
+        except BadPacket as error:
+            self.malformed += 1
+            logger.debug("dropped: %s", error)
+            return
+        verdict = self._jitter.push(packet, arrived_us)
+        if verdict in (Verdict.DUPLICATE, Verdict.OLD):
+            return
+        timed = self._decoder.push(packet)
+        if timed:
+            self._motions.pop(packet.sequence, None)
+            self._motions[packet.sequence] = np.stack([frame.motion.vector for frame in timed])
+            while len(self._motions) > MOST_WAITING:
+                del self._motions[next(iter(self._motions))]
+        self.decode_ms.add(time.perf_counter() - began)
+
+    def _play(self, due: DueFrame) -> None:
+        vectors = self._motions.get(due.packet.sequence)
+        if vectors is None:  # could not be decoded: what was shown stays
+            return
+        self._last = Motion.from_vector(vectors[due.index])
+        self.last_time_us = due.time_us
+        if due.index == 0 and self.events.played is not None:
+            self.events.played(Played(due.time_us, due.packet, vectors))
+
+    def _render(self, time_us: int) -> None:
+        if self._next is not None and self._next[0] in self._renderers and _reached(time_us, self._next[1]):
+            self._show(self._next[0])
+        renderer = self._renderers.get(self.shown_hash or "")
+        if renderer is None or self._last is None or not self.watched:
+            return
+        began = time.perf_counter()
+        renderer.view = self._view
+        self._view_changed = False
+        rgb = renderer.render(self._last)
+        if self.events.rgb is not None:
+            self.events.rgb(rgb)
+        done, data = cv2.imencode(
+            ".jpg", np.ascontiguousarray(rgb[..., ::-1]), [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
+        )
+        assert done, "a uint8 picture can always be made a JPEG"
+        self.render_ms.add(time.perf_counter() - began)
+        now_us = self._clock_us()
+        self._rendered_us = now_us
+        self.rendered += 1
+        made = Rendered(data.tobytes(), time_us, now_us, self._jitter.delay_us)
+        if self.kept is not None:
+            self.kept.append(made)
+        self._deliver(lambda: self.events.picture(made))
+
+    def _show(self, picture_hash: str) -> None:
+        self.shown_hash = picture_hash
+        self._renderers = {picture_hash: self._renderers[picture_hash]}
+        self._next = None
+
+    def _prepare(self, picture_hash: str, data: bytes) -> None:
+        if picture_hash not in self._renderers:
+            try:
+                picture = decode_picture(data)
+                if picture.shape != (self._family.size, self._family.size, 3):
+                    size = self._family.size
+                    raise BadPacket(f"picture is {picture.shape[1]}x{picture.shape[0]}, wanted is {size}x{size}")
+                self._renderers[picture_hash] = FaceRenderer(self._family, self._family.source(picture))
+            except ValueError as error:  # BadInput, NoFace, BadPacket
+                text = str(error)
+                self._deliver(lambda: self.events.refused(picture_hash, text))
+                return
+            while len(self._renderers) > 3:
+                oldest = next(name for name in self._renderers if name not in (self.shown_hash, picture_hash))
+                del self._renderers[oldest]
+        if self.shown_hash is None:
+            self._show(picture_hash)
+        self._deliver(lambda: self.events.ready(picture_hash))
+
+    def _forget(self) -> None:
+        self.shown_hash = self._next = self._last = None
+
+    def _set_view(self, view: View) -> None:
+        self._view, self._view_changed = view, view != self._view
+
+    def _restart(self) -> None:
+        self._inbox.clear()
+        self._jitter = JitterBuffer()
+        self._decoder.reset()
+        self._motions.clear()
+        self._next = None
+
+
+def _reached(time_us: int, from_us: int) -> bool:
+    """Whether a frame is not before `from_us`: frame times are known but for multiples of 65.5 s, and to the ms."""
+    wrap_us = TIMES_MS * 1000
+    return (time_us - from_us + 2000) % wrap_us < wrap_us // 2

@@ -1,0 +1,420 @@
+"""The sending model thread: camera pictures to motion packets, the source picture, the own preview and its overlay."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final, cast
+
+import cv2
+import numpy as np
+
+from kilocall.api import face_of_picture, open_family
+from kilocall.call.calibration import Calibration, Face
+from kilocall.call.camera import Camera
+from kilocall.call.rate_control import Plan
+from kilocall.call.worker import Deliver, Milliseconds, Worker
+from kilocall.codec.codebook import Codebook
+from kilocall.model.compact.family import CompactFamily
+from kilocall.model.family import Family, Picture, Track
+from kilocall.model.shape import SAME_PERSON, shape_distance
+from kilocall.proto.control import SourcePicture
+from kilocall.proto.errors import BadInput, NoFace
+from kilocall.proto.limits import LEVELS
+from kilocall.proto.motion_packet import MotionPacket
+from kilocall.runtime.pictures import decode_picture, encode_picture
+from kilocall.sender.capture import Frame
+from kilocall.sender.clip import GROUPS, Tracker
+from kilocall.sender.encoder import PacketEncoder
+from kilocall.sender.face_crop import FaceCrop, FaceCropper
+from kilocall.sender.source_picture import choose_source
+
+__all__ = ["OwnSource", "Sending", "SendingEvents"]
+
+logger = logging.getLogger(__name__)
+
+FACE_CERTAINTY: Final = 0.5
+#: The first source picture is the best of so many frames: longer than a blink at 25 fps.
+FIRST_OF: Final = 10
+CANDIDATES: Final = 25
+RECENT_SOURCES: Final = 6
+#: A packet may say that its frames lie 204 ms apart, and no frame waits longer for others.
+LONGEST_WAIT_US: Final = 200_000
+#: Robustness against a receiver that has lost its state although packets were delivered; 1 bit a frame.
+KEY_EVERY_S: Final = 4.0
+CAMERA_WAIT_S: Final = 0.04
+PREVIEW_WIDTH: Final = 320
+PREVIEW_EVERY_US: Final = 80_000
+OVERLAY_EVERY_US: Final = 100_000
+KEEP_EVERY: Final = 5
+
+
+@dataclass(frozen=True)
+class OwnSource:
+    """A picture of this side's speaker, as it is sent."""
+
+    packed: SourcePicture
+    picture: Picture
+    taken_at: str
+    """hh:mm, local time; empty for a picture from a file."""
+
+    @property
+    def id(self) -> str:
+        return self.packed.picture_hash[:16]
+
+
+@dataclass
+class SendingEvents:
+    """What the thread tells; every call is made on the event loop."""
+
+    packet: Callable[[MotionPacket, bytes], None]
+    face: Callable[[bool, int], None]
+    """Whether a face is seen, and since which capture time."""
+    source: Callable[[OwnSource], None]
+    """A new source picture, to be offered to the other side."""
+    preview: Callable[[bytes, int], None] = lambda jpeg, time_us: None
+    overlay: Callable[[dict[str, Any]], None] = lambda message: None
+    problem: Callable[[str], None] = lambda text: None
+
+
+class Sending(Worker):
+    """Owns the camera, the face cropper and the encoder.
+
+    Motion is sent from `begin` until `pause`, and only while a face is seen. A new source picture is first offered;
+    motion refers to it from `confirm` on, so that the other side is never shown motion of a picture it lacks.
+    """
+
+    def __init__(
+        self,
+        camera: Camera,
+        events: SendingEvents,
+        deliver: Deliver,
+        *,
+        fps: float = 25.0,
+        engine: str = "auto",
+        threads: int = 1,
+        source: Path | None = None,
+        plan: Plan,
+        keep: bool = False,
+    ) -> None:
+        super().__init__("sender", lambda text: deliver(lambda: events.problem(text)))
+        self.camera = camera
+        self._events, self._deliver = events, deliver
+        self._engine, self._threads, self._fps = engine, threads, fps
+        self._source_file = source
+        self._keep: dict[int, bytes] | None = {} if keep else None
+        self.plan = plan
+        self.preview_wanted = False
+        self.overlay_wanted = False
+        self.camera_off = False
+        # Counted here, read anywhere.
+        self.frames = 0
+        self.sent_frames = 0
+        self.payload_bits = 0
+        self.key_packets = 0
+        self.packets_sent = 0
+        self.crop_ms, self.motion_ms = Milliseconds(), Milliseconds()
+        self.face_seen = False
+        self.faces = 0
+        self.source: OwnSource | None = None
+        self.recent: deque[OwnSource] = deque(maxlen=RECENT_SOURCES)
+        self._offered: OwnSource | None = None
+        self._encoder: PacketEncoder | None = None
+        self._sending = False
+        self._candidates: deque[tuple[Picture, Track]] = deque(maxlen=CANDIDATES)
+        self._next_us = 0
+        self._last_sent_us = 0
+        self._gathered_since_us: int | None = None
+        self._alone_once = False
+        self._announce = False
+        self._face_told: bool | None = None
+        self._preview_us = self._overlay_us = 0
+        self._camera_told = False
+
+    # Asked from the event loop; everything below runs on the thread.
+
+    def begin(self) -> Future[None]:
+        """A new connection: the encoder starts anew, motion is sent from now on, with the newest source picture."""
+        return self.ask(self._begin)
+
+    def pause(self) -> Future[None]:
+        """Nothing is sent any more."""
+        return self.ask(lambda: setattr(self, "_sending", False))
+
+    def acknowledge(self, sequence: int) -> None:
+        self.ask(lambda: self._encoder.codec.acknowledge(sequence) if self._encoder else None)
+
+    def confirm(self, picture_hash: str) -> None:
+        """The other side is ready to move this picture."""
+        self.ask(lambda: self._confirm(picture_hash))
+
+    def follow(self, plan: Plan) -> None:
+        self.ask(lambda: self._follow(plan))
+
+    def take_source(self) -> Future[None]:
+        """The best of the last frames becomes the source picture; the future carries NoFace when there is none."""
+        return self.ask(self._take_from_camera)
+
+    def use_picture(self, data: bytes) -> Future[None]:
+        """The face of a picture file; the future carries BadInput or NoFace."""
+        return self.ask(lambda: self._take(face_of_picture(decode_picture(data, 8192), self._family), from_file=True))
+
+    def use_recent(self, source_id: str) -> Future[None]:
+        """One of `recent` again."""
+        return self.ask(lambda: self._use_recent(source_id))
+
+    def hello_facts(self) -> tuple[str, str, str, int]:
+        """Family, weights hash, codebook hash, picture size; once ready."""
+        family = self._family
+        return family.name, family.weights_hash, family.codebook.hash, family.size
+
+    @property
+    def codebook(self) -> Codebook:
+        """Once ready."""
+        return self._family.codebook
+
+    @property
+    def kept(self) -> dict[int, bytes]:
+        """Crops that were coded, as JPEG by capture time; for measuring."""
+        return dict(self._keep or {})
+
+    def opened(self) -> None:
+        self._family: Family = open_family(engine=self._engine, threads=self._threads)
+        self._tracker = Tracker(self._family)
+        self._cropper = FaceCropper(self._tracker)
+        self._calibration = Calibration(cast(CompactFamily, self._family).shape_model.mean)
+        # Loads the networks and the cascades now rather than in the first second of the call.
+        self._cropper.crop(Frame(np.zeros((256, 256, 3), np.uint8), 0, 0))
+        self._family.track(np.zeros((256, 256, 3), np.uint8))
+        self._cropper.reset()
+        if self._source_file is not None:
+            self._take(face_of_picture(self._source_file, self._family), from_file=True)
+        self.camera.start()
+
+    def closed(self) -> None:
+        self.camera.stop()
+
+    def step(self) -> float:
+        frame = self.camera.latest(CAMERA_WAIT_S)
+        self._flush_overdue()
+        if frame is None:
+            if self.camera.ended and not self._camera_told:
+                self._camera_told = True
+                self._note_face(False, time.monotonic_ns() // 1000)
+                text = self.camera.error or "the camera has ended"
+                self._deliver(lambda: self._events.problem(text))
+            return 0.1 if self.camera.ended else 0.0
+        if not self._is_due(frame.capture_us):
+            return 0.0
+        if self.camera_off:
+            self._note_face(False, frame.capture_us)
+            return 0.0
+        self._look(frame)
+        return 0.0
+
+    def _is_due(self, capture_us: int) -> bool:
+        period_us = 1e6 / min(self._fps, self.plan.fps)
+        if capture_us < self._next_us - period_us / 3:
+            return False
+        self._next_us = max(int(self._next_us + period_us), int(capture_us + period_us / 2))
+        return True
+
+    def _look(self, frame: Frame) -> None:
+        began = time.perf_counter()
+        crop = self._cropper.crop(frame)
+        cropped = time.perf_counter()
+        self.crop_ms.add(cropped - began)
+        self.frames += 1
+        self.faces = crop.faces
+        track = self._tracker.last
+        seen = crop.found and crop.landmarks is not None and crop.confidence >= FACE_CERTAINTY
+        # A frame or two without landmarks is a blur: nothing is sent, and nobody is told.
+        if seen or not crop.found:
+            self._note_face(seen, frame.capture_us)
+        if seen and track is not None:
+            self._candidates.append((crop.rgb, track))
+            if self.source is None and self._offered is None and len(self._candidates) >= FIRST_OF:
+                self._take_from_camera()
+            self._code(crop, track, frame.capture_us)
+            self.motion_ms.add(time.perf_counter() - cropped)
+        else:
+            self._flush()
+        self._show(frame, crop if seen else None, track)
+
+    def _code(self, crop: FaceCrop, track: Track, capture_us: int) -> None:
+        encoder = self._encoder
+        if encoder is None or not self._sending:
+            return
+        if self._announce:
+            # Tells the other side which frame is the first of the new source picture.
+            self._announce = False
+            self._deliver(lambda: self._events.face(True, capture_us))
+        if self._keep is not None and self.sent_frames % KEEP_EVERY == 0 and len(self._keep) < 400:
+            self._keep[capture_us] = _jpeg(crop.rgb, 95)
+        if self._gathered_since_us is None:
+            self._gathered_since_us = capture_us
+        elif capture_us - self._last_sent_us > LONGEST_WAIT_US:
+            self._flush()
+            self._gathered_since_us = capture_us
+        self._last_sent_us = capture_us
+        self.sent_frames += 1
+        self._emit(encoder.push_track(track, capture_us))
+        if self._alone_once:
+            self._alone_once = False
+            self._flush()
+
+    def _emit(self, packet: MotionPacket | None) -> None:
+        if packet is None:
+            return
+        self._gathered_since_us = None
+        self.payload_bits += 8 * len(packet.payload)
+        self.packets_sent += 1
+        self.key_packets += packet.is_key
+        data = bytes(packet)
+        self._deliver(lambda: self._events.packet(packet, data))
+
+    def _flush(self) -> None:
+        if self._encoder is not None:
+            self._emit(self._encoder.flush())
+        self._gathered_since_us = None
+
+    def _flush_overdue(self) -> None:
+        since_us = self._gathered_since_us
+        if since_us is not None and time.monotonic_ns() // 1000 - since_us > LONGEST_WAIT_US + 50_000:
+            self._flush()
+
+    def _note_face(self, seen: bool, capture_us: int) -> None:
+        self.face_seen = seen
+        if seen == self._face_told:
+            return
+        if seen and self._encoder is not None:
+            self._encoder.extractor.reset()
+            self._alone_once = True  # the first frame goes at once: the other side has been waiting
+        if not seen:
+            self._flush()
+        self._face_told = seen
+        self._deliver(lambda: self._events.face(seen, capture_us))
+
+    # Source pictures
+
+    def _take_from_camera(self) -> None:
+        if not self._candidates:
+            raise NoFace("no face in the last second: look into the camera")
+        candidates = list(self._candidates)
+        best = choose_source(
+            [crop for crop, _ in candidates],
+            np.stack([track.points for _, track in candidates]),
+            [track.certainty for _, track in candidates],
+            GROUPS,
+        )
+        self._take(candidates[best][0], from_file=False)
+
+    def _take(self, crop: Picture, *, from_file: bool) -> None:
+        format_, data = encode_picture(crop)
+        taken_at = "" if from_file else datetime.now().strftime("%H:%M")
+        picture = decode_picture(data)
+        self._offer(OwnSource(SourcePicture(format=format_, data=data), picture, taken_at))
+
+    def _use_recent(self, source_id: str) -> None:
+        for source in self.recent:
+            if source.id == source_id:
+                self._offer(source)
+                return
+        raise BadInput(f"source {source_id!r:.40} is none of the recent ones")
+
+    def _offer(self, source: OwnSource) -> None:
+        self._family.source(source.picture)  # NoFace before anybody is offered anything
+        if source in self.recent:
+            self.recent.remove(source)
+        self.recent.appendleft(source)
+        self._offered = source
+        if not self._sending or self.source is None:
+            self._adopt(source)
+        self._deliver(lambda: self._events.source(source))
+
+    def _confirm(self, picture_hash: str) -> None:
+        offered = self._offered
+        if offered is None or offered.packed.picture_hash != picture_hash:
+            return
+        if offered is not self.source:
+            self._adopt(offered)
+        self._announce = self._sending
+
+    def _adopt(self, source: OwnSource) -> None:
+        """Motion refers to `source` from the next frame on."""
+        self._flush()
+        shown = self._family.source(source.picture)
+        reference, onto = shown, None
+        if not source.taken_at and self._candidates:
+            own = self._family.source(*self._candidates[-1])
+            # Somebody else's picture: only what changes since this side's own face is applied to it.
+            if shape_distance(own.shape, shown.shape) > SAME_PERSON:
+                reference, onto = own, shown
+        if self._encoder is None:
+            self._encoder = PacketEncoder(
+                self._family,
+                reference,
+                fps=self._fps,
+                frames_per_packet=self.plan.frames_per_message,
+                key_every_s=KEY_EVERY_S,
+                reference="acknowledged",
+                onto=onto,
+            )
+            self._follow(self.plan)
+        else:
+            self._encoder.follow(reference, onto=onto)
+        self.source = source
+
+    def _begin(self) -> None:
+        if self._offered is not None and self._offered is not self.source:
+            self._adopt(self._offered)
+        if self._encoder is not None:
+            self._encoder.restart()
+        self._gathered_since_us = None
+        self._face_told = None
+        self._announce = False
+        self._alone_once = True
+        self._sending = True
+
+    def _follow(self, plan: Plan) -> None:
+        self.plan = plan
+        if self._encoder is not None:
+            self._encoder.frames_per_packet = plan.frames_per_message
+            self._encoder.codec.set_quality(100 * plan.level / (LEVELS - 1))
+
+    # What the own page shows
+
+    def _show(self, frame: Frame, crop: FaceCrop | None, track: Track | None) -> None:
+        if self.preview_wanted and frame.capture_us - self._preview_us >= PREVIEW_EVERY_US:
+            self._preview_us = frame.capture_us
+            jpeg = _jpeg(_narrowed(frame.rgb, PREVIEW_WIDTH), 80)
+            self._deliver(lambda: self._events.preview(jpeg, frame.capture_us))
+        if self.overlay_wanted and frame.capture_us - self._overlay_us >= OVERLAY_EVERY_US:
+            self._overlay_us = frame.capture_us
+            size = (frame.rgb.shape[1], frame.rgb.shape[0])
+            face = None
+            if crop is not None and track is not None:
+                pose = self._family.source(crop.rgb, track).pose
+                face = Face(track.points, crop.place, pose, crop.rgb, crop.faces, size)
+            message = self._calibration.look(face, size).message()
+            self._deliver(lambda: self._events.overlay(message))
+
+
+def _narrowed(rgb: Picture, width: int) -> Picture:
+    if rgb.shape[1] <= width:
+        return rgb
+    height = max(1, round(rgb.shape[0] * width / rgb.shape[1]))
+    return np.asarray(cv2.resize(rgb, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def _jpeg(rgb: Picture, quality: int) -> bytes:
+    done, data = cv2.imencode(".jpg", np.ascontiguousarray(rgb[..., ::-1]), [cv2.IMWRITE_JPEG_QUALITY, quality])
+    if not done:
+        raise BadInput(f"a picture of {rgb.shape} could not be made a JPEG")
+    return data.tobytes()

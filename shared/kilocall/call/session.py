@@ -1,0 +1,433 @@
+"""What two parties agree on above a connection: who they are, their source pictures, faces, reports and farewell.
+
+A Session outlives connections: after a change of network the next one goes on with the same pictures. It does no
+input or output of its own and runs no network: it is told what arrived, and asks its ports to do things.
+
+    opened    -> Hello, MediaState, the own picture's offer
+    Hello     checked: version, family, weights; a difference ends the call with a Bye that says what to update
+    offer     -> WantPicture, unless the picture is in the cache; HavePicture once it can be moved
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final, Literal, Protocol
+
+from kilocall.call.rate_control import Feedback, Plan, RateControl
+from kilocall.proto.control import (
+    Bye,
+    ControlMessage,
+    CropPlace,
+    FaceState,
+    HavePicture,
+    Hello,
+    MediaState,
+    ReceiverReport,
+    SourcePicture,
+    WantPicture,
+    parse_control,
+)
+from kilocall.proto.errors import BadPacket
+from kilocall.proto.limits import HISTORY, PROTOCOL_VERSION
+from kilocall.proto.motion_packet import MotionPacket
+
+__all__ = ["Incoming", "Outgoing", "Phase", "PictureCache", "Remote", "Session"]
+
+logger = logging.getLogger(__name__)
+
+Phase = Literal["alone", "connecting", "open", "lost", "ended", "refused"]
+
+CACHED_IN_MEMORY: Final = 8
+CACHED_ON_DISK: Final = 64
+#: A new picture for the other side to keep and prepare; more often than this is no wish of a person.
+PICTURE_EVERY_US: Final = 500_000
+#: Clocks this near are one clock: both parties are on one machine.
+SAME_CLOCK_US: Final = 3_000_000
+
+
+class Outgoing(Protocol):
+    """What the session asks of the sending side."""
+
+    def acknowledge(self, sequence: int) -> None: ...
+    def confirm(self, picture_hash: str) -> None: ...
+    def follow(self, plan: Plan) -> None: ...
+
+
+class Incoming(Protocol):
+    """What the session asks of the receiving side."""
+
+    def prepare(self, picture_hash: str, data: bytes) -> None: ...
+    def use(self, picture_hash: str, from_us: int) -> None: ...
+    def forget(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class Remote:
+    """What is known of the other side."""
+
+    present: bool = False
+    face: bool = False
+    face_since_us: int = 0
+    """On this side's clock."""
+    muted: bool = False
+    camera_off: bool = False
+    picture_hash: str | None = None
+    """Of the picture that is moved."""
+    picture_got_us: int | None = None
+
+
+class PictureCache:
+    """Pictures of other sides by hash: some in memory, more in a folder if there is one."""
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self._folder = folder / "pictures" if folder is not None else None
+        self._memory: OrderedDict[str, SourcePicture] = OrderedDict()
+
+    def get(self, picture_hash: str) -> SourcePicture | None:
+        found = self._memory.get(picture_hash)
+        if found is None and self._folder is not None:
+            # A file that is damaged, or not ours, is as good as none.
+            with suppress(OSError, BadPacket):
+                read = parse_control((self._folder / picture_hash).read_bytes())
+                if isinstance(read, SourcePicture) and read.data and read.picture_hash == picture_hash:
+                    found = read
+        if found is not None:
+            self._remember(found)
+        return found
+
+    def put(self, picture: SourcePicture) -> None:
+        self._remember(picture)
+        if self._folder is None:
+            return
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            partial = self._folder / f".{picture.picture_hash}.part"
+            partial.write_bytes(bytes(picture))
+            partial.replace(self._folder / picture.picture_hash)
+            files = sorted(self._folder.glob("[0-9a-f]*"), key=lambda file: file.stat().st_mtime)
+            for old in files[:-CACHED_ON_DISK]:
+                old.unlink(missing_ok=True)
+        except OSError as error:  # a full disk costs the next call 6 KB, not this one
+            logger.warning("source picture cannot be kept in %s: %s", self._folder, error)
+
+    def _remember(self, picture: SourcePicture) -> None:
+        self._memory[picture.picture_hash] = picture
+        self._memory.move_to_end(picture.picture_hash)
+        while len(self._memory) > CACHED_IN_MEMORY:
+            self._memory.popitem(last=False)
+
+
+class Session:
+    """One call's state. Times in microseconds of `clock_us`; `send` sends a control message over what is open now."""
+
+    def __init__(
+        self,
+        hello: Hello,
+        outgoing: Outgoing,
+        incoming: Incoming,
+        *,
+        rate: RateControl,
+        clock_us: Callable[[], int],
+        cache: PictureCache | None = None,
+        on_change: Callable[[], None] = lambda: None,
+        on_plan: Callable[[Plan], None] = lambda plan: None,
+    ) -> None:
+        self.hello = hello
+        self.rate = rate
+        self.phase: Phase = "alone"
+        self.reason = ""
+        """Why the phase is what it is: for people."""
+        self.remote = Remote()
+        self.malformed = 0
+        """Control messages that made no sense here and were dropped."""
+        self.pictures_sent = 0
+        self.pictures_from_cache = 0
+        self.rtt_ms: float | None = None
+        self.loss: float | None = None
+        """Share of this side's motion packets that the other side missed lately."""
+        self.same_clock: bool | None = None
+        """Whether both sides read one clock, so that delays can be measured exactly; None: not known yet."""
+        self.said_bye: str | None = None
+        """The other side's farewell on this connection."""
+        self.confirmed: str | None = None
+        """Hash of this side's picture that the other side is known to hold."""
+        self._outgoing, self._incoming = outgoing, incoming
+        self._clock_us = clock_us
+        self._cache = cache or PictureCache()
+        self._on_change, self._on_plan = on_change, on_plan
+        self._send: Callable[[bytes], bool] | None = None
+        self._greeted = False
+        self._own: SourcePicture | None = None
+        self._own_face: FaceState | None = None
+        self._media = MediaState(muted=False, camera_off=False)
+        self._wanted: SourcePicture | None = None
+        self._last_offer_us: int | None = None
+        self._sent_at: dict[int, int] = {}
+        self._theirs: dict[str, SourcePicture] = {}
+        self._ready: str | None = None
+        self._followed: Plan | None = None
+
+    @property
+    def remote_picture(self) -> SourcePicture | None:
+        """The other side's picture that is moved."""
+        return self._theirs.get(self.remote.picture_hash or "")
+
+    @property
+    def greeted(self) -> bool:
+        """Whether the other side's Hello has come and fits."""
+        return self._greeted
+
+    # The connection
+
+    def connecting(self, reason: str = "") -> None:
+        self._to("connecting", reason)
+
+    def opened(self, send: Callable[[bytes], bool]) -> None:
+        """A connection can be used from now on."""
+        self._send = send
+        self._greeted = False
+        self.said_bye = None
+        self.confirmed = None
+        self._wanted = None
+        self._last_offer_us = None
+        self._sent_at.clear()
+        self._say(self.hello)
+        if self._media.muted or self._media.camera_off:
+            self._say(self._media)
+        if self._own is not None:
+            self._say(self._own.offer())
+        if self._own_face is not None:
+            self._say(self._own_face)
+        self._to("connecting", "")
+
+    def closed(self, phase: Phase, reason: str) -> None:
+        """The connection is gone; nothing is sent until the next one."""
+        self._send = None
+        self._greeted = False
+        self.remote = replace(self.remote, present=False, face=False)
+        if self.phase != "refused":
+            self._to(phase, reason)
+
+    def bye(self, reason: str) -> None:
+        """The last message of this side."""
+        self._say(Bye(reason.encode()[:200].decode(errors="ignore")))
+
+    # This side
+
+    def own_source(self, picture: SourcePicture) -> None:
+        """A new source picture: offered now, or with the next connection."""
+        self._own = picture
+        self._say(picture.offer())
+
+    def own_face(self, seen: bool, time_us: int) -> None:
+        self._own_face = FaceState(seen, time_us)
+        self._say(self._own_face)
+
+    def own_media(self, *, muted: bool, camera_off: bool) -> None:
+        self._media = MediaState(muted=muted, camera_off=camera_off)
+        self._say(self._media)
+
+    def picture_ready(self, picture_hash: str) -> None:
+        """The receiving side can move this picture."""
+        self._ready = picture_hash
+        self._say(HavePicture(picture_hash))
+        if self.remote.picture_hash is None:
+            self._shown(picture_hash)
+        self._on_change()
+
+    def picture_refused(self, picture_hash: str, reason: str) -> None:
+        """The receiving side cannot use this picture; what was shown stays."""
+        self.malformed += 1
+        self._theirs.pop(picture_hash, None)
+        logger.warning("the other side's source picture cannot be used: %s", reason)
+        if self.remote.picture_hash is None:
+            self.reason = f"the other side's picture cannot be used: {reason}"
+            self._on_change()
+
+    def motion_sent(self, packet: MotionPacket) -> None:
+        self._sent_at[packet.sequence] = self._clock_us()
+        while len(self._sent_at) > HISTORY:
+            del self._sent_at[next(iter(self._sent_at))]
+
+    def delivered(self, data: bytes) -> None:
+        """The other side's transport has acknowledged this motion message, so its decoder has it."""
+        with suppress(BadPacket):
+            self._outgoing.acknowledge(MotionPacket.parse(data).sequence)
+
+    def report(self, report: ReceiverReport | None) -> None:
+        """What the receiving side has to tell."""
+        if report is not None:
+            self._say(report)
+
+    def tick(self) -> None:
+        """Once a second while a connection is open."""
+        if self._greeted:
+            self._plan(self.rate.tick(self._clock_us()))
+
+    # The other side
+
+    def control(self, data: bytes, arrived_us: int) -> None:
+        """A control message as it arrived; whatever makes no sense is counted and dropped."""
+        try:
+            message = parse_control(data)
+        except BadPacket as error:
+            if "protocol version" in str(error) and not self._greeted:
+                self._refuse(
+                    f"the two programs speak different protocol versions ({error}): please update the older kilocall"
+                )
+            else:
+                self._drop(str(error))
+            return
+        if not self._greeted and not isinstance(message, Hello | Bye):
+            self._drop(f"{type(message).__name__} before Hello")
+            return
+        self._take(message, arrived_us)
+
+    def _take(self, message: ControlMessage, arrived_us: int) -> None:
+        match message:
+            case Hello():
+                self._take_hello(message)
+            case SourcePicture():
+                self._take_picture(message)
+            case WantPicture():
+                if self._own is not None and message.picture_hash == self._own.picture_hash:
+                    self.pictures_sent += 1
+                    self._say(self._own)
+                else:
+                    self._drop("WantPicture for a picture that was not offered")
+            case HavePicture():
+                if self._own is not None and message.picture_hash == self._own.picture_hash:
+                    self.confirmed = message.picture_hash
+                    self._outgoing.confirm(message.picture_hash)
+                    self._on_change()
+            case FaceState():
+                self._take_face(message, arrived_us)
+            case MediaState():
+                self.remote = replace(self.remote, muted=message.muted, camera_off=message.camera_off)
+                self._on_change()
+            case ReceiverReport():
+                self._take_report(message, arrived_us)
+            case Bye():
+                self.said_bye = message.reason
+            case CropPlace():
+                pass  # for files; a call shows the square alone
+            case _:
+                self._drop(f"{type(message).__name__} is not expected")
+
+    def _take_hello(self, theirs: Hello) -> None:
+        if self._greeted:
+            self._drop("second Hello")
+            return
+        mine = self.hello
+        problem = ""
+        if theirs.family != mine.family:
+            problem = f"the other side uses the models {theirs.family!r:.40}, this side {mine.family!r}"
+        elif theirs.weights_hash != mine.weights_hash or theirs.codebook_hash != mine.codebook_hash:
+            problem = (
+                f"the other side has {theirs.family} weights {theirs.weights_hash[:12]}, this side "
+                f"{mine.weights_hash[:12]}"
+            )
+        elif theirs.picture_size != mine.picture_size:
+            problem = f"the other side's pictures are {theirs.picture_size} wide, this side's {mine.picture_size}"
+        if problem:
+            self._refuse(f"{problem}: install the same version of kilocall on both sides")
+            return
+        self._greeted = True
+        self.remote = replace(self.remote, present=True, muted=False, camera_off=False)
+        self._to("open", "")
+
+    def _take_picture(self, picture: SourcePicture) -> None:
+        now_us = self._clock_us()
+        if not picture.data:
+            if self._last_offer_us is None:
+                if picture.picture_hash != self.remote.picture_hash:
+                    # Somebody else, or the same person after a new start: motion refers to the new picture at once.
+                    self.remote = replace(self.remote, picture_hash=None, picture_got_us=None)
+                    self._incoming.forget()
+            elif now_us - self._last_offer_us < PICTURE_EVERY_US:
+                self._drop("offers follow each other too fast")
+                return
+            self._last_offer_us = now_us
+            held = self._theirs.get(picture.picture_hash) or self._cache.get(picture.picture_hash)
+            if held is None:
+                self._wanted = picture
+                self._say(WantPicture(picture.picture_hash))
+                return
+            self.pictures_from_cache += 1
+            self._got(held)
+            return
+        if self._wanted is None or picture.picture_hash != self._wanted.picture_hash:
+            self._drop("a source picture that was not asked for")
+            return
+        self._wanted = None
+        self._cache.put(picture)
+        self._got(picture)
+
+    def _got(self, picture: SourcePicture) -> None:
+        self._theirs[picture.picture_hash] = picture
+        for old in list(self._theirs):
+            if len(self._theirs) > 3 and old not in (picture.picture_hash, self.remote.picture_hash):
+                del self._theirs[old]
+        self._incoming.prepare(picture.picture_hash, picture.data)
+
+    def _take_face(self, face: FaceState, arrived_us: int) -> None:
+        if self.same_clock is None:
+            self.same_clock = abs(arrived_us - face.time_us) < SAME_CLOCK_US
+        self.remote = replace(self.remote, face=face.seen, face_since_us=arrived_us)
+        ready = self._ready
+        if face.seen and ready is not None and ready != self.remote.picture_hash:
+            self._incoming.use(ready, face.time_us)
+            self._shown(ready)
+        self._on_change()
+
+    def _shown(self, picture_hash: str) -> None:
+        self.remote = replace(self.remote, picture_hash=picture_hash, picture_got_us=self._clock_us())
+
+    def _take_report(self, report: ReceiverReport, arrived_us: int) -> None:
+        sent_us = self._sent_at.get(report.highest)
+        if sent_us is not None:
+            rtt = (arrived_us - sent_us) / 1000 - report.held_ms
+            self.rtt_ms = rtt if rtt >= 0 else self.rtt_ms
+        self.loss = report.lost / report.expected if report.expected else self.loss
+        interval_s = max(report.interval_ms, 1) / 1000
+        feedback = Feedback(
+            now_us=self._clock_us(),
+            loss=report.lost / report.expected if report.expected else 0.0,
+            delay_ms=float(report.delay_ms),
+            received_bps=8 * report.received_bytes / interval_s,
+            rtt_ms=self.rtt_ms,
+        )
+        self._plan(self.rate.update(feedback))
+
+    def _plan(self, plan: Plan) -> None:
+        if plan != self._followed:
+            self._followed = plan
+            self._outgoing.follow(plan)
+            self._on_plan(plan)
+
+    def _refuse(self, reason: str) -> None:
+        self.bye(reason)
+        self._to("refused", reason)
+
+    def _drop(self, why: str) -> None:
+        self.malformed += 1
+        logger.debug("control message dropped: %s", why)
+
+    def _say(self, message: ControlMessage) -> None:
+        if self._send is not None and not self._send(bytes(message)):
+            logger.warning("%s could not be sent", type(message).__name__)
+
+    def _to(self, phase: Phase, reason: str) -> None:
+        if (phase, reason) != (self.phase, self.reason):
+            self.phase, self.reason = phase, reason
+            self._on_change()
+
+
+def greeting(family: str, weights_hash: str, codebook_hash: str, picture_size: int, fps: float) -> Hello:
+    """This side's Hello."""
+    return Hello(family, weights_hash, codebook_hash, round(1000 * fps), 1000, picture_size, PROTOCOL_VERSION)

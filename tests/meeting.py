@@ -1,0 +1,89 @@
+"""A meeting point that runs inside a test, and two parties in one of its rooms."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import uvicorn
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
+
+from kilocall.call.meeting_point import MeetingPoint, MeetingSettings, create_app
+from kilocall.call.signalling import MAX_MESSAGE_BYTES, Joined, Paired, Signalling, websocket_url
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Server:
+    """A meeting point on a free port of this machine, in this event loop."""
+
+    def __init__(self, limits: MeetingSettings | None = None, clock: Clock | None = None, port: int = 0) -> None:
+        app = create_app(limits, clock) if clock else create_app(limits)
+        self.point: MeetingPoint = app.state.meeting_point
+        config = uvicorn.Config(
+            app,
+            host="127.0.0.1",
+            port=port,
+            log_level="critical",
+            ws="websockets-sansio",
+            ws_max_size=MAX_MESSAGE_BYTES,
+            timeout_graceful_shutdown=1,
+        )
+        self._server = uvicorn.Server(config)
+
+    async def __aenter__(self) -> Server:
+        self._task = asyncio.create_task(self._server._serve())
+        while not self._server.started:  # noqa: ASYNC110  # uvicorn has no event for it
+            await asyncio.sleep(0.005)
+        self.port: int = self._server.servers[0].sockets[0].getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.should_exit = True
+        await self._task
+
+    async def get(self, path: str) -> httpx.Response:
+        async with httpx.AsyncClient(trust_env=False) as client:
+            return await client.get(self.url + path)
+
+    @contextlib.asynccontextmanager
+    async def raw(self) -> AsyncIterator[ClientConnection]:
+        async with connect(websocket_url(self.url), max_size=1 << 22, close_timeout=1) as socket:
+            yield socket
+
+    async def said_to(self, *messages: str | bytes) -> dict[str, Any]:
+        """What comes back last before the connection is closed."""
+        async with self.raw() as socket:
+            with contextlib.suppress(ConnectionClosed):
+                for message in messages:
+                    await socket.send(message)
+            last: dict[str, Any] = {}
+            with contextlib.suppress(ConnectionClosed):
+                while True:
+                    last = json.loads(await socket.recv())
+            return last
+
+
+async def two(server: Server) -> tuple[Signalling, Signalling, int]:
+    """Two parties in a room, paired; the first makes the offer."""
+    first = await Signalling(server.url, "tea", first_wait_s=0.01).__aenter__()
+    joined = await first.next()
+    assert isinstance(joined, Joined)
+    second = await Signalling(server.url, "tea", joined.secret, first_wait_s=0.01).__aenter__()
+    assert isinstance(await second.next(), Joined)
+    paired = [await link.next() for link in (first, second)]
+    assert [pair.offer for pair in paired if isinstance(pair, Paired)] == [True, False]
+    assert isinstance(paired[0], Paired)
+    return first, second, paired[0].session
