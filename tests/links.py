@@ -51,6 +51,29 @@ def lose_all(peer: Peer) -> None:
     lose(peer, lambda data: True)
 
 
+def delay(peer: Peer, seconds: float) -> None:
+    """Holds up every datagram of `peer`."""
+    loop = asyncio.get_running_loop()
+    for protocol in peer._ice._protocols:
+        transport: Any = protocol.transport
+        sendto = transport.sendto
+
+        def later(data: bytes, addr: Any, sendto: Any = sendto, transport: Any = transport) -> None:
+            loop.call_later(seconds, lambda: None if transport.is_closing() else sendto(data, addr))
+
+        protocol.transport = _Delayed(transport, later)  # type: ignore[assignment]
+
+
+class _Delayed:
+    """A datagram transport whose sendto is another."""
+
+    def __init__(self, transport: Any, sendto: Callable[..., None]) -> None:
+        self._transport, self.sendto = transport, sendto
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+
 def lose_pattern(peer: Peer, pattern: Iterable[bool]) -> None:
     """Loses the DTLS datagrams that are True in `pattern`; all arrive after its end."""
     lost = iter(pattern)

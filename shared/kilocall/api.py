@@ -20,7 +20,7 @@ from pydantic import BaseModel
 
 from kilocall.model.family import DEFAULT_FAMILY, Family, Picture, Source, load_family
 from kilocall.proto.control import SourcePicture
-from kilocall.proto.errors import BadInput, NoFace, WrongFamily
+from kilocall.proto.errors import BadInput, WrongFamily
 from kilocall.proto.motion_packet import MotionPacket
 from kilocall.proto.stream_file import StreamHeader, StreamReader, StreamWriter, TimedPacket
 from kilocall.proto.wire_cost import wire_cost
@@ -455,22 +455,9 @@ def info(stream: Path | str) -> StreamInfo:
 
 def face_of_picture(picture: Path | Picture, family: Family) -> Picture:
     """The largest face of a picture file or of uint8 RGB [H, W, 3], as a crop [S, S, 3]; NoFace if there is none."""
-    from kilocall.sender.capture import Frame, open_clip
-    from kilocall.sender.clip import Tracker
-    from kilocall.sender.face_crop import FaceCropper, plan_crops
+    from kilocall.sender import clip
 
-    if isinstance(picture, Path):
-        name, frame = f" {picture}", next(iter(open_clip(picture)))
-    else:
-        name, frame = "", Frame(picture, 0, 0)
-    if frame.rgb.shape[:2] == (family.size, family.size) and family.track(frame.rgb).certainty > 0.5:
-        return frame.rgb
-    tracker = Tracker(family)
-    try:
-        plan = plan_crops([frame], tracker)
-    except NoFace as error:
-        raise NoFace(f"source picture{name}: {error}") from error
-    return FaceCropper(tracker, plan=plan).crop(frame).rgb
+    return clip.face_of_picture(picture, family)
 
 
 def _pack_source(family: Family, picture: Picture) -> tuple[SourcePicture, Source]:

@@ -64,7 +64,7 @@ NUMBERS = {
     "h264_kbps": 22.6,
     "sender_ms": 9.8,
     "render_ms": 11.2,
-    "dropped": 2,
+    "dropped": {"late_packets": 2, "skipped_frames": 1},
 }
 OVERLAY = {
     "type": "overlay",
@@ -151,7 +151,7 @@ class FakeNode:
         return app
 
     @staticmethod
-    def sources(current: str) -> dict[str, Any]:
+    def sources(current: str | None) -> dict[str, Any]:
         recent = [{"id": i, "taken_at": "13:58", "thumb": f"/api/{i}.jpg"} for i in "ab"]
         return {"type": "sources", "recent": recent, "current": current}
 
@@ -358,8 +358,8 @@ def test_bad_pose_takes_nothing_until_the_button_is_pressed(page: Any, node: Fak
 
 
 def test_calibration_opens_by_itself_without_a_source_picture(page: Any, node: FakeNode) -> None:
-    assert not page.is_visible("#calibration")
     node.become(own_source_at=None)
+    node.say(node.sources(None))
     wait(lambda: page.is_visible("#calibration"))
     page.click("#cancel")
     node.become()
@@ -399,7 +399,7 @@ def test_numbers_are_shown_and_plotted(page: Any, node: FakeNode) -> None:
     node.say(NUMBERS)
     wait(lambda: page.inner_text("#out-kbps") == "8.4")
     shown = {name: page.inner_text(f"#{name}") for name in ("in-kbps", "payload", "fps-in", "loss", "delay", "dropped")}
-    assert shown == {"in-kbps": "9.1", "payload": "57", "fps-in": "25", "loss": "0.4", "delay": "117", "dropped": "2"}
+    assert shown == {"in-kbps": "9.1", "payload": "57", "fps-in": "25", "loss": "0.4", "delay": "117", "dropped": "3"}
     assert page.inner_text("#comparison") == (
         "Your picture takes 2.1 kbit/s. An equally good one with H.264 would take about 22.6."
     )
@@ -464,6 +464,25 @@ def test_earlier_picture_can_be_used_again(page: Any, node: FakeNode) -> None:
     wait(lambda: node.asked("use_source") == [{"type": "use_source", "id": "b"}])
     node.say(node.sources("b"))
     wait(lambda: page.get_attribute("#recent [data-id=b]", "aria-pressed") == "true")
+
+
+def test_recording_is_asked_for_and_its_place_is_told(page: Any, node: FakeNode) -> None:
+    page.keyboard.press("r")
+    wait(lambda: node.asked("record") == [{"type": "record", "on": True}])
+    node.become(recording=True)
+    wait(lambda: page.is_visible("#recording"))
+    page.keyboard.press("r")
+    wait(lambda: node.asked("record")[-1]["on"] is False)
+    node.say({"type": "recorded", "stream": "call.kcs", "frames": 50})
+    wait(lambda: page.is_visible("#message") and page.inner_text("#message-text") == "The recording is in call.kcs")
+
+
+def test_leaving_ends_the_call_at_once(page: Any, node: FakeNode) -> None:
+    page.click("#leave")
+    wait(lambda: node.asked("hang_up"))
+    node.drop()
+    assert page.inner_text("#status-title") == "The call is over"
+    assert page.is_disabled("#mute")
 
 
 def test_page_comes_back_when_the_node_does(page: Any, node: FakeNode) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import aiortc.rtcsctptransport as sctp
 import numpy as np
 import pytest
+from aioice import ice
 from aiortc import RTCCertificate
 from aiortc.codecs.opus import OpusEncoder
 from aiortc.jitterbuffer import JitterBuffer
@@ -32,7 +33,7 @@ from kilocall.runtime.aiortc_fixes import (
     withdraw,
 )
 from kilocall.runtime.peer import PeerSettings
-from links import lose_pattern, run, two_peers
+from links import delay, lose_pattern, run, two_peers
 
 QUIET = PeerSettings(loopback="only", audio=False)
 FAST = PeerSettings(loopback="only", audio=False, bulk_bps=100_000_000)
@@ -287,6 +288,23 @@ def test_acknowledgements_ride_with_motion_that_goes_the_other_way() -> None:
     run(check())
 
 
+async def timer_after_steady_round_trips_of_one_second() -> float:
+    transport = sctp.RTCSctpTransport(RTCDtlsTransport(Wire("controlling"), [RTCCertificate.generateCertificate()]))  # type: ignore[arg-type]
+    for _ in range(100):
+        transport._update_rto(1.0)
+    return transport._rto
+
+
+def test_retransmission_timer_stays_a_delay_above_the_round_trips() -> None:
+    """They come to vary by nothing, and a timer at their mean goes off before the acknowledgement."""
+    assert asyncio.run(timer_after_steady_round_trips_of_one_second()) == pytest.approx(1 + aiortc_fixes.SACK_DELAY_S)
+
+
+def test_without_the_correction_the_timer_sinks_to_the_round_trip(without: Any) -> None:
+    without("delayed acknowledgements")
+    assert asyncio.run(timer_after_steady_round_trips_of_one_second()) == pytest.approx(1.0)
+
+
 def test_without_the_correction_every_message_is_acknowledged(without: Any) -> None:
     without("delayed acknowledgements")
 
@@ -370,6 +388,34 @@ def test_without_the_correction_nobody_is_told(without: Any) -> None:
         assert arrived
 
     run(check())
+
+
+# ICE
+
+
+async def state_after_checks_with_a_round_trip_of_600_ms() -> str:
+    async with two_peers(QUIET) as (first, second):
+        for peer in (first, second):
+            delay(peer, 0.3)
+        await asyncio.sleep(2.2)
+        return first.state
+
+
+@pytest.fixture
+def _frequent_checks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ice, "CONSENT_INTERVAL", 0.1)
+    monkeypatch.setattr(ice, "CONSENT_FAILURES", 2)
+
+
+@pytest.mark.usefixtures("_frequent_checks")
+def test_slow_answers_to_consent_checks_are_waited_for() -> None:
+    assert asyncio.run(state_after_checks_with_a_round_trip_of_600_ms()) == "open"
+
+
+@pytest.mark.usefixtures("_frequent_checks")
+def test_without_the_correction_a_slow_link_is_closed(without: Any) -> None:
+    without("patient consent checks")
+    assert asyncio.run(state_after_checks_with_a_round_trip_of_600_ms()) == "closed"
 
 
 # RTCP

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,7 @@ from kilocall.model import landmarks as lm
 from kilocall.model.family import Family, Picture, Track
 from kilocall.proto.control import CropPlace
 from kilocall.proto.errors import NoFace
-from kilocall.sender.capture import Clip
+from kilocall.sender.capture import Clip, Frame, open_clip
 from kilocall.sender.face_crop import FaceCropper, plan_crops
 from kilocall.sender.source_picture import LandmarkGroups, choose_source
 
@@ -93,3 +94,19 @@ def follow_clip(clip: Clip, family: Family, progress: Callable[[int, int | None]
         GROUPS,
     )
     return FollowedClip(tracks, places, candidates[best][0], plan.faces, reframings, lost, tuple(warnings))
+
+
+def face_of_picture(picture: Path | Picture, family: Family) -> Picture:
+    """The largest face of a picture file or of uint8 RGB [H, W, 3], as a crop [S, S, 3]; NoFace if there is none."""
+    if isinstance(picture, Path):
+        name, frame = f" {picture}", next(iter(open_clip(picture)))
+    else:
+        name, frame = "", Frame(picture, 0, 0)
+    if frame.rgb.shape[:2] == (family.size, family.size) and family.track(frame.rgb).certainty > 0.5:
+        return frame.rgb
+    tracker = Tracker(family)
+    try:
+        plan = plan_crops([frame], tracker)
+    except NoFace as error:
+        raise NoFace(f"source picture{name}: {error}") from error
+    return FaceCropper(tracker, plan=plan).crop(frame).rgb

@@ -24,9 +24,9 @@ from aiortc import MediaStreamTrack, RTCConfiguration, RTCPeerConnection, RTCSes
 from aiortc.mediastreams import MediaStreamError
 from numpy.typing import NDArray
 
-from kilocall.call.camera import PageCamera
 from kilocall.proto.errors import BadInput
 from kilocall.runtime import aiortc_fixes
+from kilocall.sender.camera import PageCamera
 
 __all__ = ["Loudspeaker", "PageMedia", "Speech", "hold_us", "play_file", "read_sound"]
 

@@ -23,10 +23,8 @@ from typing import Any, Final
 from aiortc import MediaStreamTrack
 
 from kilocall.call.audio_bridge import Loudspeaker, PageMedia, Speech, hear, hold_us, pace, play_file, read_sound
-from kilocall.call.camera import PageCamera, open_camera
 from kilocall.call.link import Link, RoomAddress, Tasks, find_room
 from kilocall.call.rate_control import Plan, RateControl
-from kilocall.call.receiving import Played, Receiving, ReceivingEvents, Rendered
 from kilocall.call.recording import Recorder, Recording
 from kilocall.call.report import (
     CallReport,
@@ -41,16 +39,18 @@ from kilocall.call.report import (
     memory_mib,
     percentile,
 )
-from kilocall.call.sending import OwnSource, Sending, SendingEvents
 from kilocall.call.session import PictureCache, Session, greeting
 from kilocall.call.settings import CallSettings
 from kilocall.call.virtual_camera import VirtualCamera, why_unavailable
-from kilocall.call.worker import Worker, deliver_to
 from kilocall.model.family import Picture
 from kilocall.proto.errors import BadInput, KilocallError
 from kilocall.proto.motion_packet import TIMES_MS, MotionPacket
+from kilocall.receiver.live import Played, Receiving, ReceivingEvents, Rendered
 from kilocall.receiver.render import View
 from kilocall.runtime.peer import Message, Peer, PeerSettings
+from kilocall.runtime.worker import Worker, deliver_to
+from kilocall.sender.camera import PageCamera, open_camera
+from kilocall.sender.live import OwnSource, Sending, SendingEvents
 
 __all__ = ["PICTURE", "PREVIEW", "CallNode", "program_version"]
 
@@ -65,6 +65,7 @@ TICK_S: Final = 1.0
 #: After both pictures have gone over, so long until the rates count as steady.
 SETTLE_S: Final = 2.0
 SAMPLE_EVERY_S: Final = 10.0
+SOURCE_WITHIN_S: Final = 3.0
 MOST_SAMPLES: Final = 1000
 _WRAP_US: Final = TIMES_MS * 1000
 
@@ -107,6 +108,7 @@ class CallNode:
             self._tasks,
         )
         self._ended = asyncio.Event()
+        self._source_taken = asyncio.Event()
         self._why_ended = ""
         self._camera = open_camera(settings.camera, settings.fps)
         page_camera = self._camera if isinstance(self._camera, PageCamera) else None
@@ -235,6 +237,9 @@ class CallNode:
             self.session.own_source(self.sending.source.packed)
 
     async def _call(self) -> None:
+        # Whoever joins should have a picture to show; nobody waits long for one.
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._source_taken.wait(), SOURCE_WITHIN_S)
         try:
             await self.link.run()
         except BadInput as error:
@@ -348,11 +353,13 @@ class CallNode:
         self._tell_state()
 
     def _own_source(self, source: OwnSource) -> None:
+        self._source_taken.set()
         self._with_session(lambda session: session.own_source(source.packed))
         self.on_message(self.sources())
         self._tell_state()
 
     def _problem(self, text: str) -> None:
+        self._source_taken.set()
         logger.error("%s", text)
         self.on_message({"type": "error", "text": text})
         if self.settings.headless and not (self.sending.alive and self.receiving.alive):

@@ -18,7 +18,6 @@ import numpy as np
 from av.audio.stream import AudioStream
 from numpy.typing import NDArray
 
-from kilocall.call.receiving import Played
 from kilocall.codec.codebook import Codebook
 from kilocall.codec.motion_codec import MotionEncoder
 from kilocall.proto.control import CropPlace, SourcePicture
@@ -26,6 +25,7 @@ from kilocall.proto.errors import KilocallError
 from kilocall.proto.limits import LEVELS
 from kilocall.proto.motion_packet import MotionPacket
 from kilocall.proto.stream_file import StreamHeader, StreamWriter
+from kilocall.receiver.live import Played
 
 __all__ = ["Recorder", "Recording"]
 

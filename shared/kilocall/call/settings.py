@@ -10,12 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from kilocall.proto.errors import BadInput
 from kilocall.runtime.peer import IceServer
+from kilocall.sender.camera import BROWSER
 
-__all__ = ["BROWSER", "CallSettings", "default_cache", "settings_from"]
-
-BROWSER = "browser"
-"""The camera that is the page's own."""
-
+__all__ = ["CallSettings", "default_cache", "settings_from"]
 
 def default_cache() -> Path:
     """Where source pictures are kept between calls: KILOCALL_CACHE, or the user's cache folder."""

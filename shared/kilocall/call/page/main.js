@@ -14,13 +14,14 @@ import { HeadTurn } from "./turn.js";
 
 const $ = (id) => document.getElementById(id);
 const COPIED_MS = 2500;
+const OFFER_MS = 4000; // so long the node may look for a source picture by itself
 const OVER = ["ended", "refused"];
 
 let hello = null;
 let state = null;
 let connected = false;
 let ownFace; // undefined until the node says
-let offered = false; // calibration opened by itself, once
+let offer = 0; // the timer of calibration that opens by itself, once
 
 const announcer = new Announcer($("announcer"));
 const remote = new PictureCanvas($("remote-picture"), render);
@@ -75,7 +76,7 @@ const connection = new Connection({
     const again = hello !== null;
     hello = next;
     $("link").value = hello.link;
-    $("about").textContent = `${hello.family}, ${hello.size} × ${hello.size}, kilocall ${hello.version}`;
+    $("about").textContent = [hello.family, `${hello.size} × ${hello.size}`, `kilocall ${hello.version}`].filter(Boolean).join(", ");
     if (again) media.again();
     else media.allowed(fromBrowser()).then((yes) => { if (yes) start(); });
     render();
@@ -94,6 +95,7 @@ const connection = new Connection({
     render();
   },
   sources: (next) => sources.show(next),
+  recorded: ({ stream }) => showMessage(`The recording is in ${stream}`),
   error({ text }) {
     if (!calibration.refuse(text)) problem(text);
   },
@@ -117,10 +119,13 @@ function follow(before, { phase, muted, camera_off: cameraOff, own_source_at: ow
     if (before?.phase !== phase) media.stop();
   }
   if (phase === "alone" && before?.phase !== "alone") remote.clear();
-  if (ownSourceAt === null && !offered && !cameraOff && !OVER.includes(phase) && !waitsForCamera()) {
-    offered = true;
-    calibration.open(false);
-  }
+  offer ||= setTimeout(offerCalibration, OFFER_MS);
+}
+
+function offerCalibration() {
+  if (sources.current) return;
+  if (waitsForCamera() || !connected) offer = setTimeout(offerCalibration, OFFER_MS);
+  else if (!state.camera_off && !OVER.includes(state.phase)) calibration.open(false);
 }
 
 function waitsForCamera() {
@@ -151,7 +156,7 @@ function renderStage() {
   const note = state && !status ? remoteNote(state) : "";
   $("remote-note").textContent = note;
   $("badge-text").textContent = badgeText(state?.remote.source_taken_at);
-  $("badge-button").disabled = !state?.remote.source_taken_at;
+  $("badge-button").disabled = !seen && !state?.remote.source_taken_at;
   if ($("badge-button").disabled) showSource(false);
   document.title = status && hello ? `${status.title} – kilocall` : "kilocall";
   const phase = status ? status.title : note || (state ? "You can see each other" : "");
@@ -203,9 +208,22 @@ function calibrating(on) {
   render();
 }
 
+function showMessage(text, kind = "news") {
+  $("message").dataset.kind = kind;
+  $("message-text").textContent = text;
+  $("message").hidden = false;
+}
+
 function problem(text) {
-  $("problem-text").textContent = text;
-  $("problem").hidden = false;
+  showMessage(text, "problem");
+}
+
+function leave() {
+  connection.ask("hang_up");
+  const before = state;
+  state = { ...state, phase: "ended", reason: "" }; // the node ends now and may not get to say so
+  follow(before, state);
+  render();
 }
 
 function showSource(on) {
@@ -258,11 +276,11 @@ $("new-picture-here").onclick = newPicture;
 $("copy").onclick = copyLink;
 $("copy-here").onclick = copyLink;
 $("link").onfocus = () => $("link").select();
-$("leave").onclick = () => connection.ask("hang_up");
+$("leave").onclick = leave;
 $("help-button").onclick = help;
 $("sound-button").onclick = start;
 $("badge-button").onclick = () => showSource($("remote-source").hidden);
-$("problem-close").onclick = () => { $("problem").hidden = true; };
+$("message-close").onclick = () => { $("message").hidden = true; };
 $("virtual").onchange = () => connection.ask("virtual_camera", { on: $("virtual").checked });
 document.addEventListener("visibilitychange", () => connection.ask("visible", { on: !document.hidden }));
 

@@ -21,7 +21,6 @@ const FIELDS = {
   "per-message": ["frames_per_message", 0],
   "sender-ms": ["sender_ms", 0],
   "render-ms": ["render_ms", 0],
-  "dropped": ["dropped", 0],
 };
 
 export class NumbersPanel {
@@ -29,11 +28,13 @@ export class NumbersPanel {
     this.panel = panel;
     this.plot = new RatePlot(panel.querySelector("svg"));
     this.comparison = panel.querySelector("#comparison");
+    this.dropped = panel.querySelector("#dropped"); // counted by reason
     this.fields = Object.fromEntries(Object.keys(FIELDS).map((id) => [id, panel.querySelector(`#${id}`)]));
   }
 
   show(numbers) {
     for (const [id, [name, decimals]] of Object.entries(FIELDS)) this.fields[id].textContent = fixed(numbers[name], decimals);
+    this.dropped.textContent = fixed(numbers.dropped && Object.values(numbers.dropped).reduce((sum, count) => sum + count, 0), 0);
     const { out_kbps: out, in_kbps: incoming, out_motion_kbps: movement, audio_out_kbps: sound, h264_kbps: h264 } = numbers;
     // The same sound would go with H.264, so that all three lines are whole calls.
     const withH264 = Number.isFinite(h264) ? h264 + (sound ?? 0) : null;
@@ -47,7 +48,7 @@ export class NumbersPanel {
   }
 
   clear() {
-    for (const field of Object.values(this.fields)) field.textContent = DASH;
+    for (const field of [this.dropped, ...Object.values(this.fields)]) field.textContent = DASH;
   }
 }
 

@@ -7,29 +7,34 @@ export class Sources {
   constructor(parts, on) {
     this.parts = parts;
     this.on = on;
-    this.current = undefined;
-    this.takenAt = undefined;
-    this.version = 0;
+    this.current = undefined; // null: there is none
+    this.takenAt = null;
     parts.file.onchange = () => this.upload();
   }
 
   show({ recent, current }) {
-    const changed = this.current !== undefined && current !== this.current;
+    const first = this.current === undefined;
+    const changed = current !== this.current;
     const used = this.parts.recent.contains(document.activeElement) ? document.activeElement.dataset.id : null;
     this.current = current;
-    this.parts.recent.replaceChildren(...recent.map((source) => this.item(source)));
-    this.parts.recent.querySelector(`[data-id="${CSS.escape(used ?? "")}"]`)?.focus();
+    this.parts.recent.replaceChildren(...recent.map((source, i) => this.item(source, i + 1)));
+    if (used) this.parts.recent.querySelector(`[data-id="${CSS.escape(used)}"]`)?.focus();
     this.parts.recent.hidden = recent.length < 2;
-    if (changed) this.renew();
+    this.parts.current.hidden = current === null;
+    this.describe();
+    if (!changed || current === null) return;
+    this.parts.current.src = `api/source.jpg?n=${Date.now()}`;
+    this.parts.problem.textContent = "";
+    if (!first) this.on.changed();
   }
 
-  item({ id, taken_at: takenAt, thumb }) {
+  item({ id, taken_at: takenAt, thumb }, number) {
     const button = document.createElement("button");
     button.type = "button";
     button.dataset.id = id;
+    button.title = takenAt ? `Taken at ${takenAt}` : `Picture ${number}`;
     button.setAttribute("aria-pressed", String(id === this.current));
-    button.setAttribute("aria-label", `Use the picture of ${takenAt}`);
-    button.title = takenAt;
+    button.setAttribute("aria-label", `Use picture ${number}${takenAt ? `, taken at ${takenAt}` : ""}`);
     button.onclick = () => this.on.use(id);
     const image = document.createElement("img");
     image.src = thumb;
@@ -40,23 +45,17 @@ export class Sources {
     return item;
   }
 
-  // `takenAt`: "hh:mm", null when there is no picture yet.
+  // `takenAt`: "hh:mm", null when nobody knows.
   date(takenAt) {
-    if (takenAt === this.takenAt) return;
-    const first = this.takenAt === undefined;
     this.takenAt = takenAt;
-    this.parts.caption.textContent = takenAt
-      ? `Taken at ${takenAt}. This is the face the other person sees moving.`
-      : "None yet. The other person cannot see you without one.";
-    this.parts.current.hidden = !takenAt;
-    if (takenAt) this.renew(first);
+    this.describe();
   }
 
-  renew(quietly = false) {
-    this.version += 1;
-    this.parts.current.src = `api/source.jpg?n=${this.version}-${Date.now()}`;
-    this.parts.problem.textContent = "";
-    if (!quietly) this.on.changed();
+  describe() {
+    const text = this.current
+      ? `${this.takenAt ? `Taken at ${this.takenAt}. ` : ""}This is the face the other person sees moving.`
+      : "None yet. The other person cannot see you without one.";
+    if (this.parts.caption.textContent !== text) this.parts.caption.textContent = text;
   }
 
   async upload() {

@@ -15,13 +15,15 @@ from typing import Protocol
 import numpy as np
 from av.video.frame import VideoFrame
 
-from kilocall.call.settings import BROWSER
 from kilocall.proto.errors import BadInput
 from kilocall.sender.capture import CameraCapture, Clip, Frame, open_clip
 
-__all__ = ["Camera", "ClipCamera", "PageCamera", "open_camera"]
+__all__ = ["BROWSER", "Camera", "ClipCamera", "PageCamera", "open_camera"]
 
 logger = logging.getLogger(__name__)
+
+BROWSER = "browser"
+"""The camera that is the page's own."""
 
 Clock = Callable[[], int]
 

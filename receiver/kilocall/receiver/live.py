@@ -14,9 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from kilocall.api import open_family
-from kilocall.call.worker import Deliver, Milliseconds, Worker
-from kilocall.model.family import Picture
+from kilocall.model.family import Picture, load_family
 from kilocall.model.motion import Motion
 from kilocall.proto.control import ReceiverReport
 from kilocall.proto.errors import BadPacket
@@ -25,7 +23,9 @@ from kilocall.proto.stream_file import StreamReader
 from kilocall.receiver.decode import PacketDecoder
 from kilocall.receiver.jitter_buffer import DueFrame, JitterBuffer, Verdict
 from kilocall.receiver.render import FaceRenderer, View
+from kilocall.runtime.engine import choose_engine
 from kilocall.runtime.pictures import decode_picture
+from kilocall.runtime.worker import Deliver, Milliseconds, Worker
 from kilocall.sample import NAMES, sample_stream
 
 __all__ = ["Played", "Receiving", "ReceivingEvents", "Rendered"]
@@ -160,7 +160,7 @@ class Receiving(Worker):
         return self._jitter
 
     def opened(self) -> None:
-        self._family = open_family(engine=self._engine, threads=self._threads)
+        self._family = load_family(engine=choose_engine(self._engine, self._threads))
         self._decoder = PacketDecoder(self._family.codebook)
         # Loads every network now: the first picture of the call then takes 30 ms instead of 400.
         packed = StreamReader(sample_stream(NAMES[0])).source_picture()

@@ -10,27 +10,26 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final, Protocol, cast
 
 import cv2
 import numpy as np
 
-from kilocall.api import face_of_picture, open_family
-from kilocall.call.calibration import Calibration, Face
-from kilocall.call.camera import Camera
-from kilocall.call.rate_control import Plan
-from kilocall.call.worker import Deliver, Milliseconds, Worker
 from kilocall.codec.codebook import Codebook
 from kilocall.model.compact.family import CompactFamily
-from kilocall.model.family import Family, Picture, Track
+from kilocall.model.family import Family, Picture, Track, load_family
 from kilocall.model.shape import SAME_PERSON, shape_distance
 from kilocall.proto.control import SourcePicture
 from kilocall.proto.errors import BadInput, NoFace
 from kilocall.proto.limits import LEVELS
 from kilocall.proto.motion_packet import MotionPacket
+from kilocall.runtime.engine import choose_engine
 from kilocall.runtime.pictures import decode_picture, encode_picture
+from kilocall.runtime.worker import Deliver, Milliseconds, Worker
+from kilocall.sender.calibration import Calibration, Face
+from kilocall.sender.camera import Camera
 from kilocall.sender.capture import Frame
-from kilocall.sender.clip import GROUPS, Tracker
+from kilocall.sender.clip import GROUPS, Tracker, face_of_picture
 from kilocall.sender.encoder import PacketEncoder
 from kilocall.sender.face_crop import FaceCrop, FaceCropper
 from kilocall.sender.source_picture import choose_source
@@ -53,6 +52,17 @@ PREVIEW_WIDTH: Final = 320
 PREVIEW_EVERY_US: Final = 80_000
 OVERLAY_EVERY_US: Final = 100_000
 KEEP_EVERY: Final = 5
+
+
+class Plan(Protocol):
+    """What to send; the rate control's plans are such."""
+
+    @property
+    def frames_per_message(self) -> int: ...
+    @property
+    def fps(self) -> float: ...
+    @property
+    def level(self) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -185,7 +195,7 @@ class Sending(Worker):
         return dict(self._keep or {})
 
     def opened(self) -> None:
-        self._family: Family = open_family(engine=self._engine, threads=self._threads)
+        self._family: Family = load_family(engine=choose_engine(self._engine, self._threads))
         self._tracker = Tracker(self._family)
         self._cropper = FaceCropper(self._tracker)
         self._calibration = Calibration(cast(CompactFamily, self._family).shape_model.mean)
