@@ -86,6 +86,21 @@ def test_link_works_again_after_its_room_has_expired() -> None:
     run(check())
 
 
+def test_room_is_free_again_once_all_have_left() -> None:
+    async def check() -> None:
+        async with Server() as server:
+            first, second, _ = await two(server)
+            await first.close()
+            assert list(server.point.rooms) == ["tea"]
+            await second.close()
+            async with Signalling(server.url, "tea") as other:
+                joined = await other.next()
+                assert isinstance(joined, Joined)
+                assert joined.secret != first.secret
+
+    run(check())
+
+
 def test_lost_connection_comes_back_to_the_same_session() -> None:
     async def check() -> None:
         async with Server() as server:

@@ -18,7 +18,7 @@ def test_measured_stream_of_20_bytes_at_30_per_second() -> None:
     cost = wire_cost(bits_per_frame=8 * (20 - 10 - 1.5), fps=30, frames_per_packet=1)
     assert cost.forward_bps == pytest.approx(27_120)
     assert cost.sack_bps == pytest.approx(22_320)
-    assert cost.delayed_sack_bps == pytest.approx(5 * 93 * 8)
+    assert cost.delayed_sack_bps == pytest.approx(2.5 * 93 * 8)
 
 
 def test_more_frames_per_packet_cost_less() -> None:

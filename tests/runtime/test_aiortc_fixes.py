@@ -315,17 +315,24 @@ def test_without_the_correction_every_message_is_acknowledged(without: Any) -> N
     run(check())
 
 
-def test_missing_packet_is_reported_at_once() -> None:
+def test_missing_packet_is_reported_soon_and_with_what_goes_out_anyway() -> None:
     async def check() -> None:
         async with two_peers(QUIET) as (first, second):
             await asyncio.sleep(0.5)
             lose_pattern(first, [True])
-            before = first.traffic()[1].kinds["data"].packets
+            before = first.traffic()[1].kinds["data"]
             for _ in range(3):
                 first.send_motion(b"x")
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.02)
             assert len(second.motion) == 2
-            assert first.traffic()[1].kinds["data"].packets - before == 2
+            second.send_motion(b"back")
+            await asyncio.sleep(0.02)
+            after = first.traffic()[1].kinds["data"]
+            # A message of 97, an acknowledgement of 16 with a gap of 4.
+            assert (after.packets - before.packets, after.bytes - before.bytes) == (1, 97 + 16 + 4)
+            first.send_motion(b"x")
+            await asyncio.sleep(0.2)
+            assert first.traffic()[1].kinds["data"].packets - after.packets == 1
 
     run(check())
 

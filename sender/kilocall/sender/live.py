@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, Protocol, cast
@@ -159,6 +159,12 @@ class Sending(Worker):
 
     def acknowledge(self, sequence: int) -> None:
         self.ask(lambda: self._encoder.codec.acknowledge(sequence) if self._encoder else None)
+
+    def forget_acknowledged(self) -> None:
+        """On the thread: key packets until the next acknowledgement, for a receiver that has come in late."""
+        if self._encoder is not None:
+            codec = self._encoder.codec
+            codec.state = replace(codec.state, reference=None)
 
     def confirm(self, picture_hash: str) -> None:
         """The other side is ready to move this picture."""

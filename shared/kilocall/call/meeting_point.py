@@ -161,6 +161,8 @@ class MeetingPoint:
                 message = self._parse(text)
                 if isinstance(message, Leave):
                     self._remove(room, member)
+                    if not room.members and self.rooms.get(room.name) is room:
+                        del self.rooms[room.name]  # its link makes it again
                     return
                 if isinstance(message, Signal):
                     self._pass_on(room, member, message)

@@ -81,7 +81,10 @@ async def serve(listening: socket.socket, *, on_ready: Callable[[], None] = lamb
     """The meeting point on a listening socket, until it is interrupted or cancelled."""
     server = QuietServer(create_app(), ws_max_size=MAX_MESSAGE_BYTES, on_ready=on_ready)
     on_signals(lambda: setattr(server, "should_exit", True))
-    await server.serve(sockets=[listening])
+    try:
+        await server.serve(sockets=[listening])
+    finally:
+        listening.close()
 
 
 def run_call(settings: CallSettings, *, on_page: Callable[[str], None], on_link: Callable[[str], None]) -> CallReport:
@@ -124,6 +127,7 @@ async def call(
         server.should_exit = True
         server.force_exit = True
         await asyncio.wait([serving], timeout=1.5)
+        listening.close()
 
 
 def _page_socket(port: int | None) -> socket.socket:

@@ -464,6 +464,10 @@ class Peer:
         self._bulk.clear()
         self._bulk_waiting.set()
         self._set_state("closed")
+        current = asyncio.current_task()
+        for task in self._tasks:
+            if task is not current:
+                task.cancel()
         self._own(self._connection.close(), "close")
 
     def _connection_changed(self) -> None:

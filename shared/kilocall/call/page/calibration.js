@@ -4,6 +4,7 @@ const STEADY_MS = 350; // advice that changes faster than this is neither shown 
 const LAPSE_MS = 400; // a shorter moment of bad pose does not restart the countdown
 const COUNTDOWN_S = 3;
 const ANSWER_MS = 6000;
+const REASON_MS = 4000; // so long a reason why there is no picture can be read, before it is tried again
 
 const SENTENCES = {
   "move closer": "Move closer to the camera.",
@@ -39,7 +40,7 @@ export class Calibration {
     if (!this.active) {
       this.active = true;
       this.asked = 0;
-      this.failed = false;
+      this.quietUntil = 0;
       this.goodFrom = this.goodLast = null;
       this.candidate = { text: "", since: 0 };
       this.show("Looking for your face.");
@@ -70,11 +71,10 @@ export class Calibration {
     this.parts.checks.eyes.dataset.ok = String(seen.face && seen.eyes_open);
     this.parts.checks.sharp.dataset.ok = String(seen.face && seen.sharp);
     this.parts.take.disabled = !seen.face || this.asked > 0;
-    if (this.asked) return;
     const now = performance.now();
+    if (this.asked || now < this.quietUntil) return;
     this.count(seen.good, now);
-    // A reason why the last picture failed stays until something else is to be said.
-    if (!this.failed || seen.good) this.advise(sentence(seen), now);
+    this.advise(sentence(seen), now);
   }
 
   advise(text, now) {
@@ -96,7 +96,6 @@ export class Calibration {
 
   take() {
     if (this.asked) return;
-    this.failed = false;
     this.parts.count.textContent = "";
     this.parts.take.disabled = true;
     this.show("Taking the picture.");
@@ -115,7 +114,7 @@ export class Calibration {
     clearTimeout(this.asked);
     this.asked = 0;
     this.goodFrom = this.goodLast = null;
-    this.failed = true;
+    this.quietUntil = performance.now() + REASON_MS;
     this.show(text);
     return true;
   }

@@ -20,6 +20,7 @@ const OVER = ["ended", "refused"];
 let hello = null;
 let state = null;
 let connected = false;
+let left = false; // by this page's button
 let ownFace; // undefined until the node says
 let offer = 0; // the timer of calibration that opens by itself, once
 
@@ -74,6 +75,7 @@ const connection = new Connection({
   },
   hello(next) {
     const again = hello !== null;
+    left = false;
     hello = next;
     $("link").value = hello.link;
     $("about").textContent = [hello.family, `${hello.size} × ${hello.size}`, `kilocall ${hello.version}`].filter(Boolean).join(", ");
@@ -146,7 +148,7 @@ function render() {
 
 function renderStage() {
   const seen = !remote.empty;
-  const status = callStatus({ connected, state, seen });
+  const status = callStatus({ connected, left, state, seen });
   $("status").hidden = !status;
   $("status-title").textContent = status?.title ?? "";
   $("status-text").textContent = status?.text ?? "";
@@ -168,7 +170,8 @@ function renderStage() {
 
 function renderControls() {
   const running = connected && state !== null && !OVER.includes(state.phase);
-  for (const id of ["mute", "camera", "new-picture", "record", "leave"]) $(id).disabled = !running;
+  for (const id of ["mute", "camera", "new-picture", "record"]) $(id).disabled = !running;
+  $("leave").disabled = !connected || left; // after the other person's goodbye as well: kilocall still runs then
   press("mute", state?.muted, "Mute", "Unmute");
   press("camera", state?.camera_off, "Camera off", "Camera on");
   press("record", state?.recording, "Record", "Stop");
@@ -221,6 +224,7 @@ function problem(text) {
 function leave() {
   connection.ask("hang_up");
   const before = state;
+  left = true;
   state = { ...state, phase: "ended", reason: "" }; // the node ends now and may not get to say so
   follow(before, state);
   render();

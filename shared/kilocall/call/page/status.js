@@ -4,14 +4,17 @@ const PHASES = {
   alone: { title: "Waiting for the other person", text: "Send them this link. You will see them as soon as they join.", link: true },
   connecting: { title: "Connecting", text: "The other person is here. One moment." },
   lost: { title: "The connection was lost", text: "Trying to reach the other person again. There is nothing you have to do." },
-  ended: { title: "The call is over", text: "You can close this page." },
+  ended: { title: "The call is over", text: "Choose Leave to stop kilocall on this computer." },
+  left: { title: "The call is over", text: "You can close this page." },
   refused: { title: "This call cannot be joined", text: "" },
 };
 
 // What stands over the remote picture, or null when nothing has to. `seen`: a picture of them is on the screen.
-export function callStatus({ connected, state, seen }) {
-  if (!connected && (state?.phase === "ended" || state?.phase === "refused")) return told(state);
+export function callStatus({ connected, left, state, seen }) {
+  if (left) return PHASES.left;
   if (!connected) {
+    if (state?.phase === "ended") return told({ ...state, phase: "left" });
+    if (state?.phase === "refused") return told(state);
     return state
       ? { title: "kilocall has stopped", text: "Start it again on this computer; this page comes back by itself." }
       : { title: "Starting", text: "" };

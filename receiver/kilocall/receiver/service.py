@@ -1,0 +1,390 @@
+"""The receiver as a service: connects to a sender service and shows what it sends.
+
+POST /start {"sender": "http://host:8720"}   POST /stop   GET /state   GET /health   GET /metrics
+GET /  a page with the picture   GET /stream.mjpg   GET /picture.jpg   GET /source.jpg   POST /view
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import time
+import urllib.error
+import urllib.request
+from collections.abc import AsyncIterator
+from typing import Annotated, Any, Final, Literal
+from urllib.parse import urlsplit
+
+import cv2
+import numpy as np
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import HTMLResponse, JSONResponse, StreamingResponse
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
+from pydantic import BaseModel, ConfigDict, Field
+
+from kilocall.model.family import load_family
+from kilocall.proto.control import Bye, CropPlace, FaceState, HavePicture, Hello, SourcePicture, WantPicture
+from kilocall.proto.control import parse_control as parse
+from kilocall.proto.errors import BadInput, BadPacket, KilocallError
+from kilocall.receiver.live import Receiving, ReceivingEvents, Rendered
+from kilocall.receiver.render import LARGEST_TURN_DEG, View
+from kilocall.runtime.engine import choose_engine
+from kilocall.runtime.peer import Message, Peer, PeerSettings
+from kilocall.runtime.pictures import decode_picture
+from kilocall.runtime.worker import deliver_to
+
+__all__ = ["ReceiverService", "ReceiverSettings", "create_app"]
+
+logger = logging.getLogger(__name__)
+
+REPORT_EVERY_S: Final = 2.0
+TRY_AGAIN_S: Final = (0.5, 8.0)
+ANSWER_WITHIN_S: Final = 8.0
+MAX_ANSWER_BYTES: Final = 64 << 10
+MAX_MJPEG_VIEWERS: Final = 8
+PAGE: Final = """<!doctype html>
+<html lang="en"><meta charset="utf-8"><title>kilocall receiver</title>
+<style>body{margin:0;min-height:100vh;display:grid;place-content:center;background:#111;color:#ddd;
+font:16px system-ui}img{width:min(90vmin,768px);border-radius:8px}</style>
+<figure><img src="stream.mjpg" alt="The speaker, reconstructed from one picture">
+<figcaption>Reconstructed from one picture. <a href="state" style="color:inherit">Numbers</a></figcaption></figure>
+</html>"""
+
+
+class ReceiverSettings(BaseModel):
+    """What the service is started with."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    sender: str | None = None
+    """Address of a sender service; None: POST /start names it."""
+    token: str | None = None
+    """What the sender asks for."""
+    engine: str = "auto"
+    threads: Annotated[int, Field(ge=0, le=64)] = 1
+    loopback: Literal["exclude", "include", "only"] = "include"
+
+
+class ReceiverService:
+    """Belongs to the event loop; the model runs on a thread of its own. Tries again when the connection is lost."""
+
+    def __init__(self, settings: ReceiverSettings) -> None:
+        self.settings = settings
+        self.sender: str | None = None
+        self.problem: str | None = None
+        self.peer: Peer | None = None
+        self.face = False
+        self.pictures = 0
+        self.jpeg: bytes | None = None
+        self.source: SourcePicture | None = None
+        self._receiving: Receiving | None = None
+        self._hello: Hello | None = None
+        self._wanted: str | None = None
+        self._coming: dict[str, SourcePicture] = {}
+        self._news = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._malformed = 0
+
+    async def open(self) -> None:
+        """Loads the model."""
+        receiving = Receiving(
+            ReceivingEvents(picture=self._picture, ready=self._ready, refused=self._refused, problem=self._note),
+            deliver_to(asyncio.get_running_loop()),
+            engine=self.settings.engine,
+            threads=self.settings.threads,
+        )
+        family = await asyncio.to_thread(
+            lambda: load_family(engine=choose_engine(self.settings.engine, self.settings.threads))
+        )
+        self._hello = Hello(family.name, family.weights_hash, family.codebook.hash, 25_000, 1000, family.size)
+        receiving.start()
+        await asyncio.wrap_future(receiving.ready)
+        self._receiving = receiving
+
+    async def close(self) -> None:
+        await self.stop()
+        if self._receiving is not None:
+            await asyncio.to_thread(self._receiving.close)
+
+    async def start(self, sender: str) -> None:
+        """Connects to a sender service. Raises BadInput for an address that is none, or when already started."""
+        parts = urlsplit(sender)
+        if parts.scheme not in ("http", "https") or not parts.netloc:
+            raise BadInput(f"sender is {sender!r:.120}; allowed: http://host:port")
+        if self._task is not None:
+            raise BadInput(f"already receiving from {self.sender}; POST /stop first")
+        self.sender = sender.rstrip("/")
+        self._task = asyncio.create_task(self._run(self.sender), name="receiving")
+
+    async def stop(self) -> None:
+        """Ends the connection; the last picture stays."""
+        task, self._task = self._task, None
+        if task is not None:
+            if self.peer is not None:
+                self.peer.send_control(bytes(Bye("the receiver was stopped")))
+                await asyncio.sleep(0.1)
+            task.cancel()
+            await asyncio.wait([task])
+            self.problem = None
+
+    def turn(self, view: View) -> None:
+        if self._receiving is not None:
+            self._receiving.set_view(view)
+
+    def state(self) -> dict[str, Any]:
+        receiving = self._receiving
+        jitter = receiving.jitter if receiving is not None else None
+        return {
+            "sender": self.sender if self._task is not None else None,
+            "connection": self.peer.state if self.peer is not None else "closed",
+            "problem": self.problem,
+            "face": self.face,
+            "pictures": self.pictures,
+            "packets": jitter.received if jitter else 0,
+            "late": jitter.late if jitter else 0,
+            "playout_ms": jitter.delay_us / 1000 if jitter else None,
+            "render_ms": receiving.render_ms.percentile(0.5) if receiving is not None else None,
+            "received_bytes": self.peer.traffic()[1].total_bytes if self.peer is not None else 0,
+            "malformed": self._malformed,
+        }
+
+    async def next_picture(self) -> bytes | None:
+        """Waits for a new picture; None after two seconds without one."""
+        self._news.clear()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._news.wait(), 2.0)
+            return self.jpeg
+        return None
+
+    async def _run(self, sender: str) -> None:
+        wait_s = TRY_AGAIN_S[0]
+        while True:
+            began = time.monotonic()
+            try:
+                await self._converse(sender)
+            except (OSError, KilocallError, ValueError) as error:
+                self.problem = f"{sender}: {error}"
+                logger.warning("%s", self.problem)
+            if time.monotonic() - began > 10:
+                wait_s = TRY_AGAIN_S[0]
+            await asyncio.sleep(wait_s)
+            wait_s = min(2 * wait_s, TRY_AGAIN_S[1])
+
+    async def _converse(self, sender: str) -> None:
+        """One connection, from offer to end."""
+        receiving, hello = self._receiving, self._hello
+        assert receiving is not None  # opened first
+        assert hello is not None
+        peer = self.peer = Peer(PeerSettings(audio=False, loopback=self.settings.loopback))
+        tasks: list[asyncio.Task[None]] = []
+        try:
+            await peer.accept(await asyncio.to_thread(self._ask, sender, await peer.offer()))
+            if not await peer.wait_open():
+                raise BadInput(peer.closed_because)
+            self.problem = None
+            receiving.restart()
+            receiving.forget()
+            peer.send_control(bytes(hello))
+            tasks = [
+                asyncio.create_task(self._take_motion(peer, receiving), name="motion"),
+                asyncio.create_task(self._report(peer, receiving), name="reports"),
+            ]
+            while (message := await peer.control.get()) is not None:
+                try:
+                    self._take(peer, receiving, message)
+                except BadPacket as error:
+                    self._malformed += 1
+                    if "protocol version" in str(error):
+                        raise BadInput(f"please update the older kilocall: {error}") from None
+            self.problem = self.problem or peer.closed_because
+        finally:
+            self.face = False
+            for task in tasks:
+                task.cancel()
+            await peer.close("ended")
+
+    def _ask(self, sender: str, offer: str) -> str:
+        """Posts the offer; on a thread of its own."""
+        body = json.dumps({"type": "offer", "sdp": offer}).encode()
+        headers = {"Content-Type": "application/json"}
+        if self.settings.token is not None:
+            headers["Authorization"] = f"Bearer {self.settings.token}"
+        request = urllib.request.Request(f"{sender}/receivers", body, headers)
+        try:
+            with urllib.request.urlopen(request, timeout=ANSWER_WITHIN_S) as response:
+                answer = json.loads(response.read(MAX_ANSWER_BYTES))
+        except urllib.error.HTTPError as error:
+            raise BadInput(f"refused ({error.code}): {error.read(300).decode(errors='replace')}") from None
+        if not isinstance(answer, dict) or not isinstance(answer.get("sdp"), str):
+            raise BadInput("the answer holds no sdp")
+        return str(answer["sdp"])
+
+    def _take(self, peer: Peer, receiving: Receiving, message: Message) -> None:
+        match parse(message.data):
+            case Hello() as theirs:
+                mine = self._hello
+                assert mine is not None
+                if (theirs.weights_hash, theirs.codebook_hash) != (mine.weights_hash, mine.codebook_hash):
+                    raise BadInput("the sender has other weights: install the same kilocall on both sides")
+            case SourcePicture(data=b"") as offer:
+                self._wanted = offer.picture_hash
+                if self.source is not None and self.source.picture_hash == offer.picture_hash:
+                    receiving.prepare(offer.picture_hash, self.source.data)
+                else:
+                    peer.send_control(bytes(WantPicture(offer.picture_hash)))
+            case SourcePicture() as picture if picture.picture_hash == self._wanted:
+                self._coming = {picture.picture_hash: picture}
+                receiving.prepare(picture.picture_hash, picture.data)
+            case FaceState() as face:
+                self.face = face.seen
+                if face.seen and self.source is not None:
+                    receiving.use(self.source.picture_hash, face.time_us)
+            case Bye() as bye:
+                raise BadInput(f"the sender has said goodbye: {bye.reason}")
+            case CropPlace():
+                pass
+            case other:
+                raise BadPacket(f"{type(other).__name__} is not expected")
+
+    async def _take_motion(self, peer: Peer, receiving: Receiving) -> None:
+        while (message := await peer.motion.get()) is not None:
+            receiving.push(message.data, message.arrived_us)
+
+    async def _report(self, peer: Peer, receiving: Receiving) -> None:
+        before = 0
+        while True:
+            await asyncio.sleep(REPORT_EVERY_S)
+            total = peer.traffic()[1].total_bytes
+            report = await asyncio.wrap_future(receiving.report(total - before))
+            before = total
+            if report is not None:
+                peer.send_control(bytes(report))
+
+    def _ready(self, picture_hash: str) -> None:
+        self.source = self._coming.get(picture_hash, self.source)
+        if self.peer is not None:
+            self.peer.send_control(bytes(HavePicture(picture_hash)))
+
+    def _refused(self, picture_hash: str, reason: str) -> None:
+        self._malformed += 1
+        self.problem = f"the source picture cannot be used: {reason}"
+
+    def _picture(self, rendered: Rendered) -> None:
+        self.pictures += 1
+        self.jpeg = rendered.jpeg
+        self._news.set()
+
+    def _note(self, text: str) -> None:
+        self.problem = text
+
+
+class _Start(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+    sender: str
+
+
+Degrees = Annotated[float, Field(ge=-LARGEST_TURN_DEG, le=LARGEST_TURN_DEG, allow_inf_nan=False)]
+
+
+class _View(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    yaw: Degrees = 0.0
+    pitch: Degrees = 0.0
+    roll: Degrees = 0.0
+
+
+def create_app(settings: ReceiverSettings) -> FastAPI:
+    """The service. Its state is `app.state.service`."""
+    registry = CollectorRegistry()
+    viewers = 0
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        service = app.state.service = ReceiverService(settings)
+        for name in ("pictures", "packets", "late", "received_bytes", "render_ms"):
+            gauge = Gauge(f"kilocall_receiver_{name}", name, registry=registry)
+            gauge.set_function(lambda name=name: float(service.state()[name] or 0))  # type: ignore[misc]
+        await service.open()
+        if settings.sender is not None:
+            await service.start(settings.sender)
+        try:
+            yield
+        finally:
+            await service.close()
+
+    app = FastAPI(title="kilocall receiver", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
+
+    @app.exception_handler(KilocallError)
+    async def refuse(_: Request, error: Exception) -> Response:
+        return JSONResponse({"error": str(error)}, status_code=422)
+
+    @app.get("/")
+    async def page() -> Response:
+        return HTMLResponse(PAGE)
+
+    @app.get("/health")
+    async def health() -> Response:
+        state = app.state.service.state()
+        return JSONResponse({"connection": state["connection"], "problem": state["problem"]})
+
+    @app.get("/state")
+    async def state() -> dict[str, Any]:
+        found: dict[str, Any] = app.state.service.state()
+        return found
+
+    @app.get("/metrics")
+    async def metrics() -> Response:
+        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+
+    @app.post("/start")
+    async def start(wish: _Start) -> dict[str, Any]:
+        await app.state.service.start(wish.sender)
+        return await state()
+
+    @app.post("/stop")
+    async def stop() -> dict[str, Any]:
+        await app.state.service.stop()
+        return await state()
+
+    @app.post("/view")
+    async def view(wish: _View) -> Response:
+        app.state.service.turn(View(wish.yaw, wish.pitch, wish.roll))
+        return Response(status_code=204)
+
+    @app.get("/picture.jpg")
+    async def picture() -> Response:
+        jpeg = app.state.service.jpeg
+        return Response(jpeg, media_type="image/jpeg") if jpeg is not None else Response(status_code=404)
+
+    @app.get("/source.jpg")
+    async def source() -> Response:
+        packed = app.state.service.source
+        if packed is None:
+            return Response(status_code=404)
+        rgb = await asyncio.to_thread(decode_picture, packed.data)
+        _, data = cv2.imencode(".jpg", np.ascontiguousarray(rgb[..., ::-1]))
+        return Response(data.tobytes(), media_type="image/jpeg")
+
+    @app.get("/stream.mjpg")
+    async def stream(request: Request) -> Response:
+        nonlocal viewers
+        if viewers >= MAX_MJPEG_VIEWERS:
+            return Response(f"{MAX_MJPEG_VIEWERS} viewers are the most", status_code=503)
+
+        async def parts() -> AsyncIterator[bytes]:
+            nonlocal viewers
+            viewers += 1
+            try:
+                while not await request.is_disconnected():
+                    jpeg = await app.state.service.next_picture()
+                    if jpeg is not None:
+                        head = f"--picture\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
+                        yield head.encode() + jpeg + b"\r\n"
+            finally:
+                viewers -= 1
+
+        return StreamingResponse(parts(), media_type="multipart/x-mixed-replace; boundary=picture")
+
+    return app

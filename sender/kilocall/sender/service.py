@@ -1,0 +1,399 @@
+"""The sender as a service: one speaker, one or more receivers, nothing comes back but acknowledgements.
+
+A receiver posts its WebRTC offer to /receivers and gets the answer; motion and the source picture follow on the data
+channels. Motion is predicted from what every receiver has acknowledged, so one encoder serves them all.
+
+    POST /start {"camera": "0"}   POST /stop   PUT /source (a picture file)   GET /source.jpg
+    POST /receivers {"type": "offer", "sdp": ...}   GET /state   GET /health   GET /metrics
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hmac
+import logging
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+import cv2
+import numpy as np
+from fastapi import Depends, FastAPI, HTTPException, Request, Response
+from fastapi.responses import JSONResponse
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
+from pydantic import BaseModel, ConfigDict, Field
+
+from kilocall.proto.control import (
+    Bye,
+    FaceState,
+    HavePicture,
+    Hello,
+    ReceiverReport,
+    SourcePicture,
+    WantPicture,
+    parse_control,
+)
+from kilocall.proto.errors import BadInput, BadPacket, KilocallError
+from kilocall.proto.limits import HISTORY
+from kilocall.proto.motion_packet import MotionPacket
+from kilocall.runtime.peer import MAX_SDP_BYTES, Message, Peer, PeerSettings
+from kilocall.runtime.worker import deliver_to
+from kilocall.sender.camera import BROWSER, open_camera
+from kilocall.sender.live import OwnSource, Sending, SendingEvents
+
+__all__ = ["SenderService", "SenderSettings", "create_app"]
+
+logger = logging.getLogger(__name__)
+
+MAX_PICTURE_BYTES: Final = 4 << 20
+
+
+class SenderSettings(BaseModel):
+    """What the service is started with."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    camera: str = "0"
+    source: Path | None = None
+    fps: Annotated[float, Field(ge=1, le=60)] = 25.0
+    frames_per_message: Annotated[int, Field(ge=1, le=8)] = 3
+    level: Annotated[int, Field(ge=0, le=8)] = 4
+    """Quality level of the motion."""
+    most_receivers: Annotated[int, Field(ge=1, le=64)] = 8
+    engine: str = "auto"
+    threads: Annotated[int, Field(ge=0, le=64)] = 1
+    loopback: Literal["exclude", "include", "only"] = "include"
+    token: str | None = None
+    """Asked for as `Authorization: Bearer ...` by everything but /health; None: by nothing."""
+
+
+@dataclass(eq=False)
+class _Receiver:
+    peer: Peer
+    greeted: bool = False
+    has: str | None = None
+    """Hash of the picture that it can move."""
+    loss: float | None = None
+    malformed: int = 0
+    delivered: set[int] = field(default_factory=set)
+
+
+class SenderService:
+    """Belongs to the event loop; the model runs on a thread of its own."""
+
+    def __init__(self, settings: SenderSettings) -> None:
+        self.settings = settings
+        self.sending: Sending | None = None
+        self.receivers: set[_Receiver] = set()
+        self.problem: str | None = None
+        self._hello: Hello | None = None
+        self._own: SourcePicture | None = None
+        self._face: FaceState | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._lock = asyncio.Lock()
+
+    @property
+    def frames_per_message(self) -> int:
+        return self.settings.frames_per_message
+
+    @property
+    def fps(self) -> float:
+        return self.settings.fps
+
+    @property
+    def level(self) -> int:
+        return self.settings.level
+
+    async def start(self, camera: str | None = None) -> None:
+        """Opens the camera and the model; again, with another camera, after `stop`. Raises BadInput."""
+        async with self._lock:
+            if self.sending is not None:
+                raise BadInput("the sender is running already; POST /stop first")
+            name = camera or self.settings.camera
+            if name == BROWSER:
+                raise BadInput("camera is 'browser': this service has no page; give a number or a clip")
+            self.problem = None
+            sending = Sending(
+                open_camera(name, self.settings.fps),
+                SendingEvents(packet=self._send, face=self._tell_face, source=self._offer, problem=self._note_problem),
+                deliver_to(asyncio.get_running_loop()),
+                fps=self.settings.fps,
+                engine=self.settings.engine,
+                threads=self.settings.threads,
+                source=self.settings.source,
+                plan=self,
+            )
+            self.sending = sending
+            sending.start()
+            try:
+                await asyncio.wrap_future(sending.ready)
+            except Exception:
+                self.sending = None
+                raise
+            self._hello = Hello(
+                *sending.hello_facts()[:3], round(1000 * self.settings.fps), 1000, sending.hello_facts()[3]
+            )
+            sending.begin()
+
+    async def stop(self) -> None:
+        """Says goodbye to all receivers and closes the camera."""
+        async with self._lock:
+            for receiver in list(self.receivers):
+                receiver.peer.send_control(bytes(Bye("the sender was stopped")))
+            if self.receivers:
+                await asyncio.sleep(0.15)
+            await asyncio.gather(*(receiver.peer.close("stopped") for receiver in list(self.receivers)))
+            sending, self.sending = self.sending, None
+            self._own = self._face = None
+            if sending is not None:
+                await asyncio.to_thread(sending.close)
+
+    async def answer(self, offer: str) -> str:
+        """A receiver's offer to this side's answer. Raises BadInput, or BadPacket for an offer that is none."""
+        if self.sending is None:
+            raise BadInput("the sender is not running; POST /start first")
+        if len(self.receivers) >= self.settings.most_receivers:
+            raise BadInput(f"{self.settings.most_receivers} receivers are connected already, which is the most")
+        receiver: _Receiver
+        peer = Peer(
+            PeerSettings(audio=False, loopback=self.settings.loopback),
+            on_delivered=lambda data: self._delivered(receiver, data),
+        )
+        receiver = _Receiver(peer)
+        self.receivers.add(receiver)
+        try:
+            text = await peer.answer(offer)
+        except BaseException:
+            self.receivers.discard(receiver)
+            await peer.close("no connection")
+            raise
+        task = asyncio.create_task(self._converse(receiver), name="receiver")
+        self._tasks.add(task)
+        task.add_done_callback(self._task_done)
+        return text
+
+    def state(self) -> dict[str, Any]:
+        sending = self.sending
+        return {
+            "running": sending is not None and sending.alive,
+            "problem": self.problem,
+            "face": bool(sending and sending.face_seen),
+            "source": sending.source.id if sending is not None and sending.source is not None else None,
+            "frames": sending.sent_frames if sending is not None else 0,
+            "payload_bits_per_frame": round(sending.payload_bits / max(1, sending.sent_frames), 1) if sending else 0.0,
+            "receivers": [
+                {
+                    "state": receiver.peer.state,
+                    "has_source": receiver.has is not None,
+                    "loss": receiver.loss,
+                    "sent_bytes": receiver.peer.traffic()[0].total_bytes,
+                    "malformed": receiver.malformed + receiver.peer.malformed,
+                }
+                for receiver in self.receivers
+            ],
+        }
+
+    async def _converse(self, receiver: _Receiver) -> None:
+        peer = receiver.peer
+        try:
+            if not await peer.wait_open() or self._hello is None:
+                return
+            peer.send_control(bytes(self._hello))
+            if self._own is not None:
+                peer.send_control(bytes(self._own.offer()))
+            if self._face is not None:
+                peer.send_control(bytes(self._face))
+            self._begin_anew()
+            while (message := await peer.control.get()) is not None:
+                try:
+                    self._take(receiver, message)
+                except BadPacket as error:
+                    receiver.malformed += 1
+                    if "protocol version" in str(error):
+                        peer.send_control(bytes(Bye(f"please update the older kilocall: {error}"[:200])))
+        finally:
+            self.receivers.discard(receiver)
+            await peer.close("the receiver has gone")
+            self._acknowledge()
+
+    def _take(self, receiver: _Receiver, message: Message) -> None:
+        match parse_control(message.data):
+            case Hello() as hello:
+                receiver.greeted = True
+                mine = self._hello
+                if mine is None or (hello.weights_hash, hello.codebook_hash) != (mine.weights_hash, mine.codebook_hash):
+                    receiver.peer.send_control(bytes(Bye("other weights: install the same kilocall on both sides")))
+            case WantPicture(picture_hash) if self._own is not None and picture_hash == self._own.picture_hash:
+                receiver.peer.send_control(bytes(self._own))
+            case HavePicture(picture_hash):
+                receiver.has = picture_hash
+                own = self._own
+                everyone = all(other.has == picture_hash for other in self.receivers if other.peer.state == "open")
+                if own is not None and self.sending is not None and picture_hash == own.picture_hash and everyone:
+                    self.sending.confirm(picture_hash)
+            case ReceiverReport() as report:
+                receiver.loss = report.lost / report.expected if report.expected else receiver.loss
+            case Bye():
+                self._own_task(receiver.peer.close("the receiver has said goodbye"))
+            case other:
+                raise BadPacket(f"{type(other).__name__} is not expected")
+
+    def _begin_anew(self) -> None:
+        """A receiver has joined: what the others have acknowledged it does not hold."""
+        for receiver in self.receivers:
+            receiver.delivered.clear()
+        sending = self.sending
+        if sending is not None:
+            sending.ask(sending.forget_acknowledged)
+
+    def _delivered(self, receiver: _Receiver, data: bytes) -> None:
+        with contextlib.suppress(BadPacket):
+            receiver.delivered.add(MotionPacket.parse(data).sequence)
+            if len(receiver.delivered) > 4 * HISTORY:
+                receiver.delivered.clear()
+            self._acknowledge()
+
+    def _acknowledge(self) -> None:
+        """Names the packets that every receiver has."""
+        present = [receiver for receiver in self.receivers if receiver.peer.state == "open"]
+        if self.sending is None or not present:
+            return
+        for sequence in set.intersection(*(receiver.delivered for receiver in present)):
+            self.sending.acknowledge(sequence)
+            for receiver in present:
+                receiver.delivered.discard(sequence)
+
+    def _send(self, packet: MotionPacket, data: bytes) -> None:
+        for receiver in self.receivers:
+            receiver.peer.send_motion(data)
+
+    def _tell_face(self, seen: bool, time_us: int) -> None:
+        self._face = FaceState(seen, time_us)
+        self._say(bytes(self._face))
+
+    def _offer(self, source: OwnSource) -> None:
+        self._own = source.packed
+        self._say(bytes(source.packed.offer()))
+
+    def _say(self, data: bytes) -> None:
+        for receiver in self.receivers:
+            receiver.peer.send_control(data)
+
+    def _note_problem(self, text: str) -> None:
+        logger.error("%s", text)
+        self.problem = text
+
+    def _own_task(self, coroutine: Any) -> None:
+        task: asyncio.Task[None] = asyncio.ensure_future(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._task_done)
+
+    def _task_done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            logger.error("task %s failed", task.get_name(), exc_info=task.exception())
+
+
+class _Start(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+    camera: str | None = None
+
+
+class _Offer(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+    type: Literal["offer"]
+    sdp: Annotated[str, Field(max_length=MAX_SDP_BYTES)]
+
+
+def create_app(settings: SenderSettings, *, start: bool = True) -> FastAPI:
+    """The service; with `start` it begins at once. Its state is `app.state.service`."""
+    registry = CollectorRegistry()
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        service = app.state.service = SenderService(settings)
+        _gauges(registry, service)
+        if start:
+            await service.start()
+        try:
+            yield
+        finally:
+            await service.stop()
+
+    app = FastAPI(title="kilocall sender", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
+    asked = [Depends(_check(settings.token))]
+
+    @app.exception_handler(KilocallError)
+    async def refuse(_: Request, error: Exception) -> Response:
+        return JSONResponse({"error": str(error)}, status_code=422)
+
+    @app.get("/health")
+    async def health() -> Response:
+        state = app.state.service.state()
+        return JSONResponse({"running": state["running"], "problem": state["problem"]})
+
+    @app.get("/state", dependencies=asked)
+    async def state() -> dict[str, Any]:
+        found: dict[str, Any] = app.state.service.state()
+        return found
+
+    @app.get("/metrics", dependencies=asked)
+    async def metrics() -> Response:
+        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+
+    @app.post("/start", dependencies=asked)
+    async def start_sending(wish: _Start | None = None) -> dict[str, Any]:
+        await app.state.service.start(wish.camera if wish is not None else None)
+        return await state()
+
+    @app.post("/stop", dependencies=asked)
+    async def stop_sending() -> dict[str, Any]:
+        await app.state.service.stop()
+        return await state()
+
+    @app.put("/source", dependencies=asked)
+    async def put_source(request: Request) -> Response:
+        body = bytearray()
+        async for part in request.stream():
+            body += part
+            if len(body) > MAX_PICTURE_BYTES:
+                raise BadInput(f"the picture has more than {MAX_PICTURE_BYTES >> 20} MiB, which is the most allowed")
+        sending = app.state.service.sending
+        if sending is None:
+            raise BadInput("the sender is not running; POST /start first")
+        await asyncio.wrap_future(sending.use_picture(bytes(body)))
+        return Response(status_code=204)
+
+    @app.get("/source.jpg", dependencies=asked)
+    async def get_source() -> Response:
+        sending = app.state.service.sending
+        if sending is None or sending.source is None:
+            return Response(status_code=404)
+        _, data = cv2.imencode(".jpg", np.ascontiguousarray(sending.source.picture[..., ::-1]))
+        return Response(data.tobytes(), media_type="image/jpeg")
+
+    @app.post("/receivers", dependencies=asked)
+    async def add_receiver(offer: _Offer) -> dict[str, str]:
+        return {"type": "answer", "sdp": await app.state.service.answer(offer.sdp)}
+
+    return app
+
+
+def _check(token: str | None) -> Any:
+    async def check(request: Request) -> None:
+        given = request.headers.get("authorization", "")
+        if token is not None and not hmac.compare_digest(given.encode(), f"Bearer {token}".encode()):
+            raise HTTPException(401, "a token is needed: Authorization: Bearer ...")
+
+    return check
+
+
+def _gauges(registry: CollectorRegistry, service: SenderService) -> None:
+    def gauge(name: str, text: str, read: Any) -> None:
+        Gauge(f"kilocall_sender_{name}", text, registry=registry).set_function(read)
+
+    gauge("receivers", "Connected receivers", lambda: len(service.receivers))
+    gauge("frames", "Frames sent", lambda: service.state()["frames"])
+    gauge("payload_bits_per_frame", "Coded motion", lambda: service.state()["payload_bits_per_frame"])

@@ -1,0 +1,96 @@
+"""What a node and its verb say when something cannot be."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from kilocall.call.link import RoomAddress, Tasks, find_room
+from kilocall.call.running import serve
+from kilocall.call.settings import settings_from
+from kilocall.call.signalling import Signalling
+from kilocall.proto.errors import BadInput
+from kilocall.receiver.display import listen
+from kilocall.sender.camera import open_camera
+
+
+@pytest.mark.parametrize(
+    ("room", "found"),
+    [
+        ("tea", RoomAddress("http://here:1", "tea", None)),
+        ("tea#secret-of-the-room", RoomAddress("http://here:1", "tea", "secret-of-the-room")),
+        ("https://there/tea#s", RoomAddress("https://there", "tea", "s")),
+    ],
+)
+def test_room_is_a_name_or_a_link(room: str, found: RoomAddress) -> None:
+    assert find_room(room, "http://here:1") == found
+    assert find_room(found.link, "http://elsewhere") == found
+
+
+@pytest.mark.parametrize("room", ["", "a b", "ftp://x/room", "http:///room", "x" * 65, "http://host/a/b"])
+def test_room_that_is_none_is_refused(room: str) -> None:
+    with pytest.raises(BadInput, match="room is"):
+        find_room(room, "http://here:1")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"fps": 0}, "fps is '0'"),
+        ({"seconds": -1}, "seconds is '-1'"),
+        ({"source": Path("no-such.jpg")}, "source no-such.jpg: no such file"),
+        ({"microphone": Path("no-such.wav")}, "microphone no-such.wav: no such file"),
+        ({"headless": True, "camera": "browser"}, "a call without a page has none"),
+        ({"report": Path("/no-such-folder/r.json")}, "does not exist"),
+        ({"colour": "red"}, "colour"),
+    ],
+)
+def test_setting_out_of_range_is_named(options: dict[str, object], said: str) -> None:
+    with pytest.raises(BadInput, match=said):
+        settings_from(room="tea", **options)
+
+
+def test_camera_that_is_none_is_refused() -> None:
+    with pytest.raises(BadInput, match=r"camera is 'no-such\.mp4'; allowed"):
+        open_camera("no-such.mp4", 25)
+
+
+def test_third_party_and_wrong_secret_are_refused_with_the_reason() -> None:
+    async def main() -> None:
+        listening = listen("127.0.0.1", 0)
+        address = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        server = asyncio.create_task(serve(listening))
+        secret = "0123456789abcdef"
+        async with Signalling(address, "tea", secret) as one, Signalling(address, "tea", secret) as two:
+            await asyncio.gather(one.next(), two.next())
+            async with Signalling(address, "tea", secret) as third:
+                with pytest.raises(BadInput, match="two parties already"):
+                    await asyncio.wait_for(third.next(), 5)
+            async with Signalling(address, "tea", "another-secret-123") as stranger:
+                with pytest.raises(BadInput, match="another secret"):
+                    await asyncio.wait_for(stranger.next(), 5)
+        server.cancel()
+        await asyncio.wait([server])
+
+    asyncio.run(main())
+
+
+def test_tasks_log_what_fails_and_end_together(caplog: pytest.LogCaptureFixture) -> None:
+    async def fails() -> None:
+        raise ValueError("broken")
+
+    async def waits() -> None:
+        await asyncio.sleep(100)
+
+    async def main() -> None:
+        tasks = Tasks()
+        waiting = tasks.own(waits(), "waiting")
+        tasks.own(fails(), "failing")
+        await asyncio.sleep(0.01)
+        await tasks.close()
+        assert waiting.cancelled()
+
+    asyncio.run(main())
+    assert "task failing failed" in caplog.text
