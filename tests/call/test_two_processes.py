@@ -57,8 +57,11 @@ def _kilocall(cache: Path, *arguments: str) -> subprocess.Popen[str]:
 def _serve(folder: Path) -> tuple[subprocess.Popen[str], str]:
     server = _kilocall(folder, "serve", "--port", "0")
     assert server.stdout is not None
-    address = re.search(r"http://[\d.]+:\d+", server.stdout.readline())
-    assert address is not None
+    said = server.stdout.readline()
+    address = re.search(r"http://[\d.]+:\d+", said)
+    if address is None:
+        server.kill()
+        pytest.fail(f"the meeting point did not start: {said}{server.communicate()[0]}")
     return server, address.group()
 
 

@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import cv2
@@ -19,14 +19,12 @@ from kilocall.model.motion import Motion
 from kilocall.proto.control import ReceiverReport
 from kilocall.proto.errors import BadPacket
 from kilocall.proto.motion_packet import TIMES_MS, MotionPacket
-from kilocall.proto.stream_file import StreamReader
 from kilocall.receiver.decode import PacketDecoder
 from kilocall.receiver.jitter_buffer import DueFrame, JitterBuffer, Verdict
 from kilocall.receiver.render import FaceRenderer, View
 from kilocall.runtime.engine import choose_engine
 from kilocall.runtime.pictures import decode_picture
 from kilocall.runtime.worker import Deliver, Milliseconds, Worker
-from kilocall.sample import NAMES, sample_stream
 
 __all__ = ["Played", "Receiving", "ReceivingEvents", "Rendered"]
 
@@ -163,9 +161,8 @@ class Receiving(Worker):
         self._family = load_family(engine=choose_engine(self._engine, self._threads))
         self._decoder = PacketDecoder(self._family.codebook)
         # Loads every network now: the first picture of the call then takes 30 ms instead of 400.
-        packed = StreamReader(sample_stream(NAMES[0])).source_picture()
-        assert packed is not None  # shipped with one
-        source = self._family.source(decode_picture(packed.data))
+        blank = np.zeros((self._family.size, self._family.size, 3), np.uint8)
+        source = self._family.source(blank, replace(self._family.track(blank), certainty=1.0))
         FaceRenderer(self._family, source).render(source.pose)
 
     def step(self) -> float:

@@ -650,6 +650,8 @@ class FaceCropper:
         elif self._policy.place is not None:
             # Whoever was hidden mostly comes back to the same place; this look is cheap and finds them at once.
             locator.track(crop, place)
+            if locator.box is None:
+                locator.next_frame()
         result = FaceCrop(
             crop,
             place,

@@ -65,7 +65,7 @@ class Plan(Protocol):
     def level(self) -> int: ...
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class OwnSource:
     """A picture of this side's speaker, as it is sent."""
 
@@ -346,9 +346,9 @@ class Sending(Worker):
 
     def _offer(self, source: OwnSource) -> None:
         self._family.source(source.picture)  # NoFace before anybody is offered anything
-        if source in self.recent:
-            self.recent.remove(source)
-        self.recent.appendleft(source)
+        others = [recent for recent in self.recent if recent.id != source.id]
+        self.recent.clear()
+        self.recent.extend([source, *others][:RECENT_SOURCES])
         self._offered = source
         if not self._sending or self.source is None:
             self._adopt(source)

@@ -130,9 +130,8 @@ class Loudspeaker:
 
     def push(self, samples: NDArray[np.int16]) -> None:
         """Speech that has just arrived: mono, 48 kHz."""
-        if not self._samples:
-            # After a pause the hold is built up anew.
-            self._add(np.zeros(self.hold_us * RATE // 1_000_000, np.int16))
+        if self._silent or not self._samples:
+            self._align()
         play_us = self._clock_us() + self._samples * 1_000_000 // RATE
         self._measure(samples, play_us)
         self._add(samples)
@@ -155,6 +154,13 @@ class Loudspeaker:
                 self._waiting.appendleft(head[take:])
         self._samples -= filled
         return block
+
+    def _align(self) -> None:
+        """In a pause, where nobody hears it: what comes next is to be played after the hold."""
+        wanted = self.hold_us * RATE // 1_000_000
+        while self._samples > wanted + BLOCK:
+            self._samples -= len(self._waiting.popleft())
+        self._add(np.zeros(max(0, wanted - self._samples), np.int16))
 
     def _add(self, samples: NDArray[np.int16]) -> None:
         if len(samples):
@@ -268,18 +274,23 @@ class PageMedia:
         # aiortc's parser meets bad SDP with almost any exception.
         except Exception as error:
             await self.close()
+            logger.info("the page's offer cannot be used", exc_info=True)
             raise BadInput(f"offer cannot be used: {type(error).__name__} {error}"[:200]) from None
+        if not connection.getTransceivers():
+            await self.close()
+            raise BadInput("offer cannot be used: it has neither sound nor picture")
         self._out = _SpeechTrack()
         for transceiver in connection.getTransceivers():
             if transceiver.kind == "audio":
                 aiortc_fixes.set_speech_decoder(transceiver.receiver)
                 transceiver.sender.replaceTrack(self._out)
                 transceiver.direction = "sendrecv"
-            _offer_loopback(transceiver)
+        _offer_loopback(connection)
         try:
             await connection.setLocalDescription(await connection.createAnswer())
         except Exception as error:
             await self.close()
+            logger.info("the page's offer cannot be answered", exc_info=True)
             raise BadInput(f"offer cannot be answered: {type(error).__name__} {error}"[:200]) from None
         return str(connection.localDescription.sdp)
 
@@ -320,12 +331,14 @@ class PageMedia:
             return
 
 
-def _offer_loopback(transceiver: Any) -> None:
+def _offer_loopback(connection: RTCPeerConnection) -> None:
     """Offers 127.0.0.1 beside the machine's addresses: a machine without a network has no other."""
-    connection = transceiver.receiver.transport.transport._connection
-    aiortc_fixes.on_datagrams(
-        connection,
-        sent=lambda data, addr: None,
-        received=lambda data, addr: None,
-        addresses=lambda own: ["127.0.0.1", *own],
-    )
+    # Sound and picture share one transport, which must be changed once.
+    transports = {id(t.receiver.transport.transport): t.receiver.transport for t in connection.getTransceivers()}
+    for transport in transports.values():
+        aiortc_fixes.on_datagrams(
+            transport.transport._connection,
+            sent=lambda data, addr: None,
+            received=lambda data, addr: None,
+            addresses=lambda own: ["127.0.0.1", *own],
+        )

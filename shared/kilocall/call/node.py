@@ -273,8 +273,11 @@ class CallNode:
         self.on_message(self.hello())
 
     def paired(self) -> None:
+        now = time.monotonic()
         if self._paired_at is None:
-            self._paired_at = time.monotonic()
+            self._paired_at = now
+        if self.session is not None and self.session.phase == "open":
+            self._lost_at = now  # a silent connection is being replaced
         self._with_session(lambda session: session.connecting())
 
     def opened(self, peer: Peer) -> None:
@@ -539,7 +542,7 @@ class CallNode:
             {"id": source.id, "taken_at": source.taken_at or None, "thumb": f"/api/sources/{source.id}.jpg"}
             for source in sending.recent
         ]
-        return {"type": "sources", "recent": recent, "current": sending.source.id if sending.source else None}
+        return {"type": "sources", "recent": recent, "current": recent[0]["id"] if recent else None}
 
     def own_picture(self, source_id: str | None = None) -> Picture | None:
         """The own source picture, or one of the recent ones, as RGB."""

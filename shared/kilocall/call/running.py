@@ -8,7 +8,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Coroutine, Iterator
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import uvicorn
 from fastapi import FastAPI
@@ -33,10 +33,17 @@ T = TypeVar("T")
 class QuietServer(uvicorn.Server):
     """uvicorn without its own signal handling: what runs it decides when it ends."""
 
-    def __init__(self, app: FastAPI, *, ws_max_size: int, on_ready: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        app: FastAPI,
+        *,
+        ws_max_size: int,
+        lifespan: Literal["on", "off"] = "on",
+        on_ready: Callable[[], None] = lambda: None,
+    ) -> None:
         super().__init__(
             uvicorn.Config(
-                app, log_level="warning", ws_max_size=ws_max_size, timeout_graceful_shutdown=1, lifespan="on"
+                app, log_level="warning", ws_max_size=ws_max_size, timeout_graceful_shutdown=1, lifespan=lifespan
             )
         )
 
@@ -118,6 +125,7 @@ async def call(
     server = QuietServer(
         create_page_app(node, hub),
         ws_max_size=MAX_COMMAND_BYTES,
+        lifespan="off",  # the node is run here, and the server may be cut off
         on_ready=lambda: on_page(_address(LOOPBACK[0], listening)),
     )
     serving = asyncio.create_task(server.serve(sockets=[listening]))

@@ -14,6 +14,7 @@ from kilocall.sender.camera import BROWSER
 
 __all__ = ["CallSettings", "default_cache", "settings_from"]
 
+
 def default_cache() -> Path:
     """Where source pictures are kept between calls: KILOCALL_CACHE, or the user's cache folder."""
     named = os.environ.get("KILOCALL_CACHE")

@@ -136,11 +136,24 @@ def demo(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write.")] = Path("demo"),
     engine: EngineChoice = Engines.auto,
     threads: Threads = 0,
+    call_seconds: Annotated[
+        float | None,
+        typer.Option(min=0, help="How long they talk; 0: no call. Default: until Ctrl-C, or 15 s without a terminal."),
+    ] = None,
+    browser: Annotated[bool, typer.Option("--browser", help="Open both pages of the call.")] = False,
 ) -> None:
-    """Encode and decode the built-in speakers; videos, a picture and the numbers."""
+    """The built-in speakers: encoded and decoded, with a picture and the numbers; then they call each other."""
+    import sys
+
     from kilocall.cli.demo import run_demo
 
     run_demo(out, engine=engine.value, threads=threads)
+    if call_seconds is None:
+        call_seconds = 24 * 3600 if sys.stdin.isatty() else 15
+    if call_seconds:
+        from kilocall.call.demo import demo_call
+
+        demo_call(call_seconds, out, browser=browser, engine=engine.value)
 
 
 @app.command(rich_help_panel="Calls")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import sys
+import threading
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,6 +31,11 @@ def quiet_openvino() -> Any:
     import openvino
 
     return openvino
+
+
+# OpenVINO sets the process's locale to "C" while it reads a network and puts back what it found: two threads at once
+# leave "C" behind, and every text file opened later is read as ASCII. Seen with 2026.4.1.
+_COMPILING = threading.Lock()
 
 
 class OpenVinoEngine(Engine):
@@ -65,7 +71,8 @@ class OpenVinoEngine(Engine):
         if kept is not None:
             settings["CACHE_DIR"] = str(kept)
         try:
-            return self._core.compile_model(str(model), "CPU", settings)
+            with _COMPILING:
+                return self._core.compile_model(str(model), "CPU", settings)
         except RuntimeError as error:
             last = str(error).strip().splitlines()[-1]
             raise BadInput(f"network {model} cannot be read by OpenVINO: {last}") from error

@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import asyncio
+import json
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kilocall.call.page_server import PICTURE_HEADER, LiveHub, parse_command
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        {"type": "mute", "on": True},
+        {"type": "camera", "on": False},
+        {"type": "calibrate", "on": True},
+        {"type": "take_source"},
+        {"type": "use_source", "id": "0123456789abcdef"},
+        {"type": "view", "yaw": 10, "pitch": -5.5, "roll": 0},
+        {"type": "record", "on": True},
+        {"type": "virtual_camera", "on": True},
+        {"type": "hang_up"},
+        {"type": "visible", "on": False},
+    ],
+)
+def test_every_command_is_read(command: dict[str, Any]) -> None:
+    assert parse_command(json.dumps(command)).model_dump() == command
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "Invalid JSON"),
+        ("[]", "command"),
+        ('{"type": "explode"}', "explode"),
+        ('{"type": "mute"}', "on"),
+        ('{"type": "mute", "on": 1}', "on"),
+        ('{"type": "mute", "on": true, "more": 1}', "more"),
+        ('{"type": "view", "yaw": 91, "pitch": 0, "roll": 0}', "yaw"),
+        ('{"type": "view", "yaw": NaN, "pitch": 0, "roll": 0}', "yaw"),
+        ("x" * 5000, "5000 bytes"),
+    ],
+)
+def test_what_is_no_command_is_refused_with_the_reason(text: str, said: str) -> None:
+    with pytest.raises(ValueError, match=said) as refusal:
+        parse_command(text)
+    assert "\n" not in str(refusal.value)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=8,
+)
+
+
+@settings(deadline=None)  # a loaded machine pauses anywhere
+@given(st.text(max_size=200) | json_values.map(json.dumps) | st.binary(max_size=100))
+def test_no_text_breaks_the_parser(text: str | bytes) -> None:
+    with suppress(ValueError):
+        assert parse_command(text).type
+
+
+def test_slow_page_gets_the_newest_of_each_kind_and_no_backlog() -> None:
+    async def main() -> None:
+        hub = LiveHub()
+        viewer = hub.join()
+        for number in range(100):
+            hub.binary(1, number, b"remote")
+            hub.binary(2, number, b"own")
+            hub.message({"type": "numbers", "number": number})
+        texts, pictures = await viewer.take()
+        assert texts == [{"type": "numbers", "number": 99}]
+        assert [PICTURE_HEADER.unpack_from(picture) for picture in pictures] == [(1, 99), (2, 99)]
+
+    asyncio.run(main())
+
+
+def test_late_page_gets_what_lasts_and_the_last_picture() -> None:
+    async def main() -> None:
+        hub = LiveHub()
+        hub.message({"type": "hello", "room": "tea"})
+        hub.message({"type": "state", "phase": "alone"})
+        hub.message({"type": "error", "text": "is over"})
+        hub.binary(1, 5, b"remote")
+        texts, pictures = await hub.join().take()
+        assert [text["type"] for text in texts] == ["hello", "state"]
+        assert len(pictures) == 1
+
+    asyncio.run(main())
+
+
+def test_hidden_page_gets_no_pictures() -> None:
+    async def main() -> None:
+        hub = LiveHub()
+        viewer = hub.join()
+        viewer.visible = False
+        hub.binary(1, 5, b"remote")
+        hub.message({"type": "state", "phase": "open"})
+        texts, pictures = await viewer.take()
+        assert texts
+        assert not pictures
+
+    asyncio.run(main())

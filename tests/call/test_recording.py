@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+from datetime import datetime
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from kilocall.call.recording import Recorder
+from kilocall.codec.codebook import Codebook
+from kilocall.codec.motion_codec import MotionDecoder, MotionEncoder
+from kilocall.model.family import weights_folder
+from kilocall.proto.control import SourcePicture
+from kilocall.proto.motion_packet import MotionPacket
+from kilocall.proto.stream_file import StreamReader
+from kilocall.receiver.decode import PacketDecoder
+from kilocall.receiver.live import Played
+
+PICTURE = SourcePicture("webp", b"a picture")
+NOW = datetime(2024, 5, 6, 7, 8, 9)
+START_US = 5_000_000
+
+
+@pytest.fixture(scope="module")
+def codebook() -> Codebook:
+    return Codebook.load(weights_folder() / "codebook.safetensors")
+
+
+def recorder(folder: Path, codebook: Codebook) -> Recorder:
+    return Recorder(
+        folder,
+        PICTURE,
+        codebook,
+        family="compact-256",
+        weights_hash="0f" * 32,
+        picture_size=256,
+        fps=Fraction(25),
+        tool="test",
+        now=NOW,
+    )
+
+
+def received(codebook: Codebook, packets: int) -> list[Played]:
+    """Packets as the receiver decodes them, of a sender that predicts from what was acknowledged long before."""
+    rng = np.random.default_rng(3)
+    encoder, decoder = MotionEncoder(codebook, reference="acknowledged"), MotionDecoder(codebook)
+    steps = codebook.steps(4)
+    vector = np.zeros(codebook.coefficients)
+    played = []
+    for number in range(packets):
+        frames = []
+        for _ in range(3):
+            vector = vector + rng.normal(size=len(vector)) * steps
+            frames.append(vector.copy())
+        coded = encoder.encode(np.array(frames, np.float32))
+        vectors = decoder.decode(coded)
+        if number == 2:
+            encoder.acknowledge(coded.sequence)
+        time_us = START_US + number * 120_000
+        played.append(Played(time_us, MotionPacket.carry(coded, time_us, 40_000), vectors))
+    return played
+
+
+def test_recording_begun_in_the_middle_plays_exactly_what_was_seen(tmp_path: Path, codebook: Codebook) -> None:
+    played = received(codebook, 30)[10:]
+    assert not any(item.packet.is_key for item in played)  # undecodable without what came before
+    recording = recorder(tmp_path, codebook)
+    for item in played:
+        recording.add_motion(item)
+    written = recording.close()
+    assert written is not None
+    assert written.stream == tmp_path / "call-2024-05-06-070809.kcs"
+    assert written.frames == 60
+    assert written.sound is None
+    reader = StreamReader(written.stream)
+    assert not reader.truncated
+    assert reader.source_picture() == PICTURE
+    decoder = PacketDecoder(codebook)
+    seen = [timed.motion.vector for packet in reader.packets() for timed in decoder.push(packet.packet)]
+    wanted = np.concatenate([item.vectors for item in played])
+    assert decoder.dropped == 0
+    # The scale goes through exp and log; everything else is the same integer times the same step.
+    assert np.allclose(np.stack(seen), wanted, atol=1e-5)
+    assert [packet.time_us for packet in reader.packets()] == [item.time_us - played[0].time_us for item in played]
+
+
+def test_speech_lies_beside_the_picture_with_its_pauses(tmp_path: Path, codebook: Codebook) -> None:
+    recording = recorder(tmp_path, codebook)
+    for item in received(codebook, 10):
+        recording.add_motion(item)
+    sound = (8000 * np.sin(np.arange(9600) / 20)).astype(np.int16)  # 200 ms
+    recording.add_speech(sound, START_US - 300_000)  # before the first picture
+    recording.add_speech(sound, START_US)
+    recording.add_speech(sound, START_US + 1_000_000)
+    written = recording.close()
+    assert written is not None
+    assert written.sound is not None
+    with av.open(str(written.sound)) as container:
+        heard = np.concatenate([np.ravel(f.to_ndarray()).astype(np.float64) for f in container.decode(audio=0)])
+    seconds = len(heard) / 48_000
+    assert seconds == pytest.approx(1.2, abs=0.05)
+    loud = np.abs(heard) > 0.2 * np.abs(heard).max()
+    assert not loud[int(0.4 * 48_000) : int(0.9 * 48_000)].any()
+    assert loud[int(1.05 * 48_000) : int(1.15 * 48_000)].any()
+
+
+def test_nothing_received_leaves_no_file(tmp_path: Path, codebook: Codebook) -> None:
+    recording = recorder(tmp_path, codebook)
+    recording.add_speech(np.zeros(960, np.int16), 0)
+    assert recording.close() is None
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_second_recording_of_the_same_second_gets_its_own_name(tmp_path: Path, codebook: Codebook) -> None:
+    (tmp_path / "call-2024-05-06-070809.kcs").touch()
+    recording = recorder(tmp_path, codebook)
+    assert recording.stream.name == "call-2024-05-06-070809-2.kcs"
+    assert recording.close() is None
+
+
+def test_failed_recording_says_so_and_leaves_no_file(tmp_path: Path, codebook: Codebook) -> None:
+    recording = recorder(tmp_path, codebook)
+    first = received(codebook, 1)[0]
+    recording.add_motion(Played(first.time_us, first.packet, np.full_like(first.vectors, np.nan)))
+    with pytest.raises(OSError, match=r"recording .* failed"):
+        recording.close()
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,298 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kilocall.call.rate_control import Plan, RateControl
+from kilocall.call.session import PictureCache, Session
+from kilocall.proto.control import (
+    Bye,
+    ControlMessage,
+    FaceState,
+    HavePicture,
+    Hello,
+    MediaState,
+    ReceiverReport,
+    SourcePicture,
+    WantPicture,
+    parse_control,
+)
+from kilocall.proto.motion_packet import MotionPacket
+
+A, B = "0f" * 32, "a5" * 32
+HELLO = Hello("compact-256", A, B, 25_000, 1000, 256)
+MINE, THEIRS = SourcePicture("webp", b"mine"), SourcePicture("avif", b"theirs")
+
+
+class Side:
+    """A session whose threads are lists and whose other side is this test."""
+
+    def __init__(self, hello: Hello = HELLO, cache: PictureCache | None = None) -> None:
+        self.now_us = 1_000_000_000
+        self.acknowledged: list[int] = []
+        self.confirmed: list[str] = []
+        self.plans: list[Plan] = []
+        self.prepared: list[tuple[str, bytes]] = []
+        self.used: list[tuple[str, int]] = []
+        self.forgotten = 0
+        self.said: list[ControlMessage] = []
+        self.session = Session(
+            hello, self, self, rate=RateControl(), clock_us=lambda: self.now_us, cache=cache or PictureCache()
+        )
+
+    def acknowledge(self, sequence: int) -> None:
+        self.acknowledged.append(sequence)
+
+    def confirm(self, picture_hash: str) -> None:
+        self.confirmed.append(picture_hash)
+
+    def follow(self, plan: Plan) -> None:
+        self.plans.append(plan)
+
+    def prepare(self, picture_hash: str, data: bytes) -> None:
+        self.prepared.append((picture_hash, data))
+
+    def use(self, picture_hash: str, from_us: int) -> None:
+        self.used.append((picture_hash, from_us))
+
+    def forget(self) -> None:
+        self.forgotten += 1
+
+    def send(self, data: bytes) -> bool:
+        self.said.append(parse_control(data))
+        return True
+
+    def open(self) -> None:
+        self.session.opened(self.send)
+
+    def hear(self, *messages: ControlMessage) -> None:
+        for message in messages:
+            self.session.control(bytes(message), self.now_us)
+
+    def take_said(self) -> list[ControlMessage]:
+        said, self.said = self.said, []
+        return said
+
+
+def meet(*, cache: PictureCache | None = None) -> Side:
+    """A session that has been greeted and has offered its picture."""
+    side = Side(cache=cache)
+    side.session.own_source(MINE)
+    side.open()
+    side.hear(HELLO)
+    side.take_said()
+    return side
+
+
+def test_first_words_are_hello_and_the_offer_of_the_picture() -> None:
+    side = Side()
+    side.session.own_source(MINE)
+    side.session.own_face(True, 5)
+    assert side.said == []
+    side.open()
+    assert side.said == [HELLO, MINE.offer(), FaceState(True, 5)]
+
+
+def test_call_is_open_once_both_have_said_hello() -> None:
+    side = Side()
+    side.open()
+    phases = [side.session.phase]
+    side.hear(HELLO)
+    phases.append(side.session.phase)
+    assert phases == ["connecting", "open"]
+    assert side.session.remote.present
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        (Hello("compact-256", "11" * 32, B, 25_000, 1000, 256), "weights 111111111111"),
+        (Hello("liveportrait", A, B, 25_000, 1000, 256), "models 'liveportrait'"),
+        (Hello("compact-256", A, B, 25_000, 1000, 512), "512 wide"),
+    ],
+)
+def test_other_weights_end_the_call_and_say_what_to_do(other: Hello, said: str) -> None:
+    side = Side()
+    side.open()
+    side.hear(other)
+    assert side.session.phase == "refused"
+    assert said in side.session.reason
+    assert "install the same version" in side.session.reason
+    bye = side.said[-1]
+    assert isinstance(bye, Bye)
+    assert said in bye.reason
+
+
+def test_other_protocol_version_says_what_to_update() -> None:
+    side = Side()
+    side.open()
+    newer = bytearray(bytes(HELLO))
+    newer[2] += 1
+    side.session.control(bytes(newer), 0)
+    assert side.session.phase == "refused"
+    assert "please update the older kilocall" in side.session.reason
+    assert isinstance(side.said[-1], Bye)
+
+
+def test_offered_picture_is_asked_for_prepared_and_answered() -> None:
+    side = meet()
+    side.hear(THEIRS.offer())
+    assert side.take_said() == [WantPicture(THEIRS.picture_hash)]
+    side.hear(THEIRS)
+    assert side.prepared == [(THEIRS.picture_hash, b"theirs")]
+    side.session.picture_ready(THEIRS.picture_hash)
+    assert side.take_said() == [HavePicture(THEIRS.picture_hash)]
+    assert side.session.remote.picture_hash == THEIRS.picture_hash
+    assert side.session.remote_picture == THEIRS
+
+
+def test_picture_in_the_cache_is_not_sent_again(tmp_path: Path) -> None:
+    first = meet(cache=PictureCache(tmp_path))
+    first.hear(THEIRS.offer(), THEIRS)
+    second = meet(cache=PictureCache(tmp_path))
+    second.hear(THEIRS.offer())
+    assert second.take_said() == []
+    assert second.prepared == [(THEIRS.picture_hash, b"theirs")]
+    assert second.session.pictures_from_cache == 1
+
+
+def test_damaged_cached_picture_is_asked_for_again(tmp_path: Path) -> None:
+    PictureCache(tmp_path).put(THEIRS)
+    (file,) = (tmp_path / "pictures").iterdir()
+    file.write_bytes(file.read_bytes()[:-1])
+    side = meet(cache=PictureCache(tmp_path))
+    side.hear(THEIRS.offer())
+    assert side.said == [WantPicture(THEIRS.picture_hash)]
+
+
+def test_cache_keeps_so_many_files_and_no_more(tmp_path: Path) -> None:
+    cache = PictureCache(tmp_path)
+    for number in range(70):
+        cache.put(SourcePicture("webp", b"picture %d" % number))
+        newest = next(iter((tmp_path / "pictures").glob(SourcePicture("webp", b"picture %d" % number).picture_hash)))
+        os.utime(newest, (number, number))
+    assert len(list((tmp_path / "pictures").iterdir())) == 64
+
+
+def test_picture_nobody_asked_for_is_dropped() -> None:
+    side = meet()
+    side.hear(THEIRS)
+    assert side.prepared == []
+    assert side.session.malformed == 1
+
+
+def test_own_picture_is_sent_when_asked_for_and_only_that_one() -> None:
+    side = meet()
+    side.hear(WantPicture(MINE.picture_hash), WantPicture(A))
+    assert side.take_said() == [MINE]
+    assert side.session.malformed == 1
+
+
+def test_motion_may_refer_to_the_picture_that_the_other_side_holds() -> None:
+    side = meet()
+    side.hear(HavePicture(A))
+    assert side.confirmed == []
+    side.hear(HavePicture(MINE.picture_hash))
+    assert side.confirmed == [MINE.picture_hash]
+
+
+def test_new_picture_is_used_from_the_frame_that_is_announced() -> None:
+    side = meet()
+    side.hear(THEIRS.offer(), THEIRS)
+    side.session.picture_ready(THEIRS.picture_hash)
+    other = SourcePicture("webp", b"another")
+    side.now_us += 10_000_000
+    side.hear(other.offer(), other)
+    side.hear(FaceState(True, 77))
+    assert side.used == []  # not ready: that face belongs to the old picture
+    side.session.picture_ready(other.picture_hash)
+    side.hear(FaceState(True, 88))
+    assert side.used == [(other.picture_hash, 88)]
+    assert side.session.remote.picture_hash == other.picture_hash
+
+
+def test_picture_outlives_the_connection() -> None:
+    side = meet()
+    side.hear(THEIRS.offer(), THEIRS)
+    side.session.picture_ready(THEIRS.picture_hash)
+    side.session.closed("lost", "nothing has arrived")
+    assert side.session.phase == "lost"
+    side.open()
+    side.hear(HELLO, THEIRS.offer())
+    assert side.session.remote_picture == THEIRS
+    assert side.forgotten == 0 + 1  # at the very first offer, when there was nothing yet
+
+
+def test_another_person_on_a_new_connection_is_not_shown_with_the_old_face() -> None:
+    side = meet()
+    side.hear(THEIRS.offer(), THEIRS)
+    side.session.picture_ready(THEIRS.picture_hash)
+    side.session.closed("lost", "")
+    side.open()
+    side.hear(HELLO, SourcePicture("webp", b"somebody else").offer())
+    assert side.session.remote.picture_hash is None
+    assert side.forgotten == 2
+
+
+def test_delivered_packets_are_what_the_encoder_may_refer_to() -> None:
+    side = meet()
+    packet = MotionPacket(7, 100, 40_000, 3, None, 4, b"motion")
+    side.session.delivered(bytes(packet))
+    side.session.delivered(b"not a packet")
+    assert side.acknowledged == [7]
+
+
+def test_round_trip_comes_from_the_report() -> None:
+    side = meet()
+    side.session.motion_sent(MotionPacket(7, 100, 40_000, 3, None, 4, b"motion"))
+    side.now_us += 150_000
+    side.hear(ReceiverReport(7, 100, 2000, 20, 5, 1, 0, 3000))
+    assert side.session.rtt_ms == pytest.approx(50)
+    assert side.session.loss == 0.25
+    assert side.plans
+
+
+def test_one_clock_is_recognised_by_the_times_of_faces() -> None:
+    here, elsewhere = meet(), meet()
+    here.hear(FaceState(True, here.now_us - 5000))
+    elsewhere.hear(FaceState(True, 5000))
+    assert here.session.same_clock is True
+    assert elsewhere.session.same_clock is False
+
+
+def test_what_the_other_side_switched_off_is_known() -> None:
+    side = meet()
+    side.hear(MediaState(True, True), FaceState(False, 1))
+    assert side.session.remote.muted
+    assert side.session.remote.camera_off
+    assert not side.session.remote.face
+
+
+def test_nothing_is_believed_before_hello() -> None:
+    side = Side()
+    side.open()
+    side.hear(THEIRS.offer(), FaceState(True, 1))
+    assert side.session.malformed == 2
+    assert not side.session.remote.face
+
+
+def test_offers_faster_than_a_person_changes_pictures_are_dropped() -> None:
+    side = meet()
+    for number in range(20):
+        side.hear(SourcePicture("webp", b"%d" % number).offer())
+    assert len(side.said) == 1
+    assert side.session.malformed == 19
+
+
+@settings(deadline=None)  # a loaded machine pauses anywhere
+@given(st.lists(st.binary(max_size=60), max_size=10))
+def test_no_message_breaks_the_session(messages: list[bytes]) -> None:
+    side = meet()
+    for data in messages:
+        side.session.control(data, 0)
+    side.hear(FaceState(True, 1))
+    assert side.session.remote.face

@@ -1,0 +1,225 @@
+"""The sending thread's steps, one after the other, on a clip in which the face goes away and comes back."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kilocall.model.family import Picture
+from kilocall.proto.errors import NoFace
+from kilocall.proto.motion_packet import MotionPacket
+from kilocall.runtime.pictures import encode_picture
+from kilocall.sample import sample_clip
+from kilocall.sender.capture import Frame, open_clip
+from kilocall.sender.live import OwnSource, Sending, SendingEvents
+
+PERIOD_US = 40_000
+START_US = 1_000_000_000_000
+
+
+class Frames:
+    """A camera that is fed by the test."""
+
+    error: str | None = None
+    dropped = 0
+    ended = False
+
+    def __init__(self) -> None:
+        self.waiting: deque[Frame] = deque()
+        self.count = 0
+
+    def start(self) -> None: ...
+    def stop(self) -> None: ...
+
+    def latest(self, timeout_s: float = 1.0) -> Frame | None:
+        return self.waiting.popleft() if self.waiting else None
+
+    def show(self, rgb: Picture) -> int:
+        """Capture time of the frame."""
+        when = START_US + self.count * PERIOD_US
+        self.waiting.append(Frame(rgb, when, self.count))
+        self.count += 1
+        return when
+
+
+@dataclass(frozen=True)
+class FixedPlan:
+    frames_per_message: int = 3
+    fps: float = 25.0
+    level: int = 4
+
+
+class Told:
+    """What the thread has told."""
+
+    def __init__(self) -> None:
+        self.packets: list[MotionPacket] = []
+        self.faces: list[tuple[bool, int]] = []
+        self.sources: list[OwnSource] = []
+        self.overlays: list[dict[str, object]] = []
+        self.events = SendingEvents(
+            packet=lambda packet, data: self.packets.append(packet),
+            face=lambda seen, time_us: self.faces.append((seen, time_us)),
+            source=self.sources.append,
+            overlay=self.overlays.append,
+        )
+
+
+@pytest.fixture(scope="module")
+def faces(tmp_path_factory: pytest.TempPathFactory) -> list[Picture]:
+    folder = tmp_path_factory.mktemp("clip")
+    frames: Iterator[Frame] = iter(open_clip(sample_clip("astronaut", folder, threads=1)))
+    return [next(frames).rgb for _ in range(40)]
+
+
+@dataclass
+class Running:
+    sending: Sending
+    camera: Frames
+    told: Told
+
+    def show(self, *pictures: Picture) -> int:
+        """Capture time of the last one."""
+        when = 0
+        for rgb in pictures:
+            when = self.camera.show(rgb)
+            self.sending.step()
+        return when
+
+
+@pytest.fixture
+def running() -> Running:
+    camera, told = Frames(), Told()
+    sending = Sending(camera, told.events, lambda call: call(), plan=FixedPlan())
+    sending.opened()
+    return Running(sending, camera, told)
+
+
+def black(like: Picture) -> Picture:
+    return np.zeros_like(like)
+
+
+def test_first_source_picture_is_taken_by_itself_and_offered(running: Running, faces: list[Picture]) -> None:
+    running.show(*faces[:12])
+    assert len(running.told.sources) == 1
+    assert running.sending.source == running.told.sources[0]
+    assert 1000 < len(running.told.sources[0].packed.data) <= 6144
+
+
+def test_nothing_is_sent_before_there_is_a_connection(running: Running, faces: list[Picture]) -> None:
+    running.show(*faces[:16])
+    assert running.told.packets == []
+
+
+def test_lost_face_is_told_nothing_is_sent_and_it_is_back_within_200_ms(running: Running, faces: list[Picture]) -> None:
+    running.show(*faces[:12])
+    running.sending._begin()
+    running.show(*faces[12:24])
+    assert running.told.faces[-1][0] is True
+    before = len(running.told.packets)
+    assert before >= 4
+    gone = running.show(black(faces[0]))
+    running.show(*[black(faces[0])] * 24)
+    assert len(running.told.packets) - before <= 1  # what was gathered already
+    assert running.told.faces[-1][0] is False
+    assert running.told.faces[-1][1] - gone <= 5 * PERIOD_US
+    at_rest = len(running.told.packets)
+    back = running.camera.count
+    number = 0
+    while len(running.told.packets) == at_rest:
+        running.show(faces[24 + number])
+        number += 1
+    number -= 1  # frames shown in vain
+    first = running.told.packets[at_rest]
+    assert number * PERIOD_US <= 120_000
+    assert first.frame_count == 1  # at once, without waiting for others
+    assert running.told.faces[-1] == (True, START_US + (back + number) * PERIOD_US)
+
+
+def test_packets_hold_as_many_frames_as_planned_and_key_until_acknowledged(
+    running: Running, faces: list[Picture]
+) -> None:
+    running.show(*faces[:12])
+    running.sending._begin()
+    running.show(*faces[12:25])
+    first, *rest = running.told.packets
+    assert first.frame_count == 1
+    assert [packet.frame_count for packet in rest] == [3, 3, 3, 3]
+    assert all(packet.is_key for packet in running.told.packets)
+    sending = running.sending
+    assert sending._encoder is not None
+    sending._encoder.codec.acknowledge(rest[-1].sequence)
+    running.show(*faces[25:28])
+    assert running.told.packets[-1].reference == rest[-1].sequence
+    sending.forget_acknowledged()
+    running.show(*faces[28:31])
+    assert running.told.packets[-1].is_key
+
+
+def test_new_source_holds_once_the_other_side_has_it(running: Running, faces: list[Picture]) -> None:
+    running.show(*faces[:12])
+    running.sending._begin()
+    running.show(*faces[12:20])
+    old = running.sending.source
+    running.sending._take_from_camera()
+    new = running.told.sources[-1]
+    running.show(*faces[20:23])
+    assert running.sending.source == old
+    running.sending._confirm(new.packed.picture_hash)
+    assert running.sending.source == new
+    when = running.show(faces[23])
+    assert running.told.faces[-1] == (True, when)
+    assert [source.id for source in running.sending.recent] == list(dict.fromkeys([new.id, old.id if old else ""]))
+
+
+def test_source_without_a_face_is_refused_and_changes_nothing(running: Running, faces: list[Picture]) -> None:
+    with pytest.raises(NoFace, match="no face in the last second"):
+        running.sending._take_from_camera()
+    running.show(*faces[:12])
+    before = running.sending.source
+    future = running.sending.use_picture(encode_picture(np.full((64, 64, 3), 90, np.uint8))[1])
+    running.sending._jobs.popleft()
+    assert not future.done()
+    with pytest.raises(NoFace):
+        running.sending._take(np.full((256, 256, 3), 90, np.uint8), from_file=True)
+    assert running.sending.source == before
+
+
+def test_fewer_frames_are_looked_at_when_the_plan_says_so(running: Running, faces: list[Picture]) -> None:
+    running.sending._follow(FixedPlan(fps=12.5))
+    running.show(*faces[:20])
+    assert 9 <= running.sending.frames <= 11
+
+
+def test_camera_off_is_no_face(running: Running, faces: list[Picture]) -> None:
+    running.show(*faces[:12])
+    running.sending._begin()
+    running.show(*faces[12:18])
+    running.sending.camera_off = True
+    running.show(faces[18])
+    count = len(running.told.packets)
+    running.show(*faces[19:25])
+    assert running.told.faces[-1][0] is False
+    assert len(running.told.packets) == count
+
+
+def test_overlay_says_what_to_do_only_while_it_is_wanted(running: Running, faces: list[Picture]) -> None:
+    running.show(*faces[:4])
+    assert running.told.overlays == []
+    running.sending.overlay_wanted = True
+    running.show(faces[4], black(faces[0]))
+    assert running.told.overlays[0]["face"] is True
+    assert isinstance(running.told.overlays[0]["advice"], str)
+
+
+def test_clip_file_that_is_missing_is_refused() -> None:
+    from kilocall.proto.errors import BadInput
+    from kilocall.sender.camera import open_camera
+
+    with pytest.raises(BadInput):
+        open_camera(str(Path("missing.mp4")), 25)
