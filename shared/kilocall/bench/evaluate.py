@@ -243,7 +243,7 @@ _TERMINAL: Final = (
 def print_evaluation(evaluation: Evaluation, console: Console | None = None) -> None:
     """The most important columns of `table.md` for a terminal."""
     console = console or Console()
-    table = Table(title=str(evaluation.folder), caption=_conditions(evaluation), box=box.SIMPLE, pad_edge=False, collapse_padding=True)
+    table = Table(title=str(evaluation.folder), caption=_conditions(evaluation), box=box.SIMPLE, pad_edge=False)
     table.add_column("clip", overflow="fold")
     for heading in ("bits", "kbit/s", *(heading for heading, _, _ in _TERMINAL)):
         table.add_column(heading, justify="right", no_wrap=True)

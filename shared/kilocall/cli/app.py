@@ -152,8 +152,10 @@ def demo(
         call_seconds = 24 * 3600 if sys.stdin.isatty() else 15
     if call_seconds:
         from kilocall.call.demo import demo_call
+        from kilocall.cli.call import print_report
 
-        demo_call(call_seconds, out, browser=browser, engine=engine.value)
+        for name, report in demo_call(call_seconds, out, browser=browser, engine=engine.value).reports.items():
+            print_report(report, name)
 
 
 @app.command(rich_help_panel="Calls")
