@@ -26,7 +26,9 @@ def main() -> None:
     out = Path(__file__).with_name("call.png")
     command = [sys.executable, "-m", "kilocall.cli", "demo", "--call-seconds", str(CALL_S)]
     with tempfile.TemporaryDirectory() as folder:
-        demo = subprocess.Popen([*command, "--out", folder], stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True)
+        demo = subprocess.Popen(
+            [*command, "--out", folder], stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True
+        )
         try:
             page_url = _page_of(demo, "drawing")
             with sync_playwright() as playwright:

@@ -8,7 +8,7 @@ import json
 from collections.abc import AsyncIterator
 from typing import Any
 
-import httpx
+import httpx2
 import uvicorn
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
@@ -54,8 +54,8 @@ class Server:
         self._server.should_exit = True
         await self._task
 
-    async def get(self, path: str) -> httpx.Response:
-        async with httpx.AsyncClient(trust_env=False) as client:
+    async def get(self, path: str) -> httpx2.Response:
+        async with httpx2.AsyncClient(trust_env=False) as client:
             return await client.get(self.url + path)
 
     @contextlib.asynccontextmanager

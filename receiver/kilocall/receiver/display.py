@@ -13,7 +13,7 @@ import asyncio
 import logging
 import socket
 import struct
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import CancelledError
 from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict
@@ -26,16 +26,15 @@ from fastapi import FastAPI, Request, Response, WebSocket, WebSocketDisconnect
 from fastapi.responses import JSONResponse
 from fastapi.staticfiles import StaticFiles
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from kilocall.model.family import Picture
 from kilocall.proto.errors import KilocallError
 from kilocall.receiver.playback import SPEEDS, Film, Playback, PlaybackState, Shown
 from kilocall.receiver.render import LARGEST_TURN_DEG, View
+from kilocall.runtime.web import LOOPBACK, guard, same_origin
 
 __all__ = [
     "FRAME_HEADER",
-    "LOOPBACK",
     "MAX_UPLOAD_BYTES",
     "MAX_VIEWERS",
     "DisplayServer",
@@ -44,8 +43,6 @@ __all__ = [
     "listen",
 ]
 
-#: Names that this machine has for itself; starlette has written IPv6 addresses both ways.
-LOOPBACK: Final = ("127.0.0.1", "localhost", "::1", "[::1]")
 PAGE: Final = Path(__file__).parent / "page"
 FRAME_HEADER: Final = struct.Struct(">IQff")
 """Frame number, time in microseconds, payload bits a frame, milliseconds that rendering took."""
@@ -55,13 +52,6 @@ MAX_WISH_BYTES: Final = 4096
 # 92: on 256x256 pictures about 20 KB, no blocks to be seen; the loopback does not mind.
 JPEG_QUALITY: Final = 92
 LOG = logging.getLogger(__name__)
-SECURITY_HEADERS: Final = {
-    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
-    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-cache",
-}
 
 
 class _Wish(BaseModel):
@@ -276,13 +266,7 @@ def create_app(
             await asyncio.to_thread(screen.playback.close)
 
     app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
-    app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False)
-
-    @app.middleware("http")
-    async def add_headers(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
-        response = await call_next(request)
-        response.headers.update(SECURITY_HEADERS)
-        return response
+    guard(app, hosts)
 
     @app.get("/health")
     async def health() -> Response:
@@ -300,7 +284,7 @@ def create_app(
 
     @app.post("/source")
     async def upload(request: Request, name: str = "") -> Response:
-        if not _same_origin(request.headers.get("origin"), request.headers.get("host")):
+        if not same_origin(request.headers.get("origin"), request.headers.get("host")):
             return JSONResponse({"error": "refused: another site asked"}, status_code=403)
         data = await _bounded_body(request)
         if data is None:
@@ -317,7 +301,7 @@ def create_app(
 
     @app.websocket("/live")
     async def live(socket: WebSocket) -> None:
-        if not _same_origin(socket.headers.get("origin"), socket.headers.get("host")):
+        if not same_origin(socket.headers.get("origin"), socket.headers.get("host")):
             await socket.close(1008, "another site asked")
             return
         await socket.accept()
@@ -394,11 +378,6 @@ async def _bounded_body(request: Request) -> bytes | None:
 
 def _upload_error(text: str, status: int) -> Response:
     return JSONResponse({"error": text}, status_code=status)
-
-
-def _same_origin(origin: str | None, host: str | None) -> bool:
-    """Browsers always state the origin of a socket or a POST; programs need not."""
-    return origin is None or (host is not None and origin.partition("://")[2] == host)
 
 
 def _plain(name: str) -> str:

@@ -9,7 +9,6 @@ cuts is the original.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -32,6 +31,7 @@ from kilocall.bench.landmark_measure import FamilyMeter, LandmarkMeter, Measured
 from kilocall.model import landmarks as lm
 from kilocall.model.family import Family, Picture, Track
 from kilocall.proto.errors import BadInput, KilocallError
+from kilocall.runtime.files import write_whole
 
 __all__ = [
     "MAX_FRAMES",
@@ -223,9 +223,9 @@ def evaluate_folder(
         failures=failures,
         wall_s=time.monotonic() - started,
     )
-    _write(out / "evaluation.json", evaluation.model_dump_json(indent=2).encode())
-    _write(out / "table.md", _markdown(evaluation).encode())
-    _write(out / "contact_sheet.png", _png(contact_sheet(rows)))
+    write_whole(out / "evaluation.json", evaluation.model_dump_json(indent=2).encode())
+    write_whole(out / "table.md", _markdown(evaluation).encode())
+    write_whole(out / "contact_sheet.png", _png(contact_sheet(rows)))
     return evaluation
 
 
@@ -568,13 +568,3 @@ def _png(rgb: Picture) -> bytes:
     if not done:
         raise BadInput(f"a contact sheet of {rgb.shape[1]}x{rgb.shape[0]} cannot be written as PNG")
     return data.tobytes()
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Whole or not at all."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        partial.write_bytes(data)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)

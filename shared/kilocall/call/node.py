@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import time
 from collections import deque
 from collections.abc import Callable
@@ -47,6 +46,7 @@ from kilocall.proto.errors import BadInput, KilocallError
 from kilocall.proto.motion_packet import TIMES_MS, MotionPacket
 from kilocall.receiver.live import Played, Receiving, ReceivingEvents, Rendered
 from kilocall.receiver.render import View
+from kilocall.runtime.files import write_whole
 from kilocall.runtime.peer import Message, Peer, PeerSettings
 from kilocall.runtime.worker import Worker, deliver_to
 from kilocall.sender.camera import PageCamera, open_camera
@@ -211,7 +211,7 @@ class CallNode:
         if settings.keep_pictures is not None:
             await asyncio.to_thread(_keep, settings.keep_pictures, self.sending.kept, self.receiving.kept)
         if settings.report is not None:
-            await asyncio.to_thread(_write_whole, settings.report, (report.model_dump_json(indent=2) + "\n").encode())
+            await asyncio.to_thread(write_whole, settings.report, (report.model_dump_json(indent=2) + "\n").encode())
         if self.refusal is not None and not self._pictures:
             raise BadInput(self.refusal)
         return report
@@ -762,12 +762,3 @@ def _keep(folder: Path, sent: dict[int, bytes], shown: deque[Rendered] | None) -
         (folder / f"sent_{time_us // 1000 % TIMES_MS:05d}.jpg").write_bytes(jpeg)
     for rendered in shown or ():
         (folder / f"shown_{rendered.time_us // 1000 % TIMES_MS:05d}.jpg").write_bytes(rendered.jpeg)
-
-
-def _write_whole(path: Path, data: bytes) -> None:
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        partial.write_bytes(data)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)

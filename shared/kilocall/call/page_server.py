@@ -9,11 +9,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import struct
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
-from urllib.parse import urlsplit
 
 import cv2
 import numpy as np
@@ -22,13 +20,13 @@ from fastapi.responses import JSONResponse
 from fastapi.staticfiles import StaticFiles
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from kilocall.call.node import PICTURE, CallNode
 from kilocall.model.family import Picture
 from kilocall.proto.errors import KilocallError
-from kilocall.receiver.display import LOOPBACK, MAX_UPLOAD_BYTES, MAX_VIEWERS, SECURITY_HEADERS
+from kilocall.receiver.display import MAX_UPLOAD_BYTES, MAX_VIEWERS
 from kilocall.receiver.render import LARGEST_TURN_DEG, View
+from kilocall.runtime.web import LOOPBACK, guard, same_origin
 
 __all__ = ["COMMANDS", "PAGE", "PICTURE_HEADER", "Command", "LiveHub", "create_page_app", "parse_command"]
 
@@ -183,14 +181,8 @@ class _Offer(BaseModel):
 def create_page_app(node: CallNode, hub: LiveHub, *, hosts: tuple[str, ...] = LOOPBACK) -> FastAPI:
     """The page of one node. `hosts` are the names it may be asked under: no other site's page must reach it."""
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts), www_redirect=False)
+    guard(app, hosts)
     registry = _metrics(node)
-
-    @app.middleware("http")
-    async def add_headers(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
-        response = await call_next(request)
-        response.headers.update(SECURITY_HEADERS)
-        return response
 
     @app.get("/health")
     async def health() -> Response:
@@ -229,7 +221,7 @@ def create_page_app(node: CallNode, hub: LiveHub, *, hosts: tuple[str, ...] = LO
 
     @app.post("/api/source")
     async def upload(request: Request, name: str = "") -> Response:
-        if not _same_origin(request.headers.get("origin"), request.headers.get("host")):
+        if not same_origin(request.headers.get("origin"), request.headers.get("host")):
             return JSONResponse({"error": "refused: another site asked"}, status_code=403)
         data = await _bounded_body(request, MAX_UPLOAD_BYTES)
         if not data:
@@ -243,7 +235,7 @@ def create_page_app(node: CallNode, hub: LiveHub, *, hosts: tuple[str, ...] = LO
 
     @app.post("/api/media")
     async def media(request: Request) -> Response:
-        if not _same_origin(request.headers.get("origin"), request.headers.get("host")):
+        if not same_origin(request.headers.get("origin"), request.headers.get("host")):
             return JSONResponse({"error": "refused: another site asked"}, status_code=403)
         body = await _bounded_body(request, MAX_OFFER_BYTES)
         try:
@@ -254,7 +246,7 @@ def create_page_app(node: CallNode, hub: LiveHub, *, hosts: tuple[str, ...] = LO
 
     @app.websocket("/live")
     async def live(socket: WebSocket) -> None:
-        if not _same_origin(socket.headers.get("origin"), socket.headers.get("host")):
+        if not same_origin(socket.headers.get("origin"), socket.headers.get("host")):
             await socket.close(1008, "another site asked")
             return
         await socket.accept()
@@ -381,8 +373,3 @@ async def _bounded_body(request: Request, most: int) -> bytes | None:
             if len(body) > most:
                 return None
     return bytes(body)
-
-
-def _same_origin(origin: str | None, host: str | None) -> bool:
-    """Whether a page of this server asked; programs send no origin."""
-    return origin is None or urlsplit(origin).netloc == host

@@ -20,7 +20,8 @@ from kilocall.call.report import CallReport
 from kilocall.call.settings import CallSettings
 from kilocall.call.signalling import MAX_MESSAGE_BYTES
 from kilocall.proto.errors import BadInput
-from kilocall.receiver.display import LOOPBACK, listen
+from kilocall.receiver.display import listen
+from kilocall.runtime.web import LOOPBACK
 
 __all__ = ["PAGE_PORT", "SERVER_PORT", "QuietServer", "call", "run_call", "run_server", "serve", "start_loop"]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
@@ -19,6 +18,7 @@ from kilocall.proto.control import CropPlace
 from kilocall.proto.stream_file import StreamReader
 from kilocall.receiver.video_file import VideoFile
 from kilocall.runtime.engine import choose_engine
+from kilocall.runtime.files import write_whole
 from kilocall.runtime.pictures import decode_picture
 from kilocall.sample import NAMES, sample_clip
 from kilocall.sender import face_crop
@@ -57,10 +57,10 @@ def run_demo(out: Path, *, engine: str, threads: int) -> None:
     chosen = choose_engine(engine, threads)
     samples = [_through(name, out, chosen.name, chosen.threads) for name in NAMES]
     side_by_side = contact_sheet([_sheet_row(sample) for sample in samples])
-    _write_whole(out / "side_by_side.png", _png(side_by_side))
+    write_whole(out / "side_by_side.png", _png(side_by_side))
     _write_video(out / "decoded.mp4", samples)
     report = DemoReport(engine=chosen.name, threads=chosen.threads, samples=samples)
-    _write_whole(out / "report.json", (report.model_dump_json(indent=2) + "\n").encode())
+    write_whole(out / "report.json", (report.model_dump_json(indent=2) + "\n").encode())
     _print(report)
     console().print(f"wrote {out}/decoded.mp4, side_by_side.png, report.json and the clips", soft_wrap=True)
 
@@ -141,13 +141,3 @@ def _png(rgb: Picture) -> bytes:
     done, data = cv2.imencode(".png", rgb[..., ::-1])
     assert done, "a PNG of a uint8 picture can always be written"
     return data.tobytes()
-
-
-def _write_whole(path: Path, data: bytes) -> None:
-    """The file whole or not at all."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        partial.write_bytes(data)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)

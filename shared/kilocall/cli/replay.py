@@ -18,9 +18,10 @@ from kilocall.cli.screen import console, warn
 from kilocall.cli.streams import find_stream
 from kilocall.model.family import Picture
 from kilocall.proto.errors import BadInput
-from kilocall.receiver.display import LOOPBACK, DisplayServer, create_app, listen
+from kilocall.receiver.display import DisplayServer, create_app, listen
 from kilocall.receiver.render import View
 from kilocall.receiver.window import WINDOW_KEYS, show_in_window
+from kilocall.runtime.web import LOOPBACK
 
 __all__ = ["read_upload", "replay_stream"]
 
