@@ -107,13 +107,16 @@ def test_at_rest_the_output_is_the_source_picture(family: Family) -> None:
     assert np.abs(made.astype(int) - source.picture).max() <= 1
 
 
-def test_head_turned_by_twenty_degrees_is_measured_as_turned(stream: Path, family: Family) -> None:
+def test_head_turned_at_the_receiver_is_seen_turned_to_that_side(stream: Path, family: Family) -> None:
     player = api.StreamPlayer(stream, family=family)
-    straight = next(player.frames()).rgb
-    player.renderer.view = View(yaw=20)
-    turned = next(player.frames()).rgb
-    degrees = np.rad2deg(family.source(turned).pose.rotation[0] - family.source(straight).pose.rotation[0])
-    assert 10 < degrees < 30
+    seen = []
+    for yaw in (-20, 0, 20):
+        player.renderer.view = View(yaw=yaw)
+        seen.append(np.rad2deg(family.source(next(player.frames()).rgb).pose.rotation[0]))
+    left, straight, right = seen
+    # The picture turns by about half of what is asked (see the model card), and never further.
+    assert -20 < left - straight < -4
+    assert 4 < right - straight < 20
 
 
 def test_another_picture_is_moved_relatively(stream: Path, folder: Path, family: Family) -> None:
@@ -140,10 +143,12 @@ def test_seeking_gives_the_same_motion_as_playing(stream: Path, family: Family) 
 
 def test_stream_cut_anywhere_plays_up_to_the_cut(stream: Path, folder: Path, family: Family) -> None:
     data = stream.read_bytes()
+    reader = StreamReader(stream)
+    first = reader.index[0].offset
     counts = []
-    for share in (0.75, 0.85, 0.95, 0.999):
+    for share in (0.2, 0.5, 0.8, 0.99):
         part = folder / "part.kcs"
-        part.write_bytes(data[: int(len(data) * share)])
+        part.write_bytes(data[: first + int((len(data) - first) * share)])
         counts.append(sum(1 for _ in api.StreamPlayer(part, family=family).motions()))
         assert api.info(part).truncated
     assert counts == sorted(counts)
