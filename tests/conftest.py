@@ -6,6 +6,11 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# The same examples in every run, and no time limit for one: a busy machine is no defect of the code.
+settings.register_profile("kilocall", deadline=None, derandomize=True)
+settings.load_profile("kilocall")
 
 ROOT = Path(__file__).parents[1]
 
