@@ -6,21 +6,19 @@ it. A viewer too slow, or a model too slow, costs frames and never time.
 
 from __future__ import annotations
 
-import logging
-import threading
 import time
 from bisect import bisect_right
-from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any, Final, Protocol, TypeVar
+from typing import Final, Protocol
 
 from kilocall.model.family import Picture
 from kilocall.proto.errors import BadInput
 from kilocall.proto.stream_file import StreamReader
 from kilocall.receiver.decode import TimedMotion
 from kilocall.receiver.render import FaceRenderer, View
+from kilocall.runtime.worker import Worker
 
 __all__ = ["SPEEDS", "Film", "FrameCursor", "Playback", "PlaybackState", "Playhead", "Shown"]
 
@@ -28,9 +26,7 @@ __all__ = ["SPEEDS", "Film", "FrameCursor", "Playback", "PlaybackState", "Playhe
 SPEEDS: Final = (0.1, 4.0)
 #: Motion is decoded and not shown up to this far; a jump over more starts at a key packet.
 SKIM_US: Final = 2_000_000
-LOG = logging.getLogger(__name__)
-
-T = TypeVar("T")
+IDLE_S: Final = 3600.0
 
 
 class Film(Protocol):
@@ -173,7 +169,7 @@ def _now_us() -> int:
     return time.monotonic_ns() // 1000
 
 
-class Playback:
+class Playback(Worker):
     """Runs a film on a thread of its own, where alone the film is touched.
 
     `on_shown` and `on_state` are called on that thread and must return at once. While nobody watches, nothing is
@@ -189,6 +185,7 @@ class Playback:
         source: str | None = None,
         clock: Callable[[], int] = _now_us,
     ) -> None:
+        super().__init__("model", on_problem=lambda problem: self._tell())
         self.film = film
         reader = film.reader
         if not reader.frame_count:
@@ -199,34 +196,14 @@ class Playback:
         self._cursor = FrameCursor(film)
         self._bit_times, self._bits = _bits_by_time(reader)
         self._watched = True
-        self._problem: str | None = None
         self._source, self._source_number = source, 0
         self._last: TimedMotion | None = None
-        self._jobs: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
-        self._wake = threading.Condition()
-        self._closing = False
-        self._thread = threading.Thread(target=self._run, name="model", daemon=True)
         self.state = self._state()
 
     @property
     def mean_bits_per_frame(self) -> float:
         """Payload of the whole stream over its frames."""
         return sum(bits * count for bits, count in self._bits) / self.frames
-
-    @property
-    def alive(self) -> bool:
-        return self._thread.is_alive()
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def close(self) -> None:
-        """Ends the thread; what was asked of it and not done yet is cancelled."""
-        with self._wake:
-            self._closing = True
-            self._wake.notify()
-        if self._thread.is_alive() and threading.current_thread() is not self._thread:
-            self._thread.join()
 
     def play(self) -> None:
         self._change(lambda: self._head.play(self._clock()))
@@ -237,7 +214,7 @@ class Playback:
     def seek(self, time_us: int) -> None:
         self._change(lambda: self._head.seek(time_us, self._clock()))
 
-    def step(self, by_us: int) -> None:
+    def skip(self, by_us: int) -> None:
         """Seeks from where it is."""
 
         def change() -> None:
@@ -278,17 +255,6 @@ class Playback:
 
         return self._change(change, again=True)
 
-    def ask(self, question: Callable[[], T]) -> Future[T]:
-        """Runs something on the model thread between two pictures."""
-        answer: Future[T] = Future()
-        with self._wake:
-            if self._closing:
-                answer.cancel()
-            else:
-                self._jobs.append((answer, question))
-                self._wake.notify()
-        return answer
-
     def _change(self, change: Callable[[], None], again: bool = False) -> Future[None]:
         def changed() -> None:
             change()
@@ -298,30 +264,12 @@ class Playback:
 
         return self.ask(changed)
 
-    def _run(self) -> None:
-        try:
-            wait: float | None = 0.0
-            while not self._closing:
-                with self._wake:
-                    if not self._jobs and not self._closing:
-                        self._wake.wait(wait)
-                    jobs, self._jobs = self._jobs, deque()
-                for answer, question in jobs:
-                    _settle(answer, question)
-                wait = self._step() if self._watched and not self._closing else None
-        # A defect of the model must not leave viewers before a picture that stands still without a reason.
-        except Exception as error:
-            LOG.exception("playback ends")
-            self._problem = f"{type(error).__name__}: {error}"
-            self._tell()
-        finally:
-            with self._wake:
-                self._closing = True
-                jobs, self._jobs = self._jobs, deque()
-            for answer, _ in jobs:
-                answer.cancel()
+    def step(self) -> float:
+        """Shows what is due; while nobody watches, or nothing is left, the next wish wakes the thread."""
+        wait_s = self._show_due() if self._watched else None
+        return IDLE_S if wait_s is None else wait_s
 
-    def _step(self) -> float | None:
+    def _show_due(self) -> float | None:
         """Shows what is due; seconds until there is more to do, None for nothing before the next wish."""
         now = self._clock()
         if self._head.turn_at_end(now):
@@ -356,18 +304,8 @@ class Playback:
             relative=self.film.relative,
             source=self._source,
             source_number=self._source_number,
-            problem=self._problem,
+            problem=self.problem,
         )
-
-
-def _settle(answer: Future[T], question: Callable[[], T]) -> None:
-    if not answer.set_running_or_notify_cancel():
-        return
-    try:
-        answer.set_result(question())
-    # Whatever it was, whoever waits for the answer must learn it; the thread goes on.
-    except Exception as error:
-        answer.set_exception(error)
 
 
 def _bits_by_time(reader: StreamReader) -> tuple[list[int], list[tuple[float, int]]]:

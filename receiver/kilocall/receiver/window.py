@@ -67,7 +67,7 @@ def _press(key: int, playback: Playback) -> bool:
         case " ":
             (playback.pause if state.playing else playback.play)()
         case "a" | "d" as side:
-            playback.step(STEP_US if side == "d" else -STEP_US)
+            playback.skip(STEP_US if side == "d" else -STEP_US)
         case "l":
             playback.set_loop(not state.loop)
         case "q" | "\x1b":
