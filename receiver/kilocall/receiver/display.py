@@ -20,7 +20,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-import cv2
 import uvicorn
 from fastapi import FastAPI, Request, Response, WebSocket, WebSocketDisconnect
 from fastapi.responses import JSONResponse
@@ -31,7 +30,8 @@ from kilocall.model.family import Picture
 from kilocall.proto.errors import KilocallError
 from kilocall.receiver.playback import SPEEDS, Film, Playback, PlaybackState, Shown
 from kilocall.receiver.render import LARGEST_TURN_DEG, View
-from kilocall.runtime.web import LOOPBACK, guard, same_origin
+from kilocall.runtime.pictures import as_jpeg
+from kilocall.runtime.web import LOOPBACK, bounded_body, guard, same_origin
 
 __all__ = [
     "FRAME_HEADER",
@@ -49,8 +49,6 @@ FRAME_HEADER: Final = struct.Struct(">IQff")
 MAX_UPLOAD_BYTES: Final = 4 << 20
 MAX_VIEWERS: Final = 8
 MAX_WISH_BYTES: Final = 4096
-# 92: on 256x256 pictures about 20 KB, no blocks to be seen; the loopback does not mind.
-JPEG_QUALITY: Final = 92
 LOG = logging.getLogger(__name__)
 
 
@@ -224,11 +222,11 @@ class Screen:
 
     async def source_jpeg(self) -> bytes:
         """The picture that is moved."""
-        return await asyncio.wrap_future(self.playback.ask(lambda: _jpeg(self.playback.film.renderer.source.picture)))
+        return await asyncio.wrap_future(self.playback.ask(lambda: as_jpeg(self.playback.film.renderer.source.picture)))
 
     def _shown(self, shown: Shown) -> None:
         head = FRAME_HEADER.pack(shown.frame, shown.time_us, shown.bits_per_frame, shown.made_ms)
-        self._deliver(self.hub.picture, head + _jpeg(shown.rgb))
+        self._deliver(self.hub.picture, head + as_jpeg(shown.rgb))
 
     def _told(self, state: PlaybackState) -> None:
         self._deliver(self.hub.state, {"type": "state", **asdict(state)})
@@ -286,7 +284,7 @@ def create_app(
     async def upload(request: Request, name: str = "") -> Response:
         if not same_origin(request.headers.get("origin"), request.headers.get("host")):
             return JSONResponse({"error": "refused: another site asked"}, status_code=403)
-        data = await _bounded_body(request)
+        data = await bounded_body(request, MAX_UPLOAD_BYTES)
         if data is None:
             return _upload_error(f"the file has more than {MAX_UPLOAD_BYTES >> 20} MiB, which is the most allowed", 413)
         if not data:
@@ -363,19 +361,6 @@ async def _receive(socket: WebSocket, viewer: Viewer, screen: Screen) -> None:
             return
 
 
-async def _bounded_body(request: Request) -> bytes | None:
-    """The body, None as soon as it is larger than an upload may be."""
-    stated = request.headers.get("content-length", "")
-    if stated.isdecimal() and int(stated) > MAX_UPLOAD_BYTES:
-        return None
-    data = bytearray()
-    async for chunk in request.stream():
-        data += chunk
-        if len(data) > MAX_UPLOAD_BYTES:
-            return None
-    return bytes(data)
-
-
 def _upload_error(text: str, status: int) -> Response:
     return JSONResponse({"error": text}, status_code=status)
 
@@ -384,13 +369,6 @@ def _plain(name: str) -> str:
     """A file name to show: its last part, printable, not long."""
     last = name.replace("\\", "/").rpartition("/")[2]
     return "".join(c for c in last if c.isprintable()).strip()[:80]
-
-
-def _jpeg(rgb: Picture) -> bytes:
-    done, data = cv2.imencode(".jpg", rgb[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
-    if not done:
-        raise ValueError(f"a picture of {rgb.shape} cannot be written as JPEG")
-    return data.tobytes()
 
 
 class DisplayServer(uvicorn.Server):

@@ -10,7 +10,6 @@ from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import Final
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -23,7 +22,7 @@ from kilocall.receiver.decode import PacketDecoder
 from kilocall.receiver.jitter_buffer import DueFrame, JitterBuffer, Verdict
 from kilocall.receiver.render import FaceRenderer, View
 from kilocall.runtime.engine import choose_engine
-from kilocall.runtime.pictures import decode_picture
+from kilocall.runtime.pictures import as_jpeg, decode_picture
 from kilocall.runtime.worker import Deliver, Milliseconds, Worker
 
 __all__ = ["Played", "Receiving", "ReceivingEvents", "Rendered"]
@@ -218,15 +217,12 @@ class Receiving(Worker):
         rgb = renderer.render(self._last)
         if self.events.rgb is not None:
             self.events.rgb(rgb)
-        done, data = cv2.imencode(
-            ".jpg", np.ascontiguousarray(rgb[..., ::-1]), [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
-        )
-        assert done, "a uint8 picture can always be made a JPEG"
+        jpeg = as_jpeg(rgb, JPEG_QUALITY)
         self.render_ms.add(time.perf_counter() - began)
         now_us = self._clock_us()
         self._rendered_us = now_us
         self.rendered += 1
-        made = Rendered(data.tobytes(), time_us, now_us, self._jitter.delay_us)
+        made = Rendered(jpeg, time_us, now_us, self._jitter.delay_us)
         if self.kept is not None:
             self.kept.append(made)
         self._deliver(lambda: self.events.picture(made))

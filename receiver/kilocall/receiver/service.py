@@ -17,8 +17,6 @@ from collections.abc import AsyncIterator
 from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlsplit
 
-import cv2
-import numpy as np
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse, StreamingResponse
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
@@ -32,7 +30,7 @@ from kilocall.receiver.live import Receiving, ReceivingEvents, Rendered
 from kilocall.receiver.render import LARGEST_TURN_DEG, View
 from kilocall.runtime.engine import choose_engine
 from kilocall.runtime.peer import Message, Peer, PeerSettings
-from kilocall.runtime.pictures import decode_picture
+from kilocall.runtime.pictures import as_jpeg, decode_picture
 from kilocall.runtime.worker import deliver_to
 
 __all__ = ["ReceiverService", "ReceiverSettings", "create_app"]
@@ -364,8 +362,7 @@ def create_app(settings: ReceiverSettings) -> FastAPI:
         if packed is None:
             return Response(status_code=404)
         rgb = await asyncio.to_thread(decode_picture, packed.data)
-        _, data = cv2.imencode(".jpg", np.ascontiguousarray(rgb[..., ::-1]))
-        return Response(data.tobytes(), media_type="image/jpeg")
+        return Response(as_jpeg(rgb), media_type="image/jpeg")
 
     @app.get("/stream.mjpg")
     async def stream(request: Request) -> Response:

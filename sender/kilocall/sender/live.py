@@ -24,7 +24,7 @@ from kilocall.proto.errors import BadInput, NoFace
 from kilocall.proto.limits import LEVELS
 from kilocall.proto.motion_packet import MotionPacket
 from kilocall.runtime.engine import choose_engine
-from kilocall.runtime.pictures import decode_picture, encode_picture
+from kilocall.runtime.pictures import as_jpeg, decode_picture, encode_picture
 from kilocall.runtime.worker import Deliver, Milliseconds, Worker
 from kilocall.sender.calibration import Calibration, Face
 from kilocall.sender.camera import Camera
@@ -272,7 +272,7 @@ class Sending(Worker):
             self._announce = False
             self._deliver(lambda: self._events.face(True, capture_us))
         if self._keep is not None and self.sent_frames % KEEP_EVERY == 0 and len(self._keep) < 400:
-            self._keep[capture_us] = _jpeg(crop.rgb, 95)
+            self._keep[capture_us] = as_jpeg(crop.rgb, 95)
         if self._gathered_since_us is None:
             self._gathered_since_us = capture_us
         elif capture_us - self._last_sent_us > LONGEST_WAIT_US:
@@ -409,7 +409,7 @@ class Sending(Worker):
     def _show(self, frame: Frame, crop: FaceCrop | None, track: Track | None) -> None:
         if self.preview_wanted and frame.capture_us - self._preview_us >= PREVIEW_EVERY_US:
             self._preview_us = frame.capture_us
-            jpeg = _jpeg(_narrowed(frame.rgb, PREVIEW_WIDTH), 80)
+            jpeg = as_jpeg(_narrowed(frame.rgb, PREVIEW_WIDTH), 80)
             self._deliver(lambda: self._events.preview(jpeg, frame.capture_us))
         if self.overlay_wanted and frame.capture_us - self._overlay_us >= OVERLAY_EVERY_US:
             self._overlay_us = frame.capture_us
@@ -427,10 +427,3 @@ def _narrowed(rgb: Picture, width: int) -> Picture:
         return rgb
     height = max(1, round(rgb.shape[0] * width / rgb.shape[1]))
     return np.asarray(cv2.resize(rgb, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
-
-
-def _jpeg(rgb: Picture, quality: int) -> bytes:
-    done, data = cv2.imencode(".jpg", np.ascontiguousarray(rgb[..., ::-1]), [cv2.IMWRITE_JPEG_QUALITY, quality])
-    if not done:
-        raise BadInput(f"a picture of {rgb.shape} could not be made a JPEG")
-    return data.tobytes()

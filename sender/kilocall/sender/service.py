@@ -18,8 +18,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-import cv2
-import numpy as np
 from fastapi import Depends, FastAPI, HTTPException, Request, Response
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
@@ -39,6 +37,7 @@ from kilocall.proto.errors import BadInput, BadPacket, KilocallError
 from kilocall.proto.limits import HISTORY
 from kilocall.proto.motion_packet import MotionPacket
 from kilocall.runtime.peer import MAX_SDP_BYTES, Message, Peer, PeerSettings
+from kilocall.runtime.pictures import as_jpeg
 from kilocall.runtime.worker import deliver_to
 from kilocall.sender.camera import BROWSER, open_camera
 from kilocall.sender.live import OwnSource, Sending, SendingEvents
@@ -371,8 +370,7 @@ def create_app(settings: SenderSettings, *, start: bool = True) -> FastAPI:
         sending = app.state.service.sending
         if sending is None or sending.source is None:
             return Response(status_code=404)
-        _, data = cv2.imencode(".jpg", np.ascontiguousarray(sending.source.picture[..., ::-1]))
-        return Response(data.tobytes(), media_type="image/jpeg")
+        return Response(as_jpeg(sending.source.picture), media_type="image/jpeg")
 
     @app.post("/receivers", dependencies=asked)
     async def add_receiver(offer: _Offer) -> dict[str, str]:

@@ -16,7 +16,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Final, Literal
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel
@@ -32,6 +31,7 @@ from kilocall.model import landmarks as lm
 from kilocall.model.family import Family, Picture, Track
 from kilocall.proto.errors import BadInput, KilocallError
 from kilocall.runtime.files import write_whole
+from kilocall.runtime.pictures import as_png
 
 __all__ = [
     "MAX_FRAMES",
@@ -225,7 +225,7 @@ def evaluate_folder(
     )
     write_whole(out / "evaluation.json", evaluation.model_dump_json(indent=2).encode())
     write_whole(out / "table.md", _markdown(evaluation).encode())
-    write_whole(out / "contact_sheet.png", _png(contact_sheet(rows)))
+    write_whole(out / "contact_sheet.png", as_png(contact_sheet(rows)))
     return evaluation
 
 
@@ -561,10 +561,3 @@ def _sheet_row(result: ClipResult, footage: _Footage, received: _Received, chose
 def _listed(failures: Sequence[Failure]) -> str:
     first = f"{failures[0].name}: {failures[0].reason}"
     return first if len(failures) == 1 else f"{first} (and {len(failures) - 1} more)"
-
-
-def _png(rgb: Picture) -> bytes:
-    done, data = cv2.imencode(".png", rgb[..., ::-1])
-    if not done:
-        raise BadInput(f"a contact sheet of {rgb.shape[1]}x{rgb.shape[0]} cannot be written as PNG")
-    return data.tobytes()

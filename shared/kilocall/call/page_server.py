@@ -9,12 +9,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import struct
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-import cv2
-import numpy as np
 from fastapi import FastAPI, Request, Response, WebSocket, WebSocketDisconnect
 from fastapi.responses import JSONResponse
 from fastapi.staticfiles import StaticFiles
@@ -26,7 +23,8 @@ from kilocall.model.family import Picture
 from kilocall.proto.errors import KilocallError
 from kilocall.receiver.display import MAX_UPLOAD_BYTES, MAX_VIEWERS
 from kilocall.receiver.render import LARGEST_TURN_DEG, View
-from kilocall.runtime.web import LOOPBACK, guard, same_origin
+from kilocall.runtime.pictures import as_jpeg
+from kilocall.runtime.web import LOOPBACK, bounded_body, guard, same_origin
 
 __all__ = ["COMMANDS", "PAGE", "PICTURE_HEADER", "Command", "LiveHub", "create_page_app", "parse_command"]
 
@@ -223,7 +221,7 @@ def create_page_app(node: CallNode, hub: LiveHub, *, hosts: tuple[str, ...] = LO
     async def upload(request: Request, name: str = "") -> Response:
         if not same_origin(request.headers.get("origin"), request.headers.get("host")):
             return JSONResponse({"error": "refused: another site asked"}, status_code=403)
-        data = await _bounded_body(request, MAX_UPLOAD_BYTES)
+        data = await bounded_body(request, MAX_UPLOAD_BYTES)
         if not data:
             what = "empty" if data == b"" else f"more than {MAX_UPLOAD_BYTES >> 20} MiB, which is the most allowed"
             return JSONResponse({"error": f"{name[:80] or 'the file'} is {what}"}, status_code=422)
@@ -237,7 +235,7 @@ def create_page_app(node: CallNode, hub: LiveHub, *, hosts: tuple[str, ...] = LO
     async def media(request: Request) -> Response:
         if not same_origin(request.headers.get("origin"), request.headers.get("host")):
             return JSONResponse({"error": "refused: another site asked"}, status_code=403)
-        body = await _bounded_body(request, MAX_OFFER_BYTES)
+        body = await bounded_body(request, MAX_OFFER_BYTES)
         try:
             offer = _Offer.model_validate_json(body or b"")
             return JSONResponse({"type": "answer", "sdp": await node.media.answer(offer.sdp)})
@@ -360,16 +358,4 @@ def _metrics(node: CallNode) -> CollectorRegistry:
 def _picture_response(rgb: Picture | None) -> Response:
     if rgb is None:
         return Response(status_code=404)
-    done, data = cv2.imencode(".jpg", np.ascontiguousarray(rgb[..., ::-1]), [cv2.IMWRITE_JPEG_QUALITY, 92])
-    return Response(data.tobytes() if done else b"", media_type="image/jpeg")
-
-
-async def _bounded_body(request: Request, most: int) -> bytes | None:
-    """The body; None when it is longer than `most`."""
-    body = bytearray()
-    with suppress(WebSocketDisconnect):
-        async for part in request.stream():
-            body += part
-            if len(body) > most:
-                return None
-    return bytes(body)
+    return Response(as_jpeg(rgb), media_type="image/jpeg")

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
-import cv2
 import numpy as np
 from pydantic import BaseModel
 
@@ -19,7 +18,7 @@ from kilocall.proto.stream_file import StreamReader
 from kilocall.receiver.video_file import VideoFile
 from kilocall.runtime.engine import choose_engine
 from kilocall.runtime.files import write_whole
-from kilocall.runtime.pictures import decode_picture
+from kilocall.runtime.pictures import as_png, decode_picture
 from kilocall.sample import NAMES, sample_clip
 from kilocall.sender import face_crop
 from kilocall.sender.capture import open_clip
@@ -57,7 +56,7 @@ def run_demo(out: Path, *, engine: str, threads: int) -> None:
     chosen = choose_engine(engine, threads)
     samples = [_through(name, out, chosen.name, chosen.threads) for name in NAMES]
     side_by_side = contact_sheet([_sheet_row(sample) for sample in samples])
-    write_whole(out / "side_by_side.png", _png(side_by_side))
+    write_whole(out / "side_by_side.png", as_png(side_by_side))
     _write_video(out / "decoded.mp4", samples)
     report = DemoReport(engine=chosen.name, threads=chosen.threads, samples=samples)
     write_whole(out / "report.json", (report.model_dump_json(indent=2) + "\n").encode())
@@ -135,9 +134,3 @@ def _print(report: DemoReport) -> None:
         ["", *(s.name for s in report.samples)],
         [[title, *(fact(s) for s in report.samples)] for title, fact in facts],
     )
-
-
-def _png(rgb: Picture) -> bytes:
-    done, data = cv2.imencode(".png", rgb[..., ::-1])
-    assert done, "a PNG of a uint8 picture can always be written"
-    return data.tobytes()

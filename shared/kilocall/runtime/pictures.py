@@ -14,19 +14,22 @@ import io
 from collections.abc import Callable
 from typing import Final, Literal
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError, features
 
 from kilocall.proto.errors import BadInput
 
-__all__ = ["PictureFormat", "best_format", "decode_picture", "encode_picture"]
+__all__ = ["PictureFormat", "as_jpeg", "as_png", "best_format", "decode_picture", "encode_picture"]
 
 PictureFormat = Literal["avif", "webp"]
 
 #: 6 KB: at 30 kbit/s a first picture then takes 1.6 s.
 DEFAULT_MAX_BYTES: Final = 6144
 MAX_SIDE: Final = 1024
+# 92: no blocks to be seen, and the loopback does not mind the bytes.
+JPEG_QUALITY: Final = 92
 MAX_ENCODED_BYTES: Final = 1 << 20
 _READABLE: Final = ("AVIF", "WEBP", "JPEG", "PNG")
 
@@ -113,3 +116,20 @@ def decode_picture(data: bytes, max_side: int = MAX_SIDE) -> NDArray[np.uint8]:
         raise BadInput(f"source picture: these {len(data)} bytes are no AVIF, WebP, JPEG or PNG") from error
     except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, EOFError
         raise BadInput(f"source picture cannot be decoded: {error}") from error
+
+
+def as_jpeg(rgb: NDArray[np.uint8], quality: int = JPEG_QUALITY) -> bytes:
+    """A picture [H, W, 3] for a page: a few milliseconds, about 20 KB at 256x256."""
+    return _as_file(rgb, ".jpg", [cv2.IMWRITE_JPEG_QUALITY, quality])
+
+
+def as_png(rgb: NDArray[np.uint8]) -> bytes:
+    """A picture [H, W, 3] without loss."""
+    return _as_file(rgb, ".png", [])
+
+
+def _as_file(rgb: NDArray[np.uint8], suffix: str, options: list[int]) -> bytes:
+    done, data = cv2.imencode(suffix, np.ascontiguousarray(rgb[..., ::-1]), options)
+    if not done:
+        raise BadInput(f"a picture of {rgb.shape[1]}x{rgb.shape[0]} cannot be written as {suffix}")
+    return data.tobytes()

@@ -33,3 +33,16 @@ def guard(app: FastAPI, hosts: Sequence[str]) -> None:
 def same_origin(origin: str | None, host: str | None) -> bool:
     """Browsers always state the origin of a socket or a POST; programs need not."""
     return origin is None or (host is not None and origin.partition("://")[2] == host)
+
+
+async def bounded_body(request: Request, most: int) -> bytes | None:
+    """The body, None as soon as it is longer than `most` bytes."""
+    stated = request.headers.get("content-length", "")
+    if stated.isdecimal() and int(stated) > most:
+        return None
+    data = bytearray()
+    async for chunk in request.stream():
+        data += chunk
+        if len(data) > most:
+            return None
+    return bytes(data)

@@ -26,7 +26,7 @@ Array = NDArray[np.float32]
 DRIVEN = 2  # driving frames a source picture, so that its features are computed once for several
 EXTRACTION_NOISE = 0.6 / 128  # crop units; what the landmark networks and the quantiser add
 IMPLICIT_NOISE = 1.5 / 128
-PERCEPTION = 0.1  # about a third of the pixel losses
+PERCEPTION = 0.1  # about half of the pixel losses
 
 
 @dataclass(frozen=True)
