@@ -177,7 +177,8 @@ def test_speech_arrives_with_its_picture(finished: Finished) -> None:
         sound = finished.reports[listener].sound
         assert sound.level_db is not None
         assert -25 < sound.level_db < -5
-        assert sound.heard_s > 1
+        # However late the call began: nearly all of every beep that began.
+        assert sound.heard_s > 0.8 * BEEP_S * (len(sound.onsets_us) - 1) > 0
         spoken = [t + round(1e6 * BEEP_AT_S) for t in finished.reports[speaker].sound.microphone_began_us]
         delays = [min(heard - t for t in spoken if heard > t) / 1000 for heard in sound.onsets_us if heard > spoken[0]]
         assert delays

@@ -7,12 +7,16 @@ import pytest
 import torch
 from rich.console import Console
 
+from kilocall.model.compact.extractor import Extractor
 from kilocall.model.shape import fit_shape_model
 from kilocall.proto.errors import BadInput
+from kilocall.train.adversary import Adversary
 from kilocall.train.dataset import Dataset
 from kilocall.train.extractor import ExtractorTask
 from kilocall.train.loop import Schedule, Task, Trainer
+from kilocall.train.perceptual import LandmarkPerception
 from kilocall.train.renderer import RendererTask
+from kilocall.train.run import make_task
 from train.faces import moved_portraits, write_clip
 
 CPU = torch.device("cpu")
@@ -29,7 +33,10 @@ def make(kind: str, data: Dataset) -> Task:
         return ExtractorTask(data, data, batch=4, device=CPU)
     points = data.points
     model, _ = fit_shape_model([points[data.clip(c).start : data.clip(c).stop] for c in range(2)], 4)
-    return RendererTask(data, data, model, sources=1, device=CPU)
+    if kind == "renderer":
+        return RendererTask(data, data, model, sources=1, device=CPU)
+    perception = LandmarkPerception(Extractor())
+    return RendererTask(data, data, model, sources=1, device=CPU, perception=perception, adversary=Adversary(CPU))
 
 
 def trainer(kind: str, data: Dataset, folder: Path) -> Trainer:
@@ -46,7 +53,7 @@ def test_twenty_steps_lower_the_loss(kind: str, data: Dataset, tmp_path: Path) -
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["extractor", "renderer"])
+@pytest.mark.parametrize("kind", ["extractor", "renderer", "renderer with discriminators"])
 def test_resumed_training_is_bit_exact(kind: str, data: Dataset, tmp_path: Path) -> None:
     straight = trainer(kind, data, tmp_path / "straight")
     straight.run(until=4)
@@ -58,6 +65,26 @@ def test_resumed_training_is_bit_exact(kind: str, data: Dataset, tmp_path: Path)
         straight.task.network.state_dict().values(), resumed.task.network.state_dict().values(), strict=True
     ):
         assert torch.equal(a, b)
+
+
+def test_discriminators_learn_to_tell_pictures_apart() -> None:
+    torch.manual_seed(0)
+    adversary = Adversary(CPU)
+    truth = torch.rand(4, 3, 64, 64)
+    made = torch.nn.functional.avg_pool2d(truth, 5, 1, 2).requires_grad_()
+    losses = [adversary.loss({"patch": (made, truth), "close": (made, truth)}) for _ in range(30)]
+    assert losses[-1].item() > losses[0].item() + 0.5
+    losses[-1].backward()  # type: ignore[no-untyped-call]
+    assert made.grad is not None
+    assert float(made.grad.abs().sum()) > 0
+
+
+def test_discriminators_need_landmark_networks(data: Dataset) -> None:
+    model, _ = fit_shape_model([data.points[data.clip(c).start : data.clip(c).stop] for c in range(2)], 4)
+    with pytest.raises(BadInput, match="need the landmark networks"):
+        RendererTask(data, data, model, sources=1, device=CPU, adversary=Adversary(CPU))
+    with pytest.raises(BadInput, match="needs --extractor"):
+        make_task("renderer", data, data, batch=1, device=CPU, discriminator=True)
 
 
 def test_schedule_warms_up_and_comes_down() -> None:

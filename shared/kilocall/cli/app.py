@@ -27,6 +27,7 @@ DataFolder = Annotated[Path, typer.Option("--data", help="Folder with train/ and
 CacheFolder = Annotated[Path, typer.Option("--cache", help="Where the decoded clips are kept between runs.")]
 RunFolder = Annotated[Path, typer.Option("--run", help="Checkpoint and pictures; a second run goes on from it.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.", metavar="auto|cpu|cuda")]
+Minutes = Annotated[float | None, typer.Option(min=0.1, help="Save and end then; the same command goes on.")]
 TrainThreads = Annotated[int, typer.Option("--threads", min=0, max=256, help="CPU threads; 0: all cores.")]
 
 
@@ -240,11 +241,14 @@ def train_extractor(
     batch: Annotated[int, typer.Option(min=1, max=4096, help="Faces a step.")] = 32,
     threads: TrainThreads = 0,
     device: Device = "auto",
+    minutes: Minutes = None,
 ) -> None:
     """The networks that find a face's points."""
     from kilocall.cli.models import train
 
-    train("extractor", data, cache, run, steps=steps, batch=batch, threads=threads, device=device)
+    train(
+        "extractor", data, cache, run, steps=steps, batch=batch, threads=threads, device=device, minutes=minutes
+    )
 
 
 @train_app.command("renderer")
@@ -259,11 +263,27 @@ def train_renderer(
     extractor: Annotated[
         Path | None, typer.Option(help="Run folder of `train extractor`, for the second stage.")
     ] = None,
+    discriminator: Annotated[
+        bool, typer.Option("--discriminator", help="Third stage: discriminators beside --extractor.")
+    ] = False,
+    minutes: Minutes = None,
 ) -> None:
     """The network that makes the picture: first from the labels, then (--extractor) from what is really found."""
     from kilocall.cli.models import train
 
-    train("renderer", data, cache, run, steps=steps, batch=batch, threads=threads, device=device, extractor=extractor)
+    train(
+        "renderer",
+        data,
+        cache,
+        run,
+        steps=steps,
+        batch=batch,
+        threads=threads,
+        device=device,
+        extractor=extractor,
+        discriminator=discriminator,
+        minutes=minutes,
+    )
 
 
 @train_app.command("codebook")

@@ -23,6 +23,8 @@ def train(
     threads: int,
     device: str,
     extractor: Path | None = None,
+    discriminator: bool = False,
+    minutes: float | None = None,
 ) -> None:
     needs("torch", "train")
     from kilocall.train.run import run_training
@@ -37,6 +39,8 @@ def train(
         threads=threads,
         device=device,
         extractor=extractor,
+        discriminator=discriminator,
+        minutes=minutes,
         console=console(),
     )
     print_table(f"{network}, step {steps}", ["figure", "value"], [[k, f"{v:.4f}"] for k, v in figures.items()])

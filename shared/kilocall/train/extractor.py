@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import cv2
 import numpy as np
@@ -16,6 +16,7 @@ from kilocall.model import landmarks as lm
 from kilocall.model.compact import regions as rg
 from kilocall.model.compact.extractor import Extractor, HeatmapHead
 from kilocall.model.compact.regions import FACE_INPUT, REGION_INPUT
+from kilocall.train.ahead import Ahead
 from kilocall.train.augment import FaceSample, augment_face
 from kilocall.train.dataset import SIZE, Dataset
 from kilocall.train.loop import on_device
@@ -24,7 +25,7 @@ HALF = SIZE / 2  # pixels a unit of crop coordinates
 
 
 class ExtractorTask:
-    """Batches are made ahead on one thread, each from its own step's seed."""
+    """Augmented faces and their close-ups against the labels."""
 
     def __init__(self, data: Dataset, held_out: Dataset, *, batch: int, device: torch.device, seed: int = 0) -> None:
         self.network: nn.Module = on_device(Extractor(), device)
@@ -32,15 +33,11 @@ class ExtractorTask:
         self.points = data.points
         self.cumulative = np.cumsum(frame_weights(data, self.points))
         self.weight = torch.from_numpy(lm.importance()).to(device)
-        self._ahead = ThreadPoolExecutor(1, "augment")
-        self._next: dict[int, object] = {}
+        self._ahead = Ahead(self._make, device)
 
     def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
         """Charbonnier distance in pixels + heat-map cross-entropy + opening errors + face or no face."""
-        made = self._next.pop(step, None)
-        batch = made.result() if made is not None else self._make(step)  # type: ignore[attr-defined]
-        self._next = {step + 1: self._ahead.submit(self._make, step + 1)}
-        crops, points, is_face, regions, matrices = (t.to(self.device) for t in batch)
+        crops, points, is_face, regions, matrices = (t.to(self.device) for t in self._ahead.take(step))
         network = self.network
         assert isinstance(network, Extractor)
         with torch.autocast(self.device.type, torch.bfloat16):
@@ -72,6 +69,12 @@ class ExtractorTask:
         total = face_loss + depth_loss + logit_loss + close
         distance = _masked((found - flat).norm(dim=-1).mean(1) * HALF, face)
         return total, {"loss": float(total.detach()), "px": float(distance.detach())}
+
+    def extra_state(self) -> dict[str, Any]:
+        return {}
+
+    def load_extra_state(self, state: dict[str, Any]) -> None:
+        """Nothing but the network and its optimizer is kept."""
 
     def evaluate(self, network: nn.Module) -> dict[str, float]:
         """Mean landmark distance in pixels at 256 and correlation of the openings on held-out clips."""

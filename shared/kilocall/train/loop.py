@@ -53,6 +53,12 @@ class Task(Protocol):
     def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
         """Scalar loss and the figures worth showing. All randomness comes from the step number."""
 
+    def extra_state(self) -> dict[str, Any]:
+        """What else a resumed training needs, tensors and numbers only."""
+
+    def load_extra_state(self, state: dict[str, Any]) -> None:
+        """Takes back what `extra_state` gave; an empty dict is a run that had none."""
+
     def sheet(self, network: nn.Module) -> NDArray[np.uint8] | None:
         """A picture for people, or None."""
 
@@ -92,6 +98,7 @@ class Trainer:
         self.task.network.load_state_dict(state["network"])
         self.averaged.load_state_dict(state["averaged"])
         self.optimizer.load_state_dict(state["optimizer"])
+        self.task.load_extra_state(state.get("extra", {}))
         self.step = int(state["step"])
         self.console.print(f"resumed {self.checkpoint} at step {self.step}")
 
@@ -102,6 +109,7 @@ class Trainer:
                 "network": self.task.network.state_dict(),
                 "averaged": self.averaged.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
+                "extra": self.task.extra_state(),
                 "step": self.step,
             },
             partial,
@@ -153,12 +161,11 @@ class Trainer:
         self.step += 1
         keep = min(self.average, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
-            target = self.averaged.state_dict()
-            for name, value in self.task.network.state_dict().items():
-                if value.is_floating_point():
-                    target[name].lerp_(value, 1 - keep)
-                else:
-                    target[name].copy_(value)
+            target, value = (list(net.state_dict().values()) for net in (self.averaged, self.task.network))
+            smooth = [i for i, tensor in enumerate(value) if tensor.is_floating_point()]
+            torch._foreach_lerp_([target[i] for i in smooth], [value[i] for i in smooth], 1 - keep)
+            for i in set(range(len(value))) - set(smooth):
+                target[i].copy_(value[i])
         return figures
 
     def _show(self) -> None:

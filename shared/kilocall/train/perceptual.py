@@ -6,19 +6,28 @@ Networks that find lids and lips on any face have features for just what people 
 
 from __future__ import annotations
 
-import numpy as np
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kilocall.model.compact import regions as rg
 from kilocall.model.compact.blocks import pixel_centres
 from kilocall.model.compact.extractor import Extractor, RegionNet
 from kilocall.model.compact.regions import REGION_INPUT
 
 
+class Seen(NamedTuple):
+    """What the landmark networks say of made pictures beside true ones."""
+
+    features: Tensor  # scalar: relative L1 between what they see
+    disagreement: Tensor  # scalar: mean distance of the lid and lip points that they find, pixels
+    close_made: Tensor  # [B * 3, 3, 64, 64] right eye, left eye mirrored, mouth
+    close_truth: Tensor
+
+
 class LandmarkPerception(nn.Module):
-    """L1 between the features that a frozen extractor sees in two pictures."""
+    """L1 between the features that a frozen extractor sees in two pictures, and between the points that it finds."""
 
     grid: Tensor
 
@@ -27,19 +36,22 @@ class LandmarkPerception(nn.Module):
         self.extractor = extractor.eval().requires_grad_(False)
         self.register_buffer("grid", pixel_centres(REGION_INPUT).reshape(1, -1, 2), persistent=False)
 
-    def forward(self, made: Tensor, truth: Tensor, points: Tensor) -> Tensor:
-        """Pictures [B, 3, 256, 256] in 0..1; `points` [B, K, 2] are where the landmarks of `truth` are."""
-        matrices = torch.from_numpy(np.stack([rg.regions(p) for p in points.detach().float().cpu().numpy()]))
-        where = self._region_grids(matrices.to(made.device))
+    def forward(self, made: Tensor, truth: Tensor, matrices: Tensor) -> Seen:
+        """Pictures [B, 3, 256, 256] in 0..1; `matrices` [B, 3, 2, 3] are the close-ups' places, see `regions`."""
+        where = self._region_grids(matrices)
         both = torch.cat((made, truth))
-        total = _apart(self._face(F.avg_pool2d(both, 2)))
+        features = _apart(self._face(F.avg_pool2d(both, 2)))
         close = F.grid_sample(both.repeat_interleave(3, 0), torch.cat((where, where)), align_corners=False)
-        close = close.reshape(len(both), 3, *close.shape[1:])
-        eyes = close[:, :2].flatten(0, 1).contiguous(memory_format=torch.channels_last)
-        mouth = close[:, 2].contiguous(memory_format=torch.channels_last)
+        each = close.reshape(len(both), 3, *close.shape[1:])
+        eyes = each[:, :2].flatten(0, 1).contiguous(memory_format=torch.channels_last)
+        mouth = each[:, 2].contiguous(memory_format=torch.channels_last)
+        disagreement = torch.zeros((), device=made.device)
         for net, region in ((self.extractor.eye, eyes), (self.extractor.mouth, mouth)):
-            total = total + _apart(self._region(net, region))
-        return total
+            stages, found = self._region(net, region)
+            features = features + _apart(stages)
+            a, b = found.chunk(2)
+            disagreement = disagreement + (a - b).norm(dim=-1).mean() * (REGION_INPUT / 2)
+        return Seen(features, disagreement, *close.chunk(2))
 
     def _region_grids(self, matrices: Tensor) -> Tensor:
         """Sampling grids [B * 3, 64, 64, 2] of region matrices [B, 3, 2, 3]."""
@@ -54,9 +66,10 @@ class LandmarkPerception(nn.Module):
         return [stem, quarter, net.eighth(quarter)]
 
     @staticmethod
-    def _region(net: RegionNet, region: Tensor) -> list[Tensor]:
-        stem = net.stem(region * 2 - 1)
-        return [stem, net.quarter(stem)]
+    def _region(net: RegionNet, region: Tensor) -> tuple[list[Tensor], Tensor]:
+        half = net.stem(region * 2 - 1)
+        quarter = net.quarter(half)
+        return [half, quarter], net.points(half, quarter)[0]
 
 
 def _apart(features: list[Tensor]) -> Tensor:

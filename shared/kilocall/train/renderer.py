@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -13,13 +14,17 @@ from torch.nn import functional as F
 
 from kilocall.model import geometry as geo
 from kilocall.model import landmarks as lm
+from kilocall.model.compact.regions import regions
 from kilocall.model.compact.renderer import IMPLICIT, Appearance, Renderer
 from kilocall.model.shape import ShapeModel, rigid_weight
-from kilocall.train.dataset import Dataset
+from kilocall.proto.errors import BadInput
+from kilocall.train.adversary import PATCH, Adversary, squares
+from kilocall.train.ahead import Ahead, PictureStore
+from kilocall.train.dataset import SIZE, Dataset
 from kilocall.train.extractor import frame_weights
 from kilocall.train.loop import on_device
 from kilocall.train.losses import gradient_l1, ssim_loss, texture_energy, weighted_l1
-from kilocall.train.perceptual import LandmarkPerception
+from kilocall.train.perceptual import LandmarkPerception, Seen
 
 Array = NDArray[np.float32]
 
@@ -27,6 +32,8 @@ DRIVEN = 2  # driving frames a source picture, so that its features are computed
 EXTRACTION_NOISE = 0.6 / 128  # crop units; what the landmark networks and the quantiser add
 IMPLICIT_NOISE = 1.5 / 128
 PERCEPTION = 0.1  # about half of the pixel losses
+DISAGREEMENT = 0.004  # a pixel, for lids and lips that the landmark networks find elsewhere
+ADVERSARY = 0.1
 
 
 @dataclass(frozen=True)
@@ -60,6 +67,25 @@ def jacobians(posed: Posed, source: NDArray[np.int64], driving: NDArray[np.int64
     return (turn[:, :2, :2] * ratio[:, None, None]).astype(np.float32)
 
 
+@dataclass(frozen=True)
+class Pairs:
+    """S source pictures and DRIVEN frames for each, B = S * DRIVEN of them; all that a step needs but the pixels."""
+
+    frames: NDArray[np.int64]  # [S + B] of the data set, the sources first
+    mirrored: bool
+    corner: tuple[int, int]  # of the square that a discriminator sees
+    x_s: Tensor  # [S, K, 2]
+    x_d: Tensor  # [B, K, 2]
+    jacobian: Tensor  # [B, 2, 2]
+    jitter: Tensor  # [B, N, 2] of the implicit keypoints
+    close: Tensor  # [B, 3, 2, 3] places of the close-ups; none without the landmark networks
+    light: Tensor  # [2, S + B, 3] gain and gamma
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        return self.x_s, self.x_d, self.jacobian, self.jitter, self.close, self.light
+
+
 class RendererTask:
     def __init__(
         self,
@@ -72,15 +98,20 @@ class RendererTask:
         sharpen: float = 1.0,
         perception: LandmarkPerception | None = None,
         tracked: Array | None = None,
+        adversary: Adversary | None = None,
         seed: int = 0,
     ) -> None:
         """`tracked` [N, K, 3]: what the extractor says instead of the labels, so that the renderer learns to live with
-        its errors. `perception` adds the landmark networks' features to the loss."""
+        its errors. `perception` adds the landmark networks' features to the loss,
+        `adversary` the judgement of discriminators that learn along; it needs `perception` for its close-ups."""
         self.network: nn.Module = on_device(Renderer(), device)
         self.data, self.held_out, self.model, self.device = data, held_out, model, device
         self.sources, self.sharpen, self.seed = sources, sharpen, seed
         points = data.points if tracked is None else tracked
         self.points = points
+        if adversary is not None and perception is None:
+            raise BadInput("discriminators need the landmark networks of an extractor run for their close-ups")
+        self.adversary = adversary
         self.perception = None if perception is None else on_device(perception, device)
         self.posed = Posed.of(points, model)
         weights = frame_weights(data, points)
@@ -88,32 +119,49 @@ class RendererTask:
         self.clip_weight = np.array([np.sqrt(len(data.clip(c))) for c in self.clips])
         self.clip_weight /= self.clip_weight.sum()
         self.frame_weight = weights
+        self._pictures = PictureStore(data.pictures, device)
+        self._ahead = Ahead(self._make, device)
 
-    def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
+    def _make(self, step: int) -> Pairs:
         rng = np.random.default_rng((self.seed, step))
         source, driving = self._draw(rng)
+        repeated = np.repeat(source, DRIVEN)
         x_s = self.points[source, :, :2].copy()
-        x_d = driven_keypoints(self.posed, self.model, np.repeat(source, DRIVEN), driving)
+        x_d = driven_keypoints(self.posed, self.model, repeated, driving)
         x_d += rng.normal(0, EXTRACTION_NOISE, x_d.shape).astype(np.float32)
-        jacobian = jacobians(self.posed, np.repeat(source, DRIVEN), driving)
-        pictures = torch.from_numpy(self.data.pictures[np.concatenate((source, driving))]).to(self.device)
-        pictures = pictures.permute(0, 3, 1, 2).float().div_(255)
-        if rng.random() < 0.5:
+        jacobian = jacobians(self.posed, repeated, driving)
+        mirrored = bool(rng.random() < 0.5)
+        if mirrored:
             mirror = list(lm.MIRROR)
             flip = np.array([-1, 1], np.float32)
-            pictures = pictures.flip(3)
             x_s, x_d = x_s[:, mirror] * flip, x_d[:, mirror] * flip
             jacobian = jacobian * np.array([[1, -1], [-1, 1]], np.float32)
-        pictures = _relight(pictures, self.sources, rng)
+        gain = np.exp(rng.normal(0, 0.12, (self.sources, 1)) + rng.normal(0, 0.05, (self.sources, 3)))
+        gamma = np.exp(rng.normal(0, 0.15, (self.sources, 1))).repeat(3, 1)
+        noise = rng.uniform(-IMPLICIT_NOISE, IMPLICIT_NOISE, (len(driving), IMPLICIT, 2))
+        close = np.zeros((0, 3, 2, 3), np.float32)
+        if self.perception is not None:
+            close = np.stack([regions(points) for points in x_d])
+        corner = (int(rng.integers(SIZE - PATCH + 1)), int(rng.integers(SIZE - PATCH + 1)))
+        light = np.stack([np.concatenate((a, np.repeat(a, DRIVEN, 0))) for a in (gain, gamma)])
+        arrays = (x_s, x_d, jacobian, noise, close, light)
+        tensors = (torch.from_numpy(np.ascontiguousarray(a, np.float32)) for a in arrays)
+        return Pairs(np.concatenate((source, driving)), mirrored, corner, *tensors)
+
+    def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
+        pairs = self._ahead.take(step)
+        x_s, x_d, jacobian, jitter, close, (gain, gamma) = (t.to(self.device, non_blocking=True) for t in pairs.tensors)
+        pictures = self._pictures.take(pairs.frames)
+        if pairs.mirrored:
+            pictures = pictures.flip(3)
+        # The same colour change for a source and its driving frames.
+        pictures = (pictures.clamp(min=1e-4).pow(gamma[..., None, None]) * gain[..., None, None]).clamp(0, 1)
         first, truth = pictures[: self.sources], pictures[self.sources :]
         network = self.network
         assert isinstance(network, Renderer)
-        x_st, x_dt, jac = (torch.from_numpy(a).to(self.device) for a in (x_s, x_d, jacobian))
-        noise = rng.uniform(-IMPLICIT_NOISE, IMPLICIT_NOISE, (len(driving), IMPLICIT, 2)).astype(np.float32)
-        jitter = torch.from_numpy(noise).to(self.device)
         with torch.autocast(self.device.type, torch.bfloat16):
-            made, copied = self._render(network, first, truth, x_st, x_dt, jac, jitter=jitter)
-        weight = _watched(x_dt)
+            made, copied = self._render(network, first, truth, x_s, x_d, jacobian, jitter=jitter)
+        weight = _watched(x_d)
         half = [F.avg_pool2d(t, 2) for t in (made, copied, truth, weight)]
         quarter = [F.avg_pool2d(t, 2) for t in half]
         l1 = weighted_l1(made, truth, weight)
@@ -121,11 +169,43 @@ class RendererTask:
         total = total + 0.5 * (weighted_l1(copied, truth, weight) + weighted_l1(quarter[1], quarter[2], quarter[3]))
         total = total + 0.5 * gradient_l1(made, truth, weight) + 0.25 * ssim_loss(made, truth)
         total = total + self.sharpen * texture_energy(made, truth)
+        figures = {"l1": float((made.detach() - truth).abs().mean())}
         if self.perception is not None:
-            with torch.autocast(self.device.type, torch.bfloat16):
-                total = total + PERCEPTION * self.perception(made, truth, x_dt)
-        figures = {"loss": float(total.detach()), "l1": float((made.detach() - truth).abs().mean())}
-        return total, figures
+            total = total + self._looks(self.perception, made, truth, close, pairs.corner, figures)
+        return total, {"loss": float(total.detach()), **figures}
+
+    def _looks(
+        self,
+        perception: LandmarkPerception,
+        made: Tensor,
+        truth: Tensor,
+        close: Tensor,
+        corner: tuple[int, int],
+        figures: dict[str, float],
+    ) -> Tensor:
+        """What other networks think of the made picture: the landmark networks, and the discriminators if any."""
+        with torch.autocast(self.device.type, torch.bfloat16):
+            seen: Seen = perception(made, truth, close)
+        total = PERCEPTION * seen.features + DISAGREEMENT * seen.disagreement
+        figures["px"] = float(seen.disagreement.detach())
+        if self.adversary is not None:
+            judged = self.adversary.loss(
+                {
+                    "patch": (squares(made, corner), squares(truth, corner)),
+                    "close": (seen.close_made, seen.close_truth),
+                }
+            )
+            total = total + ADVERSARY * judged
+            figures["judged"] = float(judged.detach())
+        return total
+
+    def extra_state(self) -> dict[str, Any]:
+        return {} if self.adversary is None else {"adversary": self.adversary.state_dict()}
+
+    def load_extra_state(self, state: dict[str, Any]) -> None:
+        """A run that had no discriminators so far begins with fresh ones."""
+        if self.adversary is not None and "adversary" in state:
+            self.adversary.load_state_dict(state["adversary"])
 
     def _draw(self, rng: np.random.Generator) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         source: list[int] = []
@@ -219,15 +299,6 @@ def _watched(x_d: Tensor) -> Tensor:
     near = (grid - points[:, :, None]).square().sum(-1).amin(1)
     weight = 1 + 7 * torch.exp(-near / (2 * 0.05**2))
     return F.interpolate(weight.reshape(-1, 1, 64, 64), scale_factor=4.0, mode="bilinear", align_corners=False)
-
-
-def _relight(pictures: Tensor, sources: int, rng: np.random.Generator) -> Tensor:
-    """The same colour change for a source and its driving frames."""
-    gain = np.exp(rng.normal(0, 0.12, (sources, 1)) + rng.normal(0, 0.05, (sources, 3)))
-    gamma = np.exp(rng.normal(0, 0.15, (sources, 1))).repeat(3, 1)
-    both = [np.concatenate((a, np.repeat(a, DRIVEN, 0)))[..., None, None] for a in (gain, gamma)]
-    gain_t, gamma_t = (torch.from_numpy(a.astype(np.float32)).to(pictures.device) for a in both)
-    return (pictures.clamp(min=1e-4).pow(gamma_t) * gain_t).clamp(0, 1)
 
 
 def _psnr(made: Tensor, truth: Tensor) -> float:

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from types import FrameType
 from typing import Final, Literal
 
 import cv2
+import numpy as np
 import torch
 from rich.console import Console
 
 from kilocall.model.compact.extractor import Extractor
 from kilocall.proto.errors import BadInput
+from kilocall.runtime.files import write_whole
+from kilocall.train.adversary import Adversary
 from kilocall.train.checkpoint import CHECKPOINT, read_checkpoint
 from kilocall.train.dataset import Dataset
 from kilocall.train.extractor import ExtractorTask, extract
@@ -30,6 +36,8 @@ NETWORKS: Final[tuple[NetworkName, ...]] = ("extractor", "renderer")
 
 #: Peak learning rates; both networks trained stably at these with AdamW and the batches that the commands default to.
 RATES: Final[dict[NetworkName, float]] = {"extractor": 1.5e-3, "renderer": 1e-3}
+#: Weight of the fine detail's energy once discriminators say which detail is right.
+SHARPEN: Final = 3.0
 AVERAGE: Final = 0.998
 SAVE_EVERY: Final = 250
 SHOW_EVERY: Final = 500
@@ -46,12 +54,15 @@ def run_training(
     threads: int = 0,
     device: str = "auto",
     extractor: Path | None = None,
+    discriminator: bool = False,
+    minutes: float | None = None,
     console: Console,
 ) -> dict[str, float]:
     """Trains on `data`/train, measures on `data`/test, and goes on from the checkpoint in `run` if there is one.
 
     `extractor` is a run folder of the landmark networks, for the renderer's second stage: it then learns from the
-    points that they find rather than from the labels, and what they see counts in the loss.
+    points that they find rather than from the labels, and what they see counts in the loss. `discriminator` is the
+    third stage, on top of that one. After `minutes` the run saves and ends, to be gone on with later.
 
     The decoded clips are kept in `cache`. The first Ctrl-C ends after the step at hand and saves, then raises
     KeyboardInterrupt; a second one ends at once. Returns the last figures.
@@ -61,16 +72,28 @@ def run_training(
     # The loader's thread and torch's own share the cores; a third pool only makes them wait.
     cv2.setNumThreads(1)
     torch.set_flush_denormal(True)
+    torch.backends.cudnn.benchmark = True
     train, test = (Dataset.open(_part(data, name), cache / name) for name in ("train", "test"))
     landmarks = None if extractor is None else load_extractor(extractor / CHECKPOINT)
-    task = make_task(network, train, test, batch=batch, device=chosen, extractor=landmarks)
+    tracked = None if extractor is None else cache / f"tracked-{file_hash(extractor / CHECKPOINT)}.npy"
+    task = make_task(
+        network,
+        train,
+        test,
+        batch=batch,
+        device=chosen,
+        extractor=landmarks,
+        discriminator=discriminator,
+        tracked_file=tracked,
+    )
     schedule = Schedule(steps, RATES[network])
     trainer = Trainer(
         task, run, schedule, console=console, average=AVERAGE, save_every=SAVE_EVERY, show_every=SHOW_EVERY
     )
     console.print(f"{network} on {chosen}, {len(train.names)} clips, {schedule.steps} steps", soft_wrap=True)
+    ends = time.monotonic() + 60 * (minutes or 1e9)
     with _first_interrupt() as interrupted:
-        figures = trainer.run(should_stop=interrupted)
+        figures = trainer.run(should_stop=lambda: interrupted() or time.monotonic() > ends)
     if interrupted():
         console.print(f"saved {trainer.checkpoint} at step {trainer.step}", soft_wrap=True)
         raise KeyboardInterrupt
@@ -85,19 +108,50 @@ def make_task(
     batch: int,
     device: torch.device,
     extractor: Extractor | None = None,
+    discriminator: bool = False,
+    tracked_file: Path | None = None,
 ) -> Task:
-    """What is trained, measured on `test`; `batch` counts faces or source pictures."""
+    """What is trained, measured on `test`; `batch` counts faces or source pictures.
+
+    What the extractor finds in every training picture is kept in `tracked_file`.
+    """
     if network == "extractor":
         if extractor is not None:
             raise BadInput("the extractor is trained from labels; an extractor run goes with the renderer")
         return ExtractorTask(train, test, batch=batch, device=device)
     shape = train.shape_model()
     if extractor is None:
+        if discriminator:
+            raise BadInput("--discriminator needs --extractor: it looks at eyes and mouth where that one finds them")
         return RendererTask(train, test, shape, sources=batch, device=device)
     on_device(extractor, device)
-    tracked = extract(extractor, train.pictures, device)[1]
+    if tracked_file is not None and tracked_file.exists():
+        tracked = np.load(tracked_file)
+    else:
+        tracked = extract(extractor, train.pictures, device)[1]
+        if tracked_file is not None:
+            with BytesIO() as sink:
+                np.save(sink, tracked)
+                write_whole(tracked_file, sink.getvalue())
     perception = LandmarkPerception(extractor)
-    return RendererTask(train, test, shape, sources=batch, device=device, perception=perception, tracked=tracked)
+    return RendererTask(
+        train,
+        test,
+        shape,
+        sources=batch,
+        device=device,
+        perception=perception,
+        tracked=tracked,
+        sharpen=SHARPEN if discriminator else 1.0,
+        adversary=Adversary(device) if discriminator else None,
+    )
+
+
+def file_hash(path: Path) -> str:
+    """Twelve hex digits of a file's SHA-256; BadInput where there is none."""
+    if not path.is_file():
+        raise BadInput(f"checkpoint {path} does not exist")
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:12]
 
 
 def load_extractor(checkpoint: Path) -> Extractor:

@@ -76,7 +76,10 @@ class RegionNet(nn.Module):
 
     def forward(self, region: Tensor) -> tuple[Tensor, Tensor]:
         half = self.stem(region * 2 - 1)
-        quarter = self.quarter(half)
+        return self.points(half, self.quarter(half))
+
+    def points(self, half: Tensor, quarter: Tensor) -> tuple[Tensor, Tensor]:
+        """The same from features at half and a quarter of the size."""
         up = self.up_quarter(torch.cat((double(self.eighth(quarter)), quarter), 1))
         points, log_heat = self.head(self.up_half(torch.cat((double(up), half), 1)))
         return points, log_heat
