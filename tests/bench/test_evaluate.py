@@ -17,6 +17,7 @@ from rich.console import Console
 
 from kilocall.bench import evaluate as ev
 from kilocall.bench.contact_sheet import CELL, SheetPair, SheetRow, contact_sheet, sheet_frames
+from kilocall.bench.evaluation import ClipResult, Evaluation, print_evaluation
 from kilocall.codec.codebook import CONTEXTS, Codebook
 from kilocall.model import landmarks as lm
 from kilocall.model.family import Family, Picture, Source, Track, place
@@ -144,7 +145,7 @@ def _talking(frames: int = 16) -> list[Picture]:
 
 
 @pytest.fixture(scope="module")
-def talk_and_rest(tmp_path_factory: pytest.TempPathFactory, family: Family) -> tuple[ev.Evaluation, Path]:
+def talk_and_rest(tmp_path_factory: pytest.TempPathFactory, family: Family) -> tuple[Evaluation, Path]:
     """A clip that moves, one that does not, one without a face: evaluated once for several tests."""
     folder = tmp_path_factory.mktemp("clips")
     _write(folder / "talk.mkv", _talking())
@@ -155,12 +156,12 @@ def talk_and_rest(tmp_path_factory: pytest.TempPathFactory, family: Family) -> t
     return ev.evaluate_folder(folder, out, family=family), out
 
 
-def _of(evaluation: ev.Evaluation, name: str) -> ev.ClipResult:
+def _of(evaluation: Evaluation, name: str) -> ClipResult:
     return next(clip for clip in evaluation.clips if clip.name == name)
 
 
 def test_clip_that_moves_beats_the_frozen_picture_in_everything(
-    talk_and_rest: tuple[ev.Evaluation, Path],
+    talk_and_rest: tuple[Evaluation, Path],
 ) -> None:
     talk = _of(talk_and_rest[0], "talk.mkv")
     assert talk.crop_given
@@ -178,7 +179,7 @@ def test_clip_that_moves_beats_the_frozen_picture_in_everything(
 
 
 def test_frozen_landmarks_are_as_far_off_as_the_face_moved(
-    talk_and_rest: tuple[ev.Evaluation, Path],
+    talk_and_rest: tuple[Evaluation, Path],
 ) -> None:
     talk = _of(talk_and_rest[0], "talk.mkv")
     lowered = {lower for _, lower in lm.LIP_PAIRS}
@@ -191,7 +192,7 @@ def test_frozen_landmarks_are_as_far_off_as_the_face_moved(
     assert talk.frozen.jitter_px == 0
 
 
-def test_cost_is_that_of_the_payload(talk_and_rest: tuple[ev.Evaluation, Path]) -> None:
+def test_cost_is_that_of_the_payload(talk_and_rest: tuple[Evaluation, Path]) -> None:
     talk, rest = (_of(talk_and_rest[0], name) for name in ("talk.mkv", "rest.mkv"))
     assert 0 < rest.payload_bits_mean < talk.payload_bits_mean <= talk.payload_bits_p95
     assert talk.payload_bits_mean * 16 % 8 == pytest.approx(0, abs=1e-6)  # packets are whole bytes
@@ -202,7 +203,7 @@ def test_cost_is_that_of_the_payload(talk_and_rest: tuple[ev.Evaluation, Path]) 
 
 
 def test_speaker_at_rest_is_compared_with_the_frozen_picture(
-    talk_and_rest: tuple[ev.Evaluation, Path],
+    talk_and_rest: tuple[Evaluation, Path],
 ) -> None:
     evaluation, _ = talk_and_rest
     rest = _of(evaluation, "rest.mkv")
@@ -213,7 +214,7 @@ def test_speaker_at_rest_is_compared_with_the_frozen_picture(
 
 
 def test_openings_that_never_happen_are_left_out_of_the_mean(
-    talk_and_rest: tuple[ev.Evaluation, Path],
+    talk_and_rest: tuple[Evaluation, Path],
 ) -> None:
     evaluation, _ = talk_and_rest
     talk, rest = _of(evaluation, "talk.mkv"), _of(evaluation, "rest.mkv")
@@ -226,21 +227,21 @@ def test_openings_that_never_happen_are_left_out_of_the_mean(
 
 
 def test_clip_without_a_face_is_listed_and_the_rest_goes_on(
-    talk_and_rest: tuple[ev.Evaluation, Path],
+    talk_and_rest: tuple[Evaluation, Path],
 ) -> None:
     evaluation, _ = talk_and_rest
     assert [clip.name for clip in evaluation.clips] == ["rest.mkv", "talk.mkv"]
     assert [(f.name, f.reason) for f in evaluation.failures] == [("wall.mkv", "the source picture shows no red square")]
 
 
-def test_results_are_written_and_read_back(talk_and_rest: tuple[ev.Evaluation, Path]) -> None:
+def test_results_are_written_and_read_back(talk_and_rest: tuple[Evaluation, Path]) -> None:
     evaluation, out = talk_and_rest
-    assert ev.Evaluation.model_validate_json((out / "evaluation.json").read_text()) == evaluation
+    assert Evaluation.model_validate_json((out / "evaluation.json").read_text()) == evaluation
     assert json.loads((out / "evaluation.json").read_text())["landmarks_by"].startswith("square-256")
     table = (out / "table.md").read_text()
     lines = [line for line in table.splitlines() if line.startswith("|")]
     assert [line.split("|")[1].strip() for line in lines] == [
-        "clip", "---", "rest.mkv", "talk.mkv", "**mean**"
+        "clip", "---", "talk.mkv", "rest.mkv", "**mean**"
     ]  # fmt: skip
     assert len({line.count("|") for line in lines}) == 1
     assert "wall.mkv: the source picture shows no red square" in table
@@ -251,10 +252,10 @@ def test_results_are_written_and_read_back(talk_and_rest: tuple[ev.Evaluation, P
 
 
 def test_printed_table_says_what_was_measured_and_what_failed(
-    talk_and_rest: tuple[ev.Evaluation, Path],
+    talk_and_rest: tuple[Evaluation, Path],
 ) -> None:
     console = Console(width=80, file=io.StringIO())
-    ev.print_evaluation(talk_and_rest[0], console)
+    print_evaluation(talk_and_rest[0], console)
     assert isinstance(console.file, io.StringIO)
     text = console.file.getvalue()
     assert "talk" in text

@@ -172,3 +172,18 @@ def test_landmarks_that_do_not_match_are_refused() -> None:
         metrics.jitter(_face(3)[0])
     with pytest.raises(BadInput, match="one length"):
         metrics.correlation(np.zeros(3), np.zeros(4))
+
+
+def test_flicker_counts_what_comes_and_goes_and_not_what_moves_evenly() -> None:
+    still = np.full((6, 32, 32, 3), 100, np.uint8)
+    blinking = still.copy()
+    blinking[1::2] += 4  # second differences of 8 everywhere
+    fading = still + (2 * np.arange(6, dtype=np.uint8))[:, None, None, None]
+    assert metrics.flicker(blinking, blinking) == pytest.approx(1)
+    assert metrics.flicker(still, blinking) == 0
+    assert metrics.flicker(fading, blinking) == pytest.approx(0, abs=1e-9)
+    half = still.copy()
+    half[1::2, :, :16] += 4
+    assert metrics.flicker(half, blinking) == pytest.approx(0.5)
+    assert metrics.flicker(blinking, still) is None
+    assert metrics.flicker(blinking[:2], blinking[:2]) is None

@@ -10,42 +10,41 @@ cuts is the original.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel
-from rich import box
-from rich.console import Console
-from rich.table import Table
 
 from kilocall.api import Decoder, Encoder, open_family
 from kilocall.bench import metrics
 from kilocall.bench.contact_sheet import SheetPair, SheetRow, contact_sheet, sheet_frames
+from kilocall.bench.evaluation import (
+    ClipResult,
+    Evaluation,
+    Failure,
+    Means,
+    Scores,
+    SourceChoice,
+    beside,
+    markdown,
+    rounded,
+    worst_first,
+)
+from kilocall.bench.ffmpeg import find_ffmpeg
 from kilocall.bench.landmark_measure import FamilyMeter, LandmarkMeter, MeasuredLandmarks, MediaPipeMeter
+from kilocall.bench.vmaf import vmaf
 from kilocall.model import landmarks as lm
 from kilocall.model.family import Family, Picture, Track
 from kilocall.proto.errors import BadInput, KilocallError
 from kilocall.runtime.files import write_whole
 from kilocall.runtime.pictures import as_png
 
-__all__ = [
-    "MAX_FRAMES",
-    "STILL_PSNR",
-    "ClipResult",
-    "Evaluation",
-    "Failure",
-    "Means",
-    "Scores",
-    "evaluate_folder",
-    "print_evaluation",
-]
+__all__ = ["MAX_FRAMES", "STILL_PSNR", "evaluate_folder"]
 
-SourceChoice = Literal["first", "best"]
 Progress = Callable[[int, int | None], None]
 
 #: Scored of a clip at most; 2 x 750 pictures of 256x256 are 295 MB, and they are held until the clip is
@@ -57,84 +56,6 @@ STILL_PSNR: Final = 29.0
 _SUFFIXES: Final = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".y4m")
 _FACE_CERTAINTY: Final = 0.5
 _CANDIDATES: Final = 40
-
-
-class Scores(BaseModel):
-    """How close pictures are to the original. None: cannot be told for this clip."""
-
-    psnr_db: float
-    ssim: float
-    l1: float
-    sharpness: float | None  # Laplacian variance against the original's
-    landmark_px: float | None  # at 256x256
-    mouth_r: float | None  # correlation of the opening; None where the original hardly opens
-    eye_r: float | None
-    jitter_px: float | None  # mean second difference of the landmarks over time
-
-
-class ClipResult(BaseModel):
-    """One clip: what it cost and how it looks."""
-
-    name: str
-    crop_given: bool
-    frames: int
-    frames_left_out: bool  # longer than MAX_FRAMES
-    fps: float
-    source_frame: int
-    source_bytes: int
-    lost_frames: int  # no face seen by the sender; they repeat the last motion
-    landmark_frames: int  # frames with a measured face in original and decoded picture
-    payload_bits_mean: float
-    payload_bits_p95: float
-    payload_kbps: float
-    coding_px: float  # mean distance of the keypoints as coded from those before coding
-    decoded: Scores
-    frozen: Scores
-    truth_jitter_px: float | None
-    still_gain_db: float | None  # PSNR over the frozen picture's, for a speaker who hardly moves
-
-
-class Failure(BaseModel):
-    """A clip that could not be scored."""
-
-    name: str
-    reason: str
-
-
-class Means(BaseModel):
-    """Means over the clips; each over those clips that have the number."""
-
-    payload_bits_mean: float
-    payload_bits_p95: float
-    payload_kbps: float
-    coding_px: float
-    decoded: Scores
-    frozen: Scores
-    truth_jitter_px: float | None
-    mouth_clips: int
-    eye_clips: int
-    still_clips: int
-    still_gain_db: float | None
-
-
-class Evaluation(BaseModel):
-    """All that `kilocall evaluate` found out; `evaluation.json` is its dump."""
-
-    folder: Path
-    family: str
-    weights_hash: str
-    engine: str
-    threads: int
-    quality: float
-    frames_per_packet: int
-    source: SourceChoice
-    landmarks_by: str
-    min_opening_std_px: float
-    still_psnr_db: float
-    mean: Means
-    clips: list[ClipResult]
-    failures: list[Failure]
-    wall_s: float
 
 
 @dataclass(frozen=True)
@@ -189,7 +110,7 @@ def evaluate_folder(
     family = family or open_family(engine=engine, threads=threads)
     meter: LandmarkMeter = MediaPipeMeter(mediapipe_python) if mediapipe_python else FamilyMeter(family)
     clips: list[ClipResult] = []
-    rows: list[SheetRow] = []
+    rows: dict[str, SheetRow] = {}
     failures: list[Failure] = []
     for done, path in enumerate(paths):
         if progress:
@@ -200,7 +121,7 @@ def evaluate_folder(
             failures.append(Failure(name=path.name, reason=str(error).removeprefix(f"{path}: ")))
             continue
         clips.append(result)
-        rows.append(row)
+        rows[result.name] = row
     if progress:
         progress(len(paths), len(paths))
     if not clips:
@@ -224,45 +145,9 @@ def evaluate_folder(
         wall_s=time.monotonic() - started,
     )
     write_whole(out / "evaluation.json", evaluation.model_dump_json(indent=2).encode())
-    write_whole(out / "table.md", _markdown(evaluation).encode())
-    write_whole(out / "contact_sheet.png", as_png(contact_sheet(rows)))
+    write_whole(out / "table.md", markdown(evaluation).encode())
+    write_whole(out / "contact_sheet.png", as_png(contact_sheet([rows[clip.name] for clip in worst_first(clips)])))
     return evaluation
-
-
-#: What fits a terminal of 80 columns; table.md has the rest.
-_TERMINAL: Final = (
-    ("PSNR", "psnr_db", 2),
-    ("SSIM", "ssim", 3),
-    ("points", "landmark_px", 2),
-    ("mouth", "mouth_r", 2),
-    ("eyes", "eye_r", 2),
-    ("sharp", "sharpness", 2),
-)
-
-
-def print_evaluation(evaluation: Evaluation, console: Console | None = None) -> None:
-    """The most important columns of `table.md` for a terminal."""
-    console = console or Console()
-    table = Table(title=str(evaluation.folder), caption=_conditions(evaluation), box=box.SIMPLE, pad_edge=False)
-    table.add_column("clip", overflow="fold")
-    for heading in ("bits", "kbit/s", *(heading for heading, _, _ in _TERMINAL)):
-        table.add_column(heading, justify="right", no_wrap=True)
-
-    def scores(made: Scores) -> list[str]:
-        return [_number(getattr(made, name), digits) for _, name, digits in _TERMINAL]
-
-    for clip in evaluation.clips:
-        name = Path(clip.name).stem
-        table.add_row(name, f"{clip.payload_bits_mean:.1f}", f"{clip.payload_kbps:.2f}", *scores(clip.decoded))
-    mean = evaluation.mean
-    table.add_section()
-    table.add_row(
-        "mean", f"{mean.payload_bits_mean:.1f}", f"{mean.payload_kbps:.2f}", *scores(mean.decoded), style="bold"
-    )
-    table.add_row("frozen picture", "0", "0", *scores(mean.frozen))
-    console.print(table)
-    for failure in evaluation.failures:
-        console.print(f"not scored: {failure.name}: {failure.reason}", style="yellow", markup=False)
 
 
 def _clips_of(folder: Path, limit: int | None) -> list[Path]:
@@ -293,8 +178,8 @@ def _evaluate_clip(
     truth = meter.of_tracks(footage.tracks) if isinstance(meter, FamilyMeter) else meter.measure(footage.crops)
     made = meter.measure(received.pictures)
     held = _frozen_landmarks(truth, chosen)
-    decoded = _scores(received.pictures, made, footage.crops, truth, chosen)
-    frozen = _scores([footage.crops[chosen]] * len(footage.crops), held, footage.crops, truth, chosen)
+    decoded = _scores(received.pictures, made, footage.crops, truth, chosen, footage.fps)
+    frozen = _scores([footage.crops[chosen]] * len(footage.crops), held, footage.crops, truth, chosen, footage.fps)
     bits = received.bits
     result = ClipResult(
         name=path.name,
@@ -409,6 +294,7 @@ def _scores(
     originals: Sequence[Picture],
     truth: MeasuredLandmarks,
     chosen: int,
+    fps: float,
 ) -> Scores:
     shown, wanted = _without(pictures, chosen), _without(originals, chosen)
     both = made.valid & truth.valid
@@ -418,12 +304,23 @@ def _scores(
         psnr_db=metrics.psnr(shown, wanted),
         ssim=metrics.ssim(shown, wanted),
         l1=metrics.l1(shown, wanted),
+        vmaf=_vmaf(shown, wanted, fps),
         sharpness=metrics.sharpness(shown, wanted),
+        flicker=metrics.flicker(shown, wanted),
         landmark_px=metrics.landmark_distance(made.points[both], truth.points[both]) if some else None,
         mouth_r=metrics.opening_correlation(face, true_face, lm.LIP_PAIRS) if some else None,
         eye_r=metrics.opening_correlation(face, true_face, lm.LID_PAIRS) if some else None,
         jitter_px=metrics.jitter(made.points, made.valid),
     )
+
+
+def _vmaf(shown: Sequence[Picture], wanted: Sequence[Picture], fps: float) -> float | None:
+    try:
+        if "libvmaf" not in find_ffmpeg().filters:
+            return None
+    except BadInput:
+        return None
+    return vmaf(wanted, shown, fps)
 
 
 def _without(frames: Sequence[Picture], number: int) -> list[Picture]:
@@ -456,83 +353,8 @@ def _means(clips: Sequence[ClipResult]) -> Means:
         mouth_clips=sum(clip.decoded.mouth_r is not None for clip in clips),
         eye_clips=sum(clip.decoded.eye_r is not None for clip in clips),
         still_clips=sum(clip.still_gain_db is not None for clip in clips),
+        worse_than_frozen=sum(clip.worse_than_frozen for clip in clips),
         still_gain_db=of(lambda clip: clip.still_gain_db),
-    )
-
-
-_HEADINGS: Final = (
-    "bits/frame", "p95", "kbit/s", "coding px", "landmarks px", "PSNR dB", "SSIM", "L1", "sharpness",
-    "mouth r", "eye r", "jitter px", "still dB",
-)  # fmt: skip
-
-
-def _cells(row: ClipResult | Means) -> list[str]:
-    """One cell per heading: decoded, in brackets the frozen picture (for the jitter: the original)."""
-    made, held = row.decoded, row.frozen
-    return [
-        f"{row.payload_bits_mean:.1f}",
-        f"{row.payload_bits_p95:.0f}",
-        f"{row.payload_kbps:.2f}",
-        f"{row.coding_px:.2f}",
-        _pair(made.landmark_px, held.landmark_px, 2),
-        _pair(made.psnr_db, held.psnr_db, 2),
-        _pair(made.ssim, held.ssim, 3),
-        _pair(made.l1, held.l1, 4),
-        _pair(made.sharpness, held.sharpness, 2),
-        _number(made.mouth_r, 2),
-        _number(made.eye_r, 2),
-        _pair(made.jitter_px, row.truth_jitter_px, 2),
-        _number(row.still_gain_db, 2, sign=True),
-    ]
-
-
-def _pair(made: float | None, other: float | None, digits: int) -> str:
-    return f"{_number(made, digits)} ({_number(other, digits)})"
-
-
-def _number(value: float | None, digits: int, sign: bool = False) -> str:
-    return "n/a" if value is None else f"{value:{'+' if sign else ''}.{digits}f}"
-
-
-def _markdown(evaluation: Evaluation) -> str:
-    lines = [
-        f"# {_cell(evaluation.folder.name)}: decoded (frozen picture)",
-        "",
-        _line(("clip", *_HEADINGS)),
-        _line(("---", *("---:" for _ in _HEADINGS))),
-        *(_line((_cell(clip.name), *_cells(clip))) for clip in evaluation.clips),
-        _line(("**mean**", *(f"**{cell}**" for cell in _cells(evaluation.mean)))),
-        "",
-        _conditions(evaluation),
-    ]
-    if evaluation.failures:
-        lines += ["", "Not scored:", ""]
-        lines += [f"- {_cell(failure.name)}: {_cell(failure.reason)}" for failure in evaluation.failures]
-    return "\n".join(lines) + "\n"
-
-
-def _line(cells: Iterable[str]) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
-def _cell(text: str) -> str:
-    """A name from outside must not break the table."""
-    return " ".join(text.split()).replace("|", "\\|")
-
-
-def _conditions(evaluation: Evaluation) -> str:
-    mean, count = evaluation.mean, len(evaluation.clips)
-    return " ".join(
-        (
-            f"{evaluation.family} {evaluation.weights_hash[:12]} on {evaluation.engine},",
-            f"{evaluation.threads} threads; quality {evaluation.quality:g},",
-            f"{evaluation.frames_per_packet} frames a packet, source: {evaluation.source} frame as coded.",
-            f"Landmarks by {evaluation.landmarks_by}. Jitter in brackets: the original's.",
-            f"Mouth r over {mean.mouth_clips} and eye r over {mean.eye_clips} of {count} clips: those whose",
-            f"original opens by a standard deviation of {evaluation.min_opening_std_px:g} px or more.",
-            f"Still: PSNR over the frozen picture's on the {mean.still_clips} clips where that is above",
-            f"{evaluation.still_psnr_db:g} dB.",
-        )
     )
 
 
@@ -540,11 +362,11 @@ def _sheet_row(result: ClipResult, footage: _Footage, received: _Received, chose
     made, held = result.decoded, result.frozen
     lines = (
         f"frame {chosen}, {received.source_bytes} bytes",
-        f"PSNR {_pair(made.psnr_db, held.psnr_db, 1)} dB",
-        f"SSIM {_pair(made.ssim, held.ssim, 3)}",
-        f"landm. {_pair(made.landmark_px, held.landmark_px, 1)} px",
-        f"mouth r {_number(made.mouth_r, 2)}, eye {_number(made.eye_r, 2)}",
-        f"sharpness {_number(made.sharpness, 2)}",
+        f"PSNR {beside(made.psnr_db, held.psnr_db, 1)} dB",
+        f"SSIM {beside(made.ssim, held.ssim, 3)}",
+        f"landm. {beside(made.landmark_px, held.landmark_px, 1)} px",
+        f"mouth r {rounded(made.mouth_r, 2)}, eye {rounded(made.eye_r, 2)}",
+        f"sharpness {rounded(made.sharpness, 2)}",
         f"{result.payload_bits_mean:.0f} bit/frame",
     )
     start = footage.times_us[0]

@@ -20,9 +20,11 @@ from kilocall.proto.errors import BadInput
 __all__ = [
     "MIN_OPENING_STD",
     "correlation",
+    "flicker",
     "jitter",
     "l1",
     "landmark_distance",
+    "ms_ssim",
     "opening_correlation",
     "psnr",
     "sharpness",
@@ -43,8 +45,12 @@ MIN_OPENING_STD: Final = 0.35
 #: A flat frame has no sharpness to compare with: variance of the Laplacian of luma in grey levels squared.
 _MIN_LAPLACIAN_VARIANCE: Final = 1.0
 
+#: Grey levels; a still clip has nothing to compare with.
+_MIN_RESTLESSNESS: Final = 0.05
+
 _WINDOW, _SIGMA = 11, 1.5
 _C1, _C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+_SCALE_WEIGHTS: Final = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 
 
 def psnr(made: Clip, truth: Clip) -> float:
@@ -58,6 +64,17 @@ def ssim(made: Clip, truth: Clip) -> float:
     The outer 5 pixels, where the window leaves the picture, are not counted.
     """
     return _mean_over_frames(_frame_ssim, made, truth)
+
+
+def ms_ssim(made: Clip, truth: Clip) -> float | None:
+    """Mean multi-scale SSIM of luma (Wang, Simoncelli, Bovik 2003): five scales, each half the one before.
+
+    Windows as for `ssim`. None where the fifth scale is smaller than the window: below 176x176.
+    """
+    _check_clips(made, truth)
+    if min(truth[0].shape[:2]) < _WINDOW << (len(_SCALE_WEIGHTS) - 1):
+        return None
+    return _mean_over_frames(_frame_ms_ssim, made, truth)
 
 
 def l1(made: Clip, truth: Clip) -> float:
@@ -74,6 +91,17 @@ def sharpness(made: Clip, truth: Clip) -> float | None:
         if reference >= _MIN_LAPLACIAN_VARIANCE:
             ratios.append(_laplacian_variance(made_frame) / reference)
     return float(np.mean(ratios)) if ratios else None
+
+
+def flicker(made: Clip, truth: Clip) -> float | None:
+    """Mean |second difference over time| of luma, made / truth; None for fewer than three frames or a still truth.
+
+    What moves evenly has little of it, what comes and goes from frame to frame has much. Below 1 where the made
+    pictures are calmer than the camera's, which has noise.
+    """
+    _check_clips(made, truth)
+    reference = _restlessness(truth)
+    return None if len(truth) < 3 or reference < _MIN_RESTLESSNESS else _restlessness(made) / reference
 
 
 def landmark_distance(made: Points, truth: Points) -> float:
@@ -131,15 +159,56 @@ def _frame_l1(made: Picture, truth: Picture) -> float:
 
 
 def _frame_ssim(made: Picture, truth: Picture) -> float:
+    return _ssim_of_luma(_luma(made), _luma(truth))[0]
+
+
+def _frame_ms_ssim(made: Picture, truth: Picture) -> float:
     a, b = _luma(made), _luma(truth)
-    blurred = cv2.GaussianBlur(np.dstack((a, b, a * a, b * b, a * b)), (_WINDOW, _WINDOW), _SIGMA)
-    edge = _WINDOW // 2
-    mean_a, mean_b, aa, bb, ab = np.moveaxis(blurred[edge:-edge, edge:-edge], -1, 0)
-    covariance = ab - mean_a * mean_b
-    both = mean_a**2 + mean_b**2
-    spread = aa + bb - both
+    product = 1.0
+    for scale, weight in enumerate(_SCALE_WEIGHTS):
+        full, contrast = _ssim_of_luma(a, b)
+        # Luminance counts at the coarsest scale only. A negative product has no root: as dissimilar as can be.
+        last = scale + 1 == len(_SCALE_WEIGHTS)
+        product *= max(0.0, full if last else contrast) ** weight
+        a, b = (_halved(luma) for luma in (a, b))
+    return product
+
+
+def _halved(luma: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Means of 2x2 pixels; an odd last row or column is left out."""
+    height, width = (side // 2 * 2 for side in luma.shape)
+    whole = luma[:height, :width]
+    halved: NDArray[np.float64] = (whole[::2, ::2] + whole[1::2, ::2] + whole[::2, 1::2] + whole[1::2, 1::2]) / 4
+    return halved
+
+
+def _ssim_of_luma(a: NDArray[np.float64], b: NDArray[np.float64]) -> tuple[float, float]:
+    """Mean SSIM, and the mean of its contrast-structure term alone."""
+    # Plane by plane: on five interleaved ones the arithmetic below took three times as long.
+    mean_a, mean_b, squares, ab = (_windowed(plane) for plane in (a, b, a * a + b * b, a * b))
     product = mean_a * mean_b
-    return float(np.mean((2 * product + _C1) * (2 * covariance + _C2) / ((both + _C1) * (spread + _C2))))
+    covariance = ab - product
+    both = mean_a * mean_a + mean_b * mean_b
+    spread = squares - both
+    contrast = (2 * covariance + _C2) / (spread + _C2)
+    return float(np.mean((2 * product + _C1) / (both + _C1) * contrast)), float(np.mean(contrast))
+
+
+def _windowed(plane: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Gaussian mean around every pixel whose window lies inside."""
+    edge = _WINDOW // 2
+    blurred = np.asarray(cv2.GaussianBlur(plane, (_WINDOW, _WINDOW), _SIGMA), np.float64)
+    return np.ascontiguousarray(blurred[edge:-edge, edge:-edge])
+
+
+def _restlessness(clip: Clip) -> float:
+    """Mean |a - 2 b + c| of luma over runs of three frames, in grey levels."""
+    total, before = 0.0, [_luma(picture) for picture in clip[:2]]
+    for picture in clip[2:]:
+        now = _luma(picture)
+        total += float(np.abs(before[0] - 2 * before[1] + now).mean())
+        before = [before[1], now]
+    return total / max(1, len(clip) - 2)
 
 
 def _laplacian_variance(rgb: Picture) -> float:
@@ -148,8 +217,7 @@ def _laplacian_variance(rgb: Picture) -> float:
 
 def _luma(rgb: Picture) -> NDArray[np.float64]:
     """BT.601, not rounded, in double: the variances of SSIM are small differences of large squares."""
-    luma: NDArray[np.float64] = rgb @ np.array([0.299, 0.587, 0.114])
-    return luma
+    return np.asarray(cv2.transform(rgb.astype(np.float64), np.array([[0.299, 0.587, 0.114]])), np.float64)
 
 
 def _mean_over_frames(score: Callable[[Picture, Picture], float], made: Clip, truth: Clip) -> float:

@@ -93,7 +93,8 @@ def export(extractor: Path, renderer: Path, data: Path, cache: Path, out: Path) 
 
 
 def evaluate_clips(folder: Path, out: Path, **options: Any) -> None:
-    from kilocall.bench.evaluate import evaluate_folder, print_evaluation
+    from kilocall.bench.evaluate import evaluate_folder
+    from kilocall.bench.evaluation import print_evaluation
 
     with progress_bar(f"evaluating {folder}") as progress:
         result = evaluate_folder(folder, out, progress=progress, **options)

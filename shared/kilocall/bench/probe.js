@@ -1,0 +1,133 @@
+// Put into a page before its own scripts: notes when pictures change and when sounds begin, all on the wall clock of
+// this machine (milliseconds), which two browsers share.
+
+(() => {
+  const SIDE = 48;
+  const MOST = 20000;
+  const WINDOW = 16384; // samples that are kept for a look: a third of a second
+  const LOOK_MS = 20;
+  const LOUD = 0.01; // -40 dB
+  const SILENCE_S = 0.15;
+  const wall = () => performance.timeOrigin + performance.now();
+  const probe = {
+    cameraFrames: [], // [when, how much it differs from the one before], of the own camera
+    drawn: [], // the same, of what is drawn of the other person
+    spoken: [], // [when], of the own microphone: the sound's first sample has reached the page
+    heard: [], // [when], of the other person's sound: its first sample leaves the computer
+    levels: [], // [when, dB] of every second of it
+    numbers: [], // [when, sent, received], as the page shows them
+    outputLatencyMs: null,
+  };
+  window.kilocallProbe = probe;
+
+  // Mean difference of two pictures one after the other, 0 to 255.
+  function differ() {
+    const canvas = new OffscreenCanvas(SIDE, SIDE);
+    const context = canvas.getContext("2d", { willReadFrequently: true });
+    let before = null;
+    return (picture) => {
+      context.drawImage(picture, 0, 0, SIDE, SIDE);
+      const { data } = context.getImageData(0, 0, SIDE, SIDE);
+      let sum = 0;
+      if (before) for (let i = 0; i < data.length; i += 4) sum += Math.abs(data[i + 1] - before[i + 1]);
+      before = data;
+      return sum / SIDE / SIDE;
+    };
+  }
+
+  function note(list, item) {
+    if (list.length < MOST) list.push(item);
+  }
+
+  const { drawImage } = CanvasRenderingContext2D.prototype;
+  const remote = differ();
+  CanvasRenderingContext2D.prototype.drawImage = function (...all) {
+    drawImage.apply(this, all);
+    if (this.canvas.id === "remote-picture") {
+      const when = wall();
+      note(probe.drawn, [when, remote(all[0])]);
+    }
+  };
+
+  const devices = navigator.mediaDevices;
+  const getUserMedia = devices.getUserMedia.bind(devices);
+  let microphone = null;
+  devices.getUserMedia = async (wanted) => {
+    const stream = await getUserMedia(wanted);
+    if (wanted.video) watch(stream.clone());
+    else microphone = stream.clone();
+    return stream;
+  };
+
+  function watch(stream) {
+    const video = document.createElement("video");
+    const own = differ();
+    video.muted = true;
+    video.srcObject = stream;
+    const next = (now, { captureTime }) => {
+      note(probe.cameraFrames, [performance.timeOrigin + (captureTime ?? now), own(video)]);
+      video.requestVideoFrameCallback(next);
+    };
+    video.requestVideoFrameCallback(next);
+    video.play();
+  }
+
+  // Looks at the samples since the look before, and tells when a sound begins after silence.
+  function hearken(context, stream, onset, level) {
+    const analyser = new AnalyserNode(context, { fftSize: WINDOW });
+    new MediaStreamAudioSourceNode(context, { mediaStream: stream }).connect(analyser).connect(context.silent);
+    const samples = new Float32Array(WINDOW);
+    let until = context.currentTime;
+    let silentS = 0;
+    let energy = 0;
+    let count = 0;
+    setInterval(() => {
+      analyser.getFloatTimeDomainData(samples);
+      const end = context.currentTime;
+      const fresh = Math.min(WINDOW, Math.round((end - until) * context.sampleRate));
+      until = end;
+      for (let i = WINDOW - fresh; i < WINDOW; i += 1) {
+        const size = Math.abs(samples[i]);
+        if (size > LOUD && silentS > SILENCE_S) onset(end - (WINDOW - i) / context.sampleRate);
+        silentS = size > LOUD ? 0 : silentS + 1 / context.sampleRate;
+        energy += size * size;
+      }
+      count += fresh;
+      if (count < context.sampleRate) return;
+      level(10 * Math.log10(energy / count + 1e-12));
+      energy = count = 0;
+    }, LOOK_MS);
+  }
+
+  // To be called once the page has its media.
+  probe.listen = async () => {
+    const context = new AudioContext();
+    context.silent = new GainNode(context, { gain: 0 });
+    context.silent.connect(context.destination);
+    await context.resume();
+    if (microphone) {
+      const now = (at) => wall() + 1000 * (at - context.currentTime);
+      hearken(context, microphone, (at) => note(probe.spoken, [now(at)]), () => {});
+    }
+    const played = (at) => {
+      const { contextTime, performanceTime } = context.getOutputTimestamp();
+      return performance.timeOrigin + performanceTime + 1000 * (at - contextTime);
+    };
+    hearken(
+      context,
+      document.querySelector("audio").srcObject,
+      (at) => {
+        note(probe.heard, [played(at)]);
+        probe.outputLatencyMs = played(at) - (wall() + 1000 * (at - context.currentTime));
+      },
+      (level) => note(probe.levels, [wall(), level]),
+    );
+  };
+
+  addEventListener("DOMContentLoaded", () => {
+    const cells = ["out-kbps", "in-kbps"].map((id) => document.getElementById(id));
+    // The second of the two is written after the first, in one task.
+    new MutationObserver(() => note(probe.numbers, [wall(), ...cells.map((cell) => cell.textContent)]))
+      .observe(cells[1], { childList: true });
+  });
+})();

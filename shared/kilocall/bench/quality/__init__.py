@@ -1,0 +1,1 @@
+"""Bits against quality: kilocall beside the classic codecs on the same pixels, with a report for sceptics."""

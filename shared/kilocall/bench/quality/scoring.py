@@ -1,0 +1,286 @@
+"""One point of the comparison: a clip through a codec at a setting, counted and scored."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Final, Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel
+
+from kilocall.bench import metrics
+from kilocall.bench.ffmpeg import find_ffmpeg
+from kilocall.bench.landmark_measure import FamilyMeter, LandmarkMeter, MeasuredLandmarks, MediaPipeMeter
+from kilocall.bench.quality.clips import BenchClip, read_clip
+from kilocall.bench.quality.codecs import RatePoint, code_video, named
+from kilocall.bench.quality.kilocall_codec import code_motion, frozen_source
+from kilocall.bench.vmaf import vmaf
+from kilocall.model import landmarks as lm
+from kilocall.model.family import DEFAULT_FAMILY, Family
+from kilocall.proto.errors import BadInput
+from kilocall.runtime.pictures import as_jpeg
+
+__all__ = ["STRIP_MOMENTS", "ClipFacts", "Job", "Outcome", "PointResult", "PointScores", "job_key", "measure_point"]
+
+#: Changes when a number would come out differently for the same job.
+MEASURES_VERSION: Final = 1
+#: Where in the clip the pictures of the strip are taken, as parts of its length.
+STRIP_MOMENTS: Final = (0.25, 0.5, 0.75)
+_STRIP_JPEG: Final = 92
+
+Kind = Literal["kilocall", "video", "frozen"]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What one worker does; all that its numbers depend on."""
+
+    clip: Path
+    clip_digest: str  # of the file
+    kind: Kind
+    codec: str  # key of the video codec, or the model family
+    quality: float = 0.0  # kilocall's setting
+    point: RatePoint | None = None
+    size: int = 256
+    fps: float | None = None
+    crop: bool | None = None
+    engine: str = "auto"
+    threads: int = 1
+    mediapipe_python: Path | None = None
+    tools: str = ""  # versions of ffmpeg, weights and landmark finder
+
+
+class PointScores(BaseModel):
+    """How close the pictures are to the original, over all frames. None: cannot be told for this clip."""
+
+    psnr_db: float
+    ssim: float
+    ms_ssim: float | None
+    vmaf: float | None
+    landmark_px: float | None  # at 256x256
+    mouth_r: float | None
+    eye_r: float | None
+    sharpness: float | None
+    flicker: float | None
+    jitter_px: float | None
+
+
+class ClipFacts(BaseModel):
+    """The clip as it was used."""
+
+    name: str
+    frames: int
+    fps: float
+    size: int
+    digest: str
+    notes: list[str]
+    lost_frames: int
+
+
+class PointResult(BaseModel):
+    """One clip, one codec, one setting. Bytes in the order of sending; what RTP or the data channel adds is not in
+    them."""
+
+    clip: ClipFacts
+    kind: Kind
+    codec: str
+    setting: str
+    quality: float
+    rung: int = 0
+    units: list[list[int]]  # of every coded picture or packet the bytes of its parts
+    frames_per_unit: int
+    messages: dict[int, list[int]] = {}  # kilocall: frames per packet -> message bytes
+    payloads: dict[int, list[int]] = {}  # kilocall: frames per packet -> payload bytes
+    source_bytes: int  # kilocall and the frozen picture: sent once, beside the units
+    file_bytes: int | None
+    scores: PointScores
+    code_s: float  # encoding and decoding
+    strip: list[str] = []  # JPEG, base64, one of each moment
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A result, or why there is none."""
+
+    job: Job
+    result: PointResult | None
+    reason: str | None = None
+
+
+def job_key(job: Job) -> str:
+    """Name of the job in the cache: a hash of everything that its numbers depend on, and of nothing else."""
+    what = {
+        "version": MEASURES_VERSION,
+        "clip": job.clip_digest,
+        "kind": job.kind,
+        "codec": job.codec,
+        "quality": job.quality,
+        "arguments": named(job.codec).arguments(job.point) if job.kind == "video" and job.point else None,
+        "halved": [job.point.half_side, job.point.half_rate] if job.point else None,
+        "size": job.size,
+        "fps": job.fps,
+        "crop": job.crop,
+        "tools": job.tools,
+    }
+    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:32]
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    clip: BenchClip
+    truth: MeasuredLandmarks
+
+
+@lru_cache(maxsize=1)
+def _family(name: str, engine: str, threads: int) -> Family:
+    from kilocall.api import open_family
+
+    return open_family(name, engine=engine, threads=threads)
+
+
+@lru_cache(maxsize=1)
+def _meter(python: Path | None, engine: str, threads: int) -> LandmarkMeter:
+    return MediaPipeMeter(python) if python else FamilyMeter(_family(DEFAULT_FAMILY, engine, threads))
+
+
+# A worker gets the jobs of one clip after another, so that one clip is all it has to hold.
+@lru_cache(maxsize=1)
+def _prepared(
+    path: Path,
+    digest: str,
+    size: int,
+    fps: float | None,
+    crop: bool | None,
+    family: str,
+    engine: str,
+    threads: int,
+    python: Path | None,
+) -> _Prepared:
+    clip = read_clip(path, _family(family, engine, threads), size=size, fps=fps, crop=crop)
+    return _Prepared(clip, _meter(python, engine, threads).measure(clip.frames))
+
+
+def measure_point(job: Job) -> PointResult:
+    """Codes and scores one clip at one setting. Raises BadInput when clip or codec cannot be used."""
+    cv2.setNumThreads(1)
+    family = _family(job.codec if job.kind == "kilocall" else DEFAULT_FAMILY, job.engine, job.threads)
+    prepared = _prepared(
+        job.clip,
+        job.clip_digest,
+        job.size,
+        job.fps,
+        job.crop,
+        family.name,
+        job.engine,
+        job.threads,
+        job.mediapipe_python,
+    )
+    clip = prepared.clip
+    meter = _meter(job.mediapipe_python, job.engine, job.threads)
+    started = time.perf_counter()
+    payloads: dict[int, list[int]] = {}
+    messages: dict[int, list[int]] = {}
+    source_bytes, file_bytes, step = 0, None, 1
+    if job.kind == "video":
+        assert job.point is not None
+        coded = code_video(clip.frames, clip.fps, named(job.codec), job.point, find_ffmpeg())
+        units, shown, step = [list(unit) for unit in coded.units], coded.shown, coded.frames_per_unit
+        file_bytes, setting = coded.file_bytes, job.point.name
+    elif job.kind == "kilocall":
+        sent = code_motion(clip, family, job.quality)
+        payloads = {count: list(sizes) for count, sizes in sent.payloads.items()}
+        messages = {count: list(sizes) for count, sizes in sent.messages.items()}
+        step = next(iter(payloads))
+        units, shown, source_bytes = [[size] for size in payloads[step]], sent.shown, sent.source_bytes
+        setting = f"quality {job.quality:g}"
+    else:
+        picture, source_bytes = frozen_source(clip, family)
+        units, shown, setting = [], np.broadcast_to(picture, clip.frames.shape), "first frame"
+    code_s = time.perf_counter() - started
+    return PointResult(
+        clip=_facts(clip),
+        kind=job.kind,
+        codec=job.codec,
+        setting=setting,
+        quality=job.quality if job.kind == "kilocall" else float(job.point.quantiser if job.point else 0),
+        units=units,
+        frames_per_unit=step,
+        messages=messages,
+        payloads=payloads,
+        source_bytes=source_bytes,
+        file_bytes=file_bytes,
+        scores=_scores(shown, clip, prepared.truth, meter, job.kind),
+        code_s=code_s,
+        strip=[_small(shown[number]) for number in strip_frames(len(clip.frames))],
+    )
+
+
+def originals(job: Job) -> list[str]:
+    """The strip's pictures of the clip itself."""
+    family = _family(DEFAULT_FAMILY, job.engine, job.threads)
+    frames = read_clip(job.clip, family, size=job.size, fps=job.fps, crop=job.crop).frames
+    return [_small(frames[number]) for number in strip_frames(len(frames))]
+
+
+def strip_frames(count: int) -> list[int]:
+    return [int(moment * count) for moment in STRIP_MOMENTS]
+
+
+def _small(picture: NDArray[np.uint8]) -> str:
+    return base64.b64encode(as_jpeg(picture, _STRIP_JPEG)).decode()
+
+
+def _facts(clip: BenchClip) -> ClipFacts:
+    return ClipFacts(
+        name=clip.name,
+        frames=len(clip.frames),
+        fps=clip.fps,
+        size=clip.size,
+        digest=clip.digest,
+        notes=list(clip.notes),
+        lost_frames=clip.lost_frames,
+    )
+
+
+def _scores(
+    shown: NDArray[np.uint8], clip: BenchClip, truth: MeasuredLandmarks, meter: LandmarkMeter, kind: Kind
+) -> PointScores:
+    # Of a picture that stands still, one measurement holds for all frames.
+    made = _still(meter.measure(shown[:1]), len(shown)) if kind == "frozen" else meter.measure(shown)
+    both = made.valid & truth.valid
+    some = bool(both.any())
+    face, true_face = made.face[both], truth.face[both]
+    try:
+        film: float | None = vmaf(clip.frames, shown, clip.fps)
+    except BadInput:
+        film = None
+    return PointScores(
+        psnr_db=metrics.psnr(shown, clip.frames),
+        ssim=metrics.ssim(shown, clip.frames),
+        ms_ssim=metrics.ms_ssim(shown, clip.frames),
+        vmaf=film,
+        landmark_px=metrics.landmark_distance(made.points[both], truth.points[both]) if some else None,
+        mouth_r=metrics.opening_correlation(face, true_face, lm.LIP_PAIRS) if some else None,
+        eye_r=metrics.opening_correlation(face, true_face, lm.LID_PAIRS) if some else None,
+        sharpness=metrics.sharpness(shown, clip.frames),
+        flicker=metrics.flicker(shown, clip.frames),
+        jitter_px=metrics.jitter(made.points, made.valid),
+    )
+
+
+def _still(one: MeasuredLandmarks, count: int) -> MeasuredLandmarks:
+    return MeasuredLandmarks(np.repeat(one.points, count, 0), np.repeat(one.valid, count, 0), one.followed)
+
+
+def digest_of(paths: Sequence[Path]) -> dict[Path, str]:
+    """SHA-256 of every file that can be read."""
+    return {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths if path.is_file()}

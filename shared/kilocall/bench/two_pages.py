@@ -1,0 +1,388 @@
+"""A call as two people have it: two nodes, each with its page in a browser of its own, fake cameras and microphones.
+
+Needs playwright and Chromium. Measures what only a browser can tell: whether lips and sound meet, and whether the
+numbers that the page shows are the bytes that went over the wire.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import wave
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Final
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from kilocall.model.compact.family import CompactFamily
+from kilocall.model.family import Picture
+from kilocall.proto.errors import BadInput
+from kilocall.sample import perform
+
+__all__ = [
+    "LipSync",
+    "Page",
+    "WireCount",
+    "find_chromium",
+    "lip_sync",
+    "speaking_clip",
+    "two_pages",
+    "write_beeps",
+    "write_camera",
+]
+
+HERE: Final = Path(__file__).parent
+RATE: Final = 48_000
+START_WITHIN_S: Final = 40.0
+#: Small, because a browser without a GPU draws on the cores that the call needs.
+VIEWPORT: Final = {"width": 640, "height": 400}
+#: An opening of the mouth every so often, and a beep with it.
+EVERY_S: Final = 2.0
+OPEN_S: Final = 0.4
+FIRST_AT_S: Final = 1.0
+CLIP_S: Final = 8.0
+#: A change this much larger than the median one is the opening of the mouth.
+SPIKE: Final = 3.0
+#: Nothing takes longer from one page to the other.
+MOST_MS: Final = 900.0
+
+
+def find_chromium() -> str | None:
+    """The browser that playwright is to drive: Debian's package or Google's."""
+    return shutil.which("chromium") or shutil.which("google-chrome")
+
+
+# What the fake devices play
+
+
+def write_camera(path: Path, frames: Iterable[Picture], fps: int) -> None:
+    """Pictures (uint8 RGB, all of one even size) as a .y4m file, which Chromium plays in a loop as its camera."""
+    with path.open("wb") as file:
+        for number, rgb in enumerate(frames):
+            height, width = rgb.shape[:2]
+            if not number:
+                file.write(f"YUV4MPEG2 W{width} H{height} F{fps}:1 Ip A1:1 C420jpeg\n".encode())
+            file.write(b"FRAME\n" + cv2.cvtColor(rgb, cv2.COLOR_RGB2YUV_I420).tobytes())
+
+
+def write_beeps(path: Path, at_s: Sequence[float], length_s: float, loop_s: float, *, hertz: float = 500.0) -> None:
+    """A .wav of `loop_s` seconds with a tone at each of the moments, which Chromium plays in a loop."""
+    sound = np.zeros(round(loop_s * RATE), np.int16)
+    times = np.arange(round(length_s * RATE)) / RATE
+    tone = (9000 * np.sin(2 * math.pi * hertz * times)).astype(np.int16)
+    for at in at_s:
+        start = round(at * RATE)
+        sound[start : start + len(tone)] = tone
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(RATE)
+        file.writeframes(sound.tobytes())
+
+
+def speaking_clip(folder: Path, family: CompactFamily, *, fps: int = 25, side: int = 384) -> tuple[Path, Path]:
+    """Camera and microphone of somebody who opens their mouth suddenly, every time with a beep: .y4m and .wav.
+
+    The two begin together only if the browser opens both devices in one moment, which it does not: what is compared
+    is when either reaches the page, and when it arrives at the other one.
+    """
+    camera, sound = folder / "speaking.y4m", folder / "speaking.wav"
+    moments = np.arange(FIRST_AT_S, CLIP_S - OPEN_S, EVERY_S)
+    portrait = cv2.resize(perform.portrait(), (family.size, family.size), interpolation=cv2.INTER_AREA)
+    source = family.source(np.asarray(portrait, np.uint8))
+    jaw = family.shape_model.project(perform.open_jaw(source.shape))
+    still = np.zeros(2 * len(source.free), np.float32)
+    renderer = family.renderer(source)
+
+    def frames() -> Iterator[Picture]:
+        for number in range(round(CLIP_S * fps)):
+            time_s = number / fps
+            opened = any(0 <= time_s - at + 1e-6 < OPEN_S for at in moments)
+            turn = 0.06 * math.sin(2 * math.pi * time_s / CLIP_S)
+            pose = source.pose
+            motion = replace(
+                pose,
+                rotation=(pose.rotation[0] + turn, pose.rotation[1], pose.rotation[2]),
+                expression=np.concatenate((opened * jaw, still)).astype(np.float32),
+            )
+            yield np.asarray(cv2.resize(renderer.render(motion), (side, side), interpolation=cv2.INTER_CUBIC), np.uint8)
+
+    write_camera(camera, frames(), fps)
+    write_beeps(sound, list(moments), 0.25, CLIP_S)
+    return camera, sound
+
+
+# The call
+
+
+@dataclass
+class Page:
+    """One party: its node, and its page in its browser."""
+
+    name: str
+    page: Any
+    """playwright's."""
+    process: subprocess.Popen[str]
+    folder: Path
+    errors: list[str] = field(default_factory=list)
+    """What the browser's console and the page's scripts complained about."""
+
+    def ask(self, script: str) -> Any:
+        """The value of a JavaScript expression in the page."""
+        return self.page.evaluate(script)
+
+    def probe(self, name: str) -> list[list[Any]]:
+        """A list of probe.js."""
+        told: list[list[Any]] = self.ask(f"kilocallProbe.{name}")
+        return told
+
+    def udp_ports(self) -> set[int]:
+        """Ports that the node has opened."""
+        inodes = set()
+        for link in Path(f"/proc/{self.process.pid}/fd").iterdir():
+            with contextlib.suppress(OSError):
+                found = re.match(r"socket:\[(\d+)\]", os.readlink(link))
+                if found:
+                    inodes.add(found[1])
+        ports = set()
+        for table in ("udp", "udp6"):
+            for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+                columns = line.split()
+                if columns[9] in inodes:
+                    ports.add(int(columns[1].rpartition(":")[2], 16))
+        return ports
+
+
+@contextlib.contextmanager
+def two_pages(folder: Path, devices: dict[str, tuple[Path, Path]]) -> Iterator[dict[str, Page]]:
+    """A running call of two: `devices` are name -> camera (.y4m) and microphone (.wav). Ends when the block does.
+
+    Each node writes FOLDER/NAME.json and keeps pictures in FOLDER/NAME. Raises BadInput when a part does not start.
+    """
+    from playwright.sync_api import sync_playwright
+
+    chromium = find_chromium()
+    if chromium is None:
+        raise BadInput("no chromium on PATH to open the pages with")
+    server = _kilocall(folder / "server_cache", "serve", "--port", "0")
+    started: list[subprocess.Popen[str]] = [server]
+    pages: dict[str, Page] = {}
+    try:
+        meeting = _said(server, r"http://[\d.]+:\d+")
+        with sync_playwright() as engine:
+            addresses = {}
+            for name in devices:
+                node = _kilocall(
+                    folder / f"{name}_cache",
+                    *("call", "--no-open", "--port", "0", "--camera", "browser"),
+                    *("--room", "two#two-pages-0123456789", "--server", meeting),
+                    *("--report", str(folder / f"{name}.json"), "--keep-pictures", str(folder / name)),
+                    *("--recordings", str(folder)),
+                )
+                started.append(node)
+                addresses[name] = node
+            for name, (camera, sound) in devices.items():
+                address = _said(addresses[name], r"page: (http://[\d.]+:\d+)")
+                browser = engine.chromium.launch(
+                    executable_path=chromium, args=["--no-sandbox", *_fake_devices(camera, sound)]
+                )
+                pages[name] = _open(browser, name, address, addresses[name], folder)
+            yield pages
+            for page in pages.values():
+                page.page.context.browser.close()
+    finally:
+        for process in reversed(started):
+            process.send_signal(signal.SIGINT)
+        for process in reversed(started):
+            try:
+                process.wait(15)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def _fake_devices(camera: Path, sound: Path) -> list[str]:
+    return [
+        "--use-fake-ui-for-media-stream",
+        "--use-fake-device-for-media-stream",
+        f"--use-file-for-fake-video-capture={camera}",
+        f"--use-file-for-fake-audio-capture={sound}",
+        "--autoplay-policy=no-user-gesture-required",
+    ]
+
+
+def _open(browser: Any, name: str, address: str, node: subprocess.Popen[str], folder: Path) -> Page:
+    context = browser.new_context(viewport=VIEWPORT, permissions=["camera", "microphone"])
+    context.add_init_script(path=HERE / "probe.js")
+    page = Page(name, context.new_page(), node, folder)
+    page.page.on("pageerror", lambda error: page.errors.append(str(error)))
+    page.page.on("console", lambda said: page.errors.append(said.text) if said.type == "error" else None)
+    page.page.goto(address)
+    return page
+
+
+def _kilocall(cache: Path, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "kilocall.cli", *arguments],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "KILOCALL_CACHE": str(cache)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def _said(process: subprocess.Popen[str], pattern: str) -> str:
+    """The first group, or all, of the first line that matches; afterwards what it says is read and forgotten."""
+    assert process.stdout is not None
+    said = []
+    for line in process.stdout:
+        said.append(line)
+        found = re.search(pattern, line)
+        if found:
+            output = process.stdout
+            threading.Thread(target=lambda: [None for _ in output], daemon=True).start()
+            return found[found.re.groups]
+    raise BadInput(f"a part of the call did not start: {''.join(said)[-500:]}")
+
+
+def wait_for(condition: Any, what: str, within_s: float = START_WITHIN_S) -> None:
+    """Raises BadInput when `condition()` is not true in time."""
+    end = time.monotonic() + within_s
+    while not condition():
+        if time.monotonic() > end:
+            raise BadInput(f"two pages: {what} did not happen within {within_s:.0f} s")
+        time.sleep(0.1)
+
+
+def start_probes(pages: dict[str, Page]) -> None:
+    """Waits until both see each other and have sound, then listens."""
+    for page in pages.values():
+        wait_for(lambda page=page: page.ask("kilocall.stats().drawn > 5"), f"a picture for {page.name}")
+        wait_for(lambda page=page: page.ask("document.querySelector('audio').srcObject !== null"), "a sound")
+        page.ask("kilocallProbe.listen()")
+
+
+# Lips and sound
+
+
+@dataclass(frozen=True)
+class LipSync:
+    """How lips and sound of one side arrived at the other, milliseconds, one number an opening of the mouth."""
+
+    picture_ms: NDArray[np.float64]
+    """From the camera's frame in the page to the canvas of the other page."""
+    sound_ms: NDArray[np.float64]
+    """From the microphone's sample in the page to the other page's loudspeaker."""
+    output_latency_ms: float
+    """The share of `sound_ms` that the browser states for its way to the loudspeaker."""
+
+    @property
+    def offset_ms(self) -> NDArray[np.float64]:
+        """How much later than its lips each sound was: sound after picture is positive."""
+        return self.sound_ms - self.picture_ms
+
+
+def lip_sync(speaker: Page, listener: Page) -> LipSync:
+    """What the probes of a call with `speaking_clip` have seen. BadInput when they saw nothing."""
+    seen = _openings(speaker.probe("cameraFrames"))
+    drawn = _openings(listener.probe("drawn"))
+    spoken = np.array([when for (when,) in speaker.probe("spoken")])
+    heard = np.array([when for (when,) in listener.probe("heard")])
+    pictures, sounds = _ways(seen, drawn), _ways(spoken, heard)
+    # Camera and microphone begin apart: an opening goes with the beep next to it.
+    pairs = []
+    for at, picture_ms in pictures:
+        near = min(sounds, key=lambda sound: abs(sound[0] - at), default=None)
+        if near is not None and abs(near[0] - at) < 500 * EVERY_S + 1:
+            pairs.append((picture_ms, near[1]))
+    if not pairs:
+        raise BadInput(
+            f"lip sync: {len(seen)} openings seen and {len(drawn)} drawn, {len(spoken)} beeps spoken and "
+            f"{len(heard)} heard, but none of them together"
+        )
+    picture, sound = np.array(pairs).T
+    return LipSync(picture, sound, float(listener.ask("kilocallProbe.outputLatencyMs")))
+
+
+def _openings(changes: list[list[float]]) -> NDArray[np.float64]:
+    """When the mouth opened or closed: the changes that stand out."""
+    if len(changes) < 10:
+        return np.zeros(0)
+    when, change = np.array(changes[1:]).T
+    spikes = change > SPIKE * np.median(change) + 1.0
+    found: list[float] = []
+    for at in when[spikes]:
+        if not found or at - found[-1] > 150:
+            found.append(float(at))
+    return np.array(found)
+
+
+def _ways(begun: NDArray[np.float64], ended: NDArray[np.float64]) -> list[tuple[float, float]]:
+    """(when it began, how long it took) for each beginning whose end is known."""
+    ways = []
+    for at in begun:
+        after = ended[(ended > at) & (ended < at + MOST_MS)]
+        if len(after):
+            ways.append((float(at), float(after[0] - at)))
+    return ways
+
+
+# Bytes on the wire
+
+
+class WireCount:
+    """Counts the IPv4 bytes between ports of two processes on the loopback, from outside both. Needs root (Linux)."""
+
+    def __init__(self, first: set[int], second: set[int]) -> None:
+        self._first, self._second = first, second
+        self.packets: list[tuple[float, bool, int]] = []
+        """(wall clock in seconds, from first to second, bytes with all headers from IP on)"""
+        self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(0x0800))
+        self._socket.bind(("lo", 0x0800))
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
+        self._socket.settimeout(0.2)
+        self._ended = False
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._ended = True
+        self._thread.join()
+        self._socket.close()
+
+    def kbps(self, from_s: float, to_s: float) -> tuple[float, float]:
+        """From first to second and back, between two moments of the wall clock."""
+        bits = [0, 0]
+        for when, forth, count in self.packets:
+            if from_s <= when < to_s:
+                bits[not forth] += 8 * count
+        return bits[0] / 1000 / (to_s - from_s), bits[1] / 1000 / (to_s - from_s)
+
+    def _run(self) -> None:
+        while not self._ended:
+            try:
+                data, address = self._socket.recvfrom(65_536)
+            except TimeoutError:
+                continue
+            # The loopback shows each packet going and coming: one of them is enough.
+            if address[2] == socket.PACKET_OUTGOING or data[9] != socket.IPPROTO_UDP:  # type: ignore[attr-defined]
+                continue
+            head = 4 * (data[0] & 15)
+            source, target = int.from_bytes(data[head : head + 2]), int.from_bytes(data[head + 2 : head + 4])
+            if source in self._first and target in self._second:
+                self.packets.append((time.time(), True, int.from_bytes(data[2:4])))
+            elif source in self._second and target in self._first:
+                self.packets.append((time.time(), False, int.from_bytes(data[2:4])))
