@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import BaseModel
 
-from kilocall.model.family import DEFAULT_FAMILY, Family, Picture, Source, load_family
+from kilocall.model.family import DEFAULT_FAMILY, DETAIL, Family, Picture, Source, load_family
 from kilocall.proto.control import SourcePicture
 from kilocall.proto.errors import BadInput, WrongFamily
 from kilocall.proto.motion_packet import MotionPacket
 from kilocall.proto.stream_file import StreamHeader, StreamReader, StreamWriter, TimedPacket
 from kilocall.proto.wire_cost import wire_cost
 from kilocall.runtime.engine import choose_engine
-from kilocall.runtime.pictures import decode_picture, encode_picture
+from kilocall.runtime.pictures import DEFAULT_MAX_BYTES, LARGE_MAX_BYTES, decode_picture, encode_picture, fitted
 
 if TYPE_CHECKING:
     from kilocall.receiver.decode import TimedMotion
@@ -197,12 +197,12 @@ class Decoder:
 
         self.family = family or open_family(engine=engine, threads=threads)
         picture = decode_picture(source.data) if isinstance(source, SourcePicture) else source
-        own = self.family.source(_fitted(picture, self.family.size))
+        own = self.family.source(_fitted(picture, self.family))
         self.packets = PacketDecoder(self.family.codebook)
         self.renderer: FaceRenderer = FaceRenderer(
             self.family,
             own,
-            self.family.source(_fitted(shown, self.family.size)) if shown is not None else None,
+            self.family.source(_fitted(shown, self.family)) if shown is not None else None,
         )
 
     def push(self, packet: MotionPacket | bytes) -> list[DecodedFrame]:
@@ -218,13 +218,17 @@ class StreamPlayer:
         stream: Path | str,
         *,
         source: Path | str | None = None,
+        largest: int | None = None,
         engine: str = "auto",
         threads: int = 0,
         family: Family | None = None,
     ) -> None:
+        """`source` is moved in place of the stream's own picture. Pictures are 256 wide, or 512 where the source
+        picture is, but no more than `largest`."""
         from kilocall.receiver.decode import PacketDecoder
         from kilocall.receiver.render import FaceRenderer
 
+        self._largest = largest
         self.reader = StreamReader(stream)
         header = self.reader.header
         picture = self.reader.source_picture()
@@ -233,24 +237,38 @@ class StreamPlayer:
         self.family = family or open_family(header.family, engine=engine, threads=threads)
         _check_family(header, self.family, str(stream))
         self.source_picture = picture
-        self.stream_source = self.family.source(_fitted(decode_picture(picture.data), self.family.size))
+        self.stream_source = self._sized(decode_picture(picture.data))
         self._make: Callable[[Source | None], FaceRenderer] = lambda shown: FaceRenderer(
             self.family, self.stream_source, shown
         )
         self.renderer: FaceRenderer = self._make(None)
         self.packets = PacketDecoder(self.family.codebook)
         if source is not None:
-            self.show(face_of_picture(Path(source), self.family))
+            self.show(face_of_picture(Path(source), self.family, size=DETAIL * self.family.size))
+
+    def _sized(self, picture: Picture) -> Source:
+        if self._largest is not None and self._largest < DETAIL * self.family.size:
+            return self.family.source(fitted(picture, self.family.size))
+        return self.family.source(_fitted(picture, self.family))
 
     @property
     def relative(self) -> bool:
         """Whether another picture than the stream's own is shown."""
         return self.renderer.source is not self.stream_source
 
+    @property
+    def size(self) -> int:
+        """Side of the pictures made."""
+        source = self.renderer.source
+        return len(source.picture if source.detail is None else source.detail)
+
     def show(self, picture: Picture | None) -> None:
-        """Moves this crop [256, 256, 3] in place of the stream's own picture; None goes back. NoFace if it has none."""
+        """Moves this crop [256, 256, 3] or [512, 512, 3] in place of the stream's own picture; None goes back.
+
+        NoFace if it has none.
+        """
         view = self.renderer.view
-        self.renderer = self._make(None if picture is None else self.family.source(picture))
+        self.renderer = self._make(None if picture is None else self._sized(picture))
         self.renderer.view = view
 
     def motions(self, from_us: int = 0) -> Iterator[TimedMotion]:
@@ -279,6 +297,7 @@ def encode(
     source: Path | str | None = None,
     fps: float | None = None,
     quality: float = 50,
+    size: int | None = None,
     frames_per_packet: int = 3,
     engine: str = "auto",
     threads: int = 0,
@@ -286,7 +305,8 @@ def encode(
 ) -> EncodeReport:
     """Encodes a video file into a stream file.
 
-    The source picture is the best frame of the clip unless `source` names a picture. Raises BadInput (NoFace for a
+    The source picture is the best frame of the clip unless `source` names a picture; `size` is its side, 256 unless
+    512 is asked for and the face is large enough in the clip. Raises BadInput (NoFace for a
     clip without a face) and OSError; then no file is left behind.
     """
     from kilocall.sender.capture import open_clip
@@ -300,10 +320,12 @@ def encode(
     if out.is_dir():
         raise BadInput(f"output {out} is a folder")
     family = open_family(engine=engine, threads=threads)
+    if size not in (None, family.size, DETAIL * family.size):
+        raise BadInput(f"size is {size}; allowed are {family.size} and {DETAIL * family.size}")
     video = open_clip(clip, fps)
-    followed = follow_clip(video, family, progress or _silent)
+    followed = follow_clip(video, family, progress or _silent, size=size)
     own = followed.best_crop
-    given = None if source is None else face_of_picture(Path(source), family)
+    given = None if source is None else face_of_picture(Path(source), family, size=size)
     packed, shown = _pack_source(family, own if given is None else given)
     reference = family.source(own) if given is not None else shown
     relative = given is not None and not _same_person(reference, shown)
@@ -376,12 +398,15 @@ def decode(
     yaw: float = 0.0,
     pitch: float = 0.0,
     roll: float = 0.0,
-    size: int = 256,
+    size: int | None = None,
     engine: str = "auto",
     threads: int = 0,
     progress: Progress | None = None,
 ) -> DecodeReport:
-    """Decodes a stream file into a video, optionally with another picture and the head turned (degrees)."""
+    """Decodes a stream file into a video, optionally with another picture and the head turned (degrees).
+
+    `size` is the video's side, that of the source picture (256 or 512) unless given.
+    """
     from kilocall.receiver.render import LARGEST_TURN_DEG, View
     from kilocall.receiver.video_file import VideoFile
 
@@ -389,7 +414,8 @@ def decode(
     for name, angle in (("yaw", yaw), ("pitch", pitch), ("roll", roll)):
         if not abs(angle) <= LARGEST_TURN_DEG:
             raise BadInput(f"{name} is {angle}; allowed are -{LARGEST_TURN_DEG:g} to {LARGEST_TURN_DEG:g} degrees")
-    player = StreamPlayer(stream, source=source, engine=engine, threads=threads)
+    player = StreamPlayer(stream, source=source, largest=size, engine=engine, threads=threads)
+    size = size or player.size
     player.renderer.view = View(yaw, pitch, roll)
     report = progress or _silent
     total = player.reader.frame_count
@@ -453,17 +479,22 @@ def info(stream: Path | str) -> StreamInfo:
     )
 
 
-def face_of_picture(picture: Path | Picture, family: Family) -> Picture:
-    """The largest face of a picture file or of uint8 RGB [H, W, 3], as a crop [S, S, 3]; NoFace if there is none."""
+def face_of_picture(picture: Path | Picture, family: Family, *, size: int | None = None) -> Picture:
+    """The largest face of a picture file or of uint8 RGB [H, W, 3], as a crop [S, S, 3]; NoFace if there is none.
+
+    S is the networks' size, or `size` where the picture has the pixels for it.
+    """
     from kilocall.sender import clip
 
-    return clip.face_of_picture(picture, family)
+    return clip.face_of_picture(picture, family, size=size)
 
 
 def _pack_source(family: Family, picture: Picture) -> tuple[SourcePicture, Source]:
     """The picture as it is sent, and its keypoints as the receiver will find them: from the compressed picture."""
-    format_, data = encode_picture(_fitted(picture, family.size))
-    return SourcePicture(format=format_, data=data), family.source(_fitted(decode_picture(data), family.size))
+    picture = _fitted(picture, family)
+    most = DEFAULT_MAX_BYTES if picture.shape[0] == family.size else LARGE_MAX_BYTES
+    format_, data = encode_picture(picture, most)
+    return SourcePicture(format=format_, data=data), family.source(decode_picture(data))
 
 
 def _same_person(a: Source, b: Source) -> bool:
@@ -473,15 +504,10 @@ def _same_person(a: Source, b: Source) -> bool:
     return shape_distance(a.shape, b.shape) <= SAME_PERSON
 
 
-def _fitted(picture: Picture, size: int) -> Picture:
-    if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8 or picture.shape[0] != picture.shape[1]:
-        raise BadInput(f"source picture is {picture.dtype} {list(picture.shape)}; allowed: uint8 square [S, S, 3]")
-    if picture.shape[0] == size:
-        return picture
-    import cv2
-
-    how = cv2.INTER_AREA if picture.shape[0] > size else cv2.INTER_CUBIC
-    return np.asarray(cv2.resize(picture, (size, size), interpolation=how), np.uint8)
+def _fitted(picture: Picture, family: Family) -> Picture:
+    """A square picture at the networks' size, or at twice that where it has the pixels."""
+    large = DETAIL * family.size
+    return fitted(picture, large if picture.shape[0] >= large else family.size)
 
 
 def _check_family(header: StreamHeader, family: Family, name: str) -> None:

@@ -76,3 +76,16 @@ def test_transfer_of_no_movement_is_the_other_picture_pose() -> None:
 def test_turn_head_by_twenty_degrees_is_twenty_degrees_of_yaw() -> None:
     straight = Motion((0, 0, 0), (0, 0), 0.4, np.zeros(EXPRESSIONS, np.float32))
     assert np.rad2deg(turn_head(straight, np.deg2rad(20), 0, 0).rotation[0]) == pytest.approx(20, abs=1e-3)
+
+
+def test_turn_about_the_neck_leaves_the_neck_where_it_is() -> None:
+    tilted = Motion((0.1, -0.2, 0.05), (0.03, -0.1), 0.4, np.zeros(EXPRESSIONS, np.float32))
+    neck = (0.1, 0.55, 1.43)
+    point = np.array([neck], np.float32)
+    turned = turn_head(tilted, 0.3, -0.1, 0.02, neck)
+    assert place(point, turned) == pytest.approx(place(point, tilted), abs=1e-5)
+    # Something in front of the neck goes to the side that the head turns to.
+    nose = np.array([[0, 0, -0.6]], np.float32)
+    straight = Motion((0, 0, 0), (0, 0), 0.4, np.zeros(EXPRESSIONS, np.float32))
+    about_neck, about_middle = (place(nose, turn_head(straight, 0.3, 0, 0, p))[0, 0] for p in (neck, (0.0, 0.0, 0.0)))
+    assert about_neck / about_middle > 2

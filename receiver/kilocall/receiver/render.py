@@ -19,10 +19,11 @@ class View:
     pitch: float = 0.0
     roll: float = 0.0
 
-    def apply(self, motion: Motion) -> Motion:
+    def apply(self, motion: Motion, neck: tuple[float, float, float]) -> Motion:
+        """The motion as seen from here; the head turns about `neck`."""
         if not (self.yaw or self.pitch or self.roll):
             return motion
-        return turn_head(motion, *(math.radians(angle) for angle in (self.yaw, self.pitch, self.roll)))
+        return turn_head(motion, *(math.radians(angle) for angle in (self.yaw, self.pitch, self.roll)), neck)
 
 
 class FaceRenderer:
@@ -43,4 +44,4 @@ class FaceRenderer:
         """uint8 RGB [S, S, 3]; the caller owns it."""
         if self._relative:
             motion = transfer(motion, self._stream_pose, self.source.pose)
-        return self._renderer.render(self.view.apply(motion))
+        return self._renderer.render(self.view.apply(motion, self.source.neck))

@@ -13,8 +13,9 @@ from kilocall.model import landmarks as lm
 from kilocall.model.family import Family, Picture, Track
 from kilocall.proto.control import CropPlace
 from kilocall.proto.errors import NoFace
+from kilocall.runtime.pictures import fitted
 from kilocall.sender.capture import Clip, Frame, open_clip
-from kilocall.sender.face_crop import FaceCropper, plan_crops
+from kilocall.sender.face_crop import FaceCrop, FaceCropper, cut, plan_crops
 from kilocall.sender.source_picture import LandmarkGroups, choose_source
 
 GROUPS = LandmarkGroups(left_eye=lm.LEFT_EYE, right_eye=lm.RIGHT_EYE, inner_lips=lm.INNER_LIPS)
@@ -22,6 +23,8 @@ GROUPS = LandmarkGroups(left_eye=lm.LEFT_EYE, right_eye=lm.RIGHT_EYE, inner_lips
 # Enough to find open eyes and a closed mouth in; 40 crops are 8 MB.
 CANDIDATES = 40
 FACE_CERTAINTY = 0.5
+#: A crop of fewer of the camera's pixels each way gains nothing from being kept larger than the networks' size.
+DETAIL_FROM = 1.25
 
 
 class Tracker:
@@ -49,8 +52,14 @@ class FollowedClip:
     warnings: tuple[str, ...]
 
 
-def follow_clip(clip: Clip, family: Family, progress: Callable[[int, int | None], None]) -> FollowedClip:
-    """Reads the clip twice: to plan where the crop stands still, then to cut and track. NoFace if there is none."""
+def follow_clip(
+    clip: Clip, family: Family, progress: Callable[[int, int | None], None], *, size: int | None = None
+) -> FollowedClip:
+    """Reads the clip twice: to plan where the crop stands still, then to cut and track. NoFace if there is none.
+
+    `size` is the side of the best crop that is kept; the networks' own unless given, and that too, with a warning,
+    where the face is too small in the clip.
+    """
     tracker = Tracker(family)
     plan = plan_crops(clip, tracker)
     warnings: list[str] = []
@@ -68,7 +77,7 @@ def follow_clip(clip: Clip, family: Family, progress: Callable[[int, int | None]
             lost += 1
             track = tracks[-1][1] if tracks else track
         elif count % stride == 0:
-            candidates.append((crop.rgb, track))
+            candidates.append((larger_crop(frame.rgb, crop, size or family.size), track))
             if len(candidates) > 2 * CANDIDATES:
                 candidates, stride = candidates[::2], stride * 2
         tracks.append((frame.capture_us, track))
@@ -88,25 +97,44 @@ def follow_clip(clip: Clip, family: Family, progress: Callable[[int, int | None]
     if not candidates:
         raise NoFace(f"{clip.path}: no face could be followed in any of {len(tracks)} frames")
     best = choose_source(
-        [c for c, _ in candidates],
+        [fitted(c, family.size) for c, _ in candidates],
         np.stack([t.points for _, t in candidates]),
         [t.certainty for _, t in candidates],
         GROUPS,
     )
-    return FollowedClip(tracks, places, candidates[best][0], plan.faces, reframings, lost, tuple(warnings))
+    chosen = candidates[best][0]
+    if size is not None and chosen.shape[0] < size:
+        warnings.append(
+            f"the crop has only {round(places[0].side)} pixels of the clip each way: the source picture stays "
+            f"{family.size} wide"
+        )
+    return FollowedClip(tracks, places, chosen, plan.faces, reframings, lost, tuple(warnings))
 
 
-def face_of_picture(picture: Path | Picture, family: Family) -> Picture:
-    """The largest face of a picture file or of uint8 RGB [H, W, 3], as a crop [S, S, 3]; NoFace if there is none."""
+def larger_crop(frame_rgb: NDArray[np.uint8], crop: FaceCrop, size: int) -> Picture:
+    """The same crop [size, size, 3] where the frame has the pixels for it, otherwise as it is."""
+    own = crop.rgb.shape[0]
+    if size <= own or crop.place.side < DETAIL_FROM * own:
+        return crop.rgb
+    return cut(frame_rgb, crop.place, size)[0]
+
+
+def face_of_picture(picture: Path | Picture, family: Family, *, size: int | None = None) -> Picture:
+    """The largest face of a picture file or of uint8 RGB [H, W, 3], as a crop [S, S, 3]; NoFace if there is none.
+
+    `size` asks for a larger crop than the networks', see `larger_crop`.
+    """
     if isinstance(picture, Path):
         name, frame = f" {picture}", next(iter(open_clip(picture)))
     else:
         name, frame = "", Frame(picture, 0, 0)
-    if frame.rgb.shape[:2] == (family.size, family.size) and family.track(frame.rgb).certainty > 0.5:
+    side = frame.rgb.shape[0]
+    looks_cut = frame.rgb.shape[1] == side and side in (family.size, size)
+    if looks_cut and family.track(fitted(frame.rgb, family.size)).certainty > FACE_CERTAINTY:
         return frame.rgb
     tracker = Tracker(family)
     try:
         plan = plan_crops([frame], tracker)
     except NoFace as error:
         raise NoFace(f"source picture{name}: {error}") from error
-    return FaceCropper(tracker, plan=plan).crop(frame).rgb
+    return larger_crop(frame.rgb, FaceCropper(tracker, plan=plan).crop(frame), size or family.size)

@@ -40,6 +40,9 @@ def encode(
         float | None, typer.Option(min=1, max=60, help="Frames per second; default: those of the clip.")
     ] = None,
     quality: Annotated[float, typer.Option(min=0, max=100, help="Precision of the motion.")] = 50,
+    size: Annotated[
+        int | None, typer.Option(help="Side of the source picture: 256, or 512 for more detail.", show_default="256")
+    ] = None,
     frames_per_packet: Annotated[int, typer.Option(min=1, max=8, help="More cost delay and save headers.")] = 3,
     engine: EngineChoice = Engines.auto,
     threads: Threads = 0,
@@ -53,6 +56,7 @@ def encode(
         source=source,
         fps=fps,
         quality=quality,
+        size=size,
         frames_per_packet=frames_per_packet,
         engine=engine.value,
         threads=threads,
@@ -67,7 +71,9 @@ def decode(
     yaw: Yaw = 0,
     pitch: Pitch = 0,
     roll: Roll = 0,
-    size: Annotated[int, typer.Option(min=64, max=1024, help="Side of the picture in pixels, even.")] = 256,
+    size: Annotated[
+        int | None, typer.Option(min=64, max=1024, help="Side of the picture in pixels, even; default: the source's.")
+    ] = None,
     engine: EngineChoice = Engines.auto,
     threads: Threads = 0,
 ) -> None:

@@ -24,6 +24,8 @@ Picture = NDArray[np.uint8]
 Array = NDArray[np.float32]
 
 DEFAULT_FAMILY = "compact-256"
+#: A source picture may have so many times the side that the networks work at; what is copied is then as fine.
+DETAIL = 2
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,8 @@ class Source:
     shape: Array  # canonical keypoints [K, 3], head-fixed, with the picture's own expression
     free: Array  # implicit keypoints [N, 2]
     certainty: float
+    detail: Picture | None = None  # the same picture at twice the size [2S, 2S, 3]
+    neck: tuple[float, float, float] = (0.0, 0.0, 0.0)  # what the head turns about, head-fixed
 
     @property
     def keypoints(self) -> Array:
@@ -56,7 +60,10 @@ class FrameRenderer(Protocol):
     """Holds the appearance of one source picture."""
 
     def render(self, motion: Motion) -> Picture:
-        """The source's face moved by `motion`, uint8 RGB [S, S, 3]; the caller owns it."""
+        """The source's face moved by `motion`, uint8 RGB [S, S, 3], or [2S, 2S, 3] where the source has detail.
+
+        The caller owns it.
+        """
 
 
 class Family(Protocol):
@@ -75,7 +82,7 @@ class Family(Protocol):
         """Finds the face's points in a crop [S, S, 3]."""
 
     def source(self, picture: Picture, track: Track | None = None) -> Source:
-        """Canonical keypoints of a picture; NoFace if it shows none."""
+        """Canonical keypoints of a picture [S, S, 3] or [2S, 2S, 3]; NoFace if it shows none."""
 
     def motion(self, track: Track, source: Source, previous: Motion | None = None) -> Motion:
         """Pose and expression of a tracked face against a source; `previous` is where the fit starts."""
@@ -111,12 +118,20 @@ def transfer(motion: Motion, from_pose: Motion, to_pose: Motion) -> Motion:
     return Motion(rotation, (x, y), to_pose.scale * growth, motion.expression)
 
 
-def turn_head(motion: Motion, yaw: float, pitch: float, roll: float) -> Motion:
-    """The head turned further by yaw, pitch, roll in radians, seen from where the camera is (free view)."""
+def turn_head(
+    motion: Motion, yaw: float, pitch: float, roll: float, neck: tuple[float, float, float] = (0.0, 0.0, 0.0)
+) -> Motion:
+    """The head turned further by yaw, pitch, roll in radians, seen from where the camera is (free view).
+
+    The point `neck` of the head stays where it is, as when somebody turns: the face moves sideways as well.
+    """
     from kilocall.model.geometry import rotation_angles, rotation_matrix
 
-    turned = rotation_matrix(yaw, pitch, roll) @ rotation_matrix(*motion.rotation)
-    return Motion(rotation_angles(turned.astype(np.float32)), motion.translation, motion.scale, motion.expression)
+    before = rotation_matrix(*motion.rotation)
+    turned = (rotation_matrix(yaw, pitch, roll) @ before).astype(np.float32)
+    shift = motion.scale * ((before - turned) @ np.asarray(neck, np.float32))
+    place = (motion.translation[0] + float(shift[0]), motion.translation[1] + float(shift[1]))
+    return Motion(rotation_angles(turned), place, motion.scale, motion.expression)
 
 
 def weights_folder(name: str = DEFAULT_FAMILY) -> Path:

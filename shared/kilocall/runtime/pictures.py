@@ -21,12 +21,17 @@ from PIL import Image, UnidentifiedImageError, features
 
 from kilocall.proto.errors import BadInput
 
-__all__ = ["PictureFormat", "as_jpeg", "as_png", "best_format", "decode_picture", "encode_picture"]
+__all__ = [
+    "DEFAULT_MAX_BYTES", "LARGE_MAX_BYTES", "PictureFormat", "as_jpeg", "as_png", "best_format", "decode_picture",
+    "encode_picture", "fitted",
+]  # fmt: skip
 
 PictureFormat = Literal["avif", "webp"]
 
 #: 6 KB: at 30 kbit/s a first picture then takes 1.6 s.
 DEFAULT_MAX_BYTES: Final = 6144
+#: For 512x512: where four times the pixels look as good.
+LARGE_MAX_BYTES: Final = 14 * 1024
 MAX_SIDE: Final = 1024
 # 92: no blocks to be seen, and the loopback does not mind the bytes.
 JPEG_QUALITY: Final = 92
@@ -116,6 +121,19 @@ def decode_picture(data: bytes, max_side: int = MAX_SIDE) -> NDArray[np.uint8]:
         raise BadInput(f"source picture: these {len(data)} bytes are no AVIF, WebP, JPEG or PNG") from error
     except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, EOFError
         raise BadInput(f"source picture cannot be decoded: {error}") from error
+
+
+def fitted(rgb: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    """A square picture [S, S, 3] at [side, side, 3]; the picture itself where it fits already.
+
+    Raises BadInput for anything but a square uint8 RGB picture.
+    """
+    if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8 or rgb.shape[0] != rgb.shape[1]:
+        raise BadInput(f"source picture is {rgb.dtype} {list(rgb.shape)}; allowed: uint8 square [S, S, 3]")
+    if rgb.shape[0] == side:
+        return rgb
+    how = cv2.INTER_AREA if rgb.shape[0] > side else cv2.INTER_CUBIC
+    return np.asarray(cv2.resize(rgb, (side, side), interpolation=how), np.uint8)
 
 
 def as_jpeg(rgb: NDArray[np.uint8], quality: int = JPEG_QUALITY) -> bytes:

@@ -180,7 +180,8 @@ class PictureRenderer(Deployed):
     """Motion field, generator and the final mix, for one picture."""
 
     part = "renderer"
-    outputs = ("picture",)
+    #: the picture [1, 256, 256, 3]; where its pixels come from [1, 2, 64, 64]; how far they are copies [1, 256, 256]
+    outputs = ("picture", "displacement", "copied")
 
     line: Tensor
     flat_grid: Tensor
@@ -257,7 +258,9 @@ class PictureRenderer(Deployed):
         paint = flow[2:] * torch.sigmoid(-painted[3:])
         mixed = as_bytes(copied + paint * (torch.sigmoid(painted[:3]) - copied))
         half = SIZE // 2
-        return (mixed.reshape(3, 2, 2, half, half).permute(3, 1, 4, 2, 0).reshape(1, SIZE, SIZE, 3),)
+        picture = mixed.reshape(3, 2, 2, half, half).permute(3, 1, 4, 2, 0).reshape(1, SIZE, SIZE, 3)
+        copies = as_bytes(1 - paint).reshape(2, 2, half, half).permute(2, 0, 3, 1).reshape(1, SIZE, SIZE)
+        return picture, field.displacement, copies
 
     def _motion(self, cue: Tensor, x_s: Tensor, x_d: Tensor, jacobian: Tensor) -> Field:
         """MotionField.forward for x_s, x_d [K, 2] and jacobian [2, 2]."""
