@@ -11,9 +11,8 @@ from kilocall.proto.errors import BadInput, NoFace
 from kilocall.sender.source_picture import (
     LandmarkGroups,
     choose_source,
-    decode_source,
-    encode_source,
     openness,
+    pack_source,
     sharpness,
     turn,
 )
@@ -123,7 +122,8 @@ def test_lists_of_different_length_are_refused(crop: Picture) -> None:
         choose_source([crop], np.stack([head()] * 2), [1.0], GROUPS)
 
 
-def test_the_source_picture_travels_in_six_kilobytes(crop: Picture) -> None:
-    _, data = encode_source(crop)
-    assert len(data) <= 6144
-    assert decode_source(data).shape == (256, 256, 3)
+@pytest.mark.parametrize(("side", "most"), [(256, 6144), (512, 14 * 1024)])
+def test_the_source_picture_travels_in_a_few_kilobytes(crop: Picture, side: int, most: int) -> None:
+    packed, seen = pack_source(np.asarray(cv2.resize(crop, (side, side)), np.uint8))
+    assert most / 3 < len(packed.data) <= most
+    assert seen.shape == (side, side, 3)

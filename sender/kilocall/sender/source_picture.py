@@ -13,22 +13,21 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from kilocall.proto.control import SourcePicture
 from kilocall.proto.errors import BadInput, NoFace
-from kilocall.runtime.pictures import decode_picture, encode_picture
+from kilocall.runtime.pictures import DEFAULT_MAX_BYTES, LARGE_MAX_BYTES, decode_picture, encode_picture
 
 __all__ = [
     "LandmarkGroups",
     "choose_source",
-    "decode_source",
-    "encode_source",
     "openness",
+    "pack_source",
     "sharpness",
     "source_scores",
     "turn",
 ]
 
-encode_source = encode_picture
-decode_source = decode_picture
+DEFAULT_SIDE = 256
 
 # An open eye is 0.25 to 0.40 as high as wide; above 0.30 more is no merit.
 OPEN_EYE = 0.30
@@ -43,6 +42,13 @@ class LandmarkGroups:
     left_eye: tuple[int, ...]
     right_eye: tuple[int, ...]
     inner_lips: tuple[int, ...]
+
+
+def pack_source(crop: NDArray[np.uint8]) -> tuple[SourcePicture, NDArray[np.uint8]]:
+    """A crop [S, S, 3] as it is sent, in 6 KB or above 256x256 in 14, and as the receiver will see it."""
+    most = DEFAULT_MAX_BYTES if crop.shape[0] <= DEFAULT_SIDE else LARGE_MAX_BYTES
+    format_, data = encode_picture(crop, most)
+    return SourcePicture(format=format_, data=data), decode_picture(data)
 
 
 def openness(points: NDArray[np.float32], outline: Sequence[int]) -> float:

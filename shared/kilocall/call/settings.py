@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from kilocall.model.family import DEFAULT_FAMILY, FamilyChoice
 from kilocall.proto.errors import BadInput
 from kilocall.runtime.peer import IceServer
 from kilocall.sender.camera import BROWSER
@@ -36,6 +37,8 @@ class CallSettings(BaseModel):
     """Number or path of a device, a clip that is played in a loop, or "browser"."""
     source: Path | None = None
     """Source picture; None: the best of the camera's first pictures."""
+    size: Literal[256, 512] = 256
+    """Side of the own source picture: 512 shows the other side more detail and takes 14 KB instead of 6."""
     microphone: Path | None = None
     """Sound file that is played in a loop as the microphone, for a call without a page."""
     headless: bool = False
@@ -47,6 +50,11 @@ class CallSettings(BaseModel):
     saver: bool = False
     fps: Annotated[float, Field(ge=1, le=60)] = 25.0
     """Most frames a second that are looked at and sent."""
+    family: str = DEFAULT_FAMILY
+    weights: Path | None = None
+    """File or folder with the weights of a family that is not in the package."""
+    codebook: Path | None = None
+    """What `kilocall fit` wrote; the same on both sides."""
     engine: str = "auto"
     threads: Annotated[int, Field(ge=0, le=64)] = 1
     """Of each of the two model threads: two directions share the cores."""
@@ -71,6 +79,10 @@ class CallSettings(BaseModel):
         return tuple(IceServer(*one.split(",", 2)) if isinstance(one, str) else one for one in value)
 
     @property
+    def models(self) -> FamilyChoice:
+        return FamilyChoice(self.family, self.weights, self.codebook)
+
+    @property
     def profile(self) -> Literal["default", "saver"]:
         return "saver" if self.saver else "default"
 
@@ -89,6 +101,10 @@ def settings_from(**values: object) -> CallSettings:
             raise BadInput(f"{name} {path}: no such file")
     if settings.headless and settings.camera == BROWSER:
         raise BadInput("camera is 'browser': a call without a page has none; give a number or a clip")
+    for name in ("weights", "codebook"):
+        path = getattr(settings, name)
+        if path is not None and not path.exists():
+            raise BadInput(f"{name} {path}: no such file")
     for name in ("report", "keep_pictures"):
         path = getattr(settings, name)
         if path is not None and not path.absolute().parent.is_dir():
