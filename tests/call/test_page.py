@@ -19,9 +19,9 @@ import numpy as np
 import pytest
 import uvicorn
 from fastapi import FastAPI, Request, Response, WebSocket, WebSocketDisconnect
-from fastapi.staticfiles import StaticFiles
 
 import kilocall.call
+from kilocall.runtime.web import mount_page
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 playwright = pytest.importorskip("playwright.sync_api")
@@ -147,7 +147,7 @@ class FakeNode:
             except WebSocketDisconnect:
                 return
 
-        app.mount("/", StaticFiles(directory=PAGE, html=True))
+        mount_page(app, PAGE)
         return app
 
     @staticmethod
@@ -379,6 +379,7 @@ def test_mute_is_sent_by_key_and_by_button(page: Any, node: FakeNode) -> None:
 
 def test_keys_do_not_disturb_typing_dialogs_or_those_who_switch_them_off(page: Any, node: FakeNode) -> None:
     node.become(phase="alone")
+    wait(lambda: page.is_visible("#link"))
     page.locator("#link").focus()
     page.keyboard.press("m")
     page.keyboard.press("Tab")
@@ -440,6 +441,18 @@ def test_a_face_out_of_view_is_told_without_hiding_the_picture(page: Any, node: 
     assert not page.is_visible("#status")
     node.become(remote={"face": True})
     wait(lambda: page.inner_text("#remote-note") == "")
+
+
+def test_the_own_face_out_of_view_is_read_out_when_it_lasts(page: Any, node: FakeNode) -> None:
+    heard = "new MutationObserver(() => heard.push(document.getElementById('announcer').textContent))"
+    page.evaluate(f"window.heard = []; {heard}.observe(document.getElementById('announcer'), {{ childList: true }})")
+    node.become(own_face=False)
+    wait(lambda: page.inner_text("#own-note").startswith("Your face is not in view"))
+    node.become(own_face=True)
+    wait(lambda: page.inner_text("#own-note") == "")
+    node.become(own_face=False)
+    wait(lambda: any(text.startswith("Your face is not in view") for text in page.evaluate("heard")))
+    assert sum(text.startswith("Your face") for text in page.evaluate("heard")) == 1
 
 
 def test_badge_says_when_and_shows_the_picture(page: Any) -> None:

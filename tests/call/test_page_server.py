@@ -23,6 +23,7 @@ from kilocall.call.page_server import PICTURE_HEADER, LiveHub, parse_command
         {"type": "view", "yaw": 10, "pitch": -5.5, "roll": 0},
         {"type": "record", "on": True},
         {"type": "virtual_camera", "on": True},
+        {"type": "sound_behind", "ms": 71.5},
         {"type": "hang_up"},
         {"type": "visible", "on": False},
     ],
@@ -42,6 +43,8 @@ def test_every_command_is_read(command: dict[str, Any]) -> None:
         ('{"type": "mute", "on": true, "more": 1}', "more"),
         ('{"type": "view", "yaw": 91, "pitch": 0, "roll": 0}', "yaw"),
         ('{"type": "view", "yaw": NaN, "pitch": 0, "roll": 0}', "yaw"),
+        ('{"type": "sound_behind", "ms": -1}', "ms"),
+        ('{"type": "sound_behind", "ms": Infinity}', "ms"),
         ("x" * 5000, "5000 bytes"),
     ],
 )

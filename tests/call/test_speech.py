@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kilocall.call.audio_bridge import BLOCK, Loudspeaker, Speech, hold_us, read_sound
+from kilocall.call.audio_bridge import BLOCK, Holds, Loudspeaker, Speech, read_sound
 from kilocall.proto.errors import BadInput
 
 RATE = 48_000
@@ -25,12 +25,36 @@ class Clock:
         return self.now_us
 
 
+def held(playout_us: int, behind_ms: float) -> tuple[int, int]:
+    """What speech in packets of 60 ms and pictures made in 20 ms wait in the end, in milliseconds."""
+    holds = Holds()
+    for _ in range(100):
+        holds.follow(playout_us, 20.0, packet_ms=60, behind_ms=behind_ms)
+    return holds.sound_us // 1000, holds.picture_us // 1000
+
+
 def test_speech_waits_for_its_picture() -> None:
     # 100 ms until the picture is shown and 20 to make it, of which speech has spent 60 in its packet.
-    assert hold_us(100_000, 20.0, page=False) == 60_000
-    # The page's own way takes 70 ms more, so that it is the picture that is late.
-    assert hold_us(100_000, 20.0, page=True) == 0
-    assert hold_us(10_000_000, 20.0, page=False) == 300_000
+    assert held(100_000, 0) == (60, 0)
+    # The page needs 50 ms more for a sound.
+    assert held(100_000, 50) == (10, 0)
+    assert held(10_000_000, 0) == (300, 0)
+
+
+def test_picture_waits_for_speech_that_would_be_noticed_to_be_late() -> None:
+    assert held(100_000, 80) == (0, 0)  # 20 ms late
+    assert held(100_000, 160) == (0, 80)  # 100 ms, of which 20 may stay
+    assert held(100_000, 2000) == (0, 150)
+
+
+def test_no_held_picture_overtakes_the_one_before() -> None:
+    holds, before_us = Holds(), 0
+    for number in range(60):
+        holds.follow(100_000, 20.0, packet_ms=60, behind_ms=300 if number < 30 else 0)
+        shown_us = number * 16_000 + holds.picture_us
+        assert shown_us > before_us
+        before_us = shown_us
+    assert holds.picture_us < 120_000
 
 
 def test_held_speech_comes_out_after_the_hold() -> None:

@@ -23,7 +23,6 @@ from typing import Annotated, Any, Final, Literal
 import uvicorn
 from fastapi import FastAPI, Request, Response, WebSocket, WebSocketDisconnect
 from fastapi.responses import JSONResponse
-from fastapi.staticfiles import StaticFiles
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from kilocall.model.family import Picture
@@ -31,7 +30,7 @@ from kilocall.proto.errors import KilocallError
 from kilocall.receiver.playback import SPEEDS, Film, Playback, PlaybackState, Shown
 from kilocall.receiver.render import LARGEST_TURN_DEG, View
 from kilocall.runtime.pictures import as_jpeg
-from kilocall.runtime.web import LOOPBACK, bounded_body, guard, same_origin
+from kilocall.runtime.web import LOOPBACK, bounded_body, guard, mount_page, same_origin
 
 __all__ = [
     "FRAME_HEADER",
@@ -308,7 +307,7 @@ def create_app(
             return
         await _serve_viewer(socket, screen)
 
-    app.mount("/", StaticFiles(directory=PAGE, html=True), name="page")
+    mount_page(app, PAGE)
     return app
 
 

@@ -4,6 +4,7 @@
 (() => {
   const SIDE = 48;
   const MOST = 20000;
+  const MOST_KEPT = 90;
   const WINDOW = 16384; // samples that are kept for a look: a third of a second
   const LOOK_MS = 20;
   const LOUD = 0.01; // -40 dB
@@ -17,6 +18,7 @@
     levels: [], // [when, dB] of every second of it
     numbers: [], // [when, sent, received], as the page shows them
     outputLatencyMs: null,
+    keepEvery: 0, // of the drawn pictures, one in so many is kept
   };
   window.kilocallProbe = probe;
 
@@ -41,13 +43,27 @@
 
   const { drawImage } = CanvasRenderingContext2D.prototype;
   const remote = differ();
+  const kept = [];
   CanvasRenderingContext2D.prototype.drawImage = function (...all) {
     drawImage.apply(this, all);
-    if (this.canvas.id === "remote-picture") {
-      const when = wall();
-      note(probe.drawn, [when, remote(all[0])]);
-    }
+    if (this.canvas.id !== "remote-picture") return;
+    note(probe.drawn, [wall(), remote(all[0])]);
+    if (!probe.keepEvery || probe.drawn.length % probe.keepEvery || kept.length >= MOST_KEPT) return;
+    // The page notes the picture's capture time in the task that draws it.
+    queueMicrotask(() => {
+      const { width, height } = this.canvas;
+      kept.push([window.kilocall.stats().captureUs, this.getImageData(0, 0, width, height)]);
+    });
   };
+
+  // The canvas's pixels at the moments kept, as [capture time in microseconds, PNG].
+  probe.kept = () => kept.map(([captureUs, pixels]) => {
+    const canvas = document.createElement("canvas");
+    canvas.width = pixels.width;
+    canvas.height = pixels.height;
+    canvas.getContext("2d").putImageData(pixels, 0, 0);
+    return [captureUs, canvas.toDataURL("image/png")];
+  });
 
   const devices = navigator.mediaDevices;
   const getUserMedia = devices.getUserMedia.bind(devices);

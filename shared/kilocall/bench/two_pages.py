@@ -7,12 +7,15 @@ numbers that the page shows are the bytes that went over the wire.
 from __future__ import annotations
 
 import contextlib
+import itertools
+import json
 import math
 import os
 import re
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -28,8 +31,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kilocall.model.compact.family import CompactFamily
-from kilocall.model.family import Picture
+from kilocall.model.family import Picture, load_family
 from kilocall.proto.errors import BadInput
+from kilocall.runtime.engine import choose_engine
 from kilocall.sample import perform
 
 __all__ = [
@@ -38,12 +42,18 @@ __all__ = [
     "WireCount",
     "find_chromium",
     "lip_sync",
+    "measure",
+    "report",
     "speaking_clip",
+    "start_probes",
     "two_pages",
+    "wait_for",
     "write_beeps",
     "write_camera",
 ]
 
+EVERY_PROTOCOL: Final = 3  # ETH_P_ALL
+TIMESTAMPS: Final = 35  # SO_TIMESTAMPNS
 HERE: Final = Path(__file__).parent
 RATE: Final = 48_000
 START_WITHIN_S: Final = 40.0
@@ -56,8 +66,8 @@ FIRST_AT_S: Final = 1.0
 CLIP_S: Final = 8.0
 #: A change this much larger than the median one is the opening of the mouth.
 SPIKE: Final = 3.0
-#: Nothing takes longer from one page to the other.
-MOST_MS: Final = 900.0
+#: What takes longer from one page to the other belongs to the next opening.
+MOST_MS: Final = 900 * EVERY_S
 
 
 def find_chromium() -> str | None:
@@ -135,10 +145,13 @@ class Page:
     name: str
     page: Any
     """playwright's."""
-    process: subprocess.Popen[str]
+    process: subprocess.Popen[bytes]
     folder: Path
     errors: list[str] = field(default_factory=list)
     """What the browser's console and the page's scripts complained about."""
+
+    told: list[dict[str, Any]] = field(default_factory=list)
+    """The numbers that its node sent to it."""
 
     def ask(self, script: str) -> Any:
         """The value of a JavaScript expression in the page."""
@@ -148,6 +161,25 @@ class Page:
         """A list of probe.js."""
         told: list[list[Any]] = self.ask(f"kilocallProbe.{name}")
         return told
+
+    def numbers(self, from_s: float, to_s: float) -> tuple[float, float, float, float]:
+        """Means of the kbit/s (sent, received) that the page shows, and the first and last moment that they are of.
+
+        BadInput when there were not two between the moments, or when the page shows something else than it was told.
+        """
+        counted = [told for told in self.told if from_s <= told["counted_at"] < to_s]
+        if len(counted) < 2:
+            raise BadInput(f"{self.name}'s page was told {len(counted)} numbers, at least 2 are needed")
+        for when, *texts in self.probe("numbers"):
+            if texts[0][0].isdecimal() and not any(_is_shown(told, texts) for told in self.told):
+                raise BadInput(f"{self.name}'s page shows {texts} at {when:.0f}, which it was never told")
+        # Each is of the time since the one before.
+        spans = [(after["counted_at"] - before["counted_at"], after) for before, after in itertools.pairwise(counted)]
+        first, last = counted[0]["counted_at"], counted[-1]["counted_at"]
+        out, into = (
+            sum(span * told[name] for span, told in spans) / (last - first) for name in ("out_kbps", "in_kbps")
+        )
+        return out, into, first, last
 
     def udp_ports(self) -> set[int]:
         """Ports that the node has opened."""
@@ -177,29 +209,29 @@ def two_pages(folder: Path, devices: dict[str, tuple[Path, Path]]) -> Iterator[d
     chromium = find_chromium()
     if chromium is None:
         raise BadInput("no chromium on PATH to open the pages with")
-    server = _kilocall(folder / "server_cache", "serve", "--port", "0")
-    started: list[subprocess.Popen[str]] = [server]
+    server = _kilocall(folder / "serve.log", "serve", "--port", "0")
+    started: list[subprocess.Popen[bytes]] = [server]
     pages: dict[str, Page] = {}
     try:
-        meeting = _said(server, r"http://[\d.]+:\d+")
+        meeting = _said(server, folder / "serve.log", r"(http://[\d.]+:\d+)")
         with sync_playwright() as engine:
-            addresses = {}
+            nodes = {}
             for name in devices:
-                node = _kilocall(
-                    folder / f"{name}_cache",
-                    *("call", "--no-open", "--port", "0", "--camera", "browser"),
+                nodes[name] = _kilocall(
+                    folder / f"{name}.log",
+                    *("call", "--verbose", "--no-open", "--port", "0", "--camera", "browser"),
                     *("--room", "two#two-pages-0123456789", "--server", meeting),
                     *("--report", str(folder / f"{name}.json"), "--keep-pictures", str(folder / name)),
                     *("--recordings", str(folder)),
                 )
-                started.append(node)
-                addresses[name] = node
+                started.append(nodes[name])
             for name, (camera, sound) in devices.items():
-                address = _said(addresses[name], r"page: (http://[\d.]+:\d+)")
+                address = _said(nodes[name], folder / f"{name}.log", r"page: (http://[\d.]+:\d+)")
                 browser = engine.chromium.launch(
-                    executable_path=chromium, args=["--no-sandbox", *_fake_devices(camera, sound)]
+                    executable_path=chromium,
+                    args=["--no-sandbox", "--disable-dev-shm-usage", *_fake_devices(camera, sound)],
                 )
-                pages[name] = _open(browser, name, address, addresses[name], folder)
+                pages[name] = _open(browser, name, address, nodes[name], folder)
             yield pages
             for page in pages.values():
                 page.page.context.browser.close()
@@ -224,38 +256,46 @@ def _fake_devices(camera: Path, sound: Path) -> list[str]:
     ]
 
 
-def _open(browser: Any, name: str, address: str, node: subprocess.Popen[str], folder: Path) -> Page:
+def _open(browser: Any, name: str, address: str, node: subprocess.Popen[bytes], folder: Path) -> Page:
     context = browser.new_context(viewport=VIEWPORT, permissions=["camera", "microphone"])
     context.add_init_script(path=HERE / "probe.js")
     page = Page(name, context.new_page(), node, folder)
     page.page.on("pageerror", lambda error: page.errors.append(str(error)))
     page.page.on("console", lambda said: page.errors.append(said.text) if said.type == "error" else None)
+    page.page.on("websocket", lambda live: live.on("framereceived", lambda frame: _note_numbers(page, frame)))
     page.page.goto(address)
     return page
 
 
-def _kilocall(cache: Path, *arguments: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "kilocall.cli", *arguments],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "KILOCALL_CACHE": str(cache)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+def _note_numbers(page: Page, frame: str | bytes) -> None:
+    if isinstance(frame, str) and (message := json.loads(frame))["type"] == "numbers" and "counted_at" in message:
+        page.told.append(message)
 
 
-def _said(process: subprocess.Popen[str], pattern: str) -> str:
-    """The first group, or all, of the first line that matches; afterwards what it says is read and forgotten."""
-    assert process.stdout is not None
-    said = []
-    for line in process.stdout:
-        said.append(line)
-        found = re.search(pattern, line)
+def _is_shown(told: dict[str, Any], texts: Sequence[str]) -> bool:
+    """Whether the two texts are these numbers, rounded to a decimal one way or the other."""
+    return all(abs(float(text) - told[name]) < 0.06 for text, name in zip(texts, ("out_kbps", "in_kbps"), strict=True))
+
+
+def _kilocall(log: Path, *arguments: str) -> subprocess.Popen[bytes]:
+    with log.open("wb") as file:
+        return subprocess.Popen(
+            [sys.executable, "-m", "kilocall.cli", *arguments],
+            env={**os.environ, "OMP_NUM_THREADS": "1", "KILOCALL_CACHE": str(log.with_suffix(".cache"))},
+            stdout=file,
+            stderr=subprocess.STDOUT,
+        )
+
+
+def _said(process: subprocess.Popen[bytes], log: Path, pattern: str) -> str:
+    """The last group of the first match in what it has written."""
+    end = time.monotonic() + START_WITHIN_S
+    while process.poll() is None and time.monotonic() < end:
+        found = re.search(pattern, log.read_text())
         if found:
-            output = process.stdout
-            threading.Thread(target=lambda: [None for _ in output], daemon=True).start()
             return found[found.re.groups]
-    raise BadInput(f"a part of the call did not start: {''.join(said)[-500:]}")
+        time.sleep(0.1)
+    raise BadInput(f"a part of the call did not start: {log.read_text()[-500:]}")
 
 
 def wait_for(condition: Any, what: str, within_s: float = START_WITHIN_S) -> None:
@@ -318,16 +358,12 @@ def lip_sync(speaker: Page, listener: Page) -> LipSync:
 
 
 def _openings(changes: list[list[float]]) -> NDArray[np.float64]:
-    """When the mouth opened or closed: the changes that stand out."""
+    """When the mouth opened: the changes that stand out after a second without any. The first ones are the start's."""
     if len(changes) < 10:
         return np.zeros(0)
     when, change = np.array(changes[1:]).T
-    spikes = change > SPIKE * np.median(change) + 1.0
-    found: list[float] = []
-    for at in when[spikes]:
-        if not found or at - found[-1] > 150:
-            found.append(float(at))
-    return np.array(found)
+    spikes = when[change > SPIKE * np.median(change) + 0.7]
+    return np.array([at for before, at in itertools.pairwise(spikes) if at - before > 1000 * (OPEN_S + 0.6)])
 
 
 def _ways(begun: NDArray[np.float64], ended: NDArray[np.float64]) -> list[tuple[float, float]]:
@@ -340,19 +376,76 @@ def _ways(begun: NDArray[np.float64], ended: NDArray[np.float64]) -> list[tuple[
     return ways
 
 
+# Both, as a measurement
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One call of two pages."""
+
+    sync: LipSync
+    shown_kbps: tuple[float, float]
+    """Sent and received, as the speaker's page says."""
+    wire_kbps: tuple[float, float] | None
+    """The same seconds, counted on the loopback; None without root."""
+
+
+def measure(folder: Path, *, seconds: float, fps: int) -> Measured:
+    """A call between `speaking_clip` and a silent listener whose picture hardly moves, both on this machine."""
+    family = load_family(engine=choose_engine("auto", 1))
+    assert isinstance(family, CompactFamily)  # the default one
+    camera, sound = speaking_clip(folder, family, fps=fps, side=320)
+    still = [np.asarray(cv2.resize(perform.portrait(), (320, 320)), np.uint8)] * 8
+    write_camera(folder / "still.y4m", still, 2)
+    write_beeps(folder / "still.wav", [], 0.0, CLIP_S)
+    devices = {"speaker": (camera, sound), "listener": (folder / "still.y4m", folder / "still.wav")}
+    with two_pages(folder, devices) as pages:
+        start_probes(pages)
+        speaker, listener = pages["speaker"], pages["listener"]
+        wire = WireCount(speaker.udp_ports(), listener.udp_ports()) if os.geteuid() == 0 else None
+        began = time.time()
+        speaker.page.wait_for_timeout(1000 * seconds)
+        out, into, first, last = speaker.numbers(began, math.inf)
+        counted = wire.kbps(first, last) if wire is not None else None
+        if wire is not None:
+            wire.close()
+        return Measured(lip_sync(speaker, listener), (out, into), counted)
+
+
+def report(measured: Measured) -> list[tuple[str, str]]:
+    """Lines to print: what, and how much."""
+
+    def spread(values: NDArray[np.float64]) -> str:
+        low, middle, high = np.percentile(values, (5, 50, 95))
+        return f"{middle:.0f} ms median, {low:.0f} to {high:.0f} for 9 in 10"
+
+    sync = measured.sync
+    lines = [
+        ("openings of the mouth", f"{len(sync.offset_ms)}"),
+        ("camera to canvas", spread(sync.picture_ms)),
+        ("microphone to loudspeaker", f"{spread(sync.sound_ms)}; {sync.output_latency_ms:.0f} of it after the page"),
+        ("sound after lips", spread(sync.offset_ms)),
+        ("shown on the page", "{:.2f} kbit/s out, {:.2f} in".format(*measured.shown_kbps)),
+    ]
+    if measured.wire_kbps is not None:
+        lines.append(("counted on the wire", "{:.2f} kbit/s out, {:.2f} in".format(*measured.wire_kbps)))
+    return lines
+
+
 # Bytes on the wire
 
 
 class WireCount:
-    """Counts the IPv4 bytes between ports of two processes on the loopback, from outside both. Needs root (Linux)."""
+    """Counts the bytes between ports of two processes on the loopback, from outside both. Needs root (Linux)."""
 
     def __init__(self, first: set[int], second: set[int]) -> None:
         self._first, self._second = first, second
         self.packets: list[tuple[float, bool, int]] = []
         """(wall clock in seconds, from first to second, bytes with all headers from IP on)"""
-        self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(0x0800))
-        self._socket.bind(("lo", 0x0800))
+        self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(EVERY_PROTOCOL))
+        self._socket.bind(("lo", EVERY_PROTOCOL))
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
+        self._socket.setsockopt(socket.SOL_SOCKET, TIMESTAMPS, 1)
         self._socket.settimeout(0.2)
         self._ended = False
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -374,15 +467,29 @@ class WireCount:
     def _run(self) -> None:
         while not self._ended:
             try:
-                data, address = self._socket.recvfrom(65_536)
+                data, more, _, address = self._socket.recvmsg(65_536, 64)
             except TimeoutError:
                 continue
+            # The kernel's time: this thread may be late.
+            stamps = [stamp for level, kind, stamp in more if (level, kind) == (socket.SOL_SOCKET, TIMESTAMPS)]
+            seconds, nanoseconds = struct.unpack("@ll", stamps[0])
+            now = seconds + 1e-9 * nanoseconds
             # The loopback shows each packet going and coming: one of them is enough.
-            if address[2] == socket.PACKET_OUTGOING or data[9] != socket.IPPROTO_UDP:  # type: ignore[attr-defined]
+            udp = None if address[2] == socket.PACKET_OUTGOING else _udp(data)
+            if udp is None:
                 continue
-            head = 4 * (data[0] & 15)
-            source, target = int.from_bytes(data[head : head + 2]), int.from_bytes(data[head + 2 : head + 4])
+            source, target, count = udp
             if source in self._first and target in self._second:
-                self.packets.append((time.time(), True, int.from_bytes(data[2:4])))
+                self.packets.append((now, True, count))
             elif source in self._second and target in self._first:
-                self.packets.append((time.time(), False, int.from_bytes(data[2:4])))
+                self.packets.append((now, False, count))
+
+
+def _udp(packet: bytes) -> tuple[int, int, int] | None:
+    """Source port, target port and length of an IP packet; None when it is no UDP."""
+    version = packet[0] >> 4
+    head = 4 * (packet[0] & 15) if version == 4 else 40
+    if len(packet) < head + 8 or packet[9 if version == 4 else 6] != socket.IPPROTO_UDP:
+        return None
+    count = int.from_bytes(packet[2:4]) if version == 4 else 40 + int.from_bytes(packet[4:6])
+    return int.from_bytes(packet[head : head + 2]), int.from_bytes(packet[head + 2 : head + 4]), count

@@ -28,7 +28,7 @@ from kilocall.proto.errors import BadInput
 from kilocall.runtime import aiortc_fixes
 from kilocall.sender.camera import PageCamera
 
-__all__ = ["Loudspeaker", "PageMedia", "Speech", "hold_us", "play_file", "read_sound"]
+__all__ = ["Holds", "Loudspeaker", "PageMedia", "Speech", "hear", "pace", "play_file", "read_sound"]
 
 logger = logging.getLogger(__name__)
 
@@ -38,9 +38,13 @@ BLOCK_S: Final = 0.02
 MAX_SDP: Final = 64 << 10
 MOST_FILE_S: Final = 120
 SPEECH_PACKET_MS: Final = 60
-#: The page's way from microphone to here and from here to the loudspeaker: capture, two Opus blocks, two buffers.
-PAGE_MS: Final = 70
+#: How much longer than a picture a sound needs in a page, until that page has measured it.
+PAGE_BEHIND_MS: Final = 60.0
 MOST_HOLD_US: Final = 300_000
+#: Sound may be as late as this without any picture waiting for it: people notice it from about 100 ms on.
+LATE_SOUND_US: Final = 20_000
+MOST_PICTURE_HOLD_US: Final = 150_000
+HOLD_STEP_US: Final = 4000
 #: More waiting speech than this above the hold is dropped: a stall must not become delay.
 SLACK_US: Final = 200_000
 ONSET_DB: Final = -40.0
@@ -50,14 +54,25 @@ Own = Callable[[Coroutine[Any, Any, None], str], object]
 """Runs a coroutine as a task that is logged when it ends with an error, and cancelled with its owner."""
 
 
-def hold_us(playout_us: int, made_ms: float, *, page: bool) -> int:
-    """How long speech waits here so that lips and sound meet.
+class Holds:
+    """How long speech and pictures wait here so that lips and sound meet.
 
-    A picture is shown `playout_us` after the fastest packet's arrival plus what rendering takes. Speech arrives a
-    packet's length after it was spoken, and has the page's two ways to go as well.
+    A picture is ready `playout_us` after the fastest packet's arrival plus what rendering takes. Speech arrives a
+    packet's length after it was spoken, and where there is a page, a sound needs `behind_ms` more than a picture from
+    here to the person. What would come first waits; a picture only for sound that people would notice to be late.
     """
-    wanted = playout_us + 1000 * (made_ms - SPEECH_PACKET_MS - (PAGE_MS if page else 0))
-    return int(min(max(0.0, wanted), MOST_HOLD_US))
+
+    def __init__(self) -> None:
+        self.sound_us = 0
+        self.picture_us = 0
+
+    def follow(self, playout_us: int, made_ms: float, *, packet_ms: float, behind_ms: float) -> None:
+        """Once a picture."""
+        early_us = playout_us + 1000 * (made_ms - packet_ms - behind_ms)
+        self.sound_us = int(min(max(0.0, early_us), MOST_HOLD_US))
+        wanted_us = min(max(0.0, -early_us - LATE_SOUND_US), MOST_PICTURE_HOLD_US)
+        # By so little at a time that no picture overtakes the one before.
+        self.picture_us += int(min(max(-HOLD_STEP_US, wanted_us - self.picture_us), HOLD_STEP_US))
 
 
 class Speech:
@@ -109,6 +124,8 @@ class Loudspeaker:
 
     def __init__(self, clock_us: Callable[[], int] = lambda: time.monotonic_ns() // 1000) -> None:
         self.hold_us = 0
+        self.packet_ms: float = SPEECH_PACKET_MS
+        """Length of a received packet."""
         self.received_samples = 0
         self.heard_samples = 0
         """Received ones that are louder than silence."""
@@ -129,7 +146,8 @@ class Loudspeaker:
         return None if not self.heard_samples else 10 * math.log10(self.energy / self.heard_samples + 1e-12)
 
     def push(self, samples: NDArray[np.int16]) -> None:
-        """Speech that has just arrived: mono, 48 kHz."""
+        """A packet of speech that has just arrived: mono, 48 kHz."""
+        self.packet_ms = 1000 * len(samples) / RATE
         if self._silent or not self._samples:
             self._align()
         play_us = self._clock_us() + self._samples * 1_000_000 // RATE
@@ -260,9 +278,24 @@ class PageMedia:
         self._speech, self._loudspeaker, self._camera, self._own = speech, loudspeaker, camera, own
         self._connection: RTCPeerConnection | None = None
         self._out: _SpeechTrack | None = None
+        self._behind_ms = PAGE_BEHIND_MS
+        self._answering = asyncio.Lock()
+
+    @property
+    def behind_ms(self) -> float:
+        """How much longer than a picture a sound needs from here to the person; 0 without a page that plays it."""
+        return 0.0 if self._out is None else self._behind_ms
+
+    @behind_ms.setter
+    def behind_ms(self, measured: float) -> None:
+        self._behind_ms = measured
 
     async def answer(self, offer: str) -> str:
         """This side's SDP for the page's. Raises BadInput for one that cannot be used."""
+        async with self._answering:  # a page that is reloaded asks again while the first answer is being made
+            return await self._answer(offer)
+
+    async def _answer(self, offer: str) -> str:
         await self.close()
         if len(offer) > MAX_SDP:
             raise BadInput(f"offer is {len(offer)} characters, most is {MAX_SDP}")
@@ -270,7 +303,7 @@ class PageMedia:
         self._connection = connection
         connection.on("track", self._track)
         try:
-            await connection.setRemoteDescription(RTCSessionDescription(sdp=offer, type="offer"))
+            await connection.setRemoteDescription(RTCSessionDescription(sdp=_without_names(offer), type="offer"))
         # aiortc's parser meets bad SDP with almost any exception.
         except Exception as error:
             await self.close()
@@ -285,6 +318,8 @@ class PageMedia:
                 aiortc_fixes.set_speech_decoder(transceiver.receiver)
                 transceiver.sender.replaceTrack(self._out)
                 transceiver.direction = "sendrecv"
+            else:
+                aiortc_fixes.set_prompt_video(transceiver.receiver)
         _offer_loopback(connection)
         try:
             await connection.setLocalDescription(await connection.createAnswer())
@@ -329,6 +364,21 @@ class PageMedia:
                 camera.put(frame)
         except MediaStreamError:
             return
+
+
+def _without_names(offer: str) -> str:
+    """The offer without addresses that are random names under .local, which browsers give as long as no camera or
+    microphone may be used, and Firefox 153 with its fake ones too.
+
+    aioice 0.13 takes a second over a name that it cannot resolve, and when it has been told that no more candidates
+    follow and none is left, it gathers none of its own: the answer was empty, and the page stayed silent. The browser
+    is on this machine, and its checks reach the answer's addresses and say where they come from.
+    """
+    lines = offer.splitlines()
+    named = [line for line in lines if line.startswith("a=candidate:") and ".local " in line]
+    if not named:
+        return offer
+    return "".join(f"{line}\r\n" for line in lines if line not in named and line != "a=end-of-candidates")
 
 
 def _offer_loopback(connection: RTCPeerConnection) -> None:

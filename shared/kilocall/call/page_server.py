@@ -14,7 +14,6 @@ from typing import Annotated, Any, Final, Literal
 
 from fastapi import FastAPI, Request, Response, WebSocket, WebSocketDisconnect
 from fastapi.responses import JSONResponse
-from fastapi.staticfiles import StaticFiles
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
@@ -24,7 +23,7 @@ from kilocall.proto.errors import KilocallError
 from kilocall.receiver.display import MAX_UPLOAD_BYTES, MAX_VIEWERS
 from kilocall.receiver.render import LARGEST_TURN_DEG, View
 from kilocall.runtime.pictures import as_jpeg
-from kilocall.runtime.web import LOOPBACK, bounded_body, guard, same_origin
+from kilocall.runtime.web import LOOPBACK, bounded_body, guard, mount_page, same_origin
 
 __all__ = ["COMMANDS", "PAGE", "PICTURE_HEADER", "Command", "LiveHub", "create_page_app", "parse_command"]
 
@@ -85,6 +84,13 @@ class VirtualCameraOn(_Command):
     on: bool
 
 
+class SoundBehind(_Command):
+    """How much longer a sound needs in the page than a picture, as measured there."""
+
+    type: Literal["sound_behind"]
+    ms: Annotated[float, Field(ge=0, le=2000, strict=False, allow_inf_nan=False)]
+
+
 class HangUp(_Command):
     type: Literal["hang_up"]
 
@@ -94,7 +100,19 @@ class Visible(_Command):
     on: bool
 
 
-Command = Mute | CameraOn | Calibrate | TakeSource | UseSource | Turn | Record | VirtualCameraOn | HangUp | Visible
+Command = (
+    Mute
+    | CameraOn
+    | Calibrate
+    | TakeSource
+    | UseSource
+    | Turn
+    | Record
+    | VirtualCameraOn
+    | SoundBehind
+    | HangUp
+    | Visible
+)
 COMMANDS: Final[TypeAdapter[Command]] = TypeAdapter(Annotated[Command, Field(discriminator="type")])
 
 
@@ -253,8 +271,7 @@ def create_page_app(node: CallNode, hub: LiveHub, *, hosts: tuple[str, ...] = LO
             return
         await _serve_viewer(socket, node, hub)
 
-    if PAGE.is_dir():
-        app.mount("/", StaticFiles(directory=PAGE, html=True), name="page")
+    mount_page(app, PAGE)
     return app
 
 
@@ -330,6 +347,8 @@ async def _obey(command: Command, viewer: _Viewer, node: CallNode, hub: LiveHub)
                 hub.message({"type": "recorded", "stream": str(written.stream), "frames": written.frames})
         case VirtualCameraOn():
             await node.virtual_camera(command.on)
+        case SoundBehind():
+            node.media.behind_ms = command.ms
         case HangUp():
             node.stop("hung up")
         case Visible():

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
 from typing import Final
 
 from fastapi import FastAPI, Request, Response
+from fastapi.staticfiles import StaticFiles
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 #: Names that this machine has for itself; starlette has written IPv6 addresses both ways.
 LOOPBACK: Final = ("127.0.0.1", "localhost", "::1", "[::1]")
+COMMON: Final = Path(__file__).parent / "page"
 SECURITY_HEADERS: Final = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -28,6 +31,12 @@ def guard(app: FastAPI, hosts: Sequence[str]) -> None:
         response = await call_next(request)
         response.headers.update(SECURITY_HEADERS)
         return response
+
+
+def mount_page(app: FastAPI, page: Path) -> None:
+    """Serves the files of folder `page` at /, and at /common what every page shares; after all other routes."""
+    app.mount("/common", StaticFiles(directory=COMMON), name="common")
+    app.mount("/", StaticFiles(directory=page, html=True), name="page")
 
 
 def same_origin(origin: str | None, host: str | None) -> bool:

@@ -1,19 +1,29 @@
 // The page: every control sends a wish, and shows what the program says the state is.
 
-import { Connection } from "./connection.js";
+import { LiveSocket } from "./common/live.js";
 import { Screen } from "./screen.js";
 
 const $ = (id) => document.getElementById(id);
 const ANGLES = ["yaw", "pitch", "roll"];
 const MOST_KEY_MARKS = 200;
 const STEP_S = 1;
+// Frame u32, time in microseconds u64, bits a frame f32, milliseconds that rendering took f32.
+const HEAD = {
+  bytes: 20,
+  read: (view) => ({
+    frame: view.getUint32(0),
+    timeUs: Number(view.getBigUint64(4)),
+    bits: view.getFloat32(12),
+    madeMs: view.getFloat32(16),
+  }),
+};
 
 let stream = null;
 let state = null;
 let seeking = false; // the bar is being dragged: it must not jump back to what is shown
 
 const screen = new Screen($("picture"), drawn);
-const connection = new Connection({
+const connection = new LiveSocket(HEAD, {
   stream(facts) {
     stream = facts;
     $("seek").max = facts.duration_us / 1e6;
@@ -96,14 +106,14 @@ setInterval(() => {
   $("rate").textContent = kbps(measured.bits);
 }, 250);
 
-const toggle = () => connection.ask({ do: state?.playing ? "pause" : "play" });
+const toggle = () => connection.send({ do: state?.playing ? "pause" : "play" });
 const seek = (seconds) => {
   const end = (stream?.duration_us ?? 0) / 1e6;
-  connection.ask({ do: "seek", time_us: Math.round(Math.min(Math.max(seconds, 0), end) * 1e6) });
+  connection.send({ do: "seek", time_us: Math.round(Math.min(Math.max(seconds, 0), end) * 1e6) });
 };
 const turn = () => {
   showAngles();
-  connection.ask({ do: "turn", ...Object.fromEntries(ANGLES.map((angle) => [angle, Number($(angle).value)])) });
+  connection.send({ do: "turn", ...Object.fromEntries(ANGLES.map((angle) => [angle, Number($(angle).value)])) });
 };
 const straight = () => {
   for (const angle of ANGLES) $(angle).value = 0;
@@ -117,11 +127,11 @@ $("seek").oninput = () => {
   seek(Number($("seek").value));
 };
 $("seek").onchange = () => { seeking = false; };
-$("speed").onchange = () => connection.ask({ do: "speed", speed: Number($("speed").value) });
-$("loop").onchange = () => connection.ask({ do: "loop", loop: $("loop").checked });
+$("speed").onchange = () => connection.send({ do: "speed", speed: Number($("speed").value) });
+$("loop").onchange = () => connection.send({ do: "loop", loop: $("loop").checked });
 for (const angle of ANGLES) $(angle).oninput = turn;
 $("straight").onclick = straight;
-$("own").onclick = () => connection.ask({ do: "own_source" });
+$("own").onclick = () => connection.send({ do: "own_source" });
 
 $("file").onchange = async () => {
   const file = $("file").files[0];
@@ -151,7 +161,7 @@ addEventListener("keydown", (event) => {
     " ": toggle,
     ArrowLeft: () => seek(here - STEP_S),
     ArrowRight: () => seek(here + STEP_S),
-    l: () => connection.ask({ do: "loop", loop: !state?.loop }),
+    l: () => connection.send({ do: "loop", loop: !state?.loop }),
     r: straight,
   }[event.key.length === 1 ? event.key.toLowerCase() : event.key];
   if (!does) return;

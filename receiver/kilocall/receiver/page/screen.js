@@ -1,42 +1,16 @@
 // Draws pictures as they come and measures what is drawn.
 
+import { NewestPicture } from "./common/live.js";
+
 const WINDOW_MS = 1000;
 
-export class Screen {
+export class Screen extends NewestPicture {
   constructor(canvas, onDrawn) {
-    this.canvas = canvas;
-    this.context = canvas.getContext("2d", { alpha: false });
-    this.onDrawn = onDrawn;
-    this.waiting = null; // the newest picture that came while another was being decoded
-    this.busy = false;
+    super(canvas, (picture) => {
+      this.recent.push([performance.now(), picture.bits]);
+      onDrawn(picture);
+    });
     this.recent = []; // [when, bits] of the pictures of the last second
-  }
-
-  async put(picture) {
-    this.waiting = picture;
-    if (this.busy) return;
-    this.busy = true;
-    try {
-      while (this.waiting) {
-        const next = this.waiting;
-        this.waiting = null;
-        await this.draw(next);
-      }
-    } finally {
-      this.busy = false;
-    }
-  }
-
-  async draw(picture) {
-    const image = await createImageBitmap(picture.jpeg);
-    if (this.canvas.width !== image.width || this.canvas.height !== image.height) {
-      this.canvas.width = image.width;
-      this.canvas.height = image.height;
-    }
-    this.context.drawImage(image, 0, 0);
-    image.close();
-    this.recent.push([performance.now(), picture.bits]);
-    this.onDrawn(picture);
   }
 
   // Frames a second and mean payload bits a frame over the last second; null when nothing was drawn.

@@ -66,7 +66,6 @@ export class Calibration {
   see(seen) {
     if (!this.active) return;
     this.overlay.draw(seen);
-    this.parts.panel.dataset.good = String(seen.good);
     this.parts.checks.one.dataset.ok = String(seen.face && (seen.faces ?? 1) === 1);
     this.parts.checks.eyes.dataset.ok = String(seen.face && seen.eyes_open);
     this.parts.checks.sharp.dataset.ok = String(seen.face && seen.sharp);
@@ -75,6 +74,8 @@ export class Calibration {
     if (this.asked || now < this.quietUntil) return;
     this.count(seen.good, now);
     this.advise(sentence(seen), now);
+    // Green goes with the words: what is read, seen and heard changes in one moment.
+    this.parts.panel.dataset.good = String(seen.good && this.parts.advice.textContent === GOOD);
   }
 
   advise(text, now) {

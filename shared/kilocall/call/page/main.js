@@ -14,6 +14,7 @@ import { HeadTurn } from "./turn.js";
 
 const $ = (id) => document.getElementById(id);
 const COPIED_MS = 2500;
+const LASTING_MS = 2000;
 const OFFER_MS = 4000; // so long the node may look for a source picture by itself
 const OVER = ["ended", "refused"];
 
@@ -29,7 +30,11 @@ const remote = new PictureCanvas($("remote-picture"), render);
 const own = new PictureCanvas($("own-picture"), render);
 const numbers = new NumbersPanel($("numbers"));
 const turn = new HeadTurn({ yaw: $("yaw"), pitch: $("pitch"), roll: $("roll") }, $("straight"), (view) => connection.ask("view", view));
-const media = new Media($("speech"), { changed: render, problem });
+const media = new Media($("speech"), {
+  changed: render,
+  problem,
+  late: (ms) => connection.ask("sound_behind", { ms: Math.min(Math.max(0, ms - remote.drawDelayMs()), 2000) }),
+});
 const sources = new Sources(
   { current: $("source-picture"), caption: $("source-caption"), file: $("file"), recent: $("recent"), problem: $("source-problem") },
   {
@@ -69,9 +74,9 @@ const connection = new Connection({
     numbers.clear();
     render();
   },
-  picture(kind, picture) {
-    if (kind === REMOTE_PICTURE) remote.put(picture);
-    else if (kind === OWN_PICTURE && !state?.camera_off) own.put(picture);
+  picture(picture) {
+    if (picture.kind === REMOTE_PICTURE) remote.put(picture);
+    else if (picture.kind === OWN_PICTURE && !state?.camera_off) own.put(picture);
   },
   hello(next) {
     const again = hello !== null;
@@ -200,6 +205,11 @@ function press(id, on, off, undo) {
 function renderOwn() {
   const note = state ? ownNote({ state, face: state.own_face ?? ownFace, needsStart: waitsForCamera() }) : "";
   $("own-note").textContent = calibration.active ? "" : note;
+  if (note === renderOwn.note) return;
+  renderOwn.note = note;
+  clearTimeout(renderOwn.timer);
+  // A face that is gone for a moment is nothing to read out.
+  renderOwn.timer = setTimeout(() => { if (!calibration.active) announcer.say(note); }, LASTING_MS);
 }
 
 function calibrating(on) {
@@ -303,5 +313,5 @@ new Keyboard({
 // On a small window the panels would push each other out of sight: the less needed ones start closed.
 if (matchMedia("(max-width: 60rem)").matches) for (const id of ["turn", "numbers"]) $(id).open = false;
 
-window.kilocall = { stats: () => ({ ...remote.stats(), own: own.stats(), media: media.state }) };
+window.kilocall = { stats: () => ({ ...remote.stats(), own: own.stats(), media: media.state, soundLateMs: media.lateMs }) };
 render();

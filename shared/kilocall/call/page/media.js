@@ -2,13 +2,16 @@
 
 const GATHER_MS = 2000; // addresses on this machine are known at once; a network that never answers must not hold us up
 const RETRY_MS = 1000;
+const MEASURE_MS = 1000;
+const PLAYOUT_MS = 20; // where a browser does not state it
 const MICROPHONE = { channelCount: 1, echoCancellation: true, noiseSuppression: true, autoGainControl: true };
 const CAMERA = { width: { ideal: 640 }, height: { ideal: 480 }, frameRate: { ideal: 30 }, facingMode: "user" };
 // It goes to this machine only: the node should see what the camera sees.
 const CAMERA_BPS = 6_000_000;
 
 export class Media {
-  // `on`: changed() when `state` changes, problem(text).  state: "off" | "starting" | "on" | "silent" (a click is needed)
+  // `on`: changed() when `state` changes, problem(text), late(ms) every second: how long a sound of the node takes from
+  // its arrival here to the loudspeaker.  state: "off" | "starting" | "on" | "silent" (a click is needed)
   constructor(speaker, on) {
     this.speaker = speaker;
     this.on = on;
@@ -20,6 +23,8 @@ export class Media {
     this.microphone = null;
     this.camera = null;
     this.cameraBusy = null;
+    this.lateMs = null;
+    setInterval(() => { if (this.state === "on") this.measure(); }, MEASURE_MS);
   }
 
   become(state) {
@@ -107,6 +112,27 @@ export class Media {
     } catch (error) {
       if (error.name === "NotAllowedError") this.become("silent");
     }
+  }
+
+  // What the browser holds back to play without gaps, and its way to the loudspeaker, both as it states them.
+  async measure() {
+    const { link } = this;
+    if (!link) return;
+    const now = { buffer: [0, 0], playout: [0, 0] };
+    for (const stat of (await link.getStats()).values()) {
+      if (stat.type === "inbound-rtp" && stat.kind === "audio") now.buffer = [stat.jitterBufferDelay, stat.jitterBufferEmittedCount];
+      if (stat.type === "media-playout") now.playout = [stat.totalPlayoutDelay, stat.totalSamplesCount];
+    }
+    const before = this.measured?.link === link ? this.measured.now : null;
+    this.measured = { link, now };
+    if (!before) return;
+    const [buffer, playout] = ["buffer", "playout"].map((name) => {
+      const [seconds, samples] = now[name].map((value, i) => value - before[name][i]);
+      return samples > 0 ? (1000 * seconds) / samples : null;
+    });
+    if (buffer === null) return;
+    this.lateMs = { buffer, playout: playout ?? PLAYOUT_MS };
+    this.on.late(this.lateMs.buffer + this.lateMs.playout);
   }
 
   // After the node was started again, or the link broke: the same devices, a new link.

@@ -39,7 +39,7 @@ export class NumbersPanel {
     // The same sound would go with H.264, so that all three lines are whole calls.
     const withH264 = Number.isFinite(h264) ? h264 + (sound ?? 0) : null;
     this.plot.push(performance.now() / 1000, { out, in: incoming, h264: withH264 });
-    this.comparison.textContent = withH264 === null ? ""
+    this.comparison.textContent = withH264 === null || !numbers.fps_out ? "" // nothing is sent to compare
       : `Your picture takes ${fixed(movement, 1)} kbit/s. An equally good one with H.264 would take about ${fixed(h264, 1)}.`;
     this.plot.svg.setAttribute(
       "aria-label",

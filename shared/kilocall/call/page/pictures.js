@@ -1,64 +1,31 @@
-// Draws JPEG pictures on a canvas. The browser decodes beside the page's own work; the newest picture wins.
+// A canvas of the call, and how late its pictures are drawn.
 
-export class PictureCanvas {
+import { NewestPicture } from "./common/live.js";
+
+const RECENT = 50;
+
+export class PictureCanvas extends NewestPicture {
   // onFirst(): the first picture after the start or after clear() is on the canvas.
   constructor(canvas, onFirst) {
-    this.canvas = canvas;
-    this.context = canvas.getContext("2d", { alpha: false });
-    this.onFirst = onFirst;
-    this.waiting = null;
-    this.busy = false;
-    this.era = 0; // counts clear(): what was being decoded then must not appear afterwards
-    this.empty = true;
-    this.drawn = 0;
-    this.replaced = 0;
-    this.broken = 0;
+    super(canvas, (picture, first) => {
+      this.note(picture);
+      if (first) onFirst();
+    });
     this.last = null;
+    this.delays = []; // milliseconds from arrival to the canvas, of the newest pictures
   }
 
-  put(picture) {
-    if (this.waiting) this.replaced += 1;
-    this.waiting = picture;
-    if (!this.busy) this.drain();
-  }
-
-  clear() {
-    this.era += 1;
-    this.waiting = null;
-    this.empty = true;
-    this.context.clearRect(0, 0, this.canvas.width, this.canvas.height);
-  }
-
-  async drain() {
-    this.busy = true;
-    while (this.waiting) {
-      const picture = this.waiting;
-      const { era } = this;
-      this.waiting = null;
-      try {
-        const image = await createImageBitmap(picture.jpeg);
-        if (era === this.era) this.draw(image, picture);
-        image.close();
-      } catch {
-        this.broken += 1; // not a picture: the next one will be
-      }
-    }
-    this.busy = false;
-  }
-
-  draw(image, { captureUs, arrivedMs }) {
-    if (this.canvas.width !== image.width || this.canvas.height !== image.height) {
-      this.canvas.width = image.width;
-      this.canvas.height = image.height;
-    }
-    this.context.drawImage(image, 0, 0);
-    this.drawn += 1;
+  note({ captureUs, arrivedMs }) {
     const now = performance.now();
-    this.last = { captureUs, drawDelayMs: now - arrivedMs, drawnAtMs: performance.timeOrigin + now };
-    if (this.empty) {
-      this.empty = false;
-      this.onFirst();
-    }
+    const drawDelayMs = now - arrivedMs;
+    this.last = { captureUs, drawDelayMs, drawnAtMs: performance.timeOrigin + now };
+    this.delays.push(drawDelayMs);
+    if (this.delays.length > RECENT) this.delays.shift();
+  }
+
+  // Median; 0 before the first.
+  drawDelayMs() {
+    return this.delays.toSorted((a, b) => a - b)[this.delays.length >> 1] ?? 0;
   }
 
   stats() {

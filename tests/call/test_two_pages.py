@@ -1,0 +1,234 @@
+"""Two people in two browsers: Chromium with a fake camera and microphone each, two nodes, a meeting point."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import itertools
+import json
+import os
+import re
+import sys
+import time
+import urllib.request
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from kilocall.api import StreamPlayer
+from kilocall.bench.two_pages import (
+    LipSync,
+    Page,
+    WireCount,
+    find_chromium,
+    lip_sync,
+    speaking_clip,
+    start_probes,
+    two_pages,
+    write_beeps,
+    write_camera,
+)
+from kilocall.call.report import CallReport
+from kilocall.model.compact.family import CompactFamily
+from kilocall.model.family import load_family
+from kilocall.proto.errors import BadInput
+from kilocall.proto.motion_packet import TIMES_MS
+from kilocall.runtime.engine import choose_engine
+from kilocall.sample import sample_stream
+
+pytest.importorskip("playwright.sync_api")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(find_chromium() is None, reason="no chromium is installed to open the pages with"),
+]
+
+# Two browsers without a GPU and two nodes share two cores: few frames a second, so that none has to wait for another.
+SIDE = 320
+SPEAKER_FPS, DRAWING_FPS = 12, 8
+MEASURE_S = 14.0
+BEEPS_AT_S = (0.5, 2.5)
+NAMES = ("speaker", "drawing")
+BOTH_WAYS = [NAMES, NAMES[::-1]]
+
+
+@dataclass
+class Seen:
+    """What the call has left behind."""
+
+    folder: Path
+    sync: LipSync | None = None
+    """None when too little of it was seen."""
+    drawn_fps: float = 0.0
+    """Of the speaker's pictures, on the other page."""
+    errors: dict[str, list[str]] = field(default_factory=dict)
+    badges: dict[str, str] = field(default_factory=dict)
+    visible_status: dict[str, bool] = field(default_factory=dict)
+    canvases: dict[str, list[tuple[int, np.ndarray]]] = field(default_factory=dict)
+    """Capture time in microseconds and RGB pixels of the other person's canvas."""
+    previews: dict[str, np.ndarray] = field(default_factory=dict)
+    sound_late_ms: dict[str, float] = field(default_factory=dict)
+    """How long the page says that its buffer holds sounds."""
+    heard: dict[str, int] = field(default_factory=dict)
+    levels: dict[str, list[float]] = field(default_factory=dict)
+    shown_kbps: dict[str, tuple[float, float]] = field(default_factory=dict)
+    wire_kbps: dict[str, tuple[float, float]] = field(default_factory=dict)
+    reports: dict[str, CallReport] = field(default_factory=dict)
+
+
+@pytest.fixture(scope="module")
+def family() -> CompactFamily:
+    family = load_family(engine=choose_engine("auto", 1))
+    assert isinstance(family, CompactFamily)
+    return family
+
+
+def _drawing(folder: Path) -> tuple[Path, Path]:
+    player = StreamPlayer(sample_stream("drawing"), threads=1)
+    step = round(float(player.reader.header.fps) / DRAWING_FPS)
+    frames = (
+        np.asarray(cv2.resize(frame.rgb, (SIDE, SIDE), interpolation=cv2.INTER_CUBIC), np.uint8)
+        for frame in itertools.islice(player.frames(), 0, 4 * DRAWING_FPS * step, step)
+    )
+    write_camera(folder / "drawing.y4m", frames, DRAWING_FPS)
+    write_beeps(folder / "drawing.wav", BEEPS_AT_S, 0.3, 4.0, hertz=700)
+    return folder / "drawing.y4m", folder / "drawing.wav"
+
+
+def _pixels(url: str) -> np.ndarray:
+    bgr = cv2.imdecode(np.frombuffer(base64.b64decode(url.partition(",")[2]), np.uint8), cv2.IMREAD_COLOR)
+    assert bgr is not None
+    return np.ascontiguousarray(bgr[..., ::-1])
+
+
+def _look(seen: Seen, page: Page) -> None:
+    name = page.name
+    seen.badges[name] = page.page.inner_text("#badge-text")
+    seen.visible_status[name] = page.page.is_visible("#status")
+    seen.canvases[name] = [(captured, _pixels(url)) for captured, url in page.ask("kilocallProbe.kept()")]
+    seen.previews[name] = _pixels(page.ask("document.getElementById('own-picture').toDataURL()"))
+    seen.sound_late_ms[name] = page.ask("kilocall.stats().soundLateMs?.buffer ?? 0")
+    seen.heard[name] = len(page.probe("heard"))
+    seen.levels[name] = [level for _, level in page.probe("levels")]
+
+
+@pytest.fixture(scope="module")
+def seen(tmp_path_factory: pytest.TempPathFactory, family: CompactFamily) -> Seen:
+    folder = tmp_path_factory.mktemp("pages")
+    seen = Seen(folder)
+    devices = {"speaker": speaking_clip(folder, family, fps=SPEAKER_FPS, side=SIDE), "drawing": _drawing(folder)}
+    with two_pages(folder, devices) as pages:
+        start_probes(pages)
+        ports = [pages[name].udp_ports() for name in NAMES]
+        wire = WireCount(*ports) if sys.platform == "linux" and os.geteuid() == 0 else None
+        for page in pages.values():
+            page.ask("kilocallProbe.keepEvery = 1")
+        began = time.time()
+        pages["speaker"].page.wait_for_timeout(1000 * MEASURE_S)
+        for name, page in pages.items():
+            sent, received, first, last = page.numbers(began, began + MEASURE_S)
+            seen.shown_kbps[name] = sent, received
+            if wire is not None:
+                counted = wire.kbps(first, last)
+                seen.wire_kbps[name] = counted if name == NAMES[0] else counted[::-1]
+        if wire is not None:
+            wire.close()
+        drawn = [when for when, _ in pages["drawing"].probe("drawn")]
+        seen.drawn_fps = sum(1e-3 * when >= began for when in drawn) / (time.time() - began)
+        with contextlib.suppress(BadInput):
+            seen.sync = lip_sync(pages["speaker"], pages["drawing"])
+        for page in pages.values():
+            _look(seen, page)
+            seen.errors[page.name] = page.errors
+            with urllib.request.urlopen(page.page.url + "health") as answer:
+                assert json.load(answer)["alive"]
+    for name in NAMES:
+        seen.reports[name] = CallReport.model_validate_json((folder / f"{name}.json").read_text())
+    return seen
+
+
+def _points(family: CompactFamily, picture: np.ndarray) -> np.ndarray:
+    return (family.track(picture).points + 1) * family.size / 2
+
+
+@pytest.mark.parametrize(("sender", "receiver"), BOTH_WAYS)
+def test_the_canvas_shows_the_face_that_was_sent(seen: Seen, family: CompactFamily, sender: str, receiver: str) -> None:
+    sent = {}
+    for file in (seen.folder / sender).glob("sent_*.jpg"):
+        bgr = cv2.imread(str(file))
+        assert bgr is not None
+        sent[int(file.stem.split("_")[1])] = _points(family, np.ascontiguousarray(bgr[..., ::-1]))
+    shown = [(captured // 1000 % TIMES_MS, _points(family, rgb)) for captured, rgb in seen.canvases[receiver]]
+    distances = []
+    for captured_ms, points in shown:
+        near = min(sent, key=lambda other: abs((other - captured_ms + 500) % TIMES_MS - 500))
+        # A packet gives the mean spacing of its frames; a fake camera on a busy machine is less even than that.
+        if abs((near - captured_ms + 500) % TIMES_MS - 500) <= 40:
+            distances.append(float(np.linalg.norm(points - sent[near], axis=1).mean()))
+    assert len(distances) >= 3
+    assert np.median(distances) <= 5
+    # A still picture would not do: points of the face have been in places that lie apart.
+    moved = np.ptp(np.stack([points for _, points in shown]), axis=0)
+    assert np.linalg.norm(moved, axis=1).max() >= 4
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_own_preview_is_the_cameras_picture(seen: Seen, name: str) -> None:
+    camera = cv2.VideoCapture(str(seen.folder / ("speaking.y4m" if name == "speaker" else "drawing.y4m")))
+    preview = seen.previews[name].astype(np.int16)
+    apart = []
+    while (read := camera.read())[0]:
+        frame = cv2.resize(read[1][..., ::-1], preview.shape[1::-1], interpolation=cv2.INTER_AREA)
+        apart.append(float(np.abs(frame - preview).mean()))
+    # Of all its pictures one, but for two compressions.
+    assert len(apart) > 10
+    assert min(apart) < 5
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_other_persons_beeps_are_heard(seen: Seen, name: str) -> None:
+    # One every two seconds, of which a busy machine may swallow some.
+    assert seen.heard[name] >= 3
+    assert -35 < max(seen.levels[name]) < 0
+    assert min(seen.levels[name]) < max(seen.levels[name]) - 10  # with silence in between
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_page_measures_how_late_its_sound_is(seen: Seen, name: str) -> None:
+    assert 0 < seen.sound_late_ms[name] < 2000
+
+
+def test_lips_and_sound_arrive_together(seen: Seen) -> None:
+    if seen.drawn_fps < SPEAKER_FPS / 2:
+        pytest.skip(f"the machine is too busy: {seen.drawn_fps:.1f} of {SPEAKER_FPS} pictures a second were shown")
+    assert seen.sync is not None
+    assert len(seen.sync.offset_ms) >= 3
+    # 80 ms are the aim where the machine has cores enough; `kilocall bench pages` measures that.
+    assert abs(np.median(seen.sync.offset_ms)) < 300
+    assert 0 < np.median(seen.sync.picture_ms) < 1500
+    assert 0 < np.median(seen.sync.sound_ms) < 1500
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_numbers_on_the_page_are_the_bytes_on_the_wire(seen: Seen, name: str) -> None:
+    if not seen.wire_kbps:
+        pytest.skip("counting packets from outside needs root on Linux")
+    assert seen.shown_kbps[name] == pytest.approx(seen.wire_kbps[name], rel=0.05)
+    assert min(seen.shown_kbps[name]) > 1
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_badge_says_that_the_picture_is_reconstructed_and_since_when(seen: Seen, name: str) -> None:
+    assert re.fullmatch(r"Reconstructed from a picture taken at \d\d:\d\d", seen.badges[name])
+    assert not seen.visible_status[name]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_nothing_went_wrong_on_the_way(seen: Seen, name: str) -> None:
+    assert not seen.errors[name]
+    report = seen.reports[name]
+    assert report.connections == 1
+    assert report.malformed == 0
+    assert report.pictures > MEASURE_S
