@@ -75,6 +75,24 @@ def test_mediapipe_of_another_python_measures_every_frame(tmp_path: Path) -> Non
     np.testing.assert_allclose(measured.points[2], np.full((478, 2), (31.5, 15.5)))
 
 
+def test_one_process_measures_many_clips_and_ends_with_the_meter(tmp_path: Path) -> None:
+    meter = MediaPipeMeter(_script(tmp_path / "python", FAKE_PYTHON.format(python=sys.executable)))
+    assert meter.measure([np.full((32, 32, 3), 64, np.uint8)]).valid.tolist() == [True]
+    server = meter._server
+    assert server is not None
+    assert meter.measure([np.zeros((32, 32, 3), np.uint8)] * 2).valid.tolist() == [False, False]
+    assert meter._server is server
+    del meter
+    assert server.wait(10) == 0
+
+
+def test_mediapipe_that_breaks_within_a_clip_is_refused_and_started_anew(tmp_path: Path) -> None:
+    meter = MediaPipeMeter(_script(tmp_path / "python", FAKE_PYTHON.format(python=sys.executable)))
+    with pytest.raises(BadInput, match="ended with code 1 within a clip"):
+        meter.measure([np.zeros((16, 16, 3), np.uint8)])
+    assert meter.measure([np.full((32, 32, 3), 64, np.uint8)]).valid.tolist() == [True]
+
+
 def test_missing_python_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="no such file"):
         MediaPipeMeter(tmp_path / "python")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -187,3 +188,24 @@ def test_flicker_counts_what_comes_and_goes_and_not_what_moves_evenly() -> None:
     assert metrics.flicker(half, blinking) == pytest.approx(0.5)
     assert metrics.flicker(blinking, still) is None
     assert metrics.flicker(blinking[:2], blinking[:2]) is None
+
+
+def test_ms_ssim_falls_with_blur_and_is_one_for_equal_clips() -> None:
+    noise = np.random.default_rng(3).integers(0, 255, (1, 192, 192, 3)).astype(np.uint8)
+    blurred = [np.stack([cv2.GaussianBlur(noise[0], (0, 0), sigma)]).astype(np.uint8) for sigma in (0.5, 1.0, 2.0)]
+    scores = [metrics.ms_ssim(clip, noise) for clip in blurred]
+    assert metrics.ms_ssim(noise, noise) == pytest.approx(1)
+    assert scores == sorted(scores, key=lambda score: -(score or 0))
+    # Coarse scales survive the blur that the finest does not.
+    assert (scores[-1] or 0) > metrics.ssim(blurred[-1], noise)
+
+
+def test_ms_ssim_of_a_shift_in_brightness_is_the_luminance_term_of_the_coarsest_scale() -> None:
+    flat = np.full((1, 176, 176, 3), 100, np.uint8)
+    c1 = (0.01 * 255) ** 2
+    term = (2 * 100 * 120 + c1) / (100**2 + 120**2 + c1)
+    assert metrics.ms_ssim(flat + np.uint8(20), flat) == pytest.approx(term**0.1333)
+
+
+def test_ms_ssim_of_small_pictures_cannot_be_told() -> None:
+    assert metrics.ms_ssim(np.zeros((1, 175, 300, 3), np.uint8), np.zeros((1, 175, 300, 3), np.uint8)) is None

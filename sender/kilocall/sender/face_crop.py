@@ -140,24 +140,26 @@ def box_from_landmarks(points: NDArray[np.float32], place: CropPlace, confidence
     )
 
 
-def paste_back_matrix(place: CropPlace) -> NDArray[np.float64]:
-    """crop_to_frame [2, 3]: pixel centre (u, v) of the crop -> pixel centre of the frame."""
-    step = place.side / CROP_SIDE
+def paste_back_matrix(place: CropPlace, size: int = CROP_SIDE) -> NDArray[np.float64]:
+    """crop_to_frame [2, 3]: pixel centre (u, v) of the crop [size, size] -> pixel centre of the frame."""
+    step = place.side / size
     return np.array([[step, 0, place.x0 + step / 2 - 0.5], [0, step, place.y0 + step / 2 - 0.5]])
 
 
-def cut(rgb: NDArray[np.uint8], place: CropPlace) -> tuple[NDArray[np.uint8], CropPlace]:
-    """The crop [256, 256, 3] and the place that was really cut; past the border the frame is mirrored.
+def cut(
+    rgb: NDArray[np.uint8], place: CropPlace, size: int = CROP_SIDE
+) -> tuple[NDArray[np.uint8], CropPlace]:
+    """The crop [size, size, 3] and the place that was really cut; past the border the frame is mirrored.
 
-    From 256 px up the place is rounded to whole pixels (at most 0.5 px of the crop) so that area
+    From `size` px up the place is rounded to whole pixels (at most 0.5 px of the crop) so that area
     averaging can reduce it without aliasing; smaller ones are enlarged in place.
     """
-    if place.side < CROP_SIDE:
+    if place.side < size:
         inverse = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
         crop = cv2.warpAffine(
             rgb,
-            paste_back_matrix(place),
-            (CROP_SIDE, CROP_SIDE),
+            paste_back_matrix(place, size),
+            (size, size),
             flags=inverse,
             borderMode=cv2.BORDER_REFLECT_101,
         )
@@ -176,7 +178,7 @@ def cut(rgb: NDArray[np.uint8], place: CropPlace) -> tuple[NDArray[np.uint8], Cr
             ),
             np.uint8,
         )
-    crop = cv2.resize(part, (CROP_SIDE, CROP_SIDE), interpolation=cv2.INTER_AREA)
+    crop = cv2.resize(part, (size, size), interpolation=cv2.INTER_AREA)
     return np.asarray(crop, np.uint8), CropPlace(float(x0), float(y0), float(side))
 
 

@@ -8,9 +8,12 @@ mediapipe==0.10.21`).
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import tempfile
+import threading
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +34,7 @@ FACE_CERTAINTY: Final = 0.5
 
 _WORKER: Final = Path(__file__).with_name("mediapipe_worker.py")
 _START_TIMEOUT_S: Final = 120.0
+_END_TIMEOUT_S: Final = 10.0
 # 15 ms a frame on a slow core; ten times that means that it hangs.
 _TIMEOUT_PER_FRAME_S: Final = 0.15
 
@@ -84,14 +88,18 @@ class FamilyMeter:
 
 
 class MediaPipeMeter:
-    """MediaPipe Face Mesh run by another interpreter; BadInput when that fails to start or lacks
-    MediaPipe."""
+    """MediaPipe Face Mesh run by another interpreter; BadInput when that fails to start or lacks MediaPipe.
+
+    It is started with the first clip, serves all further ones, and ends with this object: importing MediaPipe takes
+    longer than measuring a hundred frames.
+    """
 
     def __init__(self, python: Path | str) -> None:
         # Not resolved: a virtual environment's python is a link, and only by its own name finds its packages.
         self.python = Path(python)
         if not self.python.is_file():
             raise BadInput(f"mediapipe_python {self.python}: no such file; wanted is a Python with mediapipe 0.10.21")
+        self._server: subprocess.Popen[str] | None = None
         answer = self._run(["--version"], _START_TIMEOUT_S)
         try:
             version = str(json.loads(answer.splitlines()[-1])["mediapipe"])
@@ -107,8 +115,8 @@ class MediaPipeMeter:
                 stored[index] = frame
             stored.flush()
             del stored
-            arguments = [str(pictures), str(landmarks), str(valid)]
-            self._run(arguments, _START_TIMEOUT_S + _TIMEOUT_PER_FRAME_S * len(frames))
+            files = (str(pictures), str(landmarks), str(valid))
+            self._ask("\t".join(files), _START_TIMEOUT_S + _TIMEOUT_PER_FRAME_S * len(frames))
             points = np.load(landmarks, allow_pickle=False)
             found = np.load(valid, allow_pickle=False)
         if points.shape != (len(frames), lm.MESH_POINTS, 3) or found.shape != (len(frames),):
@@ -116,9 +124,47 @@ class MediaPipeMeter:
         pixels = (points[..., :2] * UNIT_SIZE - 0.5).astype(np.float32)
         return MeasuredLandmarks(pixels, found, lm.MESH_INDEX)
 
-    def _run(self, arguments: list[str], timeout_s: float) -> str:
+    def _ask(self, line: str, timeout_s: float) -> None:
+        """One clip measured by the serving process."""
+        server = self._server or self._serve()
+        assert server.stdin is not None
+        assert server.stdout is not None
+        # Killed when it takes too long, its pipe ends and readline returns.
+        guard = threading.Timer(timeout_s, server.kill)
+        guard.start()
+        try:
+            print(line, file=server.stdin, flush=True)
+            answer = server.stdout.readline()
+        except OSError:
+            answer = ""
+        finally:
+            guard.cancel()
+        if answer.strip() != "done":
+            self._server = None
+            _end(server)
+            raise BadInput(f"mediapipe_python {self.python}: ended with code {server.returncode} within a clip")
+
+    def _serve(self) -> subprocess.Popen[str]:
+        try:
+            server = subprocess.Popen(
+                self._command("--serve"),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                text=True,
+            )
+        except OSError as error:
+            raise BadInput(f"mediapipe_python {self.python}: cannot be started ({error})") from error
+        weakref.finalize(self, _end, server)
+        self._server = server
+        return server
+
+    def _command(self, *arguments: str) -> list[str]:
         # -I: this process' PYTHONPATH and the worker's own folder must not feed the other interpreter.
-        command = [str(self.python), "-I", str(_WORKER), *arguments]
+        return [str(self.python), "-I", str(_WORKER), *arguments]
+
+    def _run(self, arguments: list[str], timeout_s: float) -> str:
+        command = self._command(*arguments)
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False)
         except subprocess.TimeoutExpired as error:
@@ -129,3 +175,17 @@ class MediaPipeMeter:
             said = (done.stderr.strip().splitlines() or ["nothing"])[-1]
             raise BadInput(f"mediapipe_python {self.python}: ended with code {done.returncode} ({said})")
         return done.stdout
+
+
+def _end(server: subprocess.Popen[str]) -> None:
+    """Ends a serving process: without input it stops by itself, and is killed where it does not."""
+    with contextlib.suppress(OSError):
+        if server.stdin:
+            server.stdin.close()
+    try:
+        server.wait(_END_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        server.kill()
+        server.wait()
+    if server.stdout:
+        server.stdout.close()

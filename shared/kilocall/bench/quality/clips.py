@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from kilocall.model.family import Family, Picture, Track
 from kilocall.proto.errors import BadInput, NoFace
 
-__all__ = ["MAX_SECONDS", "MIN_SECONDS", "SIZES", "BenchClip", "read_clip"]
+__all__ = ["MAX_SECONDS", "MIN_SECONDS", "SIZES", "BenchClip", "is_crop", "read_clip"]
 
 MIN_SECONDS: Final = 2.0
 #: Two copies of 30 s at 512x512 and 25 fps are 1.2 GB.
@@ -52,9 +52,15 @@ class BenchClip:
 
 
 def read_clip(
-    path: Path, family: Family, *, size: int = 256, fps: float | None = None, crop: bool | None = None
+    path: Path,
+    family: Family,
+    *,
+    size: int = 256,
+    fps: float | None = None,
+    crop: bool | None = None,
+    seconds: float = MAX_SECONDS,
 ) -> BenchClip:
-    """Reads at most MAX_SECONDS of a clip.
+    """Reads at most the first `seconds` of a clip.
 
     `crop` True cuts the tracked face, False takes the whole picture, which must be square; None takes it whole when
     it is square and a face fills it as in a crop, and cuts otherwise. Frames of a variable rate, or with `fps`, are
@@ -65,6 +71,8 @@ def read_clip(
 
     if size not in SIZES:
         raise BadInput(f"size is {size}, allowed are {' and '.join(map(str, SIZES))}")
+    if not MIN_SECONDS <= seconds <= MAX_SECONDS:
+        raise BadInput(f"seconds is {seconds:g}, allowed are {MIN_SECONDS:g} to {MAX_SECONDS:g}")
     stored = open_clip(path)
     rate = stored.source_fps if fps is None else fps
     video = open_clip(path, rate)
@@ -73,10 +81,10 @@ def read_clip(
         notes.append(f"variable frame rate, resampled to {rate:g} fps")
     elif fps is not None and abs(fps - stored.source_fps) > 0.01:
         notes.append(f"{stored.source_fps:g} fps, resampled to {fps:g}")
-    whole = _is_crop(path, family) if crop is None else not crop
+    whole = is_crop(path, family) if crop is None else not crop
     if whole and video.width != video.height:
         raise BadInput(f"{path}: frames are {video.width}x{video.height}; without cropping they must be square")
-    most = int(MAX_SECONDS * rate)
+    most = round(seconds * rate)
     if whole:
         if video.width != size:
             notes.append(f"{video.width}x{video.height}, resized")
@@ -86,7 +94,7 @@ def read_clip(
         notes.append(f"face cut from {video.width}x{video.height}")
     if len(pictures) > most:
         pictures = pictures[:most]
-        notes.append(f"longer than {MAX_SECONDS:g} s, the rest left out")
+        notes.append(f"the first {seconds:g} s")
     if len(pictures) / rate < MIN_SECONDS:
         raise BadInput(f"{path}: is {len(pictures) / rate:.2f} s long, at least {MIN_SECONDS:g} s are needed")
     frames = np.stack(pictures)
@@ -111,7 +119,7 @@ def read_clip(
     )
 
 
-def _is_crop(path: Path, family: Family) -> bool:
+def is_crop(path: Path, family: Family) -> bool:
     """Whether the clip is a face crop already: square, not larger than a crop may be, and a face in it."""
     from kilocall.sender.capture import open_clip
 

@@ -9,7 +9,7 @@ more than wanted, the picture is sent at half its side, and at half the frame ra
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
@@ -63,11 +63,11 @@ class VideoCodec:
         return ["-c:v", self.encoder, *(option.format(q=point.quantiser) for option in self.options)]
 
 
-def _ladder(fine: Sequence[int], coarsest: int, small: Sequence[int]) -> tuple[RatePoint, ...]:
+def _ladder(*fine: int, coarsest: int) -> tuple[RatePoint, ...]:
     """From about 60 kbit/s down to about 3, for a head that fills a picture of 256x256 at 25 fps."""
     return (
         *(RatePoint(q) for q in (*fine, coarsest)),
-        *(RatePoint(q, half_side=True) for q in (*small, coarsest)),
+        RatePoint(coarsest, half_side=True),
         RatePoint(coarsest, half_side=True, half_rate=True),
     )
 
@@ -89,52 +89,52 @@ _X265: Final = "info=0:log-level=none:keyint=-1:open-gop=0:pools=none:frame-thre
 
 CODECS: Final = (
     VideoCodec(
-        "x264", "x264 veryslow", "libx264", "h264", "264", False, _X264, _ladder((33, 42), 51, (42,))
+        "x264", "x264 veryslow", "libx264", "h264", "264", False, _X264, _ladder(33, 42, coarsest=51)
     ),
     VideoCodec(
         "x264-live", "x264 live", "libx264", "h264", "264", True,
-        ("-tune", "zerolatency", *_X264), _ladder((36, 44), 51, (44,)),
+        ("-tune", "zerolatency", *_X264), _ladder(36, 44, coarsest=51),
     ),
     VideoCodec(
         "x265-live", "x265 live", "libx265", "hevc", "265", True,
         ("-preset", "slow", "-tune", "zerolatency", "-crf", "{q}", "-x265-params", _X265),
-        _ladder((34, 42), 51, (42,)),
+        _ladder(34, 42, coarsest=51),
     ),
     VideoCodec(
         "vp8-live", "VP8 live", "libvpx", "vp8", "ivf", True,
         # A negative cpu-used is a fixed speed; a positive one would depend on how busy the machine is.
         ("-deadline", "realtime", "-cpu-used", "-5", "-lag-in-frames", "0", "-auto-alt-ref", "0", "-threads", "1",
          "-g", _NEVER, "-qmin", "{q}", "-qmax", "{q}", "-b:v", "1M"),
-        _ladder((46, 56), 63, (52,)),
+        _ladder(46, 56, coarsest=63),
     ),
     VideoCodec(
         "vp9", "VP9 good", "libvpx-vp9", "vp9", "ivf", False,
         ("-deadline", "good", "-cpu-used", "1", "-lag-in-frames", "25", "-auto-alt-ref", "1", "-threads", "1",
          "-row-mt", "0", "-g", _NEVER, "-crf", "{q}", "-b:v", "0"),
-        _ladder((48, 57), 63, (52,)),
+        _ladder(48, 57, coarsest=63),
     ),
     VideoCodec(
         "vp9-live", "VP9 live", "libvpx-vp9", "vp9", "ivf", True,
         ("-deadline", "realtime", "-cpu-used", "5", "-lag-in-frames", "0", "-threads", "1", "-row-mt", "0",
          "-g", _NEVER, "-crf", "{q}", "-b:v", "0"),
-        _ladder((50, 58), 63, (55,)),
+        _ladder(50, 58, coarsest=63),
     ),
     VideoCodec(
         "svt-av1-live", "AV1 live (SVT)", "libsvtav1", "av1", "ivf", True,
         ("-preset", "8", "-crf", "{q}", "-g", _NEVER, "-svtav1-params", "pred-struct=1:lp=1"),
-        _ladder((46, 56), 63, (55,)),
+        _ladder(46, 56, coarsest=63),
     ),
     VideoCodec(
         "aom-av1-live", "AV1 live (libaom)", "libaom-av1", "av1", "ivf", True,
         ("-usage", "realtime", "-cpu-used", "6", "-lag-in-frames", "0", "-threads", "1", "-row-mt", "0",
          "-g", _NEVER, "-crf", "{q}", "-b:v", "0"),
-        _ladder((44, 54), 63, (52,)),
+        _ladder(44, 54, coarsest=63),
     ),
     VideoCodec(
         "vvenc", "VVC (VVenC fast)", "libvvenc", "vvc", "266", False,
         ("-preset", "fast", "-qp", "{q}", "-qpa", "0", "-period", _NEVER, "-threads", "1",
          "-vvenc-params", f"IntraPeriod={_NEVER}"),
-        _ladder((34, 42), 50, (42,)), "yuv420p10le",
+        _ladder(34, 42, coarsest=50), "yuv420p10le",
     ),
 )  # fmt: skip
 

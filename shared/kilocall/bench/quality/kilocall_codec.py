@@ -16,7 +16,7 @@ from kilocall.proto.errors import BadInput
 
 __all__ = ["FRAMES_PER_PACKET", "QUALITIES", "SentMotion", "code_motion", "frozen_source"]
 
-QUALITIES: Final = (10.0, 50.0, 90.0)
+QUALITIES: Final = (10.0, 30.0, 50.0, 90.0)
 #: The first is what pictures are made from; payloads are counted for all.
 FRAMES_PER_PACKET: Final = (3, 1, 2, 4)
 

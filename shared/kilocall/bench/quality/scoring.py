@@ -6,7 +6,6 @@ import base64
 import hashlib
 import json
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -19,17 +18,28 @@ from pydantic import BaseModel
 
 from kilocall.bench import metrics
 from kilocall.bench.ffmpeg import find_ffmpeg
-from kilocall.bench.landmark_measure import FamilyMeter, LandmarkMeter, MeasuredLandmarks, MediaPipeMeter
-from kilocall.bench.quality.clips import BenchClip, read_clip
+from kilocall.bench.landmark_measure import UNIT_SIZE, FamilyMeter, LandmarkMeter, MeasuredLandmarks, MediaPipeMeter
+from kilocall.bench.quality.clips import MAX_SECONDS, BenchClip, read_clip
 from kilocall.bench.quality.codecs import RatePoint, code_video, named
 from kilocall.bench.quality.kilocall_codec import code_motion, frozen_source
 from kilocall.bench.vmaf import vmaf
 from kilocall.model import landmarks as lm
 from kilocall.model.family import DEFAULT_FAMILY, Family
-from kilocall.proto.errors import BadInput
+from kilocall.proto.errors import BadInput, KilocallError
 from kilocall.runtime.pictures import as_jpeg
 
-__all__ = ["STRIP_MOMENTS", "ClipFacts", "Job", "Outcome", "PointResult", "PointScores", "job_key", "measure_point"]
+__all__ = [
+    "STRIP_MOMENTS",
+    "ClipFacts",
+    "Job",
+    "Outcome",
+    "PointResult",
+    "PointScores",
+    "job_key",
+    "measure",
+    "measure_point",
+    "originals",
+]
 
 #: Changes when a number would come out differently for the same job.
 MEASURES_VERSION: Final = 1
@@ -53,6 +63,7 @@ class Job:
     size: int = 256
     fps: float | None = None
     crop: bool | None = None
+    seconds: float = MAX_SECONDS
     engine: str = "auto"
     threads: int = 1
     mediapipe_python: Path | None = None
@@ -66,7 +77,8 @@ class PointScores(BaseModel):
     ssim: float
     ms_ssim: float | None
     vmaf: float | None
-    landmark_px: float | None  # at 256x256
+    face_found: float | None  # of the frames with a face in the original, the part with one in the decoded picture
+    landmark_px: float | None  # at 256x256, over those frames
     mouth_r: float | None
     eye_r: float | None
     sharpness: float | None
@@ -95,7 +107,6 @@ class PointResult(BaseModel):
     codec: str
     setting: str
     quality: float
-    rung: int = 0
     units: list[list[int]]  # of every coded picture or packet the bytes of its parts
     frames_per_unit: int
     messages: dict[int, list[int]] = {}  # kilocall: frames per packet -> message bytes
@@ -129,6 +140,7 @@ def job_key(job: Job) -> str:
         "size": job.size,
         "fps": job.fps,
         "crop": job.crop,
+        "seconds": job.seconds,
         "tools": job.tools,
     }
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:32]
@@ -160,13 +172,14 @@ def _prepared(
     size: int,
     fps: float | None,
     crop: bool | None,
+    seconds: float,
     family: str,
     engine: str,
     threads: int,
     python: Path | None,
 ) -> _Prepared:
-    clip = read_clip(path, _family(family, engine, threads), size=size, fps=fps, crop=crop)
-    return _Prepared(clip, _meter(python, engine, threads).measure(clip.frames))
+    clip = read_clip(path, _family(family, engine, threads), size=size, fps=fps, crop=crop, seconds=seconds)
+    return _Prepared(clip, _measured(_meter(python, engine, threads), clip.frames))
 
 
 def measure_point(job: Job) -> PointResult:
@@ -179,6 +192,7 @@ def measure_point(job: Job) -> PointResult:
         job.size,
         job.fps,
         job.crop,
+        job.seconds,
         family.name,
         job.engine,
         job.threads,
@@ -224,10 +238,18 @@ def measure_point(job: Job) -> PointResult:
     )
 
 
+def measure(job: Job) -> Outcome:
+    """`measure_point` for a pool: what cannot be measured comes back with its reason."""
+    try:
+        return Outcome(job, measure_point(job))
+    except (KilocallError, OSError) as error:
+        return Outcome(job, None, str(error).removeprefix(f"{job.clip}: "))
+
+
 def originals(job: Job) -> list[str]:
     """The strip's pictures of the clip itself."""
     family = _family(DEFAULT_FAMILY, job.engine, job.threads)
-    frames = read_clip(job.clip, family, size=job.size, fps=job.fps, crop=job.crop).frames
+    frames = read_clip(job.clip, family, size=job.size, fps=job.fps, crop=job.crop, seconds=job.seconds).frames
     return [_small(frames[number]) for number in strip_frames(len(frames))]
 
 
@@ -255,7 +277,7 @@ def _scores(
     shown: NDArray[np.uint8], clip: BenchClip, truth: MeasuredLandmarks, meter: LandmarkMeter, kind: Kind
 ) -> PointScores:
     # Of a picture that stands still, one measurement holds for all frames.
-    made = _still(meter.measure(shown[:1]), len(shown)) if kind == "frozen" else meter.measure(shown)
+    made = _still(_measured(meter, shown[:1]), len(shown)) if kind == "frozen" else _measured(meter, shown)
     both = made.valid & truth.valid
     some = bool(both.any())
     face, true_face = made.face[both], truth.face[both]
@@ -268,6 +290,7 @@ def _scores(
         ssim=metrics.ssim(shown, clip.frames),
         ms_ssim=metrics.ms_ssim(shown, clip.frames),
         vmaf=film,
+        face_found=float(both.sum() / truth.valid.sum()) if truth.valid.any() else None,
         landmark_px=metrics.landmark_distance(made.points[both], truth.points[both]) if some else None,
         mouth_r=metrics.opening_correlation(face, true_face, lm.LIP_PAIRS) if some else None,
         eye_r=metrics.opening_correlation(face, true_face, lm.LID_PAIRS) if some else None,
@@ -277,10 +300,15 @@ def _scores(
     )
 
 
+def _measured(meter: LandmarkMeter, frames: NDArray[np.uint8]) -> MeasuredLandmarks:
+    """At 256x256 whatever the size, so that the finder sees as much of every codec."""
+    if frames.shape[1] == UNIT_SIZE:
+        return meter.measure(list(frames))
+    unit = (UNIT_SIZE, UNIT_SIZE)
+    return meter.measure(
+        [np.asarray(cv2.resize(frame, unit, interpolation=cv2.INTER_AREA), np.uint8) for frame in frames]
+    )
+
+
 def _still(one: MeasuredLandmarks, count: int) -> MeasuredLandmarks:
     return MeasuredLandmarks(np.repeat(one.points, count, 0), np.repeat(one.valid, count, 0), one.followed)
-
-
-def digest_of(paths: Sequence[Path]) -> dict[Path, str]:
-    """SHA-256 of every file that can be read."""
-    return {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths if path.is_file()}

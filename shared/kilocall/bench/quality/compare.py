@@ -1,0 +1,264 @@
+"""Plans the comparison, runs it through cache and pool, and gathers what came of it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from kilocall.bench.ffmpeg import Ffmpeg, find_ffmpeg
+from kilocall.bench.landmark_measure import FamilyMeter, LandmarkMeter, MediaPipeMeter
+from kilocall.bench.quality.cache import Cache
+from kilocall.bench.quality.clips import MAX_SECONDS, MIN_SECONDS, SIZES, is_crop
+from kilocall.bench.quality.codecs import CODECS, VideoCodec, named
+from kilocall.bench.quality.kilocall_codec import QUALITIES
+from kilocall.bench.quality.pool import run_jobs
+from kilocall.bench.quality.scoring import Job, PointResult
+from kilocall.model.family import DEFAULT_FAMILY
+from kilocall.proto.errors import BadInput
+
+__all__ = ["CLIP_SUFFIXES", "Comparison", "Missing", "QualitySettings", "compare", "find_clips", "installed_families"]
+
+Progress = Callable[[int, int | None], None]
+
+CLIP_SUFFIXES: Final = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".y4m")
+
+
+@dataclass(frozen=True)
+class QualitySettings:
+    """What is compared, and how."""
+
+    size: int = 256
+    fps: float | None = None
+    crop: bool | None = None
+    """True: the tracked face crop; False: the whole square picture; None: the crop unless the clip is one already."""
+    seconds: float = MAX_SECONDS
+    """Of every clip at most the first so many."""
+    codecs: tuple[str, ...] = ()
+    """Keys of the classic codecs; all when empty, none with `none`."""
+    qualities: tuple[float, ...] = QUALITIES
+    engine: str = "auto"
+    threads: int = 1
+    workers: int = 1
+    ray_address: str | None = None
+    mediapipe_python: Path | None = None
+
+
+@dataclass(frozen=True)
+class Missing:
+    """A clip, a codec, or one of both, that is not in the comparison, and why."""
+
+    clip: str | None
+    codec: str | None
+    reason: str
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All results, and what the report needs to say how they came about."""
+
+    settings: QualitySettings
+    results: list[PointResult]
+    missing: list[Missing]
+    families: dict[str, str]  # name -> hash of the weights
+    codecs: tuple[VideoCodec, ...]
+    ffmpeg: Ffmpeg
+    landmarks_by: str
+    engine: str
+    clips: dict[str, Path]
+    cached: int
+
+
+def installed_families() -> list[str]:
+    """Names of the model families whose weights are in the package."""
+    from kilocall.model.family import weights_folder
+
+    return sorted(path.parent.name for path in weights_folder(DEFAULT_FAMILY).parent.glob("*/manifest.json"))
+
+
+def find_clips(paths: Sequence[Path]) -> list[Path]:
+    """The clips named, folders opened. BadInput for one that is not there, for two of one name, or for none."""
+    found: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            found += sorted(p for p in path.iterdir() if p.suffix.lower() in CLIP_SUFFIXES and p.is_file())
+        elif path.is_file():
+            found.append(path)
+        else:
+            raise BadInput(f"{path}: no such file or folder")
+    if not found:
+        raise BadInput(f"no clip in {', '.join(map(str, paths)) or 'nothing'} ({', '.join(CLIP_SUFFIXES)})")
+    names = [path.name for path in found]
+    for name in names:
+        if names.count(name) > 1:
+            raise BadInput(f"two clips are called {name}; the report needs different names")
+    return found
+
+
+def compare(
+    clips: Sequence[Path],
+    settings: QualitySettings,
+    *,
+    cache: Path | None = None,
+    progress: Progress = lambda done, total: None,
+) -> Comparison:
+    """Codes and scores every clip with every codec at every setting.
+
+    What is in the `cache` already is not measured again. `progress` gets points done and points in all. BadInput when
+    a setting is out of range, ffmpeg is missing, or no clip at all can be used.
+    """
+    if settings.size not in SIZES:
+        raise BadInput(f"size is {settings.size}, allowed are {' and '.join(map(str, SIZES))}")
+    if not MIN_SECONDS <= settings.seconds <= MAX_SECONDS:
+        raise BadInput(f"seconds is {settings.seconds:g}, allowed are {MIN_SECONDS:g} to {MAX_SECONDS:g}")
+    for quality in settings.qualities:
+        if not 0 <= quality <= 100:
+            raise BadInput(f"quality is {quality:g}, allowed are 0 to 100")
+    paths = find_clips(clips)
+    ffmpeg = find_ffmpeg()
+    wanted = [key for key in settings.codecs if key != "none"]
+    chosen = tuple(map(named, wanted)) if settings.codecs else CODECS
+    missing = [
+        Missing(None, codec.key, f"ffmpeg {ffmpeg.version} has no encoder {codec.encoder}")
+        for codec in chosen
+        if codec.encoder not in ffmpeg.encoders
+    ]
+    usable = tuple(codec for codec in chosen if codec.encoder in ffmpeg.encoders)
+    plan = _Plan(settings, ffmpeg, usable)
+    store = Cache(cache)
+    results: list[PointResult] = []
+
+    def run(jobs: Sequence[Job], done: int, total: int) -> list[Job]:
+        """The jobs that failed; results and reasons are kept."""
+        failed = []
+        waiting = []
+        for job in jobs:
+            known = store.get(job)
+            if known is None:
+                waiting.append(job)
+            else:
+                results.append(known)
+                done += 1
+        progress(done, total)
+        for outcome in run_jobs(waiting, workers=settings.workers, ray_address=settings.ray_address):
+            if outcome.result is None:
+                failed.append(outcome.job)
+                of = None if outcome.job.kind == "frozen" else outcome.job.codec
+                missing.append(Missing(outcome.job.clip.name, of, outcome.reason or "no reason given"))
+            else:
+                store.put(outcome.job, outcome.result)
+                results.append(outcome.result)
+            done += 1
+            progress(done, total)
+        return failed
+
+    # The frozen picture first: a clip that cannot be used at all is found out once, not with every codec.
+    first = [plan.frozen(path) for path in paths]
+    rest = {path: plan.coded(path) for path in paths}
+    total = len(first) + sum(map(len, rest.values()))
+    unusable = {job.clip for job in run(first, 0, total)}
+    if len(unusable) == len(paths):
+        raise BadInput(f"none of {len(paths)} clips can be used; {missing[-1].clip}: {missing[-1].reason}")
+    jobs = [job for path in paths if path not in unusable for job in rest[path]]
+    run(jobs, len(first), len(first) + len(jobs))
+    return Comparison(
+        settings=settings,
+        results=_in_order(results, first, rest),
+        missing=missing,
+        families=plan.families,
+        codecs=usable,
+        ffmpeg=ffmpeg,
+        landmarks_by=plan.landmarks_by,
+        engine=plan.engine,
+        clips={path.name: path for path in paths if path not in unusable},
+        cached=store.hits,
+    )
+
+
+class _Plan:
+    """Makes the jobs; everything that their numbers depend on is in them."""
+
+    def __init__(self, settings: QualitySettings, ffmpeg: Ffmpeg, codecs: Sequence[VideoCodec]) -> None:
+        from kilocall.api import open_family
+
+        self.settings, self.codecs = settings, codecs
+        opened = {name: open_family(name, engine=settings.engine, threads=settings.threads) for name in
+                  installed_families()}  # fmt: skip
+        default = opened[DEFAULT_FAMILY]
+        meter: LandmarkMeter = (
+            MediaPipeMeter(settings.mediapipe_python) if settings.mediapipe_python else FamilyMeter(default)
+        )
+        self.families = {name: family.weights_hash for name, family in opened.items()}
+        self._made_with = {name: f"{one.weights_hash} {one.codebook.hash}" for name, one in opened.items()}
+        self.landmarks_by = meter.name
+        self.engine = str(getattr(getattr(default, "engine", None), "name", settings.engine))
+        self._default = default
+        # What the default family's networks cut or measure changes with its weights, for every codec.
+        self._own_meter = settings.mediapipe_python is None
+        self._tools = f"{ffmpeg.version} {meter.name} {self.engine}"
+        self._clips: dict[Path, tuple[str, bool | None]] = {}
+
+    def frozen(self, clip: Path) -> Job:
+        return self._job(clip, "frozen")
+
+    def coded(self, clip: Path) -> list[Job]:
+        motion = [
+            self._job(clip, "kilocall", made_with, codec=name, quality=quality)
+            for name, made_with in self._made_with.items()
+            for quality in self.settings.qualities
+        ]
+        video = [
+            self._job(clip, "video", codec=codec.key, point=point) for codec in self.codecs for point in codec.ladder
+        ]
+        return motion + video
+
+    def _job(self, clip: Path, kind: str, weights: str = "", codec: str = "frozen", **more: object) -> Job:
+        digest, crop = self._about(clip)
+        own = self._default.weights_hash if self._own_meter or crop is not False else ""
+        settings = self.settings
+        common: dict[str, object] = {
+            "clip": clip,
+            "clip_digest": digest,
+            "kind": kind,
+            "codec": codec,
+            "size": settings.size,
+            "fps": settings.fps,
+            "crop": crop,
+            "seconds": settings.seconds,
+            "engine": settings.engine,
+            "threads": settings.threads,
+            "mediapipe_python": settings.mediapipe_python,
+            "tools": f"{self._tools} {own} {weights}",
+        }
+        return Job(**(common | more))  # type: ignore[arg-type]
+
+    def _about(self, clip: Path) -> tuple[str, bool | None]:
+        """Digest of the file, and whether the face is cut out of it; None where the file cannot be read."""
+        if clip not in self._clips:
+            crop = self.settings.crop
+            if crop is None:
+                try:
+                    crop = not is_crop(clip, self._default)
+                except BadInput:
+                    crop = None  # the worker will say what is wrong with it
+            self._clips[clip] = (hashlib.sha256(clip.read_bytes()).hexdigest(), crop)
+        return self._clips[clip]
+
+
+def _in_order(results: Sequence[PointResult], first: Sequence[Job], rest: dict[Path, list[Job]]) -> list[PointResult]:
+    """By clip and then as planned, whatever the order in which workers were done."""
+    place: dict[tuple[str, str, str, float], int] = {}
+    for frozen in first:
+        for job in (frozen, *rest[frozen.clip]):
+            place.setdefault(_name_of(job), len(place))
+    return sorted(results, key=lambda r: place[(r.clip.name, r.codec, r.setting, r.quality)])
+
+
+def _name_of(job: Job) -> tuple[str, str, str, float]:
+    if job.kind == "kilocall":
+        return job.clip.name, job.codec, f"quality {job.quality:g}", job.quality
+    if job.point is None:
+        return job.clip.name, job.codec, "first frame", 0.0
+    return job.clip.name, job.codec, job.point.name, float(job.point.quantiser)

@@ -1,0 +1,126 @@
+"""bench quality and bench loss: the options, and what they print."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kilocall.cli.options import EngineChoice, Engines
+
+__all__ = ["bench_app"]
+
+bench_app = typer.Typer(help="Measure on this machine.", no_args_is_help=True)
+
+Clips = Annotated[list[Path], typer.Argument(metavar="CLIP", help="Clips of one speaker, or folders of them.")]
+Crop = Annotated[
+    bool | None,
+    typer.Option("--crop/--no-crop", help="Cut the tracked face out, or take the whole square picture. "
+                 "Default: cut, unless the clip is such a crop already.", show_default=False),
+]  # fmt: skip
+Workers = Annotated[int, typer.Option(min=1, max=64, help="Processes.")]
+Fps = Annotated[float | None, typer.Option(min=5, max=60, help="Frames per second; default: those of the clip.")]
+
+
+@bench_app.command("quality")
+def bench_quality(
+    clips: Clips,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for index.html, report.json and plots.")],
+    crop: Crop = None,
+    size: Annotated[int, typer.Option(help="Side of the pictures: 256 or 512.")] = 256,
+    fps: Fps = None,
+    seconds: Annotated[float, typer.Option(min=2, max=30, help="Of every clip at most so much.")] = 30,
+    codec: Annotated[
+        list[str] | None, typer.Option(help="Classic codec, repeatable; default: all. `none`: kilocall alone.")
+    ] = None,
+    quality: Annotated[
+        list[float] | None, typer.Option(min=0, max=100, help="kilocall's, repeatable; default: 10, 30, 50, 90.")
+    ] = None,
+    mediapipe_python: Annotated[
+        Path | None, typer.Option(help="A Python that has MediaPipe, to measure landmarks independently.")
+    ] = None,
+    workers: Workers = 1,
+    ray: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="Spread over a Ray cluster; `local`: one of this machine.")
+    ] = None,
+    cache: Annotated[
+        Path | None, typer.Option(help="Results kept between runs; default: cache/ in the report.")
+    ] = None,
+    pictures: Annotated[bool, typer.Option("--pictures/--no-pictures", help="Show frames of the clips.")] = True,
+    engine: EngineChoice = Engines.auto,
+    threads: Annotated[int, typer.Option(min=0, max=64, help="CPU threads of each process.")] = 1,
+) -> None:
+    """Bits against quality, beside x264, x265, VP8, VP9, AV1 and VVC on the same pixels."""
+    from kilocall.bench.quality.compare import QualitySettings
+    from kilocall.bench.quality.report import measure_quality, print_summary
+    from kilocall.cli.screen import needs, progress_bar
+
+    for module in ("imageio_ffmpeg", "bjontegaard", "matplotlib"):
+        needs(module, "bench")
+    settings = QualitySettings(
+        size=size,
+        fps=fps,
+        crop=crop,
+        seconds=seconds,
+        codecs=tuple(codec or ()),
+        engine=engine.value,
+        threads=threads,
+        workers=workers,
+        ray_address=ray,
+        mediapipe_python=mediapipe_python,
+        **({"qualities": tuple(quality)} if quality else {}),
+    )
+    with progress_bar("measuring") as progress:
+        report = measure_quality(clips, out, settings, cache=cache, pictures=pictures, progress=progress)
+    print_summary(report)
+    print(f"report: {out / 'index.html'}")
+
+
+@bench_app.command("loss")
+def bench_loss(
+    clips: Clips,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for loss.json and loss.png.")],
+    loss: Annotated[
+        list[float] | None, typer.Option(min=0, max=90, help="Per cent, repeatable; default: 0, 5, 10, 20, 30, 40.")
+    ] = None,
+    round_trip_ms: Annotated[float, typer.Option(min=0, max=2000, help="Of the link.")] = 100,
+    crop: Crop = None,
+    fps: Fps = None,
+    seconds: Annotated[float, typer.Option(min=2, max=30, help="Of every clip at most so much.")] = 10,
+    seed: Annotated[int, typer.Option(help="Which packets are lost.")] = 1,
+    mediapipe_python: Annotated[
+        Path | None, typer.Option(help="A Python that has MediaPipe, to measure landmarks independently.")
+    ] = None,
+    engine: EngineChoice = Engines.auto,
+    threads: Annotated[int, typer.Option(min=0, max=64, help="CPU threads.")] = 1,
+) -> None:
+    """Quality against packet loss, random and in outages, beside x264 and VP8 over RTP."""
+    from kilocall.bench.loss import LOSSES, LossSettings, measure_loss
+    from kilocall.bench.quality.compare import find_clips
+    from kilocall.cli.screen import needs, progress_bar
+    from kilocall.proto.errors import BadInput
+    from kilocall.runtime.files import write_whole
+
+    needs("matplotlib", "bench")
+    from kilocall.bench.loss_plot import loss_plot, print_loss
+
+    if out.exists() and not out.is_dir():
+        raise BadInput(f"output {out} is a file, wanted is a folder")
+    settings = LossSettings(
+        losses=tuple(sorted({percent / 100 for percent in loss})) if loss else LOSSES,
+        round_trip_s=round_trip_ms / 1000,
+        seconds=seconds,
+        seed=seed,
+        fps=fps,
+        crop=crop,
+        engine=engine.value,
+        threads=threads,
+        mediapipe_python=mediapipe_python,
+    )
+    with progress_bar("measuring") as progress:
+        report = measure_loss(find_clips(clips), settings, progress=progress)
+    out.mkdir(parents=True, exist_ok=True)
+    write_whole(out / "loss.json", report.model_dump_json(indent=1).encode())
+    write_whole(out / "loss.png", loss_plot(report))
+    print_loss(report)
