@@ -18,18 +18,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import BaseModel
 
-from kilocall.model.family import DEFAULT_FAMILY, DETAIL, Family, Picture, Source, load_family
+from kilocall.model.family import DEFAULT_FAMILY, DETAIL, OWN_WEIGHTS, Family, Picture, Source, load_family
 from kilocall.proto.control import SourcePicture
 from kilocall.proto.errors import BadInput, WrongFamily
 from kilocall.proto.motion_packet import MotionPacket
 from kilocall.proto.stream_file import StreamHeader, StreamReader, StreamWriter, TimedPacket
 from kilocall.proto.wire_cost import wire_cost
 from kilocall.runtime.engine import choose_engine
-from kilocall.runtime.pictures import DEFAULT_MAX_BYTES, LARGE_MAX_BYTES, decode_picture, encode_picture, fitted
+from kilocall.runtime.pictures import decode_picture, fitted
 
 if TYPE_CHECKING:
     from kilocall.receiver.decode import TimedMotion
     from kilocall.receiver.render import FaceRenderer
+    from kilocall.receiver.whole_frame import WholeFrames
     from kilocall.sender.encoder import PacketEncoder
 
 __all__ = [
@@ -77,6 +78,8 @@ class DecodeReport(BaseModel):
     frames: int
     seconds: float
     size: int
+    width: int
+    height: int
     relative: bool
     truncated: str | None  # what is wrong with the stream, if it breaks off
     dropped_packets: int
@@ -130,9 +133,22 @@ class DecodedFrame:
     rgb: Picture
 
 
-def open_family(name: str = DEFAULT_FAMILY, *, engine: str = "auto", threads: int = 0) -> Family:
-    """A model family on the engine asked for; BadInput when one of them is not installed."""
-    return load_family(name, engine=choose_engine(engine, threads))
+def open_family(
+    name: str = DEFAULT_FAMILY,
+    *,
+    weights: Path | None = None,
+    codebook: Path | None = None,
+    engine: str = "auto",
+    threads: int = 0,
+    progress: Progress | None = None,
+) -> Family:
+    """A model family on the engine asked for; BadInput when one of them is not installed.
+
+    `weights` names the file or folder of a family that is not in the package, `codebook` what `kilocall fit` wrote.
+    """
+    return load_family(
+        name, engine=choose_engine(engine, threads), folder=weights, codebook=codebook, progress=progress or _silent
+    )
 
 
 class Encoder:
@@ -260,7 +276,8 @@ class StreamPlayer:
     def size(self) -> int:
         """Side of the pictures made."""
         source = self.renderer.source
-        return len(source.picture if source.detail is None else source.detail)
+        made: int = getattr(self.family, "picture_size", self.family.size)
+        return max(made, len(source.picture if source.detail is None else source.detail))
 
     def show(self, picture: Picture | None) -> None:
         """Moves this crop [256, 256, 3] or [512, 512, 3] in place of the stream's own picture; None goes back.
@@ -302,6 +319,7 @@ def encode(
     engine: str = "auto",
     threads: int = 0,
     progress: Progress | None = None,
+    family: Family | None = None,
 ) -> EncodeReport:
     """Encodes a video file into a stream file.
 
@@ -319,7 +337,7 @@ def encode(
         raise BadInput(f"output {out}: the folder {out.parent} does not exist")
     if out.is_dir():
         raise BadInput(f"output {out} is a folder")
-    family = open_family(engine=engine, threads=threads)
+    family = family or open_family(engine=engine, threads=threads)
     if size not in (None, family.size, DETAIL * family.size):
         raise BadInput(f"size is {size}; allowed are {family.size} and {DETAIL * family.size}")
     video = open_clip(clip, fps)
@@ -399,13 +417,17 @@ def decode(
     pitch: float = 0.0,
     roll: float = 0.0,
     size: int | None = None,
+    background: Path | str | None = None,
+    full_frame: bool = False,
     engine: str = "auto",
     threads: int = 0,
     progress: Progress | None = None,
+    family: Family | None = None,
 ) -> DecodeReport:
     """Decodes a stream file into a video, optionally with another picture and the head turned (degrees).
 
-    `size` is the video's side, that of the source picture (256 or 512) unless given.
+    `size` is the video's side, that of the source picture (256 or 512) unless given. With `full_frame` the face is
+    put back into the whole frame: of `background`, a picture or the clip that was encoded, or of `source`.
     """
     from kilocall.receiver.render import LARGEST_TURN_DEG, View
     from kilocall.receiver.video_file import VideoFile
@@ -414,16 +436,22 @@ def decode(
     for name, angle in (("yaw", yaw), ("pitch", pitch), ("roll", roll)):
         if not abs(angle) <= LARGEST_TURN_DEG:
             raise BadInput(f"{name} is {angle}; allowed are -{LARGEST_TURN_DEG:g} to {LARGEST_TURN_DEG:g} degrees")
-    player = StreamPlayer(stream, source=source, largest=size, engine=engine, threads=threads)
+    player = StreamPlayer(stream, source=source, largest=size, engine=engine, threads=threads, family=family)
+    frames = _whole_frames(player, source, background) if full_frame else None
+    if frames is not None and size is not None:
+        raise BadInput(f"size is {size}; a full frame has the size of its background, {frames.width}x{frames.height}")
+    if background is not None and not full_frame:
+        raise BadInput(f"background {background} is for full frames alone")
     size = size or player.size
     player.renderer.view = View(yaw, pitch, roll)
     report = progress or _silent
     total = player.reader.frame_count
     if not total:
         raise BadInput(f"{stream}: holds no complete motion packet ({player.reader.damage or 'it is empty'})")
-    with VideoFile(Path(out), fps=player.reader.header.fps, size=size) as video:
+    shape = (frames.width, frames.height) if frames else (size, size)
+    with VideoFile(Path(out), fps=player.reader.header.fps, size=shape) as video:
         for frame in player.frames():
-            video.write(frame.rgb, frame.time_us)
+            video.write(frames.put(frame.rgb, frame.time_us) if frames else frame.rgb, frame.time_us)
             report(video.frames, total)
         if not video.frames:
             raise BadInput(f"{stream}: no packet could be decoded ({player.packets.last_problem})")
@@ -432,6 +460,8 @@ def decode(
         frames=video.frames,
         seconds=player.reader.duration_us / 1e6,
         size=size,
+        width=shape[0],
+        height=shape[1],
         relative=player.relative,
         truncated=player.reader.damage,
         dropped_packets=player.packets.dropped,
@@ -489,12 +519,42 @@ def face_of_picture(picture: Path | Picture, family: Family, *, size: int | None
     return clip.face_of_picture(picture, family, size=size)
 
 
+def _whole_frames(player: StreamPlayer, source: Path | str | None, background: Path | str | None) -> WholeFrames:
+    """Where the face goes in the whole frame: as the stream says, or where it was found in the source picture."""
+    from kilocall.proto.control import CropPlace
+    from kilocall.receiver.whole_frame import PastePlace, WholeFrames
+    from kilocall.sender.capture import open_clip
+    from kilocall.sender.clip import Tracker
+    from kilocall.sender.face_crop import FaceCropper, plan_crops
+
+    behind = background or source
+    if behind is None:
+        raise BadInput("a stream holds the face alone; a full frame needs --background or a wide --source")
+    clip = open_clip(Path(behind))
+    if background is None:
+        tracker = Tracker(player.family)
+        first = next(iter(clip))
+        found = FaceCropper(tracker, plan=plan_crops([first], tracker)).crop(first).place
+        places = [PastePlace(0, found.x0, found.y0, found.side)]
+    else:
+        said = [record for record in player.reader.records() if isinstance(record, CropPlace)]
+        for place in said:
+            if (place.frame_width, place.frame_height) != (clip.width, clip.height):
+                raise BadInput(
+                    f"background {behind} is {clip.width}x{clip.height}, the stream was made from frames of "
+                    f"{place.frame_width}x{place.frame_height}"
+                )
+        start = said[0].time_us if said else 0
+        places = [PastePlace(max(0, place.time_us - start), place.x0, place.y0, place.side) for place in said]
+    return WholeFrames(((frame.capture_us, frame.rgb) for frame in clip), places)
+
+
 def _pack_source(family: Family, picture: Picture) -> tuple[SourcePicture, Source]:
     """The picture as it is sent, and its keypoints as the receiver will find them: from the compressed picture."""
-    picture = _fitted(picture, family)
-    most = DEFAULT_MAX_BYTES if picture.shape[0] == family.size else LARGE_MAX_BYTES
-    format_, data = encode_picture(picture, most)
-    return SourcePicture(format=format_, data=data), family.source(decode_picture(data))
+    from kilocall.sender.source_picture import pack_source
+
+    packed, seen = pack_source(_fitted(picture, family))
+    return packed, family.source(seen)
 
 
 def _same_person(a: Source, b: Source) -> bool:
@@ -511,17 +571,39 @@ def _fitted(picture: Picture, family: Family) -> Picture:
 
 
 def _check_family(header: StreamHeader, family: Family, name: str) -> None:
+    if header.family != family.name:
+        raise WrongFamily(f"{name} is of family {header.family}, wanted is {family.name}: --family {header.family}")
     if header.weights_hash != family.weights_hash:
         raise WrongFamily(
-            f"{name} was made with {header.family} weights {header.weights_hash[:12]}, installed are "
-            f"{family.weights_hash[:12]}: install the version that made it ({header.tool}) or encode the clip again"
+            f"{name} was made with {header.family} weights {header.weights_hash[:12]}, {_here(family)} are "
+            f"{family.weights_hash[:12]}: {_cure(header, family)} or encode the clip again"
         )
     if header.codebook_hash != family.codebook.hash:
-        raise WrongFamily(f"{name} was made with codebook {header.codebook_hash[:12]}, installed is another")
+        raise WrongFamily(
+            f"{name} was made with codebook {header.codebook_hash[:12]}, here is {family.codebook.hash[:12]}: name the "
+            f"file that `kilocall fit` wrote for it with --codebook, or leave the option out"
+        )
+
+
+def _here(family: Family) -> str:
+    return "given" if family.name in OWN_WEIGHTS else "installed"
+
+
+def _cure(header: StreamHeader, family: Family) -> str:
+    if family.name in OWN_WEIGHTS:
+        return "name those with --weights (`kilocall weights check` shows their hash)"
+    return f"install the version that made it ({header.tool})"
 
 
 def _installed(header: StreamHeader) -> tuple[int | None, int | None, bool | None]:
     """Numbers of motion and keypoints of the stream's family and whether the weights match, if it is installed."""
+    if header.family in OWN_WEIGHTS:
+        from kilocall.model.fit import KEYPOINTS, default_coding
+
+        # A codebook of their own may send fewer numbers.
+        coding = default_coding(header.family).codebook
+        numbers = coding.coefficients if coding.hash == header.codebook_hash else None
+        return numbers, KEYPOINTS[header.family], None
     try:
         family = open_family(header.family)
     except BadInput:

@@ -23,7 +23,8 @@ class View:
         """The motion as seen from here; the head turns about `neck`."""
         if not (self.yaw or self.pitch or self.roll):
             return motion
-        return turn_head(motion, *(math.radians(angle) for angle in (self.yaw, self.pitch, self.roll)), neck)
+        yaw, pitch, roll = (math.radians(angle) for angle in (self.yaw, self.pitch, self.roll))
+        return turn_head(motion, yaw, pitch, roll, neck)
 
 
 class FaceRenderer:

@@ -21,16 +21,21 @@ from kilocall.proto.errors import BadInput
 SUFFIXES = (".mp4", ".mkv", ".mov")
 # Close to lossless: the file is there to be looked at and measured, not to be small.
 CRF = "14"
+#: Of a whole frame; 8K.
+LARGEST_SIDE = 8192
 
 
 class VideoFile:
-    """Writes RGB pictures [S, S, 3] at their times; resizes to `size`, an even number of pixels."""
+    """Writes RGB pictures [H, W, 3] at their times; resizes to `size`, width and height in even numbers of pixels."""
 
-    def __init__(self, path: Path, *, fps: Fraction, size: int) -> None:
+    def __init__(self, path: Path, *, fps: Fraction, size: int | tuple[int, int]) -> None:
         if path.suffix.lower() not in SUFFIXES:
             raise BadInput(f"output {path} ends in {path.suffix!r}; allowed: {', '.join(SUFFIXES)}")
-        if not 64 <= size <= 1024 or size % 2:
+        if isinstance(size, int) and (not 64 <= size <= 1024 or size % 2):
             raise BadInput(f"size is {size}; allowed: even numbers from 64 to 1024")
+        size = (size, size) if isinstance(size, int) else size
+        if any(not 64 <= side <= LARGEST_SIDE or side % 2 for side in size):
+            raise BadInput(f"size is {size[0]}x{size[1]}; allowed: even numbers from 64 to {LARGEST_SIDE}")
         if not path.parent.is_dir():
             raise BadInput(f"output {path}: the folder {path.parent} does not exist")
         self.path, self.size, self.fps = path, size, fps
@@ -41,7 +46,7 @@ class VideoFile:
             self._container = av.open(str(self._partial), "w")
             stream = self._container.add_stream("libx264", rate=fps)
             assert isinstance(stream, VideoStream)
-            stream.width = stream.height = size
+            stream.width, stream.height = size
             stream.pix_fmt = "yuv420p"
             stream.options = {"crf": CRF, "preset": "veryfast"}
             self._stream = stream
@@ -51,9 +56,9 @@ class VideoFile:
 
     def write(self, picture: Picture, time_us: int) -> None:
         """A picture shown from `time_us` on (microseconds since the first frame)."""
-        if picture.shape[0] != self.size:
-            how = cv2.INTER_AREA if picture.shape[0] > self.size else cv2.INTER_CUBIC
-            picture = np.asarray(cv2.resize(picture, (self.size, self.size), interpolation=how), np.uint8)
+        if picture.shape[1::-1] != self.size:
+            how = cv2.INTER_AREA if picture.shape[0] > self.size[1] else cv2.INTER_CUBIC
+            picture = np.asarray(cv2.resize(picture, self.size, interpolation=how), np.uint8)
         frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
         self._last_pts = max(self._last_pts + 1, round(time_us * self.fps / 1_000_000))
         frame.pts, frame.time_base = self._last_pts, 1 / self.fps

@@ -41,7 +41,7 @@ from kilocall.model import landmarks as lm
 from kilocall.model.family import Family, Picture, Track
 from kilocall.proto.errors import BadInput, KilocallError
 from kilocall.runtime.files import write_whole
-from kilocall.runtime.pictures import as_png
+from kilocall.runtime.pictures import as_png, fitted
 
 __all__ = ["MAX_FRAMES", "STILL_PSNR", "evaluate_folder"]
 
@@ -276,7 +276,8 @@ def _transmit(footage: _Footage, source: Picture, family: Family, quality: float
         for before, timed in zip(waiting, motions, strict=True):
             moved = family.keypoints(encoder.source, timed.motion) - before
             errors.append(float(np.linalg.norm(moved, axis=-1).mean()) * family.size / 2)
-            pictures.append(decoder.renderer.render(timed.motion))
+            # Some families make larger pictures than the crops that they are compared with.
+            pictures.append(fitted(decoder.renderer.render(timed.motion), family.size))
         waiting.clear()
     data = len(encoder.source_picture.data)
     return _Received(pictures, np.array(bits), float(np.mean(errors)), data, lost)

@@ -7,7 +7,18 @@ from typing import Annotated
 
 import typer
 
-from kilocall.cli.options import EngineChoice, Engines, Pitch, Roll, Threads, Yaw
+from kilocall.cli.bench import bench_app
+from kilocall.cli.options import (
+    CodebookFile,
+    EngineChoice,
+    Engines,
+    FamilyName,
+    Pitch,
+    Roll,
+    Threads,
+    Weights,
+    Yaw,
+)
 
 app = typer.Typer(
     help="Talking-head video in a few bits a frame: motion is sent, the picture is made at the receiver.",
@@ -17,9 +28,10 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 train_app = typer.Typer(help="Train the networks (needs the extra `train`).", no_args_is_help=True)
-bench_app = typer.Typer(help="Measure on this machine.", no_args_is_help=True)
 app.add_typer(train_app, name="train", rich_help_panel="Models")
 app.add_typer(bench_app, name="bench", rich_help_panel="This machine")
+weights_app = typer.Typer(help="Public weights of facevid2vid and liveportrait.", no_args_is_help=True)
+app.add_typer(weights_app, name="weights", rich_help_panel="Models")
 
 Stream = Annotated[Path, typer.Argument(metavar="STREAM.kcs", help="Stream file, or sample:astronaut, sample:drawing.")]
 AsJson = Annotated[bool, typer.Option("--json", help="For programs.")]
@@ -44,6 +56,9 @@ def encode(
         int | None, typer.Option(help="Side of the source picture: 256, or 512 for more detail.", show_default="256")
     ] = None,
     frames_per_packet: Annotated[int, typer.Option(min=1, max=8, help="More cost delay and save headers.")] = 3,
+    family: FamilyName = None,
+    weights: Weights = None,
+    codebook: CodebookFile = None,
     engine: EngineChoice = Engines.auto,
     threads: Threads = 0,
 ) -> None:
@@ -58,6 +73,9 @@ def encode(
         quality=quality,
         size=size,
         frames_per_packet=frames_per_packet,
+        family=family,
+        weights=weights,
+        codebook=codebook,
         engine=engine.value,
         threads=threads,
     )
@@ -74,6 +92,13 @@ def decode(
     size: Annotated[
         int | None, typer.Option(min=64, max=1024, help="Side of the picture in pixels, even; default: the source's.")
     ] = None,
+    full_frame: Annotated[bool, typer.Option("--full-frame", help="Put the face back into the whole frame.")] = False,
+    background: Annotated[
+        Path | None, typer.Option(help="Picture or clip around the face of --full-frame; default: the --source.")
+    ] = None,
+    family: FamilyName = None,
+    weights: Weights = None,
+    codebook: CodebookFile = None,
     engine: EngineChoice = Engines.auto,
     threads: Threads = 0,
 ) -> None:
@@ -88,6 +113,11 @@ def decode(
         pitch=pitch,
         roll=roll,
         size=size,
+        background=background,
+        full_frame=full_frame,
+        family=family,
+        weights=weights,
+        codebook=codebook,
         engine=engine.value,
         threads=threads,
     )
@@ -118,6 +148,9 @@ def replay(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     open_page: Annotated[bool, typer.Option("--open/--no-open", help="Open the page in a browser.")] = True,
     window: Annotated[bool, typer.Option("--window", help="A window instead of the page.")] = False,
+    family: FamilyName = None,
+    weights: Weights = None,
+    codebook: CodebookFile = None,
     engine: EngineChoice = Engines.auto,
     threads: Threads = 0,
 ) -> None:
@@ -133,6 +166,9 @@ def replay(
         port=port,
         open_page=open_page,
         window=window,
+        family=family,
+        weights=weights,
+        codebook=codebook,
         engine=engine.value,
         threads=threads,
     )
@@ -187,6 +223,7 @@ def call(
         int | None, typer.Option(min=0, max=65535, help="Of the page; default: 8710, or a free one.")
     ] = None,
     open_page: Annotated[bool, typer.Option("--open/--no-open", help="Open the page in a browser.")] = True,
+    size: Annotated[int, typer.Option(help="Side of your source picture: 256, or 512 for more detail.")] = 256,
     saver: Annotated[bool, typer.Option("--saver", help="Fewer bits for more delay.")] = False,
     virtual_camera: Annotated[
         bool, typer.Option("--virtual-camera", help="Give the picture to other programs as a camera.")
@@ -207,6 +244,9 @@ def call(
         list[str] | None,
         typer.Option(help="stun:HOST, or turn:HOST,USER,PASSWORD; repeatable. None: nobody else is contacted."),
     ] = None,
+    family: FamilyName = None,
+    weights: Weights = None,
+    codebook: CodebookFile = None,
     engine: EngineChoice = Engines.auto,
     threads: Annotated[int, typer.Option(min=0, max=64, help="CPU threads of each direction.")] = 1,
     verbose: Annotated[bool, typer.Option("--verbose", help="Say what happens.")] = False,
@@ -222,6 +262,7 @@ def call(
         camera=camera,
         source=source,
         port=port,
+        size=size,
         saver=saver,
         virtual_camera=virtual_camera,
         recordings=recordings,
@@ -233,6 +274,9 @@ def call(
         fps=fps,
         relay_only=relay_only,
         ice_servers=ice or [],
+        family=family,
+        weights=weights,
+        codebook=codebook,
         engine=engine.value,
         threads=threads,
     )
@@ -252,9 +296,7 @@ def train_extractor(
     """The networks that find a face's points."""
     from kilocall.cli.models import train
 
-    train(
-        "extractor", data, cache, run, steps=steps, batch=batch, threads=threads, device=device, minutes=minutes
-    )
+    train("extractor", data, cache, run, steps=steps, batch=batch, threads=threads, device=device, minutes=minutes)
 
 
 @train_app.command("renderer")
@@ -321,6 +363,41 @@ def export(
 
 
 @app.command(rich_help_panel="Models")
+def fit(
+    streams: Annotated[list[Path], typer.Argument(metavar="STREAM.kcs...", help="Streams of one family.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="File to write, for --codebook on both sides.")],
+    codebook: Annotated[Path | None, typer.Option(help="What the streams were made with, if not the default.")] = None,
+) -> None:
+    """Fit how motion is coded to streams: fewer bits for motion like theirs."""
+    from kilocall.cli.weights import fit_to_streams
+
+    fit_to_streams(streams, out, codebook)
+
+
+@weights_app.command("check")
+def weights_check(
+    path: Annotated[Path, typer.Argument(metavar="FILE|FOLDER", help="Checkpoint, or LivePortrait's folder.")],
+    json: AsJson = False,
+) -> None:
+    """Which family and version weights are of, and whether they fit; nothing in them is run."""
+    from kilocall.cli.weights import check_weights
+
+    check_weights(path, json)
+
+
+@weights_app.command("convert")
+def weights_convert(
+    path: Annotated[Path, typer.Argument(metavar="FILE|FOLDER", help="Checkpoint, or LivePortrait's folder.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="File to write: .safetensors.")],
+    fp16: Annotated[bool, typer.Option("--fp16", help="Half precision, half the size.")] = False,
+) -> None:
+    """Weights to one safetensors file, without what only training needs."""
+    from kilocall.cli.weights import convert_weights
+
+    convert_weights(path, out, fp16)
+
+
+@app.command(rich_help_panel="Models")
 def evaluate(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of clips.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for table, JSON and contact sheet.")] = Path(
@@ -333,6 +410,9 @@ def evaluate(
     mediapipe_python: Annotated[
         Path | None, typer.Option(help="A Python that has MediaPipe, to measure landmarks independently.")
     ] = None,
+    family: FamilyName = None,
+    weights: Weights = None,
+    codebook: CodebookFile = None,
     engine: EngineChoice = Engines.auto,
     threads: Threads = 0,
 ) -> None:
@@ -347,6 +427,9 @@ def evaluate(
         source=source,
         limit=limit,
         mediapipe_python=mediapipe_python,
+        family=family,
+        weights=weights,
+        codebook=codebook,
         engine=engine.value,
         threads=threads,
     )
@@ -372,6 +455,46 @@ def doctor(
     raise typer.Exit(show_diagnosis(engine.value, threads, json))
 
 
+@bench_app.command("call")
+def bench_call(
+    minutes: Annotated[float, typer.Option(min=0.1, max=600, help="How long they talk.")] = 10,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for report.json, the plot and logs.")] = Path(
+        "bench_call"
+    ),
+    loss: Annotated[float, typer.Option(min=0, max=1, help="Share of packets lost each way; needs root.")] = 0,
+    rate_kbps: Annotated[float, typer.Option(min=0, help="Capacity each way; 0: no limit; needs root.")] = 0,
+    delay_ms: Annotated[float, typer.Option(min=0, max=5000, help="Delay each way; needs root.")] = 0,
+    jitter_ms: Annotated[float, typer.Option(min=0, max=5000, help="Its standard deviation; needs root.")] = 0,
+    saver: Annotated[bool, typer.Option("--saver", help="Fewer bits for more delay.")] = False,
+    engine: EngineChoice = Engines.auto,
+) -> None:
+    """A call between the built-in speakers: delay, pauses, bits and whether anything grows; over a bad network too."""
+    from kilocall.cli.call import measure_call
+
+    measure_call(
+        minutes,
+        out,
+        loss=loss,
+        rate_kbps=rate_kbps,
+        delay_ms=delay_ms,
+        jitter_ms=jitter_ms,
+        saver=saver,
+        engine=engine.value,
+    )
+
+
+@bench_app.command("pages")
+def bench_pages(
+    seconds: Annotated[float, typer.Option(min=8, max=3600, help="How long they talk.")] = 30,
+    fps: Annotated[int, typer.Option(min=5, max=30, help="Of the speaker's camera.")] = 25,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder to keep reports and logs in.")] = None,
+) -> None:
+    """A call in two browsers: whether lips and sound meet, and the numbers shown against the bytes on the wire."""
+    from kilocall.cli.call import measure_pages
+
+    measure_pages(seconds, fps, out)
+
+
 @bench_app.command("speed")
 def bench_speed(
     engine: Annotated[list[Engines] | None, typer.Option(help="Default: every one installed; repeatable.")] = None,
@@ -379,9 +502,11 @@ def bench_speed(
         list[int] | None, typer.Option(min=1, max=64, help="Default: 1, 2, all cores; repeatable.")
     ] = None,
     runs: Annotated[int, typer.Option(min=5, max=10_000, help="Calls a stage.")] = 60,
+    family: FamilyName = None,
+    weights: Weights = None,
     json: AsJson = False,
 ) -> None:
     """Milliseconds a stage and frames per second, per engine and thread count, beside plain torch."""
     from kilocall.cli.machine import measure
 
-    measure([e.value for e in engine or []], threads or [], runs, json)
+    measure([e.value for e in engine or []], threads or [], runs, json, family, weights)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import tempfile
 import webbrowser
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from rich.logging import RichHandler
@@ -12,10 +16,10 @@ from rich.text import Text
 from kilocall.call.report import CallReport
 from kilocall.call.running import run_call, run_server
 from kilocall.call.settings import settings_from
-from kilocall.cli.screen import console, print_facts
+from kilocall.cli.screen import console, needs, print_facts, print_table, progress_bar
 from kilocall.proto.errors import BadInput
 
-__all__ = ["make_call", "serve_meeting_point"]
+__all__ = ["make_call", "measure_call", "measure_pages", "print_report", "serve_meeting_point"]
 
 
 def serve_meeting_point(host: str, port: int, verbose: bool) -> None:
@@ -23,8 +27,10 @@ def serve_meeting_point(host: str, port: int, verbose: bool) -> None:
     run_server(host, port, on_ready=lambda address: _say(f"meeting point at {address}; Ctrl-C ends it"))
 
 
-def make_call(*, open_page: bool, verbose: bool, **options: Any) -> None:
+def make_call(*, open_page: bool, verbose: bool, family: str | None, **options: Any) -> None:
     _log(verbose)
+    if family is not None:
+        options["family"] = family
     settings = settings_from(**options)
     if settings.headless and settings.seconds is None:
         raise BadInput("seconds is missing: a call without a page ends after --seconds N")
@@ -36,6 +42,60 @@ def make_call(*, open_page: bool, verbose: bool, **options: Any) -> None:
 
     report = run_call(settings, on_page=page, on_link=lambda link: _say(f"the other side joins with: --room '{link}'"))
     print_report(report)
+
+
+def measure_call(
+    minutes: float,
+    out: Path,
+    *,
+    loss: float,
+    rate_kbps: float,
+    delay_ms: float,
+    jitter_ms: float,
+    saver: bool,
+    engine: str,
+) -> None:
+    from kilocall.bench import call as bench
+
+    network = bench.Link(loss=loss, rate_kbps=rate_kbps, delay_ms=delay_ms, jitter_ms=jitter_ms)
+    options = ["--saver"] if saver else []
+    with progress_bar("talking") as progress:
+        report = bench.measure_call(minutes, out, network, options=options, engine=engine, progress=progress)
+    rows: list[tuple[str, Callable[[bench.PartyReport], str]]] = [
+        ("first picture", lambda party: _ms(party.call.first_picture_ms)),
+        ("delay, half of the pictures", lambda party: _ms(party.call.delay_p50_ms)),
+        ("delay, 95 %", lambda party: _ms(party.call.delay_p95_ms)),
+        ("pictures a second", lambda party: f"{party.call.fps_in:.1f}"),
+        ("longest pause", lambda party: _ms(party.call.gaps_ms.most)),
+        ("pauses over 250 ms", lambda party: str(party.call.gaps_ms.over_250)),
+        ("video out, kbit/s", lambda party: f"{party.call.steady_out.data:.1f}"),
+        ("everything out, kbit/s", lambda party: f"{party.call.steady_out.total:.1f}"),
+        ("memory, MiB", lambda party: f"{party.call.memory_mib:.0f}"),
+        ("memory, % an hour", lambda party: _slope(party.memory_percent_per_hour)),
+        ("delay, ms an hour", lambda party: _slope(party.delay_ms_per_hour)),
+    ]
+    parties = report.parties
+    print_table(
+        f"{report.minutes:g} minutes on {report.cores} cores",
+        ["", *parties],
+        [[title, *(value(party) for party in parties.values())] for title, value in rows],
+    )
+    console().print(f"wrote {out}/report.json and the logs", soft_wrap=True)
+
+
+def measure_pages(seconds: float, fps: int, out: Path | None) -> None:
+    needs("playwright", "dev")
+    from kilocall.bench.two_pages import measure, report
+
+    with contextlib.ExitStack() as stack:
+        folder = out or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        folder.mkdir(parents=True, exist_ok=True)
+        measured = measure(folder.absolute(), seconds=seconds, fps=fps)
+    print_facts(f"two pages, {seconds:g} s", report(measured))
+
+
+def _slope(value: float | None) -> str:
+    return "call too short" if value is None else f"{value:+.1f}"
 
 
 def print_report(report: CallReport, title: str = "call") -> None:

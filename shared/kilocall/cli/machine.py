@@ -6,6 +6,10 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from kilocall.model.family import OWN_WEIGHTS
+from kilocall.proto.errors import BadInput
 
 __all__ = ["measure", "show_diagnosis", "show_version"]
 
@@ -34,12 +38,22 @@ def show_diagnosis(engine: str, threads: int, as_json: bool) -> int:
     return found.exit_code
 
 
-def measure(engines: Sequence[str], threads: Sequence[int], runs: int, as_json: bool) -> None:
+def measure(
+    engines: Sequence[str],
+    threads: Sequence[int],
+    runs: int,
+    as_json: bool,
+    family: str | None = None,
+    weights: Path | None = None,
+) -> None:
+    if family in OWN_WEIGHTS:
+        _measure_own_weights(engines, threads, as_json, str(family), weights)
+        return
     from kilocall.bench.speed import measure_speed
     from kilocall.cli.screen import print_facts, print_table, progress_bar
 
     with progress_bar("measuring") as progress:
-        report = measure_speed(engines, threads, runs=runs, progress=progress)
+        report = measure_speed(engines, threads, weights=weights, runs=runs, progress=progress)
     if as_json:
         print(json.dumps(asdict(report), indent=2))
         return
@@ -70,6 +84,37 @@ def measure(engines: Sequence[str], threads: Sequence[int], runs: int, as_json: 
                 for s in speed.stages
             ],
         )
+
+
+def _measure_own_weights(
+    engines: Sequence[str], threads: Sequence[int], as_json: bool, family: str, weights: Path | None
+) -> None:
+    from kilocall.cli.screen import needs, print_facts, progress_bar
+
+    if weights is None:
+        raise BadInput(f"family {family} needs its weights, which are not in the package: --weights")
+    needs("torch", "torch")
+    from kilocall.bench.volume_speed import measure_volume
+
+    for engine in engines or ["auto"]:
+        for count in threads or [0]:
+            with progress_bar(f"measuring {family}") as progress:
+                found = measure_volume(family, weights, engine=engine, threads=count, progress=progress)
+            if as_json:
+                print(json.dumps({**asdict(found), "times_plain": found.times_plain}, indent=2))
+                continue
+            print_facts(
+                f"{found.family}, {found.version}",
+                [
+                    ("machine", f"{found.cpu}, {found.threads} threads, {found.device}"),
+                    ("engine", found.engine + (", sums in bfloat16" if found.bfloat16 else "")),
+                    ("head pose and expression", f"{found.head_ms:.0f} ms"),
+                    ("features, once per source", f"{found.source_ms:.0f} ms"),
+                    ("frame", f"{found.frame_ms:.0f} ms"),
+                    ("frame in plain torch", f"{found.plain_frame_ms:.0f} ms, {found.times_plain:.1f} times as long"),
+                    ("against plain torch", f"{found.psnr_db:.1f} dB"),
+                ],
+            )
 
 
 def _mb(number: float | None) -> str:

@@ -92,11 +92,23 @@ def export(extractor: Path, renderer: Path, data: Path, cache: Path, out: Path) 
         warn(f"{out} has no codebook yet: kilocall train codebook --weights {out} makes one")
 
 
-def evaluate_clips(folder: Path, out: Path, **options: Any) -> None:
+def evaluate_clips(
+    folder: Path,
+    out: Path,
+    *,
+    family: str | None,
+    weights: Path | None,
+    codebook: Path | None,
+    engine: str,
+    threads: int,
+    **options: Any,
+) -> None:
     from kilocall.bench.evaluate import evaluate_folder
     from kilocall.bench.evaluation import print_evaluation
+    from kilocall.cli.weights import opened
 
+    models = opened(family, weights, codebook, engine=engine, threads=threads)
     with progress_bar(f"evaluating {folder}") as progress:
-        result = evaluate_folder(folder, out, progress=progress, **options)
+        result = evaluate_folder(folder, out, progress=progress, family=models, **options)
     print_evaluation(result, console())
     console().print(f"wrote evaluation.json, table.md and contact_sheet.png to {out}", soft_wrap=True)

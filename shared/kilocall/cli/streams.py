@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from kilocall.api import StreamInfo, decode, encode, info
 from kilocall.cli.screen import print_facts, print_table, progress_bar, warn
+from kilocall.cli.weights import opened
 from kilocall.sample import sample_stream
 
 __all__ = ["decode_stream", "encode_clip", "find_stream", "show_info"]
@@ -20,9 +21,20 @@ def find_stream(stream: Path) -> Path:
     return sample_stream(name.removeprefix(SAMPLE)) if name.startswith(SAMPLE) else stream
 
 
-def encode_clip(clip: Path, out: Path, **options: Any) -> None:
+def encode_clip(
+    clip: Path,
+    out: Path,
+    *,
+    family: str | None,
+    weights: Path | None,
+    codebook: Path | None,
+    engine: str,
+    threads: int,
+    **options: Any,
+) -> None:
+    models = opened(family, weights, codebook, engine=engine, threads=threads)
     with progress_bar(f"encoding {clip.name}") as progress:
-        report = encode(clip, out, progress=progress, **options)
+        report = encode(clip, out, progress=progress, family=models, **options)
     for warning in report.warnings:
         warn(warning)
     print_facts(
@@ -39,10 +51,21 @@ def encode_clip(clip: Path, out: Path, **options: Any) -> None:
     )
 
 
-def decode_stream(stream: Path, out: Path, **options: Any) -> None:
+def decode_stream(
+    stream: Path,
+    out: Path,
+    *,
+    family: str | None,
+    weights: Path | None,
+    codebook: Path | None,
+    engine: str,
+    threads: int,
+    **options: Any,
+) -> None:
     stream = find_stream(stream)
+    models = opened(family, weights, codebook, engine=engine, threads=threads, stream=stream)
     with progress_bar(f"decoding {stream.name}") as progress:
-        report = decode(stream, out, progress=progress, **options)
+        report = decode(stream, out, progress=progress, family=models, **options)
     if report.truncated:
         warn(f"{stream} breaks off: {report.truncated}; what came before is decoded")
     if report.dropped_packets:
@@ -51,7 +74,7 @@ def decode_stream(stream: Path, out: Path, **options: Any) -> None:
         str(report.video),
         [
             ("frames", f"{report.frames}, {report.seconds:.2f} s"),
-            ("picture", f"{report.size}x{report.size}" + (", another source picture" if report.relative else "")),
+            ("picture", f"{report.width}x{report.height}" + (", another source picture" if report.relative else "")),
             ("time", f"{report.wall_s:.1f} s, {report.frames / report.wall_s:.0f} frames/s"),
         ],
     )

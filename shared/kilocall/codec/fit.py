@@ -52,12 +52,14 @@ def fit_codebook(
     levels: Sequence[int] = range(LEVELS),
     thrift: float = THRIFT,
     still: float = STILL,
+    pooled_from: int | None = None,
 ) -> Codebook:
     """A codebook for motion like `streams`, each [T, D].
 
     base_steps [D]: quantiser steps at quality 50, best chosen so that a step of any coefficient moves the
     keypoints equally far. Streams are coded at each of `levels` with one codebook after the other, `rounds`
-    times; the time is about 0.15 ms per frame, level and round. Raises BadInput when shapes disagree or a
+    times; the time is about 0.15 ms per frame, level and round. Coefficients from `pooled_from` on share their tables
+    and have a mean of zero, so that they may stand for any others. Raises BadInput when shapes disagree or a
     stream is not finite.
     """
     steps = np.asarray(base_steps, np.float32)
@@ -74,12 +76,16 @@ def fit_codebook(
 
     finest = steps.astype(np.float64) / 2 ** ((LEVELS - 1 - BASE_LEVEL) / 2)
     mean = np.rint(np.mean([clip.mean(0, dtype=np.float64) for clip in clips], 0) / finest)
+    if pooled_from is not None:
+        mean[pooled_from:] = 0
     bank = _first_bank(tables)
     shapes_of = bank.frequencies
     table_of = _first_map(bank, len(steps))
     codebook = _freeze(steps, mean, bank, table_of)
     for _ in range(rounds):
         counts = _count(codebook, clips, levels, frames_per_packet, key_interval, thrift, still)
+        if pooled_from is not None:
+            counts[:, pooled_from:] = counts[:, pooled_from:].mean(1, keepdims=True)
         for _ in range(4):
             table_of = _assign(counts, bank)
             bank = _reshape(counts, table_of, bank, shapes_of)

@@ -213,6 +213,12 @@ class MotionEncoder:
         self._state = replace(state, held=())
         self._held = dict(state.held)
 
+    @property
+    def packets_back(self) -> int | None:
+        """How many packets back the next packet's reference will be; None: it will be a key packet."""
+        reference = self._usable_reference()
+        return None if reference is None else (self._state.next_sequence - reference) % SEQUENCES
+
     def reset(self) -> None:
         """Back to the beginning: sequence 0, nothing held, a key packet next. The quality stays."""
         self.state = EncoderState(self._state.level)

@@ -6,6 +6,8 @@ come from the family's manifest.
 
 from __future__ import annotations
 
+import importlib.util
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -13,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from kilocall.model.motion import Motion
+from kilocall.model.motion import POSE_NUMBERS, Motion
 from kilocall.proto.errors import BadInput
 
 if TYPE_CHECKING:
@@ -24,8 +26,25 @@ Picture = NDArray[np.uint8]
 Array = NDArray[np.float32]
 
 DEFAULT_FAMILY = "compact-256"
+#: Families whose weights the user brings, and what they are.
+OWN_WEIGHTS = {
+    "facevid2vid": "FILE (Vox-256 checkpoint, CC BY-NC 4.0: not for commercial use)",
+    "liveportrait": "FOLDER (its four files, MIT)",
+}
 #: A source picture may have so many times the side that the networks work at; what is copied is then as fine.
 DETAIL = 2
+
+
+@dataclass(frozen=True)
+class FamilyChoice:
+    """Which models to use: what `load_family` is asked for."""
+
+    name: str = DEFAULT_FAMILY
+    weights: Path | None = None
+    codebook: Path | None = None
+
+    def load(self, engine: Engine, progress: Callable[[int, int | None], None] = lambda done, total: None) -> Family:
+        return load_family(self.name, engine=engine, folder=self.weights, codebook=self.codebook, progress=progress)
 
 
 @dataclass(frozen=True)
@@ -139,12 +158,49 @@ def weights_folder(name: str = DEFAULT_FAMILY) -> Path:
     root = Path(__file__).parent / "weights"
     installed = sorted(p.parent.name for p in root.glob("*/manifest.json"))
     if name not in installed:
-        raise BadInput(f"model family {name!r} is not installed; installed: {', '.join(installed) or 'none'}")
+        known = ", ".join((*installed, *OWN_WEIGHTS))
+        raise BadInput(f"model family {name!r} is not installed; known: {known}")
     return root / name
 
 
-def load_family(name: str = DEFAULT_FAMILY, *, engine: Engine, folder: Path | None = None) -> Family:
-    """A family by name, its networks run by `engine`. `folder` replaces the packaged weights."""
+def load_family(
+    name: str = DEFAULT_FAMILY,
+    *,
+    engine: Engine,
+    folder: Path | None = None,
+    codebook: Path | None = None,
+    progress: Callable[[int, int | None], None] = lambda done, total: None,
+) -> Family:
+    """A family by name, its networks run by `engine`.
+
+    `folder` replaces the packaged weights of compact-256; for the other families it names the weights, a file or a
+    folder. `codebook` is what `kilocall fit` wrote. `progress` gets parts done and parts in all of what takes long.
+    """
+    if name in OWN_WEIGHTS:
+        return _load_own_weights(name, engine, folder, codebook, progress)
     from kilocall.model.compact.family import CompactFamily
 
-    return CompactFamily(folder or weights_folder(name), engine)
+    family = CompactFamily(folder or weights_folder(name), engine)
+    if codebook is not None:
+        from kilocall.model.coding import MotionCoding
+
+        numbers = family.codebook.coefficients - POSE_NUMBERS
+        family.codebook = MotionCoding.load(codebook, name, numbers).codebook
+    return family
+
+
+def _load_own_weights(
+    name: str,
+    engine: Engine,
+    weights: Path | None,
+    codebook: Path | None,
+    progress: Callable[[int, int | None], None],
+) -> Family:
+    if weights is None:
+        raise BadInput(f"family {name} needs its weights, which are not in the package: --weights {OWN_WEIGHTS[name]}")
+    if importlib.util.find_spec("torch") is None:
+        raise BadInput(f"family {name} needs torch, which is not installed: pip install 'kilocall[torch]'")
+    from kilocall.model.checkpoints import read_checkpoint
+    from kilocall.model.volume.family import VolumeFamily
+
+    return VolumeFamily(read_checkpoint(weights, name, progress), engine, codebook)
