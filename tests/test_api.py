@@ -1,7 +1,9 @@
 """The library as a user calls it: whole files, frame by frame, and the same bytes both ways."""
 
+from fractions import Fraction
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -11,7 +13,9 @@ from kilocall.model.family import Family
 from kilocall.proto.errors import BadInput, NoFace, WrongFamily
 from kilocall.proto.stream_file import StreamReader
 from kilocall.receiver.render import View
+from kilocall.receiver.video_file import VideoFile
 from kilocall.sample import NAMES, sample_clip, sample_stream
+from kilocall.sample.perform import portrait
 from kilocall.sender.capture import open_clip
 
 
@@ -114,9 +118,45 @@ def test_head_turned_at_the_receiver_is_seen_turned_to_that_side(stream: Path, f
         player.renderer.view = View(yaw=yaw)
         seen.append(np.rad2deg(family.source(next(player.frames()).rgb).pose.rotation[0]))
     left, straight, right = seen
-    # The picture turns by about half of what is asked (see the model card), and never further.
-    assert -20 < left - straight < -4
-    assert 4 < right - straight < 20
+    assert -25 < left - straight < -10
+    assert 10 < right - straight < 25
+
+
+def test_a_large_source_picture_keeps_its_detail(folder: Path, family: Family) -> None:
+    # The portrait enlarged: what is fine in it at 512 is grain, added here so that there is some.
+    grain = np.random.default_rng(0).normal(0, 6, (768, 768, 1))
+    large = np.clip(np.asarray(cv2.resize(portrait(), (768, 768)), np.float32) + grain, 0, 255).astype(np.uint8)
+    with VideoFile(folder / "large.mp4", fps=Fraction(25), size=768) as video:
+        for step in range(12):
+            video.write(np.roll(large, step, 1), step * 40_000)
+    report = api.encode(folder / "large.mp4", folder / "large.kcs", size=512)
+    assert not report.warnings
+    assert 6144 < report.source_bytes <= 14 * 1024
+    player = api.StreamPlayer(folder / "large.kcs", family=family)
+    source = player.stream_source
+    assert source.detail is not None
+    assert player.size == 512
+    assert np.abs(player.renderer.render(source.pose).astype(int) - source.detail).max() <= 2
+    fine = [frame.rgb for frame in player.frames()][-1]
+    soft = [frame.rgb for frame in api.StreamPlayer(folder / "large.kcs", largest=256, family=family).frames()][-1]
+    assert soft.shape == (256, 256, 3)
+    assert fine.shape == (512, 512, 3)
+    # The same picture, but sharper than enlarging makes it.
+    enlarged = np.asarray(cv2.resize(soft, (512, 512), interpolation=cv2.INTER_CUBIC), np.uint8)
+    assert np.abs(enlarged.astype(int) - fine).mean() < 6
+    assert cv2.Laplacian(fine, cv2.CV_64F).var() > 1.3 * cv2.Laplacian(enlarged, cv2.CV_64F).var()
+
+
+def test_a_small_face_keeps_its_256_pixels_with_a_warning(folder: Path) -> None:
+    clip = folder / "small.mp4"
+    with VideoFile(clip, fps=Fraction(25), size=300) as video:
+        for step in range(4):
+            video.write(portrait(), step * 40_000)
+    report = api.encode(clip, folder / "small.kcs", size=512)
+    assert report.source_bytes <= 6144
+    assert any("stays 256 wide" in warning for warning in report.warnings)
+    with pytest.raises(BadInput, match="size is 300; allowed are 256 and 512"):
+        api.encode(clip, folder / "small.kcs", size=300)
 
 
 def test_another_picture_is_moved_relatively(stream: Path, folder: Path, family: Family) -> None:

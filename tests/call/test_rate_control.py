@@ -124,19 +124,71 @@ def test_capacity_that_returns_is_used_again_within_a_minute_and_a_half() -> Non
     assert control.rung == 0
 
 
-def test_random_loss_without_a_queue_does_not_lower_the_rate_for_long() -> None:
-    _, samples = run(lambda _: 64_000, 120, loss=lambda at_s: 0.3 if at_s > 5 else 0.0)
+@pytest.mark.parametrize("loss", [0.1, 0.3])
+def test_random_loss_without_a_queue_is_guarded_against_and_does_not_lower_the_rate(loss: float) -> None:
+    control, samples = run(lambda _: 64_000, 120, loss=lambda at_s: loss if at_s > 5 else 0.0)
     best = sum(sample.rung == 0 for sample in samples) / len(samples)
     assert best > 0.85
     assert max(sample.rung for sample in samples) <= 1
+    plan = control.plan
+    assert control.guarded
+    assert (plan.frames_per_message, plan.repeat_frames) == (2, 4)
+    assert plan.wire_bps(BITS) <= 30_000
+
+
+def test_guard_holds_also_while_less_is_tried() -> None:
+    control = RateControl()
+    fewest = []
+    for second in range(2, 60, 2):
+        fewest.append(control.update(Feedback(second * 1_000_000, 0.3, 5, 20_000)).frames_per_message)
+    assert set(fewest) == {2}
+
+
+def test_guard_is_given_up_when_nothing_is_lost_any_more() -> None:
+    control, _ = run(lambda _: 64_000, 80, loss=lambda at_s: 0.1 if 5 < at_s < 20 else 0.0)
+    assert not control.guarded
+    assert control.plan == control.plans[0]
+
+
+def test_rare_loss_is_not_guarded_against() -> None:
+    control, _ = run(lambda _: 64_000, 80, loss=lambda _: 0.01)
+    assert not control.guarded
+
+
+def test_loss_of_a_full_queue_is_not_guarded_against() -> None:
+    control = RateControl()
+    for half in range(1, 20):
+        control.update(Feedback(half * 500_000, 0.2, 300, 12_000))
+    assert not control.guarded
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_guarded_rungs_are_each_cheaper(name: str) -> None:
+    control = RateControl(name)
+    costs = [plan.wire_bps(BITS) for plan in control.guarded_plans]
+    assert costs == sorted(costs, reverse=True)
+    assert len(control.guarded_plans) == len(control.plans)
+    assert costs[0] <= 30_000
+    assert all(plan.frames_per_message + plan.repeat_frames <= 8 for plan in control.guarded_plans)
 
 
 def test_loss_that_sending_less_cures_keeps_the_rate_down() -> None:
     control = RateControl()
-    for second in range(1, 12):
+    for second in range(1, 16):
         loss = 0.3 if control.rung == 0 else 0.0
         control.update(Feedback(second * 1_000_000, loss, 5, 20_000))
     assert control.rung == 1
+
+
+def test_after_an_outage_the_best_rung_comes_back_with_the_first_good_report() -> None:
+    control = RateControl()
+    for second in range(1, 5):
+        control.update(Feedback(second * 1_000_000, 0, 5, 28_000))
+    for second in range(5, 17):
+        control.tick(second * 1_000_000)
+    assert control.rung > 0
+    control.update(Feedback(17_000_000, 0.9, 10, 8_000))
+    assert control.rung == 0
 
 
 def test_missing_reports_lower_the_rate() -> None:
@@ -153,6 +205,22 @@ def test_round_trip_that_grows_counts_where_reports_see_no_queue() -> None:
         grown = 0 if half < 10 else 60 * (half - 9)
         control.update(Feedback(half * 500_000, 0, 0, 28_000, rtt_ms=40 + grown))
     assert control._delay_ms >= 100
+
+
+def test_delay_that_no_round_trip_shows_is_a_busy_machine_and_no_reason_to_send_less() -> None:
+    control = RateControl()
+    for half in range(40):
+        busy = half >= 10
+        control.update(Feedback(half * 500_000, 0, 400 if busy else 5, 20_000, rtt_ms=55 if busy else 40))
+    assert (control.rung, control.steps) == (0, 0)
+
+
+def test_delay_that_the_round_trip_shares_is_a_queue() -> None:
+    control = RateControl()
+    for half in range(20):
+        grown = 0 if half < 10 else 60 * (half - 9)
+        control.update(Feedback(half * 500_000, 0, 5 + grown, 20_000, rtt_ms=40 + grown))
+    assert control.rung > 0
 
 
 def test_longer_speech_packets_cost_less() -> None:
@@ -189,4 +257,5 @@ def test_any_reports_give_a_plan_of_the_ladder(
     for pause_us, loss, delay_ms, received_bps, rtt_ms in reports:
         now_us += pause_us
         control.tick(now_us)
-        assert control.update(Feedback(now_us, loss, delay_ms, received_bps, rtt_ms)) in control.plans
+        plan = control.update(Feedback(now_us, loss, delay_ms, received_bps, rtt_ms))
+        assert plan in (*control.plans, *control.guarded_plans)

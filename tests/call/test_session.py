@@ -108,20 +108,20 @@ def test_call_is_open_once_both_have_said_hello() -> None:
 
 
 @pytest.mark.parametrize(
-    ("other", "said"),
+    ("other", "said", "cure"),
     [
-        (Hello("compact-256", "11" * 32, B, 25_000, 1000, 256), "weights 111111111111"),
-        (Hello("liveportrait", A, B, 25_000, 1000, 256), "models 'liveportrait'"),
-        (Hello("compact-256", A, B, 25_000, 1000, 512), "512 wide"),
+        (Hello("compact-256", "11" * 32, B, 25_000, 1000, 256), "weights 111111111111", "install the same version"),
+        (Hello("liveportrait", A, B, 25_000, 1000, 256), "models 'liveportrait'", "the same --family, --weights"),
+        (Hello("compact-256", A, B, 25_000, 1000, 512), "512 wide", "install the same version"),
     ],
 )
-def test_other_weights_end_the_call_and_say_what_to_do(other: Hello, said: str) -> None:
+def test_other_weights_end_the_call_and_say_what_to_do(other: Hello, said: str, cure: str) -> None:
     side = Side()
     side.open()
     side.hear(other)
     assert side.session.phase == "refused"
     assert said in side.session.reason
-    assert "install the same version" in side.session.reason
+    assert cure in side.session.reason
     bye = side.said[-1]
     assert isinstance(bye, Bye)
     assert said in bye.reason
@@ -296,3 +296,31 @@ def test_no_message_breaks_the_session(messages: list[bytes]) -> None:
         side.session.control(data, 0)
     side.hear(FaceState(True, 1))
     assert side.session.remote.face
+
+
+def late_report(side: Side, *, delay_ms: int, round_trip_ms: int) -> None:
+    """A report of a packet that was sent `round_trip_ms` ago."""
+    sequence = 1 + side.now_us // 1_000_000 % 60_000
+    side.session.motion_sent(MotionPacket(sequence, 0, 0, 1, None, 4, b""))
+    side.now_us += 1000 * round_trip_ms
+    side.hear(ReceiverReport(sequence, 0, 1000, 8, 0, 0, delay_ms, 3000))
+    side.now_us += 1_000_000
+
+
+def test_what_this_machine_is_late_by_is_not_taken_for_a_queue() -> None:
+    for lag_ms, goes_down in ((0.0, True), (380.0, False)):
+        side = meet()
+        for _ in range(3):
+            late_report(side, delay_ms=5, round_trip_ms=40)
+        side.session.own_lag_ms = lag_ms
+        for _ in range(4):
+            late_report(side, delay_ms=400, round_trip_ms=440)
+        assert (side.session.rate.rung > 0) == goes_down
+
+
+def test_face_state_that_was_lost_at_first_does_not_hide_that_the_clocks_are_one() -> None:
+    side = meet()
+    side.hear(FaceState(True, side.now_us - 5_000_000))
+    assert side.session.same_clock is False
+    side.hear(FaceState(False, side.now_us - 20_000))
+    assert side.session.same_clock is True

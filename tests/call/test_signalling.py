@@ -138,6 +138,42 @@ def test_client_comes_back_when_the_meeting_point_was_restarted() -> None:
     run(check())
 
 
+def test_client_that_is_told_to_comes_back_at_once_and_sends_what_waited() -> None:
+    async def check() -> None:
+        async with Server() as server:
+            first, second, session = await two(server)
+            assert first.local_address == "127.0.0.1"
+            began = asyncio.get_running_loop().time()
+            first.reconnect()
+            first.renew(session)
+            again = await first.next()
+            assert isinstance(again, Joined)
+            for link in (first, second):
+                paired = await link.next()
+                assert isinstance(paired, Paired)
+                assert paired.session == session + 1
+            assert asyncio.get_running_loop().time() - began < 2
+            for link in (first, second):
+                await link.close()
+
+    run(check())
+
+
+def test_client_that_waits_to_try_again_can_be_hurried() -> None:
+    async def check() -> None:
+        async with Server() as server:
+            port = server.port
+        link = await Signalling(f"http://127.0.0.1:{port}", "tea", first_wait_s=30, most_wait_s=60).__aenter__()
+        await asyncio.sleep(0.3)
+        assert not link.connected
+        async with Server(port=port):
+            link.reconnect()
+            assert isinstance(await link.next(), Joined)
+            await link.close()
+
+    run(check())
+
+
 def test_renewal_begins_one_new_session_for_both() -> None:
     async def check() -> None:
         async with Server() as server:

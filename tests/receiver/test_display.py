@@ -22,6 +22,7 @@ from starlette.websockets import WebSocketDisconnect
 from kilocall.proto.errors import BadInput
 from kilocall.receiver import display
 from kilocall.receiver.display import FRAME_HEADER, MAX_UPLOAD_BYTES, Hub, Viewer, create_app, listen
+from kilocall.runtime.web import COMMON
 
 Picture = NDArray[np.uint8]
 ADDRESS = "http://127.0.0.1:8765"
@@ -235,10 +236,12 @@ def test_health_tells_a_broken_model(client: TestClient, page: Page, film: Any) 
 def test_the_page_loads_nothing_from_elsewhere(client: TestClient) -> None:
     index = client.get("/")
     assert "default-src 'none'" in index.headers["content-security-policy"]
-    for path in [*PAGE.glob("*.html"), *PAGE.glob("*.js"), *PAGE.glob("*.css")]:
-        text = path.read_text()
-        assert not re.search(r"https?://|style=|onclick=\"", text), path
-        assert client.get(f"/{path.name}").status_code == 200
+    served = {f"/{path.name}": path for path in PAGE.iterdir() if path.suffix in (".html", ".js", ".css")}
+    served |= {f"/common/{path.name}": path for path in COMMON.iterdir()}
+    assert "/common/live.js" in served
+    for address, path in served.items():
+        assert not re.search(r"https?://|style=|onclick=\"", path.read_text()), path
+        assert client.get(address).status_code == 200
     for name in re.findall(r'(?:src|href)="([^"]+)"', index.text):
         assert client.get(f"/{name}").status_code == 200, name
 

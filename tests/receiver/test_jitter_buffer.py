@@ -74,6 +74,60 @@ def test_lost_packets_are_declared_with_the_next_frame() -> None:
     assert len(played) == 3 * 16
 
 
+def overlapping(number: int, *, frames: int = 2, repeated: int = 4) -> MotionPacket:
+    """Packet `number` of `frames` new frames behind up to `repeated` of those before."""
+    again = min(repeated, number * frames)
+    whole = packet(number, frames=frames)
+    return replace(
+        whole,
+        time_ms=(number * frames - again) * SPACING_US // 1000 % TIMES_MS,
+        spacing_us=SPACING_US,
+        frame_count=frames + again,
+    )
+
+
+def test_repeated_frames_are_played_once_and_delay_nothing() -> None:
+    buffer, played, _ = play([(ready_us(n, frames=2) + 20_000, overlapping(n)) for n in range(60)])
+    assert times(played) == [n * SPACING_US for n in range(120)]
+    assert (buffer.skipped, buffer.late) == (0, 0)
+    assert buffer.repeated > 200
+    plain, _, _ = play([(ready_us(n, frames=2) + 20_000, packet(n, frames=2)) for n in range(60)])
+    assert buffer.delay_us == plain.delay_us
+
+
+def test_frames_of_lost_packets_play_from_those_that_repeat_them() -> None:
+    # One in ten and two in a row now and then, as random loss has it.
+    lost = {n for n in range(200) if n % 10 == 4 or n % 40 == 5}
+    _, played, _ = play([(ready_us(n, frames=2) + 20_000, overlapping(n)) for n in range(200) if n not in lost])
+    after = [(at, frame) for at, frame in played if at > 2_000_000]
+    assert times(after) == list(range(after[0][1].time_us, after[-1][1].time_us + 1, SPACING_US))
+    assert max(b - a for (a, _), (b, _) in pairwise(after)) <= 60_000
+
+
+def test_one_lost_packet_makes_nothing_later() -> None:
+    arrivals = [(ready_us(n, frames=2) + 20_000, overlapping(n)) for n in range(60)]
+    whole, _, _ = play(arrivals)
+    buffer, played, _ = play([arrival for n, arrival in enumerate(arrivals) if n != 30])
+    assert buffer.delay_us == whole.delay_us
+    assert max(b - a for (a, _), (b, _) in pairwise(played)) <= 130_000
+
+
+def test_repeated_frames_in_a_late_packet_are_not_played() -> None:
+    arrivals = [(ready_us(n, frames=2) + 20_000, overlapping(n)) for n in range(40) if n != 20]
+    _, played, verdicts = play([*arrivals, (ready_us(20, frames=2) + 700_000, overlapping(20))])
+    assert verdicts.count(Verdict.LATE) == 1
+    assert times(played) == sorted(set(times(played)))
+
+
+def test_one_packet_in_ten_that_is_late_does_not_delay_the_rest() -> None:
+    arrivals = [(ready_us(n) + 20_000 + (70_000 if n % 20 == 7 else 0), packet(n)) for n in range(100)]
+    buffer, played, _ = play(arrivals, until_us=ready_us(100))
+    steady, _, _ = play([(ready_us(n) + 20_000, packet(n)) for n in range(100)], until_us=ready_us(100))
+    assert buffer.delay_us <= steady.delay_us + 5_000
+    assert buffer.late == 0
+    assert len(played) >= 290
+
+
 def test_reordered_packets_play_in_order() -> None:
     order = [0, 1, 3, 2, 4, 6, 5, 7, 8, 9]
     arrivals = [(ready_us(place) + 5_000, packet(number)) for place, number in enumerate(order)]
@@ -189,6 +243,15 @@ def test_report_shows_a_queue_that_builds_up() -> None:
     report = buffer.report(ready_us(20), 0)
     assert report is not None
     assert 100 <= report.delay_ms <= 300
+
+
+def test_packets_that_a_busy_machine_holds_up_now_and_then_are_no_queue() -> None:
+    buffer = JitterBuffer()
+    for number in range(60):
+        at = ready_us(number) + 20_000
+        busy_for = max(0, 300_000 - at % 500_000) if number > 20 else 0
+        buffer.push(packet(number), at + busy_for)
+    assert buffer.queueing_us(ready_us(60)) <= 5_000
 
 
 def test_queue_that_stands_for_ten_seconds_still_shows() -> None:

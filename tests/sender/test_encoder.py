@@ -5,8 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from kilocall.codec.motion_codec import MotionDecoder
 from kilocall.model.family import Family, Source, Track, load_family
 from kilocall.proto.errors import BadInput
+from kilocall.proto.motion_packet import MotionPacket
 from kilocall.proto.stream_file import StreamReader
 from kilocall.runtime.engine import choose_engine
 from kilocall.runtime.pictures import decode_picture
@@ -75,3 +77,57 @@ def test_settings_out_of_range_are_refused(
 ) -> None:
     with pytest.raises(BadInput, match=message):
         PacketEncoder(family, source, **setting)  # type: ignore[arg-type]
+
+
+def carried(packet: MotionPacket) -> list[int]:
+    """Capture times of its frames, milliseconds."""
+    return [time_us // 1000 for time_us in packet.frame_times_us(0)]
+
+
+def test_frames_of_packets_that_may_be_lost_are_carried_again(family: Family, source: Source, track: Track) -> None:
+    encoder = PacketEncoder(family, source, fps=25, frames_per_packet=2, reference="acknowledged")
+    encoder.repeat_frames = 4
+    packets = list(filter(None, (encoder.push_track(track, 40_000 * n) for n in range(10))))
+    assert [carried(packet) for packet in packets] == [
+        [0, 40],
+        [0, 40, 80, 120],
+        [0, 40, 80, 120, 160, 200],
+        [80, 120, 160, 200, 240, 280],
+        [160, 200, 240, 280, 320, 360],
+    ]
+
+
+def test_frames_that_have_arrived_are_not_carried_again(family: Family, source: Source, track: Track) -> None:
+    encoder = PacketEncoder(family, source, fps=25, frames_per_packet=2, reference="acknowledged")
+    encoder.repeat_frames = 4
+    packets: list[MotionPacket] = []
+    for number in range(12):
+        packet = encoder.push_track(track, 40_000 * number)
+        if packet is None:
+            continue
+        packets.append(packet)
+        if packet.sequence in (2, 4):
+            encoder.codec.acknowledge(packet.sequence - 1)  # one packet behind
+    assert carried(packets[3])[0] == 160  # 1 has arrived: 2 again
+    assert carried(packets[5])[0] == 320  # 3 has arrived: 4 again
+
+
+def test_what_is_carried_again_is_what_was_sent(family: Family, source: Source, track: Track) -> None:
+    encoder = PacketEncoder(family, source, fps=25, frames_per_packet=2, reference="acknowledged")
+    encoder.repeat_frames = 2
+    decoder = MotionDecoder(family.codebook)
+    first, second = filter(None, (encoder.push_track(moved(track, n), 40_000 * n) for n in range(4)))
+    sent, again = decoder.decode(first), decoder.decode(second)
+    # Quantised anew from the same key state; a step is the most that they may differ by.
+    assert np.abs(sent - again[:2]).max() <= 1.01 * family.codebook.steps(first.level).max()
+
+
+def test_nothing_is_carried_over_a_pause_or_to_another_source(family: Family, source: Source, track: Track) -> None:
+    encoder = PacketEncoder(family, source, fps=25, frames_per_packet=2, reference="acknowledged")
+    encoder.repeat_frames = 2
+    times = (0, 40_000, 400_000, 440_000)
+    _, after_pause = filter(None, (encoder.push_track(track, time_us) for time_us in times))
+    assert carried(after_pause) == [400, 440]
+    encoder.follow(source)
+    (other,) = filter(None, (encoder.push_track(track, time_us) for time_us in (480_000, 520_000)))
+    assert carried(other) == [480, 520]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,6 +52,7 @@ class FixedPlan:
     frames_per_message: int = 3
     fps: float = 25.0
     level: int = 4
+    repeat_frames: int = 0
 
 
 class Told:
@@ -91,6 +92,16 @@ class Running:
             self.sending.step()
         return when
 
+    def begin(self) -> None:
+        """A new connection, as the event loop asks for it; here the thread's work is done at once."""
+        self.sending.begin()
+        self.do_what_was_asked()
+
+    def do_what_was_asked(self) -> None:
+        while self.sending._jobs:
+            answer, question = self.sending._jobs.popleft()
+            answer.set_result(question())
+
 
 @pytest.fixture
 def running() -> Running:
@@ -118,7 +129,7 @@ def test_nothing_is_sent_before_there_is_a_connection(running: Running, faces: l
 
 def test_lost_face_is_told_nothing_is_sent_and_it_is_back_within_200_ms(running: Running, faces: list[Picture]) -> None:
     running.show(*faces[:12])
-    running.sending._begin()
+    running.begin()
     running.show(*faces[12:24])
     assert running.told.faces[-1][0] is True
     before = len(running.told.packets)
@@ -145,7 +156,7 @@ def test_packets_hold_as_many_frames_as_planned_and_key_until_acknowledged(
     running: Running, faces: list[Picture]
 ) -> None:
     running.show(*faces[:12])
-    running.sending._begin()
+    running.begin()
     running.show(*faces[12:25])
     first, *rest = running.told.packets
     assert first.frame_count == 1
@@ -161,9 +172,29 @@ def test_packets_hold_as_many_frames_as_planned_and_key_until_acknowledged(
     assert running.told.packets[-1].is_key
 
 
+def test_packet_of_the_connection_before_is_not_sent_over_the_next(running: Running, faces: list[Picture]) -> None:
+    """Its number would be far ahead of the next ones, and those would be taken for old."""
+    waiting: list[Callable[[], None]] = []
+    running.show(*faces[:12])
+    running.begin()
+    running.show(*faces[12:15])
+    before = len(running.told.packets)
+    running.sending._deliver = waiting.append
+    running.show(*faces[15:19])
+    running.sending.begin()  # asked for while a packet is on its way to the event loop
+    for call in waiting:
+        call()
+    assert waiting
+    assert len(running.told.packets) == before
+    running.sending._deliver = lambda call: call()
+    running.do_what_was_asked()
+    running.show(*faces[19:23])
+    assert running.told.packets[before].sequence == 0
+
+
 def test_new_source_holds_once_the_other_side_has_it(running: Running, faces: list[Picture]) -> None:
     running.show(*faces[:12])
-    running.sending._begin()
+    running.begin()
     running.show(*faces[12:20])
     old = running.sending.source
     running.sending._take_from_camera()
@@ -198,7 +229,7 @@ def test_fewer_frames_are_looked_at_when_the_plan_says_so(running: Running, face
 
 def test_camera_off_is_no_face(running: Running, faces: list[Picture]) -> None:
     running.show(*faces[:12])
-    running.sending._begin()
+    running.begin()
     running.show(*faces[12:18])
     running.sending.camera_off = True
     running.show(faces[18])

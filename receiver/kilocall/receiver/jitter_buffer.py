@@ -2,12 +2,19 @@
 
 A frame plays at its capture time plus an offset that the buffer keeps as small as arrivals allow:
 
-    offset = (arrival - capture of the packet's first frame), the highest of late,
+    offset = the higher of (arrival - capture of the packet's first frame), what nine of ten of late needed,
+                       and (arrival - capture of its last frame), the highest of late;
              at least 60 and at most 250 ms more than the fastest packet needed
+
+so that no packet comes too late altogether, and one in ten is shown from its second or third frame on.
 
 It jumps up with a late packet and sinks slowly. What comes after its time is never played, but it is worth
 decoding, because later packets may refer to it: decode every packet when it comes, unless it is a duplicate or
 old. No clock of its own: every call says what time it is.
+
+A packet may begin with frames of the one before, told by their times: a frame less than half a spacing after the one
+played last is that one again. Where packets are lost now and then the offset makes room for such frames, so that
+those of a lost packet play in time.
 """
 
 from __future__ import annotations
@@ -32,11 +39,16 @@ WINDOW_US = 4_000_000
 """How long an arrival counts for the offset and its lower bound."""
 QUEUE_BASE_S = 30
 """A queue on the way that stands for less long than this shows as delay in the reports."""
+QUEUE_WITHIN_US = 700_000
 RESYNC_AFTER_US = 250_000
 RESYNC_PACKETS = 2
 """So many late packets in a row, with nothing played for so long, mean that the way has become longer."""
 STALE_US = 100_000
 """A frame that nobody asked for in time, or that was held up with others, is not shown after so long."""
+IN_TIME = 0.9
+"""Share of the packets that are to arrive in time for their first frame."""
+SECOND_CHANCES = 2
+"""From so many packets on, within WINDOW_US, whose repeated frames made up for a lost one, the offset lets them."""
 FORGET_CLOCK_US = 20_000_000
 """After so long a silence the packets' 65.5 s clock has to be read anew."""
 MOST_PACKETS = 64
@@ -93,10 +105,13 @@ class JitterBuffer:
         """Frames."""
         self.skipped = 0
         """Frames that were due before one that had been played already, or too old when their packet came."""
+        self.repeated = 0
+        """Frames that had been played from another packet."""
         self._held: list[_Held] = []
         self._highest: int | None = None  # counted on across the wrap
         self._seen: set[int] = set()
-        self._arrivals: deque[tuple[int, int, int]] = deque()  # now, offset by first frame, offset by last frame
+        # now, offset by first own frame, offset by last frame, offset by first frame that had not come before
+        self._arrivals: deque[tuple[int, int, int, int]] = deque()
         self._seconds: deque[tuple[int, int]] = deque(maxlen=QUEUE_BASE_S)  # second, smallest offset in it
         self._offset_us: int | None = None
         self._offset_at_us = 0
@@ -134,14 +149,16 @@ class JitterBuffer:
                 return Verdict.DUPLICATE
         self.received += 1
         newest = self._highest is None or number > self._highest
+        missing = number - self._highest - 1 if self._highest is not None and newest else 0
         self._highest = number if self._highest is None else max(number, self._highest)
         self._seen = {seen for seen in self._seen if seen > self._highest - HISTORY} | {number}
 
         first_us = self._time_in_full(packet, now_us)
         last_us = first_us + (packet.frame_count - 1) * packet.spacing_us
+        own_us, unheard_us = self._first_needed(packet, first_us, missing) if newest else (first_us, first_us)
         if newest:
             self._last_time_us, self._last_arrival_us = last_us, now_us
-        self._learn(now_us, now_us - first_us, now_us - last_us)
+        self._learn(now_us, now_us - own_us, now_us - last_us, now_us - unheard_us)
         if not self._is_on_time(last_us, now_us):
             if not self._late_in_a_row:
                 self._late_from = (now_us, last_us)
@@ -173,8 +190,11 @@ class JitterBuffer:
                 time_us = held.first_us + held.next_index * held.packet.spacing_us
                 if time_us + offset_us > now_us:
                     return frames
-                overtaken = self._played_time_us is not None and time_us <= self._played_time_us
-                if overtaken or time_us + offset_us < now_us - STALE_US:
+                if self._is_repeated(held, time_us):
+                    self.repeated += 1
+                elif (
+                    self._played_time_us is not None and time_us <= self._played_time_us
+                ) or time_us + offset_us < now_us - STALE_US:
                     self.skipped += 1
                 else:
                     lost = 0
@@ -188,6 +208,12 @@ class JitterBuffer:
                 held.next_index += 1
             del self._held[0]
         return frames
+
+    def _is_repeated(self, held: _Held, time_us: int) -> bool:
+        """Whether this frame of a later packet is one that has been played, or one before it."""
+        if self._played_time_us is None or self._played_number is None or held.number <= self._played_number:
+            return False
+        return time_us <= self._played_time_us + held.packet.spacing_us // 2
 
     def next_due_us(self) -> int | None:
         """When `pop` will have something; None while nothing is held."""
@@ -222,11 +248,12 @@ class JitterBuffer:
         )
 
     def queueing_us(self, now_us: int) -> int:
-        """How much longer than the fastest packet of half a minute those of the last second took, median."""
-        recent = sorted(last for at, _, last in self._arrivals if at > now_us - 1_000_000)
-        if not recent:
-            return 0
-        return recent[len(recent) // 2] - min(fastest for _, fastest in self._seconds)
+        """How much longer than the fastest packet of half a minute the fastest of the last 0.7 s took.
+
+        The fastest, not the mean: a queue holds all of them up, a busy machine only some.
+        """
+        recent = [last for at, _, last, _ in self._arrivals if at > now_us - QUEUE_WITHIN_US]
+        return min(recent) - min(fastest for _, fastest in self._seconds) if recent else 0
 
     def _time_in_full(self, packet: MotionPacket, now_us: int) -> int:
         if self._last_time_us is None:
@@ -248,10 +275,32 @@ class JitterBuffer:
         return last_us + self._offset_us >= now_us
 
     def _fastest_us(self) -> int:
-        return min(last for _, _, last in self._arrivals)
+        return min(last for _, _, last, _ in self._arrivals)
 
-    def _learn(self, now_us: int, offset_us: int, last_offset_us: int) -> None:
-        self._arrivals.append((now_us, offset_us, last_offset_us))
+    def _first_needed(self, packet: MotionPacket, first_us: int, missing: int) -> tuple[int, int]:
+        """Times of the packet's first own frame, as far as can be told, and of its first that has not come before.
+
+        They differ when packets before it are `missing` and it repeats frames of theirs.
+        """
+        heard_us = self._last_time_us
+        if heard_us is None or packet.frame_count < 2:
+            return first_us, first_us
+        times = [first_us + index * packet.spacing_us for index in range(packet.frame_count)]
+        unheard = [time_us for time_us in times if time_us > heard_us + packet.spacing_us // 2] or times[-1:]
+        # What came since is taken to be spread evenly over the missing packets and this one.
+        own_from_us = times[-1] - (times[-1] - heard_us) // (missing + 1) + packet.spacing_us // 2
+        own = [time_us for time_us in unheard if time_us > own_from_us] or unheard[-1:]
+        return own[0], unheard[0]
+
+    def _needed_us(self) -> int:
+        """The offset that the arrivals of the window ask for, without the margin."""
+        firsts = sorted(first for _, first, _, _ in self._arrivals)
+        needed = max(firsts[int(IN_TIME * (len(firsts) - 1) + 0.5)], max(last for _, _, last, _ in self._arrivals))
+        made_up = [unheard for _, first, _, unheard in self._arrivals if unheard > first]
+        return max(needed, *made_up) if len(made_up) >= SECOND_CHANCES else needed
+
+    def _learn(self, now_us: int, offset_us: int, last_offset_us: int, unheard_offset_us: int) -> None:
+        self._arrivals.append((now_us, offset_us, last_offset_us, unheard_offset_us))
         while self._arrivals[0][0] < now_us - WINDOW_US or len(self._arrivals) > 4 * MOST_PACKETS:
             self._arrivals.popleft()
         second = now_us // 1_000_000
@@ -260,7 +309,7 @@ class JitterBuffer:
         else:
             self._seconds.append((second, last_offset_us))
         self._sink(now_us)
-        wanted = self._bounded(offset_us + MARGIN_US)
+        wanted = self._bounded(self._needed_us() + MARGIN_US)
         if self._offset_us is None or wanted > self._offset_us:
             self._offset_us = wanted
 
@@ -274,7 +323,7 @@ class JitterBuffer:
         self._offset_at_us = now_us
         if self._offset_us is None or not self._arrivals:
             return
-        needed = self._bounded(max(first for _, first, _ in self._arrivals) + MARGIN_US)
+        needed = self._bounded(self._needed_us() + MARGIN_US)
         if self._offset_us > needed:
             self._offset_us = max(needed, self._offset_us - elapsed_us * SINK_US_PER_S // 1_000_000)
         # The upper bound holds at once: after a stall what was held up is not worth waiting for.
@@ -292,7 +341,7 @@ class JitterBuffer:
         """Takes the last arrivals alone as the measure."""
         recent = list(self._arrivals)[-self._late_in_a_row :]
         self._arrivals = deque(recent)
-        self._offset_us = self._bounded(max(first for _, first, _ in recent) + MARGIN_US)
+        self._offset_us = self._bounded(max(first for _, first, _, _ in recent) + MARGIN_US)
         self._offset_at_us = now_us
 
     def _forget(self) -> None:

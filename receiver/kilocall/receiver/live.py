@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from array import array
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -13,7 +14,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from kilocall.model.family import Picture, load_family
+from kilocall.model.family import DETAIL, FamilyChoice, Picture
 from kilocall.model.motion import Motion
 from kilocall.proto.control import ReceiverReport
 from kilocall.proto.errors import BadPacket
@@ -36,6 +37,8 @@ REST_S: Final = 0.1
 #: After so long without a due frame a changed view is shown on the last one.
 STILL_US: Final = 80_000
 KEEP_MOST: Final = 1500
+#: Times of pictures: 13 minutes at 25 a second.
+TIMES_MOST: Final = 20_000
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,7 @@ class Rendered:
 
 @dataclass(frozen=True)
 class Played:
-    """A packet whose first frame was shown, as decoded; for recording."""
+    """What a packet adds to what was shown before, as decoded, when the first of it is shown; for recording."""
 
     time_us: int
     packet: MotionPacket
@@ -89,6 +92,7 @@ class Receiving(Worker):
         *,
         engine: str = "auto",
         threads: int = 1,
+        models: FamilyChoice | None = None,
         keep: bool = False,
         clock_us: Callable[[], int] = lambda: time.monotonic_ns() // 1000,
     ) -> None:
@@ -96,6 +100,7 @@ class Receiving(Worker):
         self.events = events
         self._deliver, self._clock_us = deliver, clock_us
         self._engine, self._threads = engine, threads
+        self._models = models or FamilyChoice()
         self.watched = True
         """Whether anybody looks; otherwise nothing is rendered."""
         self.render_ms, self.decode_ms = Milliseconds(), Milliseconds()
@@ -105,8 +110,12 @@ class Receiving(Worker):
         self.longest_gap_us = 0
         """Longest time between two pictures while motion arrived."""
         self.kept: deque[Rendered] | None = deque(maxlen=KEEP_MOST) if keep else None
+        self.kept_times = array("q")
+        """Capture time and when it was ready, of every picture, one after the other; filled like `kept`."""
         self.shown_hash: str | None = None
-        self._inbox: deque[tuple[bytes, int]] = deque()
+        self._inbox: deque[tuple[bytes, int, int]] = deque()  # packet, arrival, connection
+        self._connection = 0  # that packets come from now; the loop's
+        self._followed = 0  # that jitter buffer and decoder belong to; the thread's
         self._jitter = JitterBuffer()
         self._motions: dict[int, NDArray[np.float32]] = {}
         self._renderers: dict[str, FaceRenderer] = {}
@@ -114,6 +123,7 @@ class Receiving(Worker):
         self._view = View()
         self._view_changed = False
         self._last: Motion | None = None
+        self._played_sequence: int | None = None
         self.last_time_us = 0
         """Capture time of the frame played last, on the sender's clock."""
         self._rendered_us = 0
@@ -122,7 +132,7 @@ class Receiving(Worker):
 
     def push(self, data: bytes, arrived_us: int) -> None:
         """A motion packet as it arrived."""
-        self._inbox.append((data, arrived_us))
+        self._inbox.append((data, arrived_us, self._connection))
         while len(self._inbox) > MOST_WAITING:
             self._inbox.popleft()
             self.inbox_dropped += 1
@@ -130,7 +140,9 @@ class Receiving(Worker):
 
     def restart(self) -> Future[None]:
         """A new connection; the picture and its renderer stay."""
-        return self.ask(self._restart)
+        self._connection += 1
+        connection = self._connection
+        return self.ask(lambda: self._follow(connection))
 
     def prepare(self, picture_hash: str, data: bytes) -> None:
         """Makes a source picture ready to be moved; `ready` or `refused` follows."""
@@ -157,7 +169,7 @@ class Receiving(Worker):
         return self._jitter
 
     def opened(self) -> None:
-        self._family = load_family(engine=choose_engine(self._engine, self._threads))
+        self._family = self._models.load(choose_engine(self._engine, self._threads))
         self._decoder = PacketDecoder(self._family.codebook)
         # Loads every network now: the first picture of the call then takes 30 ms instead of 400.
         blank = np.zeros((self._family.size, self._family.size, 3), np.uint8)
@@ -177,7 +189,10 @@ class Receiving(Worker):
         next_us = self._jitter.next_due_us()
         return REST_S if next_us is None else min(REST_S, max(0.0, (next_us - self._clock_us()) / 1e6))
 
-    def _take(self, data: bytes, arrived_us: int) -> None:
+    def _take(self, data: bytes, arrived_us: int, connection: int) -> None:
+        self._follow(connection)
+        if connection < self._followed:
+            return
         began = time.perf_counter()
         try:
             packet = MotionPacket.parse(data)
@@ -202,8 +217,11 @@ class Receiving(Worker):
             return
         self._last = Motion.from_vector(vectors[due.index])
         self.last_time_us = due.time_us
-        if due.index == 0 and self.events.played is not None:
-            self.events.played(Played(due.time_us, due.packet, vectors))
+        if due.packet.sequence != self._played_sequence:
+            # Its first frames may have been shown already, from the packet before.
+            self._played_sequence = due.packet.sequence
+            if self.events.played is not None:
+                self.events.played(Played(due.time_us, due.packet, vectors[due.index :]))
 
     def _render(self, time_us: int) -> None:
         if self._next is not None and self._next[0] in self._renderers and _reached(time_us, self._next[1]):
@@ -225,6 +243,8 @@ class Receiving(Worker):
         made = Rendered(jpeg, time_us, now_us, self._jitter.delay_us)
         if self.kept is not None:
             self.kept.append(made)
+            if len(self.kept_times) < 2 * TIMES_MOST:
+                self.kept_times.extend((time_us, now_us))
         self._deliver(lambda: self.events.picture(made))
 
     def _show(self, picture_hash: str) -> None:
@@ -236,9 +256,9 @@ class Receiving(Worker):
         if picture_hash not in self._renderers:
             try:
                 picture = decode_picture(data)
-                if picture.shape != (self._family.size, self._family.size, 3):
-                    size = self._family.size
-                    raise BadPacket(f"picture is {picture.shape[1]}x{picture.shape[0]}, wanted is {size}x{size}")
+                sides = (self._family.size, DETAIL * self._family.size)
+                if picture.shape[0] != picture.shape[1] or picture.shape[0] not in sides:
+                    raise BadPacket(f"picture is {picture.shape[1]}x{picture.shape[0]}, wanted is a side of {sides}")
                 self._renderers[picture_hash] = FaceRenderer(self._family, self._family.source(picture))
             except ValueError as error:  # BadInput, NoFace, BadPacket
                 text = str(error)
@@ -257,12 +277,19 @@ class Receiving(Worker):
     def _set_view(self, view: View) -> None:
         self._view, self._view_changed = view, view != self._view
 
-    def _restart(self) -> None:
-        self._inbox.clear()
+    def _follow(self, connection: int) -> None:
+        """Begins anew for a newer connection.
+
+        Its packets may be here before the word of it, and none may be lost: their sender has been told that they were
+        delivered, and predicts from them.
+        """
+        if connection <= self._followed:
+            return
+        self._followed = connection
         self._jitter = JitterBuffer()
         self._decoder.reset()
         self._motions.clear()
-        self._next = None
+        self._next = self._played_sequence = None
 
 
 def _reached(time_us: int, from_us: int) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Literal
 
 import numpy as np
@@ -21,6 +22,9 @@ class PacketEncoder:
 
     `push` returns a packet once `frames_per_packet` frames are gathered, `flush` what is left. The bytes do not
     depend on how the frames arrive.
+
+    With `repeat_frames` a packet begins with up to so many frames of the packets before, as far as those are not known
+    to have arrived: whoever lost one has its frames a little later. The receiver tells them by their times.
     """
 
     def __init__(
@@ -41,14 +45,15 @@ class PacketEncoder:
         if not 1 <= fps <= 240:
             raise BadInput(f"fps is {fps}, allowed are 1 to 240")
         self.source, self.frames_per_packet = source, frames_per_packet
+        self.repeat_frames = 0
         self.extractor = MotionExtractor(family, source, onto=onto, smooth=smooth)
         self.codec = MotionEncoder(
             family.codebook, quality, reference=reference, key_interval=max(1, round(key_every_s * fps))
         )
         self._spacing_us = round(1e6 / fps)
-        self._gathered: list[NDArray[np.float32]] = []
+        self._gathered: list[tuple[int, NDArray[np.float32]]] = []
+        self._before: deque[list[tuple[int, NDArray[np.float32]]]] = deque(maxlen=MAX_FRAMES)  # by packet
         self._first_us = 0
-        self._last_us = 0
         self.last_motion: Motion | None = None
 
     def push(self, crop: Picture, capture_us: int) -> MotionPacket | None:
@@ -57,22 +62,42 @@ class PacketEncoder:
 
     def push_track(self, track: Track, capture_us: int) -> MotionPacket | None:
         self.last_motion = self.extractor.from_track(track, capture_us)
-        if not self._gathered:
-            self._first_us = capture_us
-        self._last_us = capture_us
-        self._gathered.append(self.last_motion.vector)
+        self._gathered.append((capture_us, self.last_motion.vector))
         return self.flush() if len(self._gathered) >= self.frames_per_packet else None
 
     def flush(self) -> MotionPacket | None:
         """The frames gathered so far as one packet; None if there are none."""
         if not self._gathered:
             return None
-        coded = self.codec.encode(np.stack(self._gathered))
+        frames = [*self._repeated(), *self._gathered]
+        self._before.append(self._gathered)
+        self._gathered = []
+        times = [time_us for time_us, _ in frames]
+        coded = self.codec.encode(np.stack([vector for _, vector in frames]))
         # A camera's frames do not come at the nominal rate; the packet says how far apart these were.
-        spans = len(self._gathered) - 1
-        spacing = round((self._last_us - self._first_us) / spans) if spans else self._spacing_us
-        self._gathered.clear()
-        return MotionPacket.carry(coded, self._first_us, spacing)
+        spans = len(frames) - 1
+        spacing = round((times[-1] - times[0]) / spans) if spans else self._spacing_us
+        self._first_us = times[0]
+        return MotionPacket.carry(coded, times[0], spacing)
+
+    def _repeated(self) -> list[tuple[int, NDArray[np.float32]]]:
+        """Frames of the packets before that belong into the next one."""
+        most = min(self.repeat_frames, MAX_FRAMES - len(self._gathered))
+        if most <= 0:
+            return []
+        back = self.codec.packets_back
+        packets = list(self._before)
+        unknown = packets if back is None else packets[max(0, len(packets) - back + 1) :]
+        frames: list[tuple[int, NDArray[np.float32]]] = []
+        next_us = self._gathered[0][0]
+        for packet in reversed(unknown):
+            for time_us, vector in reversed(packet):
+                # Behind a pause the mean spacing would put all at wrong times.
+                if len(frames) == most or next_us - time_us > 3 * self._spacing_us:
+                    return frames[::-1]
+                frames.append((time_us, vector))
+                next_us = time_us
+        return frames[::-1]
 
     def follow(self, source: Source, *, onto: Source | None = None) -> None:
         """Another source picture from the next frame on; what is gathered belongs to the old one: `flush` first.
@@ -80,11 +105,13 @@ class PacketEncoder:
         The codec's state stays: it predicts numbers and knows no picture.
         """
         self.source = source
+        self._before.clear()
         self.extractor = MotionExtractor(self.extractor.family, source, onto=onto, smooth=self.extractor.smooth)
 
     def restart(self) -> None:
         """For a new connection: sequence 0, a key packet next, nothing gathered. Source and quality stay."""
-        self._gathered.clear()
+        self._gathered = []
+        self._before.clear()
         self.codec.reset()
         self.extractor.reset()
 

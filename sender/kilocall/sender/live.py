@@ -16,23 +16,22 @@ import cv2
 import numpy as np
 
 from kilocall.codec.codebook import Codebook
-from kilocall.model.compact.family import CompactFamily
-from kilocall.model.family import Family, Picture, Track, load_family
-from kilocall.model.shape import SAME_PERSON, shape_distance
+from kilocall.model.family import Family, FamilyChoice, Picture, Track
+from kilocall.model.shape import SAME_PERSON, ShapeModel, shape_distance
 from kilocall.proto.control import SourcePicture
 from kilocall.proto.errors import BadInput, NoFace
 from kilocall.proto.limits import LEVELS
 from kilocall.proto.motion_packet import MotionPacket
 from kilocall.runtime.engine import choose_engine
-from kilocall.runtime.pictures import as_jpeg, decode_picture, encode_picture
+from kilocall.runtime.pictures import as_jpeg, decode_picture, fitted
 from kilocall.runtime.worker import Deliver, Milliseconds, Worker
 from kilocall.sender.calibration import Calibration, Face
 from kilocall.sender.camera import Camera
 from kilocall.sender.capture import Frame
-from kilocall.sender.clip import GROUPS, Tracker, face_of_picture
+from kilocall.sender.clip import GROUPS, Tracker, face_of_picture, larger_crop
 from kilocall.sender.encoder import PacketEncoder
 from kilocall.sender.face_crop import FaceCrop, FaceCropper
-from kilocall.sender.source_picture import choose_source
+from kilocall.sender.source_picture import choose_source, pack_source
 
 __all__ = ["OwnSource", "Sending", "SendingEvents"]
 
@@ -41,6 +40,8 @@ logger = logging.getLogger(__name__)
 FACE_CERTAINTY: Final = 0.5
 #: The first source picture is the best of so many frames: longer than a blink at 25 fps.
 FIRST_OF: Final = 10
+#: Larger crops are cut of every fourth frame only; it takes 2 ms.
+LARGE_EVERY: Final = 4
 CANDIDATES: Final = 25
 RECENT_SOURCES: Final = 6
 #: A packet may say that its frames lie 204 ms apart, and no frame waits longer for others.
@@ -54,6 +55,13 @@ OVERLAY_EVERY_US: Final = 100_000
 KEEP_EVERY: Final = 5
 
 
+class HasShape(Protocol):
+    """Families whose landmarks have a mean shape: all that there are."""
+
+    @property
+    def shape_model(self) -> ShapeModel: ...
+
+
 class Plan(Protocol):
     """What to send; the rate control's plans are such."""
 
@@ -63,6 +71,8 @@ class Plan(Protocol):
     def fps(self) -> float: ...
     @property
     def level(self) -> int: ...
+    @property
+    def repeat_frames(self) -> int: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,15 +119,20 @@ class Sending(Worker):
         fps: float = 25.0,
         engine: str = "auto",
         threads: int = 1,
+        models: FamilyChoice | None = None,
         source: Path | None = None,
+        size: int | None = None,
         plan: Plan,
         keep: bool = False,
     ) -> None:
+        """`size` is the side of source pictures where the camera has the pixels; the networks' own unless given."""
         super().__init__("sender", lambda text: deliver(lambda: events.problem(text)))
         self.camera = camera
         self._events, self._deliver = events, deliver
         self._engine, self._threads, self._fps = engine, threads, fps
-        self._source_file = source
+        self._models = models or FamilyChoice()
+        self._source_file, self._size = source, size
+        self._first_of = FIRST_OF if size is None else FIRST_OF // LARGE_EVERY + 1
         self._keep: dict[int, bytes] | None = {} if keep else None
         self.plan = plan
         self.preview_wanted = False
@@ -137,6 +152,8 @@ class Sending(Worker):
         self._offered: OwnSource | None = None
         self._encoder: PacketEncoder | None = None
         self._sending = False
+        self._wanted = 0  # connection that packets are wanted for; the loop's
+        self._begun = 0  # that the encoder codes for; the thread's
         self._candidates: deque[tuple[Picture, Track]] = deque(maxlen=CANDIDATES)
         self._next_us = 0
         self._last_sent_us = 0
@@ -151,7 +168,9 @@ class Sending(Worker):
 
     def begin(self) -> Future[None]:
         """A new connection: the encoder starts anew, motion is sent from now on, with the newest source picture."""
-        return self.ask(self._begin)
+        self._wanted += 1
+        connection = self._wanted
+        return self.ask(lambda: self._begin(connection))
 
     def pause(self) -> Future[None]:
         """Nothing is sent any more."""
@@ -179,7 +198,7 @@ class Sending(Worker):
 
     def use_picture(self, data: bytes) -> Future[None]:
         """The face of a picture file; the future carries BadInput or NoFace."""
-        return self.ask(lambda: self._take(face_of_picture(decode_picture(data, 8192), self._family), from_file=True))
+        return self.ask(lambda: self._take(self._face_of(decode_picture(data, 8192)), from_file=True))
 
     def use_recent(self, source_id: str) -> Future[None]:
         """One of `recent` again."""
@@ -201,16 +220,16 @@ class Sending(Worker):
         return dict(self._keep or {})
 
     def opened(self) -> None:
-        self._family: Family = load_family(engine=choose_engine(self._engine, self._threads))
+        self._family: Family = self._models.load(choose_engine(self._engine, self._threads))
         self._tracker = Tracker(self._family)
         self._cropper = FaceCropper(self._tracker)
-        self._calibration = Calibration(cast(CompactFamily, self._family).shape_model.mean)
+        self._calibration = Calibration(cast(HasShape, self._family).shape_model.mean)
         # Loads the networks and the cascades now rather than in the first second of the call.
         self._cropper.crop(Frame(np.zeros((256, 256, 3), np.uint8), 0, 0))
         self._family.track(np.zeros((256, 256, 3), np.uint8))
         self._cropper.reset()
         if self._source_file is not None:
-            self._take(face_of_picture(self._source_file, self._family), from_file=True)
+            self._take(self._face_of(self._source_file), from_file=True)
         self.camera.start()
 
     def closed(self) -> None:
@@ -254,8 +273,9 @@ class Sending(Worker):
         if seen or not crop.found:
             self._note_face(seen, frame.capture_us)
         if seen and track is not None:
-            self._candidates.append((crop.rgb, track))
-            if self.source is None and self._offered is None and len(self._candidates) >= FIRST_OF:
+            if self._size is None or self.frames % LARGE_EVERY == 0:
+                self._candidates.append((larger_crop(frame.rgb, crop, self._size or 0), track))
+            if self.source is None and self._offered is None and len(self._candidates) >= self._first_of:
                 self._take_from_camera()
             self._code(crop, track, frame.capture_us)
             self.motion_ms.add(time.perf_counter() - cropped)
@@ -292,8 +312,14 @@ class Sending(Worker):
         self.payload_bits += 8 * len(packet.payload)
         self.packets_sent += 1
         self.key_packets += packet.is_key
-        data = bytes(packet)
-        self._deliver(lambda: self._events.packet(packet, data))
+        data, begun = bytes(packet), self._begun
+
+        def tell() -> None:
+            # One of the connection before would come to the next with a sequence number from far ahead.
+            if begun == self._wanted:
+                self._events.packet(packet, data)
+
+        self._deliver(tell)
 
     def _flush(self) -> None:
         if self._encoder is not None:
@@ -324,7 +350,7 @@ class Sending(Worker):
             raise NoFace("no face in the last second: look into the camera")
         candidates = list(self._candidates)
         best = choose_source(
-            [crop for crop, _ in candidates],
+            [fitted(crop, self._family.size) for crop, _ in candidates],
             np.stack([track.points for _, track in candidates]),
             [track.certainty for _, track in candidates],
             GROUPS,
@@ -332,10 +358,11 @@ class Sending(Worker):
         self._take(candidates[best][0], from_file=False)
 
     def _take(self, crop: Picture, *, from_file: bool) -> None:
-        format_, data = encode_picture(crop)
-        taken_at = "" if from_file else datetime.now().strftime("%H:%M")
-        picture = decode_picture(data)
-        self._offer(OwnSource(SourcePicture(format=format_, data=data), picture, taken_at))
+        packed, picture = pack_source(crop)
+        self._offer(OwnSource(packed, picture, "" if from_file else datetime.now().strftime("%H:%M")))
+
+    def _face_of(self, picture: Path | Picture) -> Picture:
+        return face_of_picture(picture, self._family, size=self._size)
 
     def _use_recent(self, source_id: str) -> None:
         for source in self.recent:
@@ -387,7 +414,8 @@ class Sending(Worker):
             self._encoder.follow(reference, onto=onto)
         self.source = source
 
-    def _begin(self) -> None:
+    def _begin(self, connection: int) -> None:
+        self._begun = connection
         if self._offered is not None and self._offered is not self.source:
             self._adopt(self._offered)
         if self._encoder is not None:
@@ -402,6 +430,7 @@ class Sending(Worker):
         self.plan = plan
         if self._encoder is not None:
             self._encoder.frames_per_packet = plan.frames_per_message
+            self._encoder.repeat_frames = plan.repeat_frames
             self._encoder.codec.set_quality(100 * plan.level / (LEVELS - 1))
 
     # What the own page shows

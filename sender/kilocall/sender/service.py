@@ -102,6 +102,10 @@ class SenderService:
         return self.settings.fps
 
     @property
+    def repeat_frames(self) -> int:
+        return 0
+
+    @property
     def level(self) -> int:
         return self.settings.level
 

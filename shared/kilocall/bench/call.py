@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Final, Self
@@ -25,8 +26,9 @@ import numpy as np
 from pydantic import BaseModel
 
 from kilocall.bench.network import SIDES, BadNetwork, Side, Way, why_unavailable
-from kilocall.call.report import CallReport, Sample, percentile
+from kilocall.call.report import CallReport, Sample
 from kilocall.proto.errors import BadInput
+from kilocall.proto.motion_packet import TIMES_MS
 from kilocall.runtime.files import write_whole
 from kilocall.sample import NAMES, sample_clip
 
@@ -36,7 +38,7 @@ ROOM: Final = "bench#two-parties-of-a-bench"
 START_WITHIN_S: Final = 60.0
 END_WITHIN_S: Final = 15.0
 #: Caches and allocators have filled by then; slopes are taken of what follows.
-WARM_UP_S: Final = 100.0
+WARM_UP_S: Final = 60.0
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class Shown:
     """One picture that was shown."""
 
     time_us: int
-    """Capture, on the sender's clock; both are the machine's own here."""
+    """Capture; both on the machine's monotonic clock."""
     made_us: int
 
 
@@ -183,7 +185,9 @@ class TwoParties:
     def shown(self, side: Side) -> list[Shown]:
         """What this side showed of the other, in order."""
         pairs: list[tuple[int, int]] = json.loads((self.folder / side / "shown.json").read_text())
-        return [Shown(*pair) for pair in pairs]
+        # Packets count milliseconds modulo 65.5 s; no picture is that old.
+        wrap_us = 1000 * TIMES_MS
+        return [Shown(made_us - (made_us - time_us) % wrap_us, made_us) for time_us, made_us in pairs]
 
     def _join(self, side: Side, camera: str) -> None:
         arguments = ["call", "--headless", "--verbose", "--room", ROOM, "--server", self._address]
@@ -206,7 +210,7 @@ class TwoParties:
 def longest_gap_ms(shown: Sequence[Shown], from_us: int, until_us: int) -> float:
     """Longest time without a new picture between two moments, both ends included."""
     times = [from_us, *(one.made_us for one in shown if from_us <= one.made_us <= until_us), until_us]
-    return max(later - earlier for earlier, later in zip(times, times[1:], strict=False)) / 1000
+    return max(later - earlier for earlier, later in pairwise(times)) / 1000
 
 
 # --- The bench ---------------------------------------------------------------------------------------------------
@@ -233,12 +237,6 @@ class PartyReport(BaseModel):
     """What one party saw."""
 
     call: CallReport
-    gap_p50_ms: float | None
-    """From one picture to the next."""
-    gap_p99_ms: float | None
-    gap_max_ms: float | None
-    """After the first two seconds of the call."""
-    gaps_over_250_ms: int
     memory_percent_per_hour: float | None
     """Slope of a straight line after the warm-up, as a share of its beginning; None in a short call."""
     delay_ms_per_hour: float | None
@@ -272,7 +270,7 @@ def measure_call(
     *,
     options: Sequence[str] = (),
     engine: str = "auto",
-    progress: Callable[[float], None] = lambda share: None,
+    progress: Callable[[int, int | None], None] = lambda seconds, of: None,
 ) -> CallBenchReport:
     """Runs the call and writes report.json and, with matplotlib, call.png to `out`. Raises BadInput."""
     if not link.is_loopback and (why := why_unavailable()) is not None:
@@ -283,19 +281,19 @@ def measure_call(
     if network is not None:
         network.__enter__()
     try:
-        with TwoParties(out, seconds=seconds, network=network, options=options, engine=engine) as call:
+        with TwoParties(out, seconds=seconds, network=network, options=options, keep=False, engine=engine) as call:
             until = time.monotonic() + seconds + START_WITHIN_S
             began = time.monotonic()
             while any(party.process.poll() is None for party in call.parties.values()):
                 if time.monotonic() > until:
                     raise BadInput(f"the call did not end within {seconds + START_WITHIN_S:.0f} s; see {out}/*.log")
-                progress(min(1.0, (time.monotonic() - began) / seconds))
+                progress(min(round(seconds), round(time.monotonic() - began)), round(seconds))
                 time.sleep(0.2)
             failed = {side: party for side, party in call.parties.items() if party.process.returncode}
             if failed:
                 side, party = next(iter(failed.items()))
                 raise BadInput(f"party {side} ended with code {party.process.returncode}: {party.said[-400:]}")
-            parties = {side: _party_report(call.report(side), call.shown(side)) for side in SIDES}
+            parties: dict[str, PartyReport] = {side: _party_report(call.report(side)) for side in SIDES}
     finally:
         if network is not None:
             network.close()
@@ -305,26 +303,18 @@ def measure_call(
         minutes=minutes,
         link=link,
         options=list(options),
-        parties=dict(parties),
+        parties=parties,
     )
     write_whole(out / "report.json", (report.model_dump_json(indent=2) + "\n").encode())
     _draw(out / "call.png", report)
     return report
 
 
-def _party_report(call: CallReport, shown: Sequence[Shown]) -> PartyReport:
-    gaps = [(later.made_us - earlier.made_us) / 1000 for earlier, later in zip(shown, shown[1:], strict=False)]
-    after = [
-        gap for one, gap in zip(shown, gaps, strict=False) if shown and one.made_us > shown[0].made_us + 2_000_000
-    ]
+def _party_report(call: CallReport) -> PartyReport:
     memory = slope(call.samples, lambda sample: sample.memory_mib)
     delay = slope(call.samples, lambda sample: sample.delay_ms)
     return PartyReport(
         call=call,
-        gap_p50_ms=percentile(after, 0.5),
-        gap_p99_ms=percentile(after, 0.99),
-        gap_max_ms=max(after, default=None),
-        gaps_over_250_ms=sum(gap > 250 for gap in after),
         memory_percent_per_hour=None if memory is None else 100 * memory[0] / memory[1],
         delay_ms_per_hour=None if delay is None else delay[0],
     )

@@ -1,7 +1,7 @@
 """A bad network between two network namespaces of this machine: loss, delay, a narrow link, outages, a new address.
 
 `tc netem` does this inside the kernel, but many kernels (containers, small virtual machines) lack it. Here each
-namespace gets a TUN device, and a process of its own moves the IPv4 packets between them, 0.1 to 0.3 ms later. ICE,
+namespace gets a TUN device, and a process of its own moves the IPv4 packets between them, within a millisecond. ICE,
 DTLS, SCTP and RTP pass untouched, and so does the TCP connection to the meeting point. Needs root on Linux.
 
     with BadNetwork(Way(loss=0.1)) as network:

@@ -14,7 +14,7 @@ from aiortc import MediaStreamTrack
 
 from kilocall.call.signalling import Joined, Left, Paired, Signal, Signalling
 from kilocall.proto.errors import BadInput, BadPacket
-from kilocall.runtime.peer import Message, Peer, PeerSettings
+from kilocall.runtime.peer import Message, Peer, PeerSettings, own_addresses
 
 __all__ = ["Link", "LinkEvents", "RoomAddress", "Tasks", "find_room"]
 
@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 
 SIGNAL_WITHIN_S: Final = 10.0
 RENEW_EVERY_S: Final = 1.0
+ADDRESSES_EVERY_S: Final = 0.5
 BYE_S: Final = 0.15
 #: A peer whose motion has stopped for so long while motion is expected is tried to be reached another way.
 SILENT_S: Final = 3.5
@@ -144,6 +145,7 @@ class Link:
         address = self.address
         async with Signalling(address.server, address.room, address.secret) as meeting:
             self._tasks.own(self._renew_when_lost(meeting), "renew")
+            self._tasks.own(self._follow_addresses(meeting), "addresses")
             while not self._ending:
                 event = await meeting.next()
                 match event:
@@ -235,6 +237,23 @@ class Link:
             )
             if lost or silent:
                 logger.info("asking for another connection: %s", "lost" if lost else "silent")
+                meeting.renew(attempt.session)
+
+    async def _follow_addresses(self, meeting: Signalling) -> None:
+        """Begins anew over another network as soon as an address that was in use is gone."""
+        before = own_addresses()
+        while not self._ending:
+            await asyncio.sleep(ADDRESSES_EVERY_S)
+            now = own_addresses()
+            gone, new, before = before - now, now - before, now
+            if not gone and not new:
+                continue
+            logger.info("this machine's addresses have changed: %s gone, %s new", len(gone), len(new))
+            if meeting.local_address in gone or (new and not meeting.connected):
+                meeting.reconnect()
+            attempt = self._attempt
+            peer = attempt.peer if attempt is not None else None
+            if attempt is not None and peer is not None and peer.local_address in gone:
                 meeting.renew(attempt.session)
 
 

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 from fractions import Fraction
 from importlib.metadata import PackageNotFoundError, version
@@ -21,13 +23,15 @@ from typing import Any, Final
 
 from aiortc import MediaStreamTrack
 
-from kilocall.call.audio_bridge import Loudspeaker, PageMedia, Speech, hear, hold_us, pace, play_file, read_sound
+from kilocall.call.audio_bridge import Holds, Loudspeaker, PageMedia, Speech, hear, pace, play_file, read_sound
 from kilocall.call.link import Link, RoomAddress, Tasks, find_room
 from kilocall.call.rate_control import Plan, RateControl
 from kilocall.call.recording import Recorder, Recording
 from kilocall.call.report import (
     CallReport,
     Delays,
+    Pauses,
+    PhaseChange,
     Rates,
     Sample,
     Sound,
@@ -47,6 +51,7 @@ from kilocall.proto.motion_packet import TIMES_MS, MotionPacket
 from kilocall.receiver.live import Played, Receiving, ReceivingEvents, Rendered
 from kilocall.receiver.render import View
 from kilocall.runtime.files import write_whole
+from kilocall.runtime.lag import Excess, LoopLag
 from kilocall.runtime.peer import Message, Peer, PeerSettings
 from kilocall.runtime.worker import Worker, deliver_to
 from kilocall.sender.camera import PageCamera, open_camera
@@ -67,6 +72,7 @@ SETTLE_S: Final = 2.0
 SAMPLE_EVERY_S: Final = 10.0
 SOURCE_WITHIN_S: Final = 3.0
 MOST_SAMPLES: Final = 1000
+MOST_PHASES: Final = 200
 _WRAP_US: Final = TIMES_MS * 1000
 
 
@@ -98,7 +104,7 @@ class CallNode:
         self.settings = settings
         self.address: RoomAddress = find_room(settings.room, settings.server)
         self.on_message, self.on_binary = on_message, on_binary
-        self.speech, self.loudspeaker = Speech(), Loudspeaker()
+        self.speech, self.loudspeaker, self._holds = Speech(), Loudspeaker(), Holds()
         self._sound = read_sound(settings.microphone) if settings.microphone is not None else None
         self._tasks = Tasks()
         self.link = Link(
@@ -130,7 +136,9 @@ class CallNode:
             fps=settings.fps,
             engine=settings.engine,
             threads=settings.threads,
+            models=settings.models,
             source=settings.source,
+            size=settings.size if settings.size > 256 else None,
             plan=self.rate.plan,
             keep=keep,
         )
@@ -144,6 +152,7 @@ class CallNode:
             deliver,
             engine=settings.engine,
             threads=settings.threads,
+            models=settings.models,
             keep=keep,
         )
         self.receiving.watched = settings.headless or settings.virtual_camera
@@ -170,13 +179,15 @@ class CallNode:
         self._sent_before = 0
         self._last_picture_us = 0
         self._longest_gap_us = 0
-        self._delays = Delays()
+        self._delays, self._pauses = Delays(), Pauses()
         self._meter_out, self._meter_in = TrafficMeter(), TrafficMeter()
         self._whole, self._steady = Window(), Window()
         self._settled_at: float | None = None
         self._looked_at = time.monotonic()
         self._samples: deque[Sample] = deque(maxlen=MOST_SAMPLES)
         self._microphone_began: deque[int] = deque(maxlen=20)
+        self._phases: deque[PhaseChange] = deque(maxlen=MOST_PHASES)
+        self._lag, self._send_ms = LoopLag(), Excess()
         self._reported_at = 0.0
         self._reported_packets = 0
         self._reported_bytes = 0
@@ -198,6 +209,7 @@ class CallNode:
                 self._use_virtual_camera(True)
             self._tasks.own(self._call(), "link")
             self._tasks.own(self._tick(), "numbers")
+            self._tasks.own(self._lag.watch(), "lag")
             self._tasks.own(pace(self.loudspeaker, self.media.play), "loudspeaker")
             if self._sound is not None:
                 self._tasks.own(play_file(self._sound, self.speech, self._microphone_began.append), "microphone")
@@ -209,7 +221,7 @@ class CallNode:
             closing = time.monotonic() - began
         report = self._report(1000 * closing)
         if settings.keep_pictures is not None:
-            await asyncio.to_thread(_keep, settings.keep_pictures, self.sending.kept, self.receiving.kept)
+            await asyncio.to_thread(_keep, settings.keep_pictures, self.sending.kept, self.receiving)
         if settings.report is not None:
             await asyncio.to_thread(write_whole, settings.report, (report.model_dump_json(indent=2) + "\n").encode())
         if self.refusal is not None and not self._pictures:
@@ -327,6 +339,7 @@ class CallNode:
                     self.stop(session.said_bye)
         else:
             self._lost_at = time.monotonic()
+            logger.info("the connection is lost: %s", reason)
             session.closed("lost", reason)
 
     def wants_another(self) -> bool:
@@ -350,6 +363,8 @@ class CallNode:
         peer: Peer | None = self.link.peer
         if peer is not None and peer.send_motion(data):
             self._with_session(lambda session: session.motion_sent(packet))
+            last_ms = packet.time_ms + (packet.frame_count - 1) * packet.spacing_us // 1000
+            self._send_ms.add((_now_us() // 1000 - last_ms) % TIMES_MS)
 
     def _own_face(self, seen: bool, time_us: int) -> None:
         self._with_session(lambda session: session.own_face(seen, time_us))
@@ -374,10 +389,11 @@ class CallNode:
         if self._first_picture is None:
             since = self._paired_at or now
             self._first_picture = (now - since, now - (self._opened_at or now))
+            logger.info("first picture of the other side after %.0f ms", 1000 * self._first_picture[0])
         session = self.session
         if session is not None and session.same_clock:
             delay_us = (rendered.made_us - rendered.time_us) % _WRAP_US
-            self._delays.add(delay_us / 1000)
+            self._delays.add((delay_us + self._holds.picture_us) / 1000)
         else:
             rtt_ms = session.rtt_ms if session is not None and session.rtt_ms is not None else 0.0
             delay_us = int(rendered.playout_us + 500 * rtt_ms)
@@ -385,12 +401,22 @@ class CallNode:
             # A pause in which no face was seen is no gap of the transport.
             since_us = max(self._last_picture_us, session.remote.face_since_us)
             self._longest_gap_us = max(self._longest_gap_us, rendered.made_us - since_us)
+            self._pauses.add(rendered.made_us, rendered.made_us - since_us)
         self._last_picture_us = rendered.made_us
         self._pictures += 1
         self.picture_jpeg = rendered.jpeg
         made_ms = self.receiving.render_ms.percentile(0.5) or 0.0
-        self.loudspeaker.hold_us = hold_us(rendered.playout_us, made_ms, page=not self.settings.headless)
-        self.on_binary(PICTURE, rendered.made_us - delay_us, rendered.jpeg)
+        speaks = session is not None and not session.remote.muted and self.loudspeaker.received_samples
+        behind_ms = self.media.behind_ms if speaks else 0.0
+        holds = self._holds
+        holds.follow(rendered.playout_us, made_ms, packet_ms=self.loudspeaker.packet_ms, behind_ms=behind_ms)
+        self.loudspeaker.hold_us = holds.sound_us
+        time_us = rendered.made_us - delay_us
+        if holds.picture_us:
+            later = asyncio.get_running_loop().call_later
+            later(holds.picture_us / 1e6, self.on_binary, PICTURE, time_us, rendered.jpeg)
+        else:
+            self.on_binary(PICTURE, time_us, rendered.jpeg)
 
     # Once a second
 
@@ -398,7 +424,10 @@ class CallNode:
         while True:
             await asyncio.sleep(TICK_S)
             await self._report_to_sender()
-            self._with_session(lambda session: session.tick())
+            if self.session is not None:
+                self.session.own_lag_ms = self._send_ms.value
+                self.session.loop_lag_ms = self._lag.milliseconds
+                self.session.tick()
             self._look_at_traffic()
             self.on_message(self._numbers)
             self._tell_state()
@@ -417,7 +446,11 @@ class CallNode:
         with contextlib.suppress(asyncio.CancelledError):
             answer = self.receiving.report(max(0, received))
             if not answer.cancelled():
-                session.report(await asyncio.wrap_future(answer))
+                report = await asyncio.wrap_future(answer)
+                if report is not None:
+                    # What this machine itself was late by would look like a queue on the way.
+                    report = replace(report, delay_ms=max(0, report.delay_ms - round(self._lag.milliseconds)))
+                session.report(report)
 
     def _look_at_traffic(self) -> None:
         peer: Peer | None = self.link.peer
@@ -451,6 +484,7 @@ class CallNode:
             )
         return {
             "type": "numbers",
+            "counted_at": time.time(),
             "out_kbps": round(out.total, 2),
             "in_kbps": round(into.total, 2),
             "out_motion_kbps": round(out.data, 2),
@@ -668,6 +702,11 @@ class CallNode:
         self._tell_state()
 
     def _follow_plan(self, plan: Plan) -> None:
+        logger.info(
+            "plan: %s frames a message and %s again, %.3g a second, level %s, speech %s bit/s%s",
+            *(plan.frames_per_message, plan.repeat_frames, plan.fps, plan.level, plan.audio_bps),
+            ", guarded against loss" if self.rate.guarded else "",
+        )
         peer = self.link.peer
         if peer is not None:
             peer.set_speech(bitrate_bps=plan.audio_bps, packet_ms=plan.audio_packet_ms)
@@ -681,6 +720,10 @@ class CallNode:
         if session is not None and session.remote.picture_hash != self._remote_hash:
             self._remote_hash = session.remote.picture_hash
             self._remote_taken_at = datetime.now().strftime("%H:%M")
+        if session is not None:
+            last = self._phases[-1] if self._phases else None
+            if last is None or (last.phase, last.reason) != (session.phase, session.reason):
+                self._phases.append(PhaseChange(at_us=_now_us(), phase=session.phase, reason=session.reason))
         self.on_message(self.state())
 
     def _report(self, close_ms: float) -> CallReport:
@@ -701,6 +744,7 @@ class CallNode:
             seconds=seconds,
             phase=session.phase if session is not None else "alone",
             reason=session.reason if session is not None else "",
+            phases=list(self._phases),
             connections=self.link.connections,
             reconnect_s=self._reconnects,
             first_picture_ms=1000 * first[0] if first else None,
@@ -721,6 +765,7 @@ class CallNode:
             fps_in=self._pictures / span,
             pictures=self._pictures,
             longest_gap_ms=self._longest_gap_us / 1000,
+            gaps_ms=self._pauses.report(),
             loss_pct=100 * session.loss if session is not None and session.loss is not None else None,
             rtt_ms=session.rtt_ms if session is not None else None,
             packets_received=jitter.received,
@@ -756,9 +801,13 @@ def _rounded(value: float | None) -> float | None:
     return None if value is None else round(value, 1)
 
 
-def _keep(folder: Path, sent: dict[int, bytes], shown: deque[Rendered] | None) -> None:
+def _keep(folder: Path, sent: dict[int, bytes], receiving: Receiving) -> None:
+    """Crops that were sent, pictures that were shown, and when: [[capture, made], ...] in microseconds."""
     folder.mkdir(exist_ok=True)
+    times = receiving.kept_times.tolist()
+    pairs = list(zip(times[::2], times[1::2], strict=True))
+    write_whole(folder / "shown.json", json.dumps(pairs).encode())
     for time_us, jpeg in sent.items():
         (folder / f"sent_{time_us // 1000 % TIMES_MS:05d}.jpg").write_bytes(jpeg)
-    for rendered in shown or ():
+    for rendered in receiving.kept or ():
         (folder / f"shown_{rendered.time_us // 1000 % TIMES_MS:05d}.jpg").write_bytes(rendered.jpeg)

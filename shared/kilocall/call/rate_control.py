@@ -2,15 +2,21 @@
 
 A profile gives a ladder of plans, the best first; the control stands on one rung. It steps down when a queue
 builds up on the way, far enough for what still gets through, and up again one rung at a time when all has been
-quiet for a while; a rung that failed is left alone for longer each time. Loss without a queue is the link's
-nature and no reason to send less, unless sending less helps. No clock of its own.
+quiet for a while; a rung that failed is left alone for longer each time. No clock of its own.
 
 Headers cost more than motion, so the first steps put more frames into a message, within the latency budget,
 and only the last ones take frames away.
+
+Loss without a queue is the link's nature and no reason to send less, unless sending less helps. Against it the
+plan is *guarded*: fewer frames a message, so that one lost costs less, and each message carries again the frames of
+the two before, as far as they are not known to have arrived. That takes 4 to 5 kbit/s more than three frames a
+message, most of it headers, and speech gives up as much. Simulated with 10 % random loss: 4.3 pauses over 250 ms a
+minute without, 0.7 with two frames a message alone, 0.07 with one message repeated, none in 15 minutes with two.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -37,11 +43,22 @@ QUIET_US = 10_000_000
 """So long without a queue before a step up."""
 BLOCK_US = 20_000_000
 BLOCK_MOST_US = 160_000_000
+GUARD_LOSS = 0.04
+"""Mean loss from which on plans are guarded."""
+CALM_LOSS = 0.015
+"""Below this for CALM_US the guard is given up."""
+CALM_US = 20_000_000
+LOSS_WEIGHT = 0.35
+"""Of a new report in the mean."""
 LOSS = 0.15
-LOSS_TRIAL_US = 4_000_000
-RANDOM_LOSS_US = 60_000_000
+"""Mean loss over LOSS_REPORTS reports from which on sending less is tried, in case it is a limit that loses."""
+LOSS_REPORTS = 3
+LOSS_TRIAL_US = 6_000_000
+RANDOM_LOSS_US = 120_000_000
 SILENT_US = 3_500_000
 """No report for so long: step down, for one of the two directions does not get through."""
+RTTS = 3
+"""Of so many round trips the shortest counts: a report that was lost and repeated takes longer than the way."""
 
 
 @dataclass(frozen=True)
@@ -57,12 +74,17 @@ class Profile:
     level: int
     """Quality level of the best rung, 0..8."""
     audio_bps: int
+    guard: tuple[int, int]
+    """Frames a message, and frames repeated from those before, on a link that loses."""
 
 
 PROFILES = {
-    "default": Profile("default", video_bps=10_000, wait_ms=200, fps=25, level=4, audio_bps=12_000),
-    "saver": Profile("saver", video_bps=6_000, wait_ms=200, fps=25, level=2, audio_bps=8_000),
+    "default": Profile("default", video_bps=10_000, wait_ms=200, fps=25, level=4, audio_bps=12_000, guard=(2, 4)),
+    # No repeated frames: they would cost the bits that the profile is there to save.
+    "saver": Profile("saver", video_bps=6_000, wait_ms=200, fps=25, level=2, audio_bps=8_000, guard=(4, 0)),
 }
+GUARDED_AUDIO = ((8000, 60), (6000, 60), (6000, 120))
+"""Bit rate and packet length of speech on the guarded rungs, the best first; lower ones have no guard."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +97,8 @@ class Plan:
     audio_bps: int
     """Opus' own, 6000 to 16000."""
     audio_packet_ms: int
+    repeat_frames: int = 0
+    """Frames of the messages before that are carried again at most."""
 
     def wire_bps(self, bits_per_frame: float) -> float:
         """Everything on the wire for this plan, while someone speaks."""
@@ -83,7 +107,8 @@ class Plan:
 
 def video_wire_bps(plan: Plan, bits_per_frame: float) -> float:
     """Motion with its headers and the acknowledgements that come back."""
-    return wire_cost(bits_per_frame, plan.fps, plan.frames_per_message).forward_bps + SACK_BPS
+    repeated_bps = bits_per_frame * plan.repeat_frames * plan.fps / plan.frames_per_message
+    return wire_cost(bits_per_frame, plan.fps, plan.frames_per_message).forward_bps + repeated_bps + SACK_BPS
 
 
 def audio_wire_bps(bitrate_bps: int, packet_ms: int) -> float:
@@ -117,6 +142,22 @@ def ladder(profile: Profile, bits_per_frame: float = 40) -> tuple[Plan, ...]:
     return tuple(plans)
 
 
+def guarded(profile: Profile, plans: tuple[Plan, ...]) -> tuple[Plan, ...]:
+    """The plans of a ladder as they are on a link that loses: the best rungs guarded, the last ones as they were."""
+    frames, repeats = profile.guard
+    best = [
+        replace(
+            plan,
+            frames_per_message=frames,
+            repeat_frames=repeats,
+            audio_bps=min(audio_bps, profile.audio_bps),
+            audio_packet_ms=packet_ms,
+        )
+        for plan, (audio_bps, packet_ms) in zip(plans, GUARDED_AUDIO, strict=False)
+    ]
+    return (*best[: len(plans) - 2], *plans[min(len(best), len(plans) - 2) :])
+
+
 @dataclass(frozen=True)
 class Feedback:
     """One report of the receiver, as it arrived."""
@@ -143,26 +184,34 @@ class RateControl:
         self.bits_per_frame = bits_per_frame
         """What a frame takes; may be corrected by what the encoder measures."""
         self.plans = ladder(self.profile, bits_per_frame)
+        self.guarded_plans = guarded(self.profile, self.plans)
         self.rung = 0
-        """Which of `plans` is followed; 0 is the best."""
+        """Which of the plans is followed; 0 is the best."""
+        self.guarded = False
+        """Whether it is one of `guarded_plans`."""
         self.steps = 0
-        """How often it has changed."""
+        """How often the rung has changed."""
         self._changed_us = 0
         self._quiet_from_us: int | None = None
         self._heard_us: int | None = None
         self._delay_ms = 0.0
-        self._rtt_ms: float | None = None
+        self._rtts_ms: deque[float] = deque(maxlen=RTTS)
         self._rtt_least_ms: float | None = None
         self._blocked_until_us = [0] * len(self.plans)
         self._blocks = [0] * len(self.plans)
         self._climbed_us: int | None = None
         self._back_to = len(self.plans) - 2
+        self._before_silence: int | None = None
+        self._loss = 0.0
+        self._calm_from_us: int | None = None
+        self._losses: deque[float] = deque(maxlen=LOSS_REPORTS)
         self._loss_before: float | None = None
         self._loss_is_random_until_us = 0
 
     @property
     def plan(self) -> Plan:
-        return replace(self.plans[self.rung], level=min(self.plans[self.rung].level, LEVELS - 1))
+        plan = (self.guarded_plans if self.guarded else self.plans)[self.rung]
+        return replace(plan, level=min(plan.level, LEVELS - 1))
 
     def update(self, feedback: Feedback) -> Plan:
         """Takes one report."""
@@ -177,7 +226,12 @@ class RateControl:
         elif self._quiet_from_us is None:
             self._quiet_from_us = now_us
 
-        if delay_ms > SEVERE_MS and (settled or growing):
+        self._guard(feedback, queue=delay_ms > QUEUE_MS)
+        if self._before_silence is not None and delay_ms <= STEADY_MS:
+            # What was silent was the link, not too narrow: nothing is learned from going down.
+            self._go_to(now_us, min(self.rung, self._before_silence))
+            self._before_silence = None
+        elif delay_ms > SEVERE_MS and (settled or growing):
             self._step_down(now_us, self._rung_for(feedback.received_bps, drain=True))
         elif delay_ms > QUEUE_MS and growing and settled:
             self._step_down(now_us, self._rung_for(feedback.received_bps, drain=False))
@@ -193,19 +247,27 @@ class RateControl:
         heard_us = now_us if self._heard_us is None else self._heard_us
         self._heard_us = heard_us
         if now_us - max(heard_us, self._changed_us) > SILENT_US and self.rung < len(self.plans) - 2:
+            if self._before_silence is None:
+                self._before_silence = self.rung
             self._quiet_from_us = None
             self._go_to(now_us, self.rung + 1)
         return self.plan
 
     def _queueing_ms(self, feedback: Feedback) -> float:
-        """The reported delay, or what the round trip has grown by where that is more and the report knows none."""
+        """What the reported delay and the round trip's growth agree on.
+
+        The report measures from the camera on, so that a busy machine's delays are in it, and a round trip may be
+        that of a report which was lost and repeated. A full queue is in both.
+        """
         if feedback.rtt_ms is None:
             return feedback.delay_ms
-        least = self._rtt_least_ms
+        self._rtts_ms.append(feedback.rtt_ms)
+        shortest_ms, least_ms = min(self._rtts_ms), self._rtt_least_ms
         # Forgets a shorter way within some minutes: 0.1 ms a report.
-        self._rtt_least_ms = feedback.rtt_ms if least is None else min(feedback.rtt_ms, least + 0.1)
-        grown = feedback.rtt_ms - self._rtt_least_ms
-        return feedback.delay_ms if feedback.delay_ms > STEADY_MS / 2 else min(grown, QUEUE_MS)
+        self._rtt_least_ms = shortest_ms if least_ms is None else min(shortest_ms, least_ms + 0.1)
+        if feedback.delay_ms <= STEADY_MS / 2:
+            return min(shortest_ms - self._rtt_least_ms, QUEUE_MS)
+        return min(feedback.delay_ms, feedback.rtt_ms - self._rtt_least_ms + STEADY_MS / 2)
 
     def _rung_for(self, received_bps: float, *, drain: bool) -> int:
         """The best rung below this one that fits into what gets through."""
@@ -238,22 +300,41 @@ class RateControl:
             self._go_to(now_us, self.rung - 1)
             self._climbed_us = now_us
 
+    def _guard(self, feedback: Feedback, *, queue: bool) -> None:
+        """Keeps the mean loss, and decides whether plans are guarded."""
+        if queue:
+            return  # a full queue loses too, and more headers would not help it
+        now_us = feedback.now_us
+        self._loss += LOSS_WEIGHT * (feedback.loss - self._loss)
+        self._losses.append(feedback.loss)
+        if self._loss >= CALM_LOSS:
+            self._calm_from_us = None
+        elif self._calm_from_us is None:
+            self._calm_from_us = now_us
+        if self._loss >= GUARD_LOSS:
+            self.guarded = True
+        elif self._calm_from_us is not None and now_us - self._calm_from_us >= CALM_US:
+            self.guarded = False
+
     def _loss_asks_for_less(self, feedback: Feedback, settled: bool) -> bool:
         """Tries one rung less against loss, once; True while that is being tried."""
         now_us = feedback.now_us
         if self._loss_before is not None:
             if now_us - self._changed_us < LOSS_TRIAL_US:
                 return True
-            if feedback.loss > 0.6 * self._loss_before:
+            if sum(self._losses) / len(self._losses) > 0.6 * self._loss_before:
                 self._loss_is_random_until_us = now_us + RANDOM_LOSS_US
                 self._loss_before = None
                 self._go_to(now_us, self.rung - 1)
                 return True
             self._loss_before = None
-        if feedback.loss < LOSS or now_us < self._loss_is_random_until_us:
+            for above in range(self.rung):  # it was a limit that lost
+                self._blocked_until_us[above] = max(self._blocked_until_us[above], now_us + BLOCK_US)
+        if len(self._losses) < LOSS_REPORTS or min(self._losses) < LOSS or now_us < self._loss_is_random_until_us:
             return False
         if settled and self.rung < len(self.plans) - 2:
-            self._loss_before = feedback.loss
+            self._loss_before = sum(self._losses) / len(self._losses)
+            self._losses.clear()
             self._go_to(now_us, self.rung + 1)
         return True
 

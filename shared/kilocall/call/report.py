@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+from array import array
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Sequence
@@ -98,6 +99,24 @@ class Sample(BaseModel):
     fps_in: float
 
 
+class PhaseChange(BaseModel):
+    """A moment at which the call came into another phase."""
+
+    at_us: int
+    """Monotonic microseconds."""
+    phase: str
+    reason: str
+
+
+class Gaps(BaseModel):
+    """Milliseconds from one picture to the next while the other side's face was seen, without the first two seconds."""
+
+    p50: float | None
+    p99: float | None
+    most: float | None
+    over_250: int
+
+
 class Sound(BaseModel):
     """Speech, as received."""
 
@@ -120,6 +139,7 @@ class CallReport(BaseModel):
     seconds: float
     phase: str
     reason: str
+    phases: list[PhaseChange]
     connections: int
     reconnect_s: list[float]
     """From losing a connection to having the next."""
@@ -144,6 +164,7 @@ class CallReport(BaseModel):
     fps_in: float
     pictures: int
     longest_gap_ms: float
+    gaps_ms: Gaps
     loss_pct: float | None
     rtt_ms: float | None
     packets_received: int
@@ -174,6 +195,33 @@ class Window:
         for kind in KINDS:
             self.out[kind] += out[kind]
             self.into[kind] += into[kind]
+
+
+class Pauses:
+    """How long each picture stood until the next; 40 hours at 25 a second are kept."""
+
+    MOST: Final = 3_600_000
+    SETTLE_US: Final = 2_000_000
+
+    def __init__(self) -> None:
+        self._milliseconds = array("f")
+        self._from_us: int | None = None
+
+    def add(self, now_us: int, stood_us: int) -> None:
+        """A picture that was made at `now_us` and replaced one of `stood_us` before."""
+        if self._from_us is None:
+            self._from_us = now_us
+        if now_us - self._from_us > self.SETTLE_US and len(self._milliseconds) < self.MOST:
+            self._milliseconds.append(stood_us / 1000)
+
+    def report(self) -> Gaps:
+        gaps = self._milliseconds
+        return Gaps(
+            p50=percentile(gaps, 0.5),
+            p99=percentile(gaps, 0.99),
+            most=max(gaps, default=None),
+            over_250=sum(gap > 250 for gap in gaps),
+        )
 
 
 class Delays:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Final, Literal, Protocol
 
 from kilocall.call.rate_control import Feedback, Plan, RateControl
+from kilocall.model.family import OWN_WEIGHTS
 from kilocall.proto.control import (
     Bye,
     ControlMessage,
@@ -46,6 +47,7 @@ CACHED_IN_MEMORY: Final = 8
 CACHED_ON_DISK: Final = 64
 #: A new picture for the other side to keep and prepare; more often than this is no wish of a person.
 PICTURE_EVERY_US: Final = 500_000
+BUSY_MS: Final = 100
 #: Clocks this near are one clock: both parties are on one machine.
 SAME_CLOCK_US: Final = 3_000_000
 
@@ -152,6 +154,10 @@ class Session:
         """Share of this side's motion packets that the other side missed lately."""
         self.same_clock: bool | None = None
         """Whether both sides read one clock, so that delays can be measured exactly; None: not known yet."""
+        self.own_lag_ms = 0.0
+        """How much longer than it need this machine takes from camera to wire: no matter of the network."""
+        self.loop_lag_ms = 0.0
+        """How late this machine reads what has arrived."""
         self.said_bye: str | None = None
         """The other side's farewell on this connection."""
         self.confirmed: str | None = None
@@ -266,7 +272,8 @@ class Session:
 
     def tick(self) -> None:
         """Once a second while a connection is open."""
-        if self._greeted:
+        # Reports that this machine has not come round to reading are not missing.
+        if self._greeted and self.loop_lag_ms < BUSY_MS:
             self._plan(self.rate.tick(self._clock_us()))
 
     # The other side
@@ -335,7 +342,7 @@ class Session:
         elif theirs.picture_size != mine.picture_size:
             problem = f"the other side's pictures are {theirs.picture_size} wide, this side's {mine.picture_size}"
         if problem:
-            self._refuse(f"{problem}: install the same version of kilocall on both sides")
+            self._refuse(f"{problem}: {_cure(mine.family, theirs.family)}")
             return
         self._greeted = True
         self.remote = replace(self.remote, present=True, muted=False, camera_off=False)
@@ -376,7 +383,7 @@ class Session:
         self._incoming.prepare(picture.picture_hash, picture.data)
 
     def _take_face(self, face: FaceState, arrived_us: int) -> None:
-        if self.same_clock is None:
+        if not self.same_clock:  # one that was lost at first comes late
             self.same_clock = abs(arrived_us - face.time_us) < SAME_CLOCK_US
         self.remote = replace(self.remote, face=face.seen, face_since_us=arrived_us)
         ready = self._ready
@@ -398,9 +405,9 @@ class Session:
         feedback = Feedback(
             now_us=self._clock_us(),
             loss=report.lost / report.expected if report.expected else 0.0,
-            delay_ms=float(report.delay_ms),
+            delay_ms=max(0.0, report.delay_ms - self.own_lag_ms),
             received_bps=8 * report.received_bytes / interval_s,
-            rtt_ms=self.rtt_ms,
+            rtt_ms=None if self.rtt_ms is None else max(0.0, self.rtt_ms - self.loop_lag_ms),
         )
         self._plan(self.rate.update(feedback))
 
@@ -426,6 +433,12 @@ class Session:
         if (phase, reason) != (self.phase, self.reason):
             self.phase, self.reason = phase, reason
             self._on_change()
+
+
+def _cure(mine: str, theirs: str) -> str:
+    if mine in OWN_WEIGHTS or theirs in OWN_WEIGHTS:
+        return "start both sides with the same --family, --weights and --codebook"
+    return "install the same version of kilocall on both sides"
 
 
 def greeting(family: str, weights_hash: str, codebook_hash: str, picture_size: int, fps: float) -> Hello:

@@ -190,6 +190,20 @@ class Signalling:
         self._failure: BaseException | None = None
         self._task: asyncio.Task[None] | None = None
         self._leaving = False
+        self._socket: ClientConnection | None = None
+        self._hurry = asyncio.Event()
+
+    @property
+    def local_address(self) -> str | None:
+        """This machine's address towards the meeting point, while there is a connection."""
+        address = self._socket.local_address if self._socket is not None else None
+        return str(address[0]) if address else None
+
+    def reconnect(self) -> None:
+        """Begins again at once, without waiting for a connection that leads nowhere any more."""
+        self._hurry.set()
+        if self._socket is not None:
+            self._socket.transport.abort()
 
     @property
     def secret(self) -> str | None:
@@ -261,17 +275,23 @@ class Signalling:
                     max_size=MAX_MESSAGE_BYTES,
                     close_timeout=LEAVE_WITHIN_S,
                 ) as socket:
+                    self._socket = socket
                     if await self._converse(socket):
                         return
             except InvalidURI as error:
                 raise BadInput(f"server {self.url}: {error}") from None
             except (OSError, TimeoutError, ConnectionClosed, InvalidHandshake, EOFError) as error:
                 logger.info("meeting point %s: %s", self.url, error)
+            finally:
+                self._socket = None
             if self.connected:
                 self.connected = False
                 wait_s = first_s
             # Spread out, so that not all come back at once to a meeting point that was restarted.
-            await asyncio.sleep(wait_s * random.uniform(0.5, 1))
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._hurry.wait(), wait_s * random.uniform(0.5, 1))
+                wait_s = first_s
+            self._hurry.clear()
             wait_s = min(2 * wait_s, most_s)
 
     async def _converse(self, socket: ClientConnection) -> bool:

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from aioice.ice import get_host_addresses
 from aiortc import (
     MediaStreamTrack,
     RTCBundlePolicy,
@@ -44,6 +45,7 @@ __all__ = [
     "PeerSettings",
     "PeerState",
     "Traffic",
+    "own_addresses",
 ]
 
 logger = logging.getLogger(__name__)
@@ -124,6 +126,11 @@ class Traffic:
 
     def copy(self) -> Traffic:
         return Traffic({kind: Count(count.packets, count.bytes) for kind, count in self.kinds.items()})
+
+
+def own_addresses() -> frozenset[str]:
+    """Addresses of this machine that others may reach it at."""
+    return frozenset(get_host_addresses(use_ipv4=True, use_ipv6=True))
 
 
 def _kind(data: bytes) -> str:
@@ -377,6 +384,13 @@ class Peer:
     def silent_s(self) -> float:
         """How long nothing at all has arrived."""
         return time.monotonic() - self._heard_at
+
+    @property
+    def local_address(self) -> str | None:
+        """This machine's address that the connection uses; None before there is one, or through a relay."""
+        for pair in self._ice._nominated.values():
+            return None if pair.local_candidate.type == "relay" else str(pair.local_addr[0])
+        return None
 
     # Below: aiortc's side of it
 

@@ -85,7 +85,7 @@ def perform(family: CompactFamily, source: Source, seed: int) -> list[Motion]:
     model = family.shape_model
     blink, jaw, purse, raise_ = (
         model.project(delta)
-        for delta in (_blink(source.shape), _jaw(source.shape), _purse(source.shape), _raise(source.shape))
+        for delta in (_blink(source.shape), open_jaw(source.shape), _purse(source.shape), _raise(source.shape))
     )
     motions = []
     for i in range(count):
@@ -115,7 +115,8 @@ def _blink(shape: Array) -> Array:
     return delta
 
 
-def _jaw(shape: Array) -> Array:
+def open_jaw(shape: Array) -> Array:
+    """What an open mouth adds to a face's shape [N, 3]."""
     delta = np.zeros_like(shape)
     height = float(np.ptp(shape[list(lm.OVAL), 1]))
     for point in (*lm.OUTER_LIPS, *lm.INNER_LIPS):
