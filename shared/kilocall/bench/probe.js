@@ -15,7 +15,7 @@
     drawn: [], // the same, of what is drawn of the other person
     spoken: [], // [when], of the own microphone: the sound's first sample has reached the page
     heard: [], // [when], of the other person's sound: its first sample leaves the computer
-    levels: [], // [when, dB] of every second of it
+    levels: [], // [when, dB] of every fifth of a second of it
     numbers: [], // [when, sent, received], as the page shows them
     outputLatencyMs: null,
     keepEvery: 0, // of the drawn pictures, one in so many is kept
@@ -88,16 +88,28 @@
     video.play();
   }
 
-  // Looks at the samples since the look before, and tells when a sound begins after silence.
-  function hearken(context, stream, onset, level) {
+  // Looks at the samples since the look before, and tells when a sound begins after silence. `current` gives the stream,
+  // which a page that has had to connect anew has another one of.
+  function hearken(context, current, onset, level) {
     const analyser = new AnalyserNode(context, { fftSize: WINDOW });
-    new MediaStreamAudioSourceNode(context, { mediaStream: stream }).connect(analyser).connect(context.silent);
+    analyser.connect(context.silent);
+    let stream = null;
+    let source = null;
+    const follow = () => {
+      if (current() === stream || !current()) return;
+      source?.disconnect();
+      stream = current();
+      source = new MediaStreamAudioSourceNode(context, { mediaStream: stream });
+      source.connect(analyser);
+    };
+    follow();
     const samples = new Float32Array(WINDOW);
     let until = context.currentTime;
     let silentS = 0;
     let energy = 0;
     let count = 0;
     setInterval(() => {
+      follow();
       analyser.getFloatTimeDomainData(samples);
       const end = context.currentTime;
       const fresh = Math.min(WINDOW, Math.round((end - until) * context.sampleRate));
@@ -109,21 +121,32 @@
         energy += size * size;
       }
       count += fresh;
-      if (count < context.sampleRate) return;
+      if (count < context.sampleRate / 5) return;
       level(10 * Math.log10(energy / count + 1e-12));
       energy = count = 0;
     }, LOOK_MS);
   }
 
+  // A context whose clock runs: on a machine without a sound card the first one sometimes stands still.
+  async function runningContext() {
+    for (;;) {
+      const context = new AudioContext();
+      await Promise.race([context.resume(), new Promise((done) => { setTimeout(done, 1000); })]);
+      const began = context.currentTime;
+      await new Promise((done) => { setTimeout(done, 300); });
+      if (context.currentTime > began) return context;
+      context.close();
+    }
+  }
+
   // To be called once the page has its media.
   probe.listen = async () => {
-    const context = new AudioContext();
+    const context = await runningContext();
     context.silent = new GainNode(context, { gain: 0 });
     context.silent.connect(context.destination);
-    await context.resume();
     if (microphone) {
       const now = (at) => wall() + 1000 * (at - context.currentTime);
-      hearken(context, microphone, (at) => note(probe.spoken, [now(at)]), () => {});
+      hearken(context, () => microphone, (at) => note(probe.spoken, [now(at)]), () => {});
     }
     const played = (at) => {
       const { contextTime, performanceTime } = context.getOutputTimestamp();
@@ -131,7 +154,7 @@
     };
     hearken(
       context,
-      document.querySelector("audio").srcObject,
+      () => document.querySelector("audio").srcObject,
       (at) => {
         note(probe.heard, [played(at)]);
         probe.outputLatencyMs = played(at) - (wall() + 1000 * (at - context.currentTime));

@@ -56,7 +56,7 @@ EVERY_PROTOCOL: Final = 3  # ETH_P_ALL
 TIMESTAMPS: Final = 35  # SO_TIMESTAMPNS
 HERE: Final = Path(__file__).parent
 RATE: Final = 48_000
-START_WITHIN_S: Final = 40.0
+START_WITHIN_S: Final = 90.0
 #: Small, because a browser without a GPU draws on the cores that the call needs.
 VIEWPORT: Final = {"width": 640, "height": 400}
 #: An opening of the mouth every so often, and a beep with it.
@@ -313,6 +313,8 @@ def start_probes(pages: dict[str, Page]) -> None:
         wait_for(lambda page=page: page.ask("kilocall.stats().drawn > 5"), f"a picture for {page.name}")
         wait_for(lambda page=page: page.ask("document.querySelector('audio').srcObject !== null"), "a sound")
         page.ask("kilocallProbe.listen()")
+    for page in pages.values():
+        wait_for(lambda page=page: page.probe("heard"), f"a sound from the other side in {page.name}'s page")
 
 
 # Lips and sound

@@ -286,7 +286,10 @@ def test_bd_rate_of_a_codec_that_always_needs_half_is_minus_fifty() -> None:
 def test_ctrl_c_ends_the_command_and_keeps_what_was_measured(swaying: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "kilocall.cli", "bench", "quality", str(swaying), "-o", str(tmp_path / "out")]
     cache = tmp_path / "out" / "cache"
+    # A shell starts what it runs in the background with Ctrl-C ignored, and children inherit that.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen([*command, "--codec", "none"], stdout=subprocess.DEVNULL)
+    signal.signal(signal.SIGINT, before)
     try:
         deadline = time.monotonic() + 150
         while not (cache.is_dir() and any(cache.glob("*.json"))) and time.monotonic() < deadline:
