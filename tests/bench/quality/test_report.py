@@ -299,8 +299,9 @@ def test_ctrl_c_ends_the_command_and_keeps_what_was_measured(swaying: Path, tmp_
     finally:
         process.kill()
         process.wait()
-    assert process.returncode == 130
-    kept = list(cache.iterdir())
+    # An interrupt while the interpreter starts or ends a pool kills it by the signal itself: 130 to a shell as well.
+    assert process.returncode in (130, -signal.SIGINT)
+    kept = list(cache.glob("*.json"))
     assert kept
     assert all(json.loads(path.read_text())["clip"]["name"] == "sway.mkv" for path in kept)
     assert not (tmp_path / "out" / "index.html").exists()
