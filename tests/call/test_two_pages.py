@@ -28,6 +28,7 @@ from kilocall.bench.two_pages import (
     speaking_clip,
     start_probes,
     two_pages,
+    wait_for,
     write_beeps,
     write_camera,
 )
@@ -121,6 +122,8 @@ def seen(tmp_path_factory: pytest.TempPathFactory, family: CompactFamily) -> See
     devices = {"speaker": speaking_clip(folder, family, fps=SPEAKER_FPS, side=SIDE), "drawing": _drawing(folder)}
     with two_pages(folder, devices) as pages:
         start_probes(pages)
+        for page in pages.values():
+            wait_for(lambda page=page: page.probe("heard"), f"a sound from the other side in {page.name}'s page")
         ports = [pages[name].udp_ports() for name in NAMES]
         wire = WireCount(*ports) if sys.platform == "linux" and os.geteuid() == 0 else None
         for page in pages.values():
