@@ -29,6 +29,7 @@ ROOT = Path(__file__).parents[1]
 SOURCES = os.pathsep.join(str(ROOT / name) for name in ("proto", "sender", "receiver", "shared"))
 VERBS = (
     *("encode", "decode", "info", "replay", "demo", "evaluate", "export", "version", "doctor"),
+    *("finetune", "compress-study"),
     *("train extractor", "train renderer", "train codebook", "bench speed"),
 )
 

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import BaseModel
 
-from kilocall.model.family import DEFAULT_FAMILY, DETAIL, OWN_WEIGHTS, Family, Picture, Source, load_family
+from kilocall.model.family import DEFAULT_FAMILY, DETAIL, OWN_WEIGHTS, Family, Picture, Source, Track, load_family
+from kilocall.model.gallery import check_gallery
 from kilocall.proto.control import SourcePicture
 from kilocall.proto.errors import BadInput, WrongFamily
 from kilocall.proto.motion_packet import MotionPacket
@@ -31,7 +32,9 @@ if TYPE_CHECKING:
     from kilocall.receiver.decode import TimedMotion
     from kilocall.receiver.render import FaceRenderer
     from kilocall.receiver.whole_frame import WholeFrames
+    from kilocall.sender.clip import FollowedClip
     from kilocall.sender.encoder import PacketEncoder
+    from kilocall.sender.gallery import GallerySearch
 
 __all__ = [
     "DecodeReport",
@@ -50,6 +53,8 @@ __all__ = [
 
 Progress = Callable[[int, int | None], None]
 KEY_EVERY_S = 2.0
+#: Of all pictures of a gallery together.
+GALLERY_KB = 40.0
 
 
 class EncodeReport(BaseModel):
@@ -60,6 +65,8 @@ class EncodeReport(BaseModel):
     fps: float
     seconds: float
     source_bytes: int
+    pictures: int  # of the speaker in the file, the source picture included
+    picture_bytes: int  # of all of them
     payload_bits_per_frame: float
     payload_kbps: float
     file_bytes: int
@@ -80,6 +87,7 @@ class DecodeReport(BaseModel):
     size: int
     width: int
     height: int
+    pictures: int  # of the speaker that were moved
     relative: bool
     truncated: str | None  # what is wrong with the stream, if it breaks off
     dropped_packets: int
@@ -113,6 +121,8 @@ class StreamInfo(BaseModel):
     quality: float
     source_format: str | None
     source_bytes: int
+    pictures: int
+    picture_bytes: int
     packets: int
     key_packets: int
     frames_per_packet: float
@@ -155,7 +165,8 @@ class Encoder:
     """The sender, frame by frame: crops of one speaker in, motion packets out.
 
     `source_picture` is what the receiver must get before the first packet. The crops are uint8 RGB [256, 256, 3];
-    `kilocall.sender.face_crop.FaceCropper` cuts them from whole frames.
+    `kilocall.sender.face_crop.FaceCropper` cuts them from whole frames. With a `gallery`, the most pictures of the
+    speaker that the receiver will hold, `next_picture` says now and then what further picture to send it.
     """
 
     def __init__(
@@ -166,11 +177,14 @@ class Encoder:
         quality: float = 50,
         frames_per_packet: int = 3,
         key_every_s: float = KEY_EVERY_S,
+        gallery: int = 0,
+        gallery_kb: float = GALLERY_KB,
         engine: str = "auto",
         threads: int = 0,
         family: Family | None = None,
     ) -> None:
         from kilocall.sender.encoder import PacketEncoder
+        from kilocall.sender.gallery import MOST_PROBES, GallerySearch, bytes_each
 
         self.family = family or open_family(engine=engine, threads=threads)
         self.source_picture, self.source = _pack_source(self.family, source_rgb)
@@ -182,10 +196,38 @@ class Encoder:
             frames_per_packet=frames_per_packet,
             key_every_s=key_every_s,
         )
+        self._search: GallerySearch | None = None
+        self._gallery, self._pushed = gallery, 0
+        check_gallery(gallery, gallery_kb)
+        if gallery > 1:
+            each = bytes_each(gallery, gallery_kb, self.source_picture, self.source.picture.shape[0])
+            self._search = GallerySearch(self.family, self.source, max_bytes=each, most_probes=MOST_PROBES)
 
     def push(self, crop_rgb: Picture, capture_us: int) -> MotionPacket | None:
         """One crop; a packet when enough frames are gathered."""
-        return self.packets.push(crop_rgb, capture_us)
+        from kilocall.sender.gallery import PROBE_EVERY, Probe
+
+        packet = self.packets.push(crop_rgb, capture_us)
+        if self._search is not None and self._pushed % PROBE_EVERY == 0 and self.packets.last_motion is not None:
+            self._search.add(Probe(crop_rgb, self.packets.last_motion, crop_rgb))
+        self._pushed += 1
+        return packet
+
+    def next_picture(self) -> SourcePicture | None:
+        """A further picture that would pay off by all that was pushed so far; None if there is none.
+
+        It counts as held by the receiver from now on. Takes some tenths of a second.
+        """
+        from kilocall.sender.gallery import CAUSAL_SHORTLIST
+
+        search = self._search
+        if search is None or search.pictures >= self._gallery:
+            return None
+        proposal = search.best(CAUSAL_SHORTLIST)
+        if proposal is None:
+            return None
+        search.hold(proposal.reference)
+        return proposal.packed
 
     def flush(self) -> MotionPacket | None:
         """What is gathered, as a shorter packet."""
@@ -221,6 +263,14 @@ class Decoder:
             self.family.source(_fitted(shown, self.family)) if shown is not None else None,
         )
 
+    def add_picture(self, picture: SourcePicture | Picture) -> None:
+        """A further picture of the speaker; each frame is shown on the nearest of those held.
+
+        BadInput for one too many or with `shown`, NoFace; then nothing has changed.
+        """
+        rgb = decode_picture(picture.data) if isinstance(picture, SourcePicture) else picture
+        self.renderer.add_picture(_fitted(rgb, self.family))
+
     def push(self, packet: MotionPacket | bytes) -> list[DecodedFrame]:
         """The packet's frames; none when it cannot be decoded (`packets.dropped` counts those)."""
         return [DecodedFrame(m.time_us, self.renderer.render(m.motion)) for m in self.packets.push(packet)]
@@ -254,10 +304,18 @@ class StreamPlayer:
         _check_family(header, self.family, str(stream))
         self.source_picture = picture
         self.stream_source = self._sized(decode_picture(picture.data))
-        self._make: Callable[[Source | None], FaceRenderer] = lambda shown: FaceRenderer(
+        self._make: Callable[[Source], FaceRenderer] = lambda shown: FaceRenderer(
             self.family, self.stream_source, shown
         )
-        self.renderer: FaceRenderer = self._make(None)
+        self._own = FaceRenderer(self.family, self.stream_source)
+        self.renderer: FaceRenderer = self._own
+        self.unused_pictures = 0
+        """Further pictures in the file that cannot be used: damaged, or without a face."""
+        for reference in self.reader.references():
+            try:
+                self._own.add_picture(_fitted(decode_picture(reference.data), self.family))
+            except BadInput:
+                self.unused_pictures += 1
         self.packets = PacketDecoder(self.family.codebook)
         if source is not None:
             self.show(face_of_picture(Path(source), self.family, size=DETAIL * self.family.size))
@@ -285,7 +343,7 @@ class StreamPlayer:
         NoFace if it has none.
         """
         view = self.renderer.view
-        self.renderer = self._make(None if picture is None else self._sized(picture))
+        self.renderer = self._own if picture is None else self._make(self._sized(picture))
         self.renderer.view = view
 
     def motions(self, from_us: int = 0) -> Iterator[TimedMotion]:
@@ -294,6 +352,7 @@ class StreamPlayer:
 
         start = self.reader.seek(from_us)
         self.packets.reset()
+        self.renderer.restart()
         for record in self.reader.records(start.offset if start else None):
             if isinstance(record, TimedPacket):
                 times = record.frame_times_us(self.reader.header.fps)
@@ -316,6 +375,8 @@ def encode(
     quality: float = 50,
     size: int | None = None,
     frames_per_packet: int = 3,
+    gallery: int = 0,
+    gallery_kb: float = GALLERY_KB,
     engine: str = "auto",
     threads: int = 0,
     progress: Progress | None = None,
@@ -324,14 +385,16 @@ def encode(
     """Encodes a video file into a stream file.
 
     The source picture is the best frame of the clip unless `source` names a picture; `size` is its side, 256 unless
-    512 is asked for and the face is large enough in the clip. Raises BadInput (NoFace for a
-    clip without a face) and OSError; then no file is left behind.
+    512 is asked for and the face is large enough in the clip. With a `gallery` the file holds up to so many pictures
+    of the speaker, the source picture included, in `gallery_kb` together, as far as they pay off. Raises BadInput
+    (NoFace for a clip without a face) and OSError; then no file is left behind.
     """
     from kilocall.sender.capture import open_clip
     from kilocall.sender.clip import follow_clip
     from kilocall.sender.encoder import PacketEncoder
 
     started = time.monotonic()
+    check_gallery(gallery, gallery_kb)
     out = Path(out)
     if not out.parent.is_dir():
         raise BadInput(f"output {out}: the folder {out.parent} does not exist")
@@ -369,25 +432,31 @@ def encode(
         tool=f"kilocall {_version()}",
         frame_count=len(followed.tracks),
     )
+    # A gallery is chosen by what the receiver will make of the packets, so they come first, and the file after it.
+    coded = _coded(encoder, followed.tracks)
+    warnings = [*followed.warnings]
+    further: list[SourcePicture] = []
+    if gallery > 1 and relative:
+        warnings.append(f"source {source} shows somebody else: it stays the only picture")
+    elif gallery > 1:
+        packets = list(coded)
+        coded = iter(packets)
+        further = _further_pictures(family, shown, packed, followed, packets, gallery, gallery_kb, progress or _silent)
     bits = 0
     with StreamWriter(out, header) as writer:
         writer.add_picture(packed)
+        for picture in further:
+            writer.add_reference(picture)
         places = iter(followed.places)
         place = next(places, None)
-        for count, (when, track) in enumerate(followed.tracks):
-            packet = encoder.push_track(track, when)
-            if count + 1 == len(followed.tracks):
-                packet = packet or encoder.flush()
-            if packet is None:
-                continue
+        for when, first_us, packet in coded:
             # A place holds from its own frame on; it goes before the packet that holds that frame.
             while place is not None and place.time_us <= when:
                 writer.add_place(place)
                 place = next(places, None)
-            writer.add_packet(encoder.first_us, packet)
+            writer.add_packet(first_us, packet)
             bits += 8 * len(packet.payload)
     frames = len(followed.tracks)
-    warnings = [*followed.warnings]
     if video.truncated:
         warnings.append(f"{clip} breaks off: {video.truncated}; what came before is encoded")
     return EncodeReport(
@@ -396,6 +465,8 @@ def encode(
         fps=float(rate),
         seconds=frames / float(rate),
         source_bytes=len(packed.data),
+        pictures=1 + len(further),
+        picture_bytes=sum(len(picture.data) for picture in (packed, *further)),
         payload_bits_per_frame=bits / frames,
         payload_kbps=bits / frames * float(rate) / 1000,
         file_bytes=out.stat().st_size,
@@ -462,6 +533,7 @@ def decode(
         size=size,
         width=shape[0],
         height=shape[1],
+        pictures=player.renderer.pictures,
         relative=player.relative,
         truncated=player.reader.damage,
         dropped_packets=player.packets.dropped,
@@ -477,6 +549,7 @@ def info(stream: Path | str) -> StreamInfo:
     per_frame = [8 * len(p.packet.payload) / p.packet.frame_count for p in packets for _ in range(p.packet.frame_count)]
     bits = np.array(per_frame or [0.0])
     picture = reader.source_picture()
+    pictures = [one for one in (picture, *reader.references()) if one is not None]
     fps = float(header.fps)
     numbers, keypoints, match = _installed(header)
     frames = len(per_frame)
@@ -496,6 +569,8 @@ def info(stream: Path | str) -> StreamInfo:
         quality=header.quality,
         source_format=picture.format if picture else None,
         source_bytes=len(picture.data) if picture else 0,
+        pictures=len(pictures),
+        picture_bytes=sum(len(one.data) for one in pictures),
         packets=len(packets),
         key_packets=sum(p.packet.is_key for p in packets),
         frames_per_packet=frames / len(packets) if packets else 0.0,
@@ -555,6 +630,40 @@ def _pack_source(family: Family, picture: Picture) -> tuple[SourcePicture, Sourc
 
     packed, seen = pack_source(_fitted(picture, family))
     return packed, family.source(seen)
+
+
+def _coded(encoder: PacketEncoder, tracks: list[tuple[int, Track]]) -> Iterator[tuple[int, int, MotionPacket]]:
+    """Packets with the times of their last and first frames."""
+    for count, (when, track) in enumerate(tracks):
+        packet = encoder.push_track(track, when)
+        if count + 1 == len(tracks):
+            packet = packet or encoder.flush()
+        if packet is not None:
+            yield when, encoder.first_us, packet
+
+
+def _further_pictures(
+    family: Family,
+    source: Source,
+    packed: SourcePicture,
+    followed: FollowedClip,
+    packets: list[tuple[int, int, MotionPacket]],
+    pictures: int,
+    kilobytes: float,
+    progress: Progress,
+) -> list[SourcePicture]:
+    """What to add to the source picture, the most useful first."""
+    from kilocall.codec.motion_codec import MotionDecoder
+    from kilocall.model.motion import Motion
+    from kilocall.sender.gallery import Probe, bytes_each, choose_pictures
+
+    side = len(source.picture if source.detail is None else source.detail)
+    each = bytes_each(pictures, kilobytes, packed, side)
+    decoder = MotionDecoder(family.codebook)
+    motions = [Motion.from_vector(vector) for _, _, packet in packets for vector in decoder.decode(packet)]
+    probes = [Probe(fitted(one.crop, family.size), motions[one.frame], one.crop) for one in followed.samples]
+    chosen = choose_pictures(family, source, probes, pictures=pictures, max_bytes=each, progress=progress)
+    return [proposal.packed for proposal in chosen]
 
 
 def _same_person(a: Source, b: Source) -> bool:

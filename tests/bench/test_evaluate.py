@@ -383,3 +383,35 @@ def test_portrait_that_sways_is_followed_by_the_real_networks(tmp_path: Path) ->
     assert clip.decoded.psnr_db > clip.frozen.psnr_db
     assert 0 < clip.coding_px < 1
     assert 0 < clip.payload_bits_mean < 150  # a short clip is mostly key frame
+
+
+def test_further_pictures_are_measured_beside_one_on_the_same_frames(tmp_path: Path, family: Family) -> None:
+    """A lamp goes out above the face half way: only a further picture shows that."""
+    faces = [_face(dx=2 * i) for i in range(16)]
+    for number, picture in enumerate(faces):
+        if number > 7:
+            picture[:90] = picture[:90] // 3
+    _write(tmp_path / "lamp.mkv", faces)
+    alone = ev.evaluate_folder(tmp_path, tmp_path / "alone", family=family)
+    evaluation = ev.evaluate_folder(tmp_path, tmp_path / "out", gallery=3, gallery_kb=20, family=family)
+    clip = evaluation.clips[0]
+    assert clip.decoded == alone.clips[0].decoded  # what is measured without it does not change
+    assert [row.at_most for row in clip.gallery] == [1, 2, 3]
+    one, two, _ = clip.gallery
+    assert (one.pictures, one.picture_bytes, one.changes) == (1, clip.source_bytes, 0)
+    assert two.pictures == 2
+    assert one.picture_bytes < two.picture_bytes <= 20 * 1024
+    assert two.scores.psnr_db > one.scores.psnr_db + 1
+    assert [row.at_most for row in evaluation.gallery] == [1, 2, 3]
+    table = (tmp_path / "out" / "gallery.md").read_text()
+    assert f"{two.scores.psnr_db:.2f}" in table
+    assert (tmp_path / "out" / "gallery.png").read_bytes().startswith(b"\x89PNG")
+    assert not (tmp_path / "alone" / "gallery.md").exists()
+
+
+@pytest.mark.parametrize(("gallery", "kilobytes"), [(9, 40), (2, 0)])
+def test_what_is_no_gallery_is_refused(tmp_path: Path, family: Family, gallery: int, kilobytes: float) -> None:
+    _write(tmp_path / "face.mkv", [_face(), _face()])
+    with pytest.raises(BadInput, match="allowed are"):
+        ev.evaluate_folder(tmp_path, tmp_path / "out", gallery=gallery, gallery_kb=kilobytes, family=family)
+    assert not (tmp_path / "out").exists()

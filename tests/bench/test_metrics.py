@@ -126,6 +126,15 @@ def test_mouth_that_opens_half_as_far_still_correlates() -> None:
     assert metrics.opening_correlation(face, moved, lm.LIP_PAIRS) == 0
 
 
+def test_opening_gain_tells_lips_that_move_half_as_far_from_lips_that_follow() -> None:
+    face, wave = _face(40), 6 * np.sin(np.arange(40)) ** 2
+    moved = _opened(face, wave)
+    assert metrics.opening_gain(moved, moved, lm.LIP_PAIRS) == pytest.approx(1.0)
+    assert metrics.opening_gain(_opened(face, wave / 2), moved, lm.LIP_PAIRS) == pytest.approx(0.5, abs=0.01)
+    assert metrics.opening_gain(face, moved, lm.LIP_PAIRS) == pytest.approx(0.0)
+    assert metrics.opening_gain(moved, face, lm.LIP_PAIRS) is None
+
+
 def test_opening_of_a_clip_that_hardly_opens_is_not_told() -> None:
     face, wave = _face(40), np.sin(np.arange(40))
     barely = wave / wave.std() * metrics.MIN_OPENING_STD

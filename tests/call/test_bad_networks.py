@@ -12,15 +12,14 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 
+from call.kept import distances, kept
 from kilocall.bench.call import Shown, TwoParties, longest_gap_ms
 from kilocall.bench.network import BadNetwork, Side, Way, why_unavailable
 from kilocall.call.report import CallReport
 from kilocall.model.family import Family, load_family
-from kilocall.proto.motion_packet import TIMES_MS
 from kilocall.runtime.engine import choose_engine
 
 WHY_NOT = why_unavailable()
@@ -125,30 +124,15 @@ def family() -> Family:
     return load_family(engine=choose_engine("auto", 1))
 
 
-def _pictures(folder: Path, kind: str) -> dict[int, Path]:
-    return {int(file.stem.split("_")[1]): file for file in folder.glob(f"{kind}_*.jpg")}
-
-
-def _points(family: Family, picture: Path) -> np.ndarray:
-    bgr = cv2.imread(str(picture))
-    assert bgr is not None
-    return (family.track(np.ascontiguousarray(bgr[..., ::-1])).points + 1) * family.size / 2
-
-
 @pytest.mark.parametrize(("sender", "receiver"), [("a", "b"), ("b", "a")])
 def test_what_is_shown_is_what_was_sent_through_all_of_it(
     rough: Rough, family: Family, sender: Side, receiver: Side
 ) -> None:
-    sent, shown = _pictures(rough.folder / sender, "sent"), _pictures(rough.folder / receiver, "shown")
-    distances = []
-    for time_ms, file in sent.items():
-        near = min(shown, key=lambda other: abs((other - time_ms + 500) % TIMES_MS - 500))
-        if abs(near - time_ms) <= 12:
-            apart = _points(family, file) - _points(family, shown[near])
-            distances.append(float(np.linalg.norm(apart, axis=1).mean()))
-    assert len(distances) >= 10
-    assert np.median(distances) <= 5
-    assert np.percentile(distances, 90) <= 10
+    sent, shown = kept(rough.folder / sender, "sent"), kept(rough.folder / receiver, "shown")
+    found = distances(family, sent, shown.items())
+    assert len(found) >= 10
+    assert np.median(found) <= 5
+    assert np.percentile(found, 90) <= 10
 
 
 def test_nothing_is_malformed_and_nothing_is_shown_twice_or_backwards(rough: Rough) -> None:

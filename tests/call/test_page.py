@@ -455,8 +455,10 @@ def test_the_own_face_out_of_view_is_read_out_when_it_lasts(page: Any, node: Fak
     assert sum(text.startswith("Your face") for text in page.evaluate("heard")) == 1
 
 
-def test_badge_says_when_and_shows_the_picture(page: Any) -> None:
+def test_badge_says_when_and_shows_the_picture(page: Any, node: FakeNode) -> None:
     assert page.inner_text(".badge") == "Reconstructed from a picture taken at 14:03"
+    node.become(remote={"pictures": 3})
+    wait(lambda: page.inner_text(".badge") == "Reconstructed from 3 pictures, the first taken at 14:03")
     page.click("#badge-button")
     wait(lambda: page.evaluate("document.getElementById('remote-source-picture').naturalWidth") == 256)
     assert page.is_visible("#remote-source-picture")

@@ -28,7 +28,7 @@ def codebook() -> Codebook:
     return Codebook.load(weights_folder() / "codebook.safetensors")
 
 
-def recorder(folder: Path, codebook: Codebook) -> Recorder:
+def recorder(folder: Path, codebook: Codebook, further: tuple[SourcePicture, ...] = ()) -> Recorder:
     return Recorder(
         folder,
         PICTURE,
@@ -38,6 +38,7 @@ def recorder(folder: Path, codebook: Codebook) -> Recorder:
         picture_size=256,
         fps=Fraction(25),
         tool="test",
+        further=further,
         now=NOW,
     )
 
@@ -84,6 +85,16 @@ def test_recording_begun_in_the_middle_plays_exactly_what_was_seen(tmp_path: Pat
     # The scale goes through exp and log; everything else is the same integer times the same step.
     assert np.allclose(np.stack(seen), wanted, atol=1e-5)
     assert [packet.time_us for packet in reader.packets()] == [item.time_us - played[0].time_us for item in played]
+
+
+def test_further_pictures_that_are_held_are_recorded(tmp_path: Path, codebook: Codebook) -> None:
+    further = SourcePicture("avif", b"further")
+    recording = recorder(tmp_path, codebook, (further,))
+    for item in received(codebook, 3):
+        recording.add_motion(item)
+    made = recording.close()
+    assert made is not None
+    assert StreamReader(made.stream).references() == [further]
 
 
 def test_speech_lies_beside_the_picture_with_its_pauses(tmp_path: Path, codebook: Codebook) -> None:

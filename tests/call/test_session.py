@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -8,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kilocall.call.rate_control import Plan, RateControl
-from kilocall.call.session import PictureCache, Session
+from kilocall.call.session import Session
 from kilocall.proto.control import (
     Bye,
     ControlMessage,
@@ -17,6 +16,8 @@ from kilocall.proto.control import (
     Hello,
     MediaState,
     ReceiverReport,
+    ReferenceOffer,
+    ReferencePiece,
     SourcePicture,
     WantPicture,
     parse_control,
@@ -31,18 +32,18 @@ MINE, THEIRS = SourcePicture("webp", b"mine"), SourcePicture("avif", b"theirs")
 class Side:
     """A session whose threads are lists and whose other side is this test."""
 
-    def __init__(self, hello: Hello = HELLO, cache: PictureCache | None = None) -> None:
+    def __init__(self, hello: Hello = HELLO, cache: Path | None = None) -> None:
         self.now_us = 1_000_000_000
         self.acknowledged: list[int] = []
         self.confirmed: list[str] = []
         self.plans: list[Plan] = []
         self.prepared: list[tuple[str, bytes]] = []
         self.used: list[tuple[str, int]] = []
+        self.files: list[tuple[str, bytes]] = []
+        self.referred: list[tuple[str, str, bytes]] = []
         self.forgotten = 0
         self.said: list[ControlMessage] = []
-        self.session = Session(
-            hello, self, self, rate=RateControl(), clock_us=lambda: self.now_us, cache=cache or PictureCache()
-        )
+        self.session = Session(hello, self, self, rate=RateControl(), clock_us=lambda: self.now_us, cache=cache)
 
     def acknowledge(self, sequence: int) -> None:
         self.acknowledged.append(sequence)
@@ -58,6 +59,12 @@ class Side:
 
     def use(self, picture_hash: str, from_us: int) -> None:
         self.used.append((picture_hash, from_us))
+
+    def personalise(self, file_hash: str, data: bytes) -> None:
+        self.files.append((file_hash, data))
+
+    def refer(self, base_hash: str, picture_hash: str, data: bytes) -> None:
+        self.referred.append((base_hash, picture_hash, data))
 
     def forget(self) -> None:
         self.forgotten += 1
@@ -78,7 +85,7 @@ class Side:
         return said
 
 
-def meet(*, cache: PictureCache | None = None) -> Side:
+def meet(*, cache: Path | None = None) -> Side:
     """A session that has been greeted and has offered its picture."""
     side = Side(cache=cache)
     side.session.own_source(MINE)
@@ -151,31 +158,13 @@ def test_offered_picture_is_asked_for_prepared_and_answered() -> None:
 
 
 def test_picture_in_the_cache_is_not_sent_again(tmp_path: Path) -> None:
-    first = meet(cache=PictureCache(tmp_path))
+    first = meet(cache=tmp_path)
     first.hear(THEIRS.offer(), THEIRS)
-    second = meet(cache=PictureCache(tmp_path))
+    second = meet(cache=tmp_path)
     second.hear(THEIRS.offer())
     assert second.take_said() == []
     assert second.prepared == [(THEIRS.picture_hash, b"theirs")]
-    assert second.session.pictures_from_cache == 1
-
-
-def test_damaged_cached_picture_is_asked_for_again(tmp_path: Path) -> None:
-    PictureCache(tmp_path).put(THEIRS)
-    (file,) = (tmp_path / "pictures").iterdir()
-    file.write_bytes(file.read_bytes()[:-1])
-    side = meet(cache=PictureCache(tmp_path))
-    side.hear(THEIRS.offer())
-    assert side.said == [WantPicture(THEIRS.picture_hash)]
-
-
-def test_cache_keeps_so_many_files_and_no_more(tmp_path: Path) -> None:
-    cache = PictureCache(tmp_path)
-    for number in range(70):
-        cache.put(SourcePicture("webp", b"picture %d" % number))
-        newest = next(iter((tmp_path / "pictures").glob(SourcePicture("webp", b"picture %d" % number).picture_hash)))
-        os.utime(newest, (number, number))
-    assert len(list((tmp_path / "pictures").iterdir())) == 64
+    assert second.session.pictures.from_cache == 1
 
 
 def test_picture_nobody_asked_for_is_dropped() -> None:
@@ -324,3 +313,39 @@ def test_face_state_that_was_lost_at_first_does_not_hide_that_the_clocks_are_one
     assert side.session.same_clock is False
     side.hear(FaceState(False, side.now_us - 20_000))
     assert side.session.same_clock is True
+
+
+def test_a_further_picture_is_offered_once_the_source_is_held_and_sent_in_the_background() -> None:
+    side, further = meet(), SourcePicture("avif", b"further")
+    side.session.own_reference(MINE.picture_hash, further)
+    assert side.said == []
+    side.hear(HavePicture(MINE.picture_hash))
+    assert side.take_said() == [ReferenceOffer(MINE.picture_hash, further.picture_hash, "avif", 7)]
+    side.hear(WantPicture(further.picture_hash))
+    assert side.take_said() == []
+    side.session.tick()
+    assert side.take_said() == [ReferencePiece(further.picture_hash, 0, b"further")]
+    told: list[str] = []
+    side.session.on_reference = told.append
+    side.hear(HavePicture(further.picture_hash))
+    assert told == [further.picture_hash]
+
+
+def test_while_the_link_is_narrow_no_further_picture_is_sent() -> None:
+    side, further = meet(), SourcePicture("avif", b"further")
+    side.session.own_reference(MINE.picture_hash, further)
+    side.hear(HavePicture(MINE.picture_hash), WantPicture(further.picture_hash))
+    side.take_said()
+    side.session.rate.rung = 1
+    side.session.tick()
+    assert side.said == []
+
+
+def test_a_further_picture_of_the_other_side_is_asked_for_and_held() -> None:
+    side, further = meet(), SourcePicture("avif", b"further")
+    side.hear(ReferenceOffer(THEIRS.picture_hash, further.picture_hash, "avif", 7))
+    assert side.take_said() == [WantPicture(further.picture_hash)]
+    side.hear(ReferencePiece(further.picture_hash, 0, b"fur"), ReferencePiece(further.picture_hash, 3, b"ther"))
+    assert side.referred == [(THEIRS.picture_hash, further.picture_hash, b"further")]
+    side.session.references.ready(further.picture_hash)
+    assert side.take_said() == [HavePicture(further.picture_hash)]

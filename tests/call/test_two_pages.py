@@ -18,13 +18,13 @@ import cv2
 import numpy as np
 import pytest
 
+from call.kept import distances, kept, points
 from kilocall.api import StreamPlayer
+from kilocall.bench.lip_sync import EVERY_S, LipSync
 from kilocall.bench.two_pages import (
-    LipSync,
     Page,
-    WireCount,
     find_chromium,
-    lip_sync,
+    heard_and_seen,
     speaking_clip,
     start_probes,
     two_pages,
@@ -32,6 +32,7 @@ from kilocall.bench.two_pages import (
     write_beeps,
     write_camera,
 )
+from kilocall.bench.wire_count import WireCount
 from kilocall.call.report import CallReport
 from kilocall.model.compact.family import CompactFamily
 from kilocall.model.family import load_family
@@ -49,6 +50,7 @@ pytestmark = [
 # Two browsers without a GPU and two nodes share two cores: few frames a second, so that none has to wait for another.
 SIDE = 320
 SPEAKER_FPS, DRAWING_FPS = 12, 8
+SLOWEST_FPS = 3.0
 MEASURE_S = 14.0
 BEEPS_AT_S = (0.5, 2.5)
 NAMES = ("speaker", "drawing")
@@ -61,9 +63,9 @@ class Seen:
 
     folder: Path
     sync: LipSync | None = None
-    """None when too little of it was seen."""
-    drawn_fps: float = 0.0
-    """Of the speaker's pictures, on the other page."""
+    """None when no opening of the mouth was seen and heard in both pages."""
+    drawn_fps: dict[str, float] = field(default_factory=dict)
+    """Pictures a second, by the page that shows them."""
     errors: dict[str, list[str]] = field(default_factory=dict)
     badges: dict[str, str] = field(default_factory=dict)
     visible_status: dict[str, bool] = field(default_factory=dict)
@@ -138,10 +140,11 @@ def seen(tmp_path_factory: pytest.TempPathFactory, family: CompactFamily) -> See
                 seen.wire_kbps[name] = counted if name == NAMES[0] else counted[::-1]
         if wire is not None:
             wire.close()
-        drawn = [when for when, _ in pages["drawing"].probe("drawn")]
-        seen.drawn_fps = sum(1e-3 * when >= began for when in drawn) / (time.time() - began)
+        for name, page in pages.items():
+            drawn = [when for when, _ in page.pictures("drawn")]
+            seen.drawn_fps[name] = sum(1e-3 * when >= began for when in drawn) / (time.time() - began)
         with contextlib.suppress(BadInput):
-            seen.sync = lip_sync(pages["speaker"], pages["drawing"])
+            seen.sync = heard_and_seen(pages["speaker"], pages["drawing"], 1000 * began)
         for page in pages.values():
             _look(seen, page)
             seen.errors[page.name] = page.errors
@@ -152,28 +155,26 @@ def seen(tmp_path_factory: pytest.TempPathFactory, family: CompactFamily) -> See
     return seen
 
 
-def _points(family: CompactFamily, picture: np.ndarray) -> np.ndarray:
-    return (family.track(picture).points + 1) * family.size / 2
+def _skip_unless_shown(seen: Seen, name: str, fps: float) -> None:
+    """Where pictures come this rarely the processor is busy with something else, and times say nothing of the call."""
+    if seen.drawn_fps[name] < fps:
+        load = os.getloadavg()[0] if hasattr(os, "getloadavg") else float("nan")
+        pytest.skip(
+            f"the machine is too slow: {seen.drawn_fps[name]:.1f} pictures a second were shown, {fps:g} are needed "
+            f"(load {load:.1f} on {os.cpu_count()} cores)"
+        )
 
 
 @pytest.mark.parametrize(("sender", "receiver"), BOTH_WAYS)
 def test_the_canvas_shows_the_face_that_was_sent(seen: Seen, family: CompactFamily, sender: str, receiver: str) -> None:
-    sent = {}
-    for file in (seen.folder / sender).glob("sent_*.jpg"):
-        bgr = cv2.imread(str(file))
-        assert bgr is not None
-        sent[int(file.stem.split("_")[1])] = _points(family, np.ascontiguousarray(bgr[..., ::-1]))
-    shown = [(captured // 1000 % TIMES_MS, _points(family, rgb)) for captured, rgb in seen.canvases[receiver]]
-    distances = []
-    for captured_ms, points in shown:
-        near = min(sent, key=lambda other: abs((other - captured_ms + 500) % TIMES_MS - 500))
-        # A packet gives the mean spacing of its frames; a fake camera on a busy machine is less even than that.
-        if abs((near - captured_ms + 500) % TIMES_MS - 500) <= 40:
-            distances.append(float(np.linalg.norm(points - sent[near], axis=1).mean()))
-    assert len(distances) >= 3
-    assert np.median(distances) <= 5
+    _skip_unless_shown(seen, receiver, SLOWEST_FPS)
+    shown = [(captured // 1000 % TIMES_MS, rgb) for captured, rgb in seen.canvases[receiver]]
+    # A fake camera on a busy machine is less even than a packet's mean spacing.
+    found = distances(family, kept(seen.folder / sender, "sent"), shown, within_ms=40)
+    assert len(found) >= 3
+    assert np.median(found) <= 5
     # A still picture would not do: points of the face have been in places that lie apart.
-    moved = np.ptp(np.stack([points for _, points in shown]), axis=0)
+    moved = np.ptp(np.stack([points(family, rgb) for _, rgb in shown]), axis=0)
     assert np.linalg.norm(moved, axis=1).max() >= 4
 
 
@@ -200,18 +201,19 @@ def test_the_other_persons_beeps_are_heard(seen: Seen, name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_page_measures_how_late_its_sound_is(seen: Seen, name: str) -> None:
+    _skip_unless_shown(seen, name, SLOWEST_FPS)
     assert 0 < seen.sound_late_ms[name] < 2000
 
 
 def test_lips_and_sound_arrive_together(seen: Seen) -> None:
-    if seen.drawn_fps < SPEAKER_FPS / 2:
-        pytest.skip(f"the machine is too busy: {seen.drawn_fps:.1f} of {SPEAKER_FPS} pictures a second were shown")
-    if seen.sync is None or len(seen.sync.offset_ms) < 3:
-        pytest.skip("fewer than three openings of the mouth could be told apart in both pages")
+    _skip_unless_shown(seen, "drawing", SPEAKER_FPS / 2)
+    assert seen.sync is not None
+    # One every two seconds, the first while the picture before it is still being learnt.
+    assert len(seen.sync.offset_ms) >= 3
     # 80 ms are the aim where the machine has cores enough; `kilocall bench pages` measures that.
-    assert abs(np.median(seen.sync.offset_ms)) < 400
-    assert 0 < np.median(seen.sync.picture_ms) < 1500
-    assert 0 < np.median(seen.sync.sound_ms) < 1500
+    assert abs(np.median(seen.sync.offset_ms)) < 300
+    assert 0 < np.median(seen.sync.picture_ms) < 1000 * EVERY_S
+    assert 0 < np.median(seen.sync.sound_ms) < 1000 * EVERY_S
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -224,7 +226,7 @@ def test_the_numbers_on_the_page_are_the_bytes_on_the_wire(seen: Seen, name: str
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_badge_says_that_the_picture_is_reconstructed_and_since_when(seen: Seen, name: str) -> None:
-    assert re.fullmatch(r"Reconstructed from a picture taken at \d\d:\d\d", seen.badges[name])
+    assert re.fullmatch(r"Reconstructed from (a picture|\d pictures, the first) taken at \d\d:\d\d", seen.badges[name])
     assert not seen.visible_status[name]
 
 
@@ -233,5 +235,5 @@ def test_nothing_went_wrong_on_the_way(seen: Seen, name: str) -> None:
     assert not seen.errors[name]
     report = seen.reports[name]
     assert report.connections == 1
-    assert report.malformed == 0
+    assert report.malformed == 0, (seen.folder / f"{name}.log").read_text()[-3000:]
     assert report.pictures > MEASURE_S

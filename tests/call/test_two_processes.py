@@ -12,13 +12,12 @@ import wave
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 
+from call.kept import distances, kept
 from kilocall.call.report import CallReport
 from kilocall.model.family import Family, load_family
-from kilocall.proto.motion_packet import TIMES_MS
 from kilocall.runtime.engine import choose_engine
 from kilocall.sample import NAMES, sample_clip
 
@@ -124,30 +123,14 @@ def test_both_see_each_other_within_three_seconds(finished: Finished) -> None:
         assert report.pictures > 30
 
 
-def _times(folder: Path, kind: str) -> dict[int, Path]:
-    return {int(file.stem.split("_")[1]): file for file in folder.glob(f"{kind}_*.jpg")}
-
-
-def _points(family: Family, picture: Path) -> np.ndarray:
-    bgr = cv2.imread(str(picture))
-    assert bgr is not None
-    return (family.track(np.ascontiguousarray(bgr[..., ::-1])).points + 1) * family.size / 2
-
-
 @pytest.mark.parametrize(("sender", "receiver"), [NAMES, NAMES[::-1]])
 def test_the_picture_shown_is_the_face_that_was_sent(
     finished: Finished, family: Family, sender: str, receiver: str
 ) -> None:
-    sent, shown = _times(finished.folder / sender, "sent"), _times(finished.folder / receiver, "shown")
-    distances = []
-    for time_ms, file in sent.items():
-        # A packet gives the mean spacing of its frames, which may be some milliseconds off for one of them.
-        near = min(shown, key=lambda other: abs((other - time_ms + 500) % TIMES_MS - 500))
-        if abs(near - time_ms) <= 12:
-            apart = _points(family, file) - _points(family, shown[near])
-            distances.append(float(np.linalg.norm(apart, axis=1).mean()))
-    assert len(distances) >= 8
-    assert np.median(distances) <= 5
+    sent, shown = kept(finished.folder / sender, "sent"), kept(finished.folder / receiver, "shown")
+    found = distances(family, sent, shown.items())
+    assert len(found) >= 8
+    assert np.median(found) <= 5
 
 
 def test_video_takes_at_most_ten_kilobits_on_the_wire(finished: Finished) -> None:

@@ -1,4 +1,4 @@
-"""Weights files of the two public families, filled with noise, made once for all tests that read one."""
+"""Weights files of the two public families, filled with noise, made once for all tests that read one; no gradients."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from model.recipe_weights import write_facevid2vid, write_liveportrait
 
@@ -25,3 +26,9 @@ def liveportrait_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pa
     folder = tmp_path_factory.mktemp("weights")
     yield write_liveportrait(folder / "liveportrait")
     shutil.rmtree(folder)
+
+
+@pytest.fixture
+def no_gradients() -> Iterator[None]:
+    with torch.inference_mode():
+        yield

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from kilocall.model.volume.blocks import coordinate_grid
 from kilocall.model.volume.cpu_graph import CpuGraph
-from kilocall.model.volume.motion_field import deformation, gaussians, suggestions
+from kilocall.model.volume.motion_field import along_axes, deformation, gaussians, suggestions
 
 
 def random(*shape: int) -> Tensor:
@@ -56,3 +56,23 @@ def test_a_convolution_of_repeated_pixels_is_computed_on_the_small_picture(facto
     compiled = graph.compile({"y": graph.conv_of_repeated(node, weight, bias, factor)}, threads=1, bfloat16=False)
     made = compiled.create_infer_request().infer([x.numpy()])["y"]
     np.testing.assert_allclose(made, wanted.numpy(), atol=1e-4)
+
+
+@pytest.mark.parametrize(("size", "unrolled"), [((7, 7, 7), (4,)), ((7, 5, 3), (2, 3)), ((5, 7), (3,))])
+def test_a_convolution_with_few_outputs_is_split_in_two(size: tuple[int, ...], unrolled: tuple[int, ...]) -> None:
+    x, weight, bias = random(1, 6, *(9, 8, 10)[: len(size)]), random(3, 6, *size), random(3)
+    plain = functional.conv3d if len(size) == 3 else functional.conv2d
+    wanted = plain(x, weight, bias, padding=tuple(k // 2 for k in size))
+    graph = CpuGraph()
+    node = graph.conv_of_few(graph.input("x", list(x.shape)), weight, bias, unrolled)
+    made = graph.compile({"y": node}, threads=1, bfloat16=False).create_infer_request().infer([x.numpy()])["y"]
+    np.testing.assert_allclose(made, wanted.numpy(), atol=1e-3)
+
+
+def test_suggestions_are_the_same_as_a_graph() -> None:
+    compressed, x_s, x_d = random(1, 4, 16, 64, 64), random(1, 15, 3) * 0.3, random(1, 15, 3).flip(1) * 0.3
+    graph = CpuGraph()
+    compiled = graph.compile({"y": graph.suggestions(16)}, threads=1, bfloat16=False)
+    parts = along_axes(x_s, x_d, (16, 64, 64)) | {"compressed": compressed.reshape(1, 64, 64, 64)}
+    made = compiled.create_infer_request().infer({name: value.numpy() for name, value in parts.items()})["y"]
+    np.testing.assert_allclose(made, suggestions(compressed, x_s, x_d).numpy(), atol=1e-5)

@@ -22,8 +22,12 @@ from kilocall.proto.control import (
     Hello,
     MediaState,
     Part,
+    PersonalPiece,
     ReceiverReport,
+    ReferenceOffer,
+    ReferencePiece,
     SourcePicture,
+    WantPersonal,
     WantPicture,
     parse_control,
 )
@@ -45,6 +49,10 @@ EXAMPLES: dict[str, ControlMessage] = {
     "part": Part(1500, b"RIFF"),
     "have": HavePicture(A),
     "media": MediaState(True, False),
+    "personal": PersonalPiece(B, 40_000, 16_000, b"piece"),
+    "want personal": WantPersonal(B, 16_005),
+    "reference": ReferenceOffer(A, B, "avif", 4_973),
+    "reference piece": ReferencePiece(B, 800, b"piece"),
 }
 HELLO, PICTURE, PLACE = EXAMPLES["hello"], EXAMPLES["picture"], EXAMPLES["place"]
 
@@ -92,6 +100,18 @@ messages = st.one_of(
         received_bytes=st.integers(0, (1 << 32) - 1),
     ),
     st.builds(FaceState, st.booleans(), st.integers(0, 1 << 50)),
+    st.builds(
+        PersonalPiece,
+        file_hash=hashes,
+        size=st.integers(1000, 2_000_000),
+        offset=st.integers(0, 800),
+        data=st.binary(max_size=200),
+    ),
+    st.builds(WantPersonal, hashes, st.integers(0, 2_000_000)),
+    st.builds(
+        ReferenceOffer, hashes, hashes, st.sampled_from(("webp", "avif", "jpeg", "png")), st.integers(1, 16 << 10)
+    ),
+    st.builds(ReferencePiece, hashes, st.integers(0, 15_000), st.binary(min_size=1, max_size=1000)),
     st.builds(Part, st.integers(0, 250_000), st.binary(min_size=1, max_size=1000)),
 )
 
@@ -107,7 +127,7 @@ def test_golden_messages() -> None:
 
 def test_every_type_has_its_own_number_and_an_example() -> None:
     assert {type(message) for message in EXAMPLES.values()} == set(CONTROL_TYPES.values())
-    assert sorted(CONTROL_TYPES) == list(range(1, 12))
+    assert sorted(CONTROL_TYPES) == list(range(1, 16))
 
 
 @given(messages)
@@ -162,7 +182,7 @@ json_like = st.recursive(
 )
 
 
-@given(st.integers(0, 12), st.lists(json_like, max_size=8))
+@given(st.integers(0, 16), st.lists(json_like, max_size=8))
 def test_random_fields_are_refused_or_come_back(number: int, fields: list[Any]) -> None:
     try:
         message = parse_control(msgpack.packb([number, *fields]))
@@ -174,7 +194,7 @@ def test_random_fields_are_refused_or_come_back(number: int, fields: list[Any]) 
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
-        (msgpack.packb([12, 1]), "type 12, known are 1 Hello"),
+        (msgpack.packb([99, 1]), "type 99, known are 1 Hello"),
         (msgpack.packb([]), "begins with a type number"),
         (msgpack.packb([True, 1]), "begins with a type number"),
         (msgpack.packb(5), "not a msgpack array"),

@@ -15,8 +15,17 @@ from hypothesis import strategies as st
 
 from kilocall.proto.control import CropPlace, SourcePicture
 from kilocall.proto.errors import BadInput
+from kilocall.proto.limits import MOST_PICTURES
 from kilocall.proto.motion_packet import MotionPacket
-from kilocall.proto.stream_file import MAGIC, Record, StreamHeader, StreamReader, StreamWriter, TimedPacket
+from kilocall.proto.stream_file import (
+    MAGIC,
+    Record,
+    ReferencePicture,
+    StreamHeader,
+    StreamReader,
+    StreamWriter,
+    TimedPacket,
+)
 
 VECTORS = Path(__file__).parents[1] / "vectors"
 HEADER = StreamHeader(
@@ -355,3 +364,64 @@ def test_missing_file_is_an_os_error(tmp_path: Path) -> None:
         StreamReader(tmp_path / "none.kcs")
     with pytest.raises(FileNotFoundError):
         StreamWriter(tmp_path / "none" / "talk.kcs", HEADER)
+
+
+def further(number: int) -> SourcePicture:
+    return SourcePicture("avif", bytes([number]) * 40)
+
+
+def write_gallery(path: Path, count: int) -> None:
+    """`count` further pictures, the last of them behind the motion, as a recording of a call has it."""
+    with StreamWriter(path, HEADER) as writer:
+        writer.add_picture(PICTURE)
+        for number in range(count - 1):
+            writer.add_reference(further(number))
+        for number in range(10):
+            writer.add_packet(number * 120_000, packet(number))
+        writer.add_reference(further(count - 1))
+
+
+def test_further_pictures_are_all_found_and_change_nothing_else(tmp_path: Path) -> None:
+    write(tmp_path / "without.kcs")
+    write_gallery(tmp_path / "with.kcs", 3)
+    reader, without = StreamReader(tmp_path / "with.kcs"), StreamReader(tmp_path / "without.kcs")
+    assert reader.references() == [further(0), further(1), further(2)]
+    assert reader.source_picture() == PICTURE
+    assert list(reader.packets()) == list(without.packets())
+    assert reader.frame_count == without.frame_count
+    assert without.references() == []
+    start = reader.seek(600_000)
+    assert start is not None
+    after = [record for record in reader.records(start.offset) if isinstance(record, TimedPacket)]
+    assert after[0].packet.sequence == 4
+
+
+def test_pictures_before_a_cut_are_found(tmp_path: Path) -> None:
+    write_gallery(tmp_path / "whole.kcs", 3)
+    whole = (tmp_path / "whole.kcs").read_bytes()
+    records = list(StreamReader(whole).records())
+    assert records[1] == ReferencePicture(further(0))
+    found = set()
+    for length in range(len(bytes(HEADER)) + 20, len(whole)):
+        reader = StreamReader(whole[:length])
+        assert reader.references() == [further(n) for n in range(len(reader.references()))]
+        assert reader.truncated
+        found.add(len(reader.references()))
+    assert found == {0, 1, 2, 3}
+
+
+def test_no_more_than_eight_pictures_are_written_or_used(tmp_path: Path) -> None:
+    path = tmp_path / "many.kcs"
+    with StreamWriter(path, HEADER) as writer:
+        with pytest.raises(BadInput, match="holds 0 pictures"):
+            writer.add_reference(further(0))
+        writer.add_picture(PICTURE)
+        for number in range(MOST_PICTURES - 1):
+            writer.add_reference(further(number))
+        with pytest.raises(BadInput, match="holds 8 pictures"):
+            writer.add_reference(further(8))
+        with pytest.raises(BadInput, match="not only its hash"):
+            writer.add_reference(further(8).offer())
+        writer._pictures = 1  # as a program without this limit would write
+        writer.add_reference(further(9))
+    assert StreamReader(path).references() == [further(number) for number in range(MOST_PICTURES - 1)]

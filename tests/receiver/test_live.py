@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import json
+import time
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from queue import Queue
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from kilocall.codec.motion_codec import MotionEncoder
-from kilocall.model.family import Family, Source, load_family
+from kilocall.model.compact.personal import WEIGHTS, Personal, base_hash
+from kilocall.model.family import Family, Source, load_family, weights_folder
 from kilocall.model.motion import Motion
 from kilocall.proto.motion_packet import MotionPacket
 from kilocall.proto.stream_file import StreamReader
 from kilocall.receiver.live import Played, Receiving, ReceivingEvents, Rendered
+from kilocall.receiver.render import FaceRenderer
 from kilocall.runtime.engine import choose_engine
-from kilocall.runtime.pictures import decode_picture
+from kilocall.runtime.pictures import decode_picture, encode_picture
 from kilocall.sample import sample_stream
 
 SPACING_US = 40_000
@@ -126,3 +133,65 @@ def test_frames_that_come_again_are_rendered_and_recorded_once(rig: Rig, family:
     assert len(rig.pictures) == 8
     assert [len(item.vectors) for item in rig.played] == [2, 2, 2, 2]
     assert [round((item.time_us - rig.played[0].time_us) / 1e3) for item in rig.played] == [0, 80, 160, 240]
+
+
+def test_a_personal_file_changes_the_pictures_of_its_speaker_and_of_nobody_else(
+    rig: Rig, picture: tuple[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    answers: Queue[tuple[str, int, str | None]] = Queue()
+    rig.receiving.events.personal = lambda *answer: answers.put(answer)
+    base = load_file(weights_folder() / WEIGHTS)
+    brighter = {**base, "generator.paint.bias": base["generator.paint.bias"] + np.float16(0.5)}
+    files = json.loads((weights_folder() / "manifest.json").read_text())["files"]
+    file = bytes(Personal.between(base, brighter, family="compact-256", base=base_hash(files)))
+    rig.receiving.personalise("ab" * 32, file[:-1])
+    rig.step()
+    file_hash, size, why = answers.get(timeout=60)
+    assert (file_hash, size) == ("ab" * 32, len(file) - 1)
+    assert why is not None
+
+    rig.receiving.personalise("cd" * 32, file)
+    rig.step()
+    while answers.empty():  # the other thread asks this one, once it has compiled the networks
+        rig.step()
+        time.sleep(0.02)
+    assert answers.get() == ("cd" * 32, len(file), None)
+    personal = rig.receiving._renderers[picture[0]]
+    everybodys = FaceRenderer(rig.receiving._family, personal.source)
+    moved = replace(personal.source.pose, rotation=(0.3, 0.0, 0.0))
+    assert np.abs(personal.render(moved).astype(int) - everybodys.render(moved)).max() > 3
+    rig.receiving.forget()
+    rig.receiving.prepare(*picture)
+    rig.step()
+    again = rig.receiving._renderers[picture[0]]
+    assert np.array_equal(again.render(moved), everybodys.render(moved))
+
+
+def test_a_further_picture_is_held_once_and_only_beside_its_source_picture(
+    rig: Rig, family: Family, picture: tuple[str, bytes], source: Source
+) -> None:
+    told: list[tuple[str, str | None]] = []
+    rig.receiving.events.reference = lambda picture_hash, why: told.append((picture_hash, why))
+    data = encode_picture(source.picture, 5000)[1]
+    faceless = encode_picture(np.full((256, 256, 3), 90, np.uint8), 5000)[1]
+    small = encode_picture(source.picture[:128, :128], 5000)[1]
+    for base, name, content in (
+        (picture[0], "aa", data),
+        (picture[0], "aa", data),  # offered again on the next connection
+        ("00" * 32, "bb", data),
+        (picture[0], "cc", faceless),
+        (picture[0], "dd", small),
+    ):
+        rig.receiving.refer(base, name, content)
+    rig.step()
+    assert told[:2] == [("aa", None), ("aa", None)]
+    reasons = dict(told[2:])
+    assert reasons["bb"] == "its source picture is not held"
+    assert "no face" in (reasons["cc"] or "")
+    assert "128x128" in (reasons["dd"] or "")
+    assert rig.receiving._renderers[picture[0]].pictures == 2
+    encoder = MotionEncoder(family.codebook, reference="acknowledged")
+    rig.receiving.push(coded(encoder, source, rig.now_us - 120_000, 3), rig.now_us)
+    rig.step(0.3)
+    assert len(rig.pictures) == 3

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import locale
+import subprocess
+import sys
 import threading
 from concurrent.futures import CancelledError
 
@@ -51,6 +53,28 @@ def test_whoever_waits_for_a_thread_that_cannot_start_learns_why() -> None:
     with pytest.raises(ValueError, match="no model"):
         worker.ready.result(5)
     assert worker.was_closed.wait(5)
+
+
+def test_a_process_ends_after_the_network_that_a_thread_is_inside() -> None:
+    program = """
+import threading, time
+from kilocall.runtime.worker import Worker
+inside = threading.Event()
+class Slow(Worker):
+    def step(self):
+        inside.set()
+        time.sleep(3)  # the interpreter's lock is free, as inside a network
+        return 0.0
+    def closed(self):
+        print("closed", flush=True)
+worker = Slow("slow")
+worker.start()
+inside.wait()
+worker.close()
+print("main ends", flush=True)
+"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert (ended.returncode, ended.stdout.split("\n")[:2]) == (0, ["main ends", "closed"])
 
 
 def test_percentiles_of_durations() -> None:

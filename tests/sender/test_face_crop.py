@@ -13,13 +13,12 @@ from numpy.typing import NDArray
 
 from kilocall.proto.errors import NoFace
 from kilocall.sender.capture import Frame
+from kilocall.sender.crop_plan import PlanPart
 from kilocall.sender.face_crop import (
     CROP_SIDE,
-    MAX_SPEED,
     CropPlace,
     CropPlan,
     FaceCropper,
-    PlanPart,
     ReframePolicy,
     box_from_landmarks,
     cut,
@@ -29,6 +28,7 @@ from kilocall.sender.face_crop import (
     plan_crops,
 )
 from kilocall.sender.face_finder import FaceBox, FaceFinder
+from kilocall.sender.reframe import MAX_SPEED
 
 Picture = NDArray[np.uint8]
 HD = (1280, 720)

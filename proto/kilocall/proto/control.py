@@ -21,7 +21,10 @@ __all__ = [
     "CONTROL_TYPES",
     "MAX_MESSAGE_BYTES",
     "MAX_PART_BYTES",
+    "MAX_PERSONAL_BYTES",
     "MAX_PICTURE_BYTES",
+    "MAX_PIECE_BYTES",
+    "MAX_REFERENCE_BYTES",
     "PICTURE_FORMATS",
     "Acknowledge",
     "Bye",
@@ -32,8 +35,12 @@ __all__ = [
     "Hello",
     "MediaState",
     "Part",
+    "PersonalPiece",
     "ReceiverReport",
+    "ReferenceOffer",
+    "ReferencePiece",
     "SourcePicture",
+    "WantPersonal",
     "WantPicture",
     "parse_control",
 ]
@@ -43,6 +50,9 @@ MAX_PICTURE_BYTES = 256 << 10
 MAX_KEYPOINT_NUMBERS = 4096
 MAX_MESSAGE_BYTES = MAX_PICTURE_BYTES + 4 * MAX_KEYPOINT_NUMBERS + 1024
 MAX_PART_BYTES = 1000
+MAX_PERSONAL_BYTES = 2_000_000
+MAX_PIECE_BYTES = 16_000
+MAX_REFERENCE_BYTES = 16 << 10
 MAX_SIDE = 16384
 MAX_TIME_US = 1 << 53
 
@@ -440,6 +450,137 @@ class MediaState(ControlMessage):
         return cls(_of(cls, "muted", fields[0], bool), _of(cls, "camera_off", fields[1], bool))
 
 
+@dataclass(frozen=True)
+class PersonalPiece(ControlMessage):
+    """A piece of a file that makes the receiver's renderer the sender's own, or, with no data, the offer of one.
+
+    Pieces are asked for one by one, so that pictures get through between them.
+    """
+
+    TYPE: ClassVar[int] = 12
+    FIELDS: ClassVar[int] = 4
+
+    file_hash: str
+    """SHA-256 of the whole file."""
+    size: int
+    """Bytes of the whole file, 1 to MAX_PERSONAL_BYTES."""
+    offset: int
+    """Where in the file the piece begins."""
+    data: bytes
+    """At most MAX_PIECE_BYTES."""
+
+    def __post_init__(self) -> None:
+        _hash(self, "file_hash", self.file_hash)
+        _integer(self, "size", self.size, 1, MAX_PERSONAL_BYTES)
+        if len(self.data) > MAX_PIECE_BYTES:
+            raise BadPacket(f"PersonalPiece data is {len(self.data)} bytes, most is {MAX_PIECE_BYTES}")
+        _integer(self, "offset", self.offset, 0, self.size - len(self.data))
+
+    def _fields(self) -> list[object]:
+        return [bytes.fromhex(self.file_hash), self.size, self.offset, self.data]
+
+    @classmethod
+    def _from(cls, fields: list[object]) -> Self:
+        file_hash, size, offset, data = fields
+        return cls(
+            _hex(cls, "file_hash", file_hash),
+            _of(cls, "size", size, int),
+            _of(cls, "offset", offset, int),
+            _of(cls, "data", data, bytes),
+        )
+
+
+@dataclass(frozen=True)
+class WantPersonal(ControlMessage):
+    """Asks for the next piece of an offered personal file; `offset` is its size once all is there and can be used."""
+
+    TYPE: ClassVar[int] = 13
+    FIELDS: ClassVar[int] = 2
+
+    file_hash: str
+    offset: int
+
+    def __post_init__(self) -> None:
+        _hash(self, "file_hash", self.file_hash)
+        _integer(self, "offset", self.offset, 0, MAX_PERSONAL_BYTES)
+
+    def _fields(self) -> list[object]:
+        return [bytes.fromhex(self.file_hash), self.offset]
+
+    @classmethod
+    def _from(cls, fields: list[object]) -> Self:
+        return cls(_hex(cls, "file_hash", fields[0]), _of(cls, "offset", fields[1], int))
+
+
+@dataclass(frozen=True)
+class ReferenceOffer(ControlMessage):
+    """A further picture of the speaker of a source picture. WantPicture asks for it, HavePicture says that it is held.
+
+    Motion never refers to it: who receives it shows each frame on the picture that is nearest.
+    """
+
+    TYPE: ClassVar[int] = 14
+    FIELDS: ClassVar[int] = 4
+
+    base_hash: str
+    """SHA-256 of the source picture."""
+    picture_hash: str
+    """SHA-256 of the picture's data."""
+    format: str
+    size: int
+    """Bytes of data, 1 to MAX_REFERENCE_BYTES."""
+
+    def __post_init__(self) -> None:
+        _hash(self, "base_hash", self.base_hash)
+        _hash(self, "picture_hash", self.picture_hash)
+        if self.format not in PICTURE_FORMATS:
+            raise BadPacket(f"ReferenceOffer format is {self.format!r}, allowed are {', '.join(PICTURE_FORMATS)}")
+        _integer(self, "size", self.size, 1, MAX_REFERENCE_BYTES)
+
+    def _fields(self) -> list[object]:
+        number = PICTURE_FORMATS.index(self.format)
+        return [bytes.fromhex(self.base_hash), bytes.fromhex(self.picture_hash), number, self.size]
+
+    @classmethod
+    def _from(cls, fields: list[object]) -> Self:
+        base_hash, picture_hash, format_number, size = fields
+        number = _of(cls, "format", format_number, int)
+        if not 0 <= number < len(PICTURE_FORMATS):
+            raise BadPacket(f"ReferenceOffer format is number {number}, allowed is 0 to {len(PICTURE_FORMATS) - 1}")
+        digests = (_hex(cls, "base_hash", base_hash), _hex(cls, "picture_hash", picture_hash))
+        return cls(*digests, PICTURE_FORMATS[number], _of(cls, "size", size, int))
+
+
+@dataclass(frozen=True)
+class ReferencePiece(ControlMessage):
+    """Some bytes of an offered picture that was asked for, in order, some seconds apart."""
+
+    TYPE: ClassVar[int] = 15
+    FIELDS: ClassVar[int] = 3
+
+    picture_hash: str
+    offset: int
+    """Where in the picture's data the piece begins."""
+    data: bytes
+    """1 to MAX_PART_BYTES bytes."""
+
+    def __post_init__(self) -> None:
+        _hash(self, "picture_hash", self.picture_hash)
+        if not 1 <= len(self.data) <= MAX_PART_BYTES:
+            raise BadPacket(f"ReferencePiece data is {len(self.data)} bytes, allowed are 1 to {MAX_PART_BYTES}")
+        _integer(self, "offset", self.offset, 0, MAX_REFERENCE_BYTES - len(self.data))
+
+    def _fields(self) -> list[object]:
+        return [bytes.fromhex(self.picture_hash), self.offset, self.data]
+
+    @classmethod
+    def _from(cls, fields: list[object]) -> Self:
+        picture_hash, offset, data = fields
+        return cls(
+            _hex(cls, "picture_hash", picture_hash), _of(cls, "offset", offset, int), _of(cls, "data", data, bytes)
+        )
+
+
 CONTROL_TYPES: dict[int, type[ControlMessage]] = {
     message.TYPE: message
     for message in (
@@ -454,6 +595,10 @@ CONTROL_TYPES: dict[int, type[ControlMessage]] = {
         Part,
         HavePicture,
         MediaState,
+        PersonalPiece,
+        WantPersonal,
+        ReferenceOffer,
+        ReferencePiece,
     )
 }
 """Message class by type number."""

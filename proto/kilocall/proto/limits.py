@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-__all__ = ["HISTORY", "LEVELS", "MAX_FRAMES", "MAX_PAYLOAD_BYTES", "PROTOCOL_VERSION", "SEQUENCES"]
+__all__ = [
+    "HISTORY",
+    "LEVELS",
+    "MAX_FRAMES",
+    "MAX_PAYLOAD_BYTES",
+    "MOST_PICTURES",
+    "PROTOCOL_VERSION",
+    "SEQUENCES",
+]
 
 PROTOCOL_VERSION = 1
 
@@ -16,3 +24,5 @@ HISTORY = 64
 """How many packets either side remembers; a packet refers at most HISTORY - 1 packets back."""
 MAX_PAYLOAD_BYTES = 8192
 """Most bytes of coded motion in a packet; typical are 10 to 40."""
+MOST_PICTURES = 8
+"""Most pictures of one speaker that a receiver holds at a time, the source picture among them."""

@@ -1,6 +1,6 @@
 """The stream file, `.kcs`: coded motion with its source picture, written as it comes, readable when cut.
 
-    magic, 8 bytes | version u16 | header record | picture, place and motion records | index | footer
+    magic, 8 bytes | version u16 | header record | picture, reference, place and motion records | index | footer
 
 A record is type u8, length LEB128, body, CRC-32 of all three. The index says where the key packets are; a
 file that was cut before it is scanned instead. `wire.md` beside this file has the bytes of every record.
@@ -25,6 +25,7 @@ import msgpack
 
 from kilocall.proto.control import CropPlace, SourcePicture, parse_control
 from kilocall.proto.errors import BadInput, BadPacket
+from kilocall.proto.limits import MOST_PICTURES
 from kilocall.proto.motion_packet import SPACING_UNIT_US, MotionPacket
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "MAGIC",
     "IndexEntry",
     "Record",
+    "ReferencePicture",
     "StreamHeader",
     "StreamReader",
     "StreamWriter",
@@ -46,7 +48,7 @@ MAX_RECORD_BYTES = 1 << 20
 MAX_INDEX_ENTRIES = 1 << 15
 MAX_TIME_US = (1 << 40) - 1  # 12 days
 
-_HEADER, _PICTURE, _MOTION, _PLACE, _INDEX = 1, 2, 3, 4, 5
+_HEADER, _PICTURE, _MOTION, _PLACE, _INDEX, _REFERENCE = 1, 2, 3, 4, 5, 6
 _FOOTER = struct.Struct(">QI4s")  # offset of the index record, CRC-32 of the offset, end mark
 _END = b"SCK\n"
 _START_BYTES = len(MAGIC) + 2
@@ -177,7 +179,14 @@ class TimedPacket:
         return [self.time_us + round(index * spacing) for index in range(packet.frame_count)]
 
 
-Record = SourcePicture | CropPlace | TimedPacket
+@dataclass(frozen=True)
+class ReferencePicture:
+    """A further picture of the speaker of the source picture before it; motion does not refer to it."""
+
+    picture: SourcePicture
+
+
+Record = SourcePicture | CropPlace | TimedPacket | ReferencePicture
 
 
 @dataclass(frozen=True)
@@ -210,6 +219,7 @@ class StreamWriter:
         self._last_us = 0
         self._end_us = 0
         self._place: CropPlace | None = None
+        self._pictures = 0
         # close() or abort() closes it.
         self._file: BinaryIO | None = open(self._temporary, "xb")  # noqa: SIM115
         self._put(MAGIC + struct.pack(">H", FILE_VERSION) + _record(_HEADER, bytes(header)))
@@ -224,6 +234,17 @@ class StreamWriter:
         if not picture.data:
             raise BadInput("a stream file needs the source picture itself, not only its hash")
         self._put(_record(_PICTURE, bytes(picture)))
+        self._pictures = 1
+
+    def add_reference(self, picture: SourcePicture) -> None:
+        """A further picture of the same speaker. Raises BadInput without data, before any source picture, for one too
+        many."""
+        if not picture.data:
+            raise BadInput("a stream file needs the picture itself, not only its hash")
+        if not 1 <= self._pictures < MOST_PICTURES:
+            raise BadInput(f"stream holds {self._pictures} pictures; a further one needs 1 to {MOST_PICTURES - 1}")
+        self._put(_record(_REFERENCE, bytes(picture)))
+        self._pictures += 1
 
     def add_place(self, place: CropPlace) -> None:
         """Where the square lies from now on; written only when it changed."""
@@ -358,6 +379,17 @@ class StreamReader:
         """The first source picture, None when the file holds none."""
         return next((record for record in self.records() if isinstance(record, SourcePicture)), None)
 
+    def references(self) -> list[SourcePicture]:
+        """The further pictures of the first source picture's speaker, wherever they lie in the file; at most
+        MOST_PICTURES - 1, more are left out."""
+        found: list[SourcePicture] = []
+        sources = 0
+        for record in self.records():
+            sources += isinstance(record, SourcePicture)
+            if sources == 1 and isinstance(record, ReferencePicture) and len(found) < MOST_PICTURES - 1:
+                found.append(record.picture)
+        return found
+
     def seek(self, time_us: int) -> IndexEntry | None:
         """The last key packet at or before a time, else the first; None when there is no key packet."""
         if not self.index:
@@ -483,11 +515,11 @@ def _parse_record(kind: int, body: bytes) -> Record | None:
         if len(body) < 5:
             raise BadInput(f"motion record is {len(body)} bytes, its time needs 5")
         return TimedPacket(int.from_bytes(body[:5], "big"), MotionPacket.parse(body[5:]))
-    if kind in (_PICTURE, _PLACE):
+    if kind in (_PICTURE, _PLACE, _REFERENCE):
         message = parse_control(body)
-        if not isinstance(message, SourcePicture if kind == _PICTURE else CropPlace):
+        if not isinstance(message, CropPlace if kind == _PLACE else SourcePicture):
             raise BadInput(f"record of type {kind} holds a {type(message).__name__}")
-        return message
+        return ReferencePicture(message) if kind == _REFERENCE and isinstance(message, SourcePicture) else message
     return None
 
 

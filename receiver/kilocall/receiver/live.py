@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from array import array
 from collections import deque
@@ -14,17 +15,19 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from kilocall.model.family import DETAIL, FamilyChoice, Picture
+from kilocall.model.compact.family import CompactFamily
+from kilocall.model.compact.personal import Personal
+from kilocall.model.family import DETAIL, Family, FamilyChoice, Picture, Source
 from kilocall.model.motion import Motion
 from kilocall.proto.control import ReceiverReport
-from kilocall.proto.errors import BadPacket
+from kilocall.proto.errors import BadInput, BadPacket
 from kilocall.proto.motion_packet import TIMES_MS, MotionPacket
 from kilocall.receiver.decode import PacketDecoder
 from kilocall.receiver.jitter_buffer import DueFrame, JitterBuffer, Verdict
 from kilocall.receiver.render import FaceRenderer, View
 from kilocall.runtime.engine import choose_engine
 from kilocall.runtime.pictures import as_jpeg, decode_picture
-from kilocall.runtime.worker import Deliver, Milliseconds, Worker
+from kilocall.runtime.worker import CLOSE_WITHIN_S, Deliver, Milliseconds, Worker
 
 __all__ = ["Played", "Receiving", "ReceivingEvents", "Rendered"]
 
@@ -72,6 +75,10 @@ class ReceivingEvents:
     """The picture with this hash can be moved."""
     refused: Callable[[str, str], None]
     """The picture with this hash cannot: why."""
+    personal: Callable[[str, int, str | None], None] = lambda file_hash, size, why: None
+    """The personal file with this hash and size is in use, or why it cannot be."""
+    reference: Callable[[str, str | None], None] = lambda picture_hash, why: None
+    """Frames can be shown on the further picture with this hash, or why not."""
     rgb: Callable[[Picture], None] | None = None
     """Called on the model thread with every picture, for a virtual camera."""
     played: Callable[[Played], None] | None = None
@@ -119,7 +126,12 @@ class Receiving(Worker):
         self._jitter = JitterBuffer()
         self._motions: dict[int, NDArray[np.float32]] = {}
         self._renderers: dict[str, FaceRenderer] = {}
+        self._references: dict[str, set[str]] = {}
+        """Hashes of the further pictures that each renderer has."""
         self._next: tuple[str, int] | None = None
+        self._personal: Family | None = None  # that renders the speaker shown; None: everybody's
+        self._speaker = 0  # how often another one has come
+        self._making: threading.Thread | None = None
         self._view = View()
         self._view_changed = False
         self._last: Motion | None = None
@@ -127,6 +139,11 @@ class Receiving(Worker):
         self.last_time_us = 0
         """Capture time of the frame played last, on the sender's clock."""
         self._rendered_us = 0
+
+    def hello_facts(self) -> tuple[str, str, str, int]:
+        """Family, weights hash, codebook hash, picture size; once ready."""
+        family = self._family
+        return family.name, family.weights_hash, family.codebook.hash, family.size
 
     # Asked from the event loop; everything below runs on the thread.
 
@@ -152,6 +169,14 @@ class Receiving(Worker):
         """Moves this prepared picture from the frame captured at `from_us` (sender's clock) on."""
         self.ask(lambda: setattr(self, "_next", (picture_hash, from_us)))
 
+    def personalise(self, file_hash: str, data: bytes) -> None:
+        """Has the speaker's pictures made with a personal file once its networks are ready; `personal` follows."""
+        self.ask(lambda: self._personalise(file_hash, data))
+
+    def refer(self, base_hash: str, picture_hash: str, data: bytes) -> None:
+        """Adds a further picture of the speaker of a prepared source picture; `reference` follows."""
+        self.ask(lambda: self._refer(base_hash, picture_hash, data))
+
     def forget(self) -> None:
         """Another speaker: nothing is shown until the next picture is ready."""
         self.ask(self._forget)
@@ -175,6 +200,11 @@ class Receiving(Worker):
         blank = np.zeros((self._family.size, self._family.size, 3), np.uint8)
         source = self._family.source(blank, replace(self._family.track(blank), certainty=1.0))
         FaceRenderer(self._family, source).render(source.pose)
+
+    def closed(self) -> None:
+        # A process that ends while a thread compiles networks is aborted.
+        if self._making is not None:
+            self._making.join(CLOSE_WITHIN_S)
 
     def step(self) -> float:
         while self._inbox:
@@ -259,7 +289,9 @@ class Receiving(Worker):
                 sides = (self._family.size, DETAIL * self._family.size)
                 if picture.shape[0] != picture.shape[1] or picture.shape[0] not in sides:
                     raise BadPacket(f"picture is {picture.shape[1]}x{picture.shape[0]}, wanted is a side of {sides}")
-                self._renderers[picture_hash] = FaceRenderer(self._family, self._family.source(picture))
+                source = self._family.source(picture)
+                self._renderers[picture_hash] = FaceRenderer(self._personal or self._family, source)
+                self._references[picture_hash] = set()
             except ValueError as error:  # BadInput, NoFace, BadPacket
                 text = str(error)
                 self._deliver(lambda: self.events.refused(picture_hash, text))
@@ -271,7 +303,57 @@ class Receiving(Worker):
             self._show(picture_hash)
         self._deliver(lambda: self.events.ready(picture_hash))
 
+    def _refer(self, base_hash: str, picture_hash: str, data: bytes) -> None:
+        why: str | None = None
+        renderer, known = self._renderers.get(base_hash), self._references.setdefault(base_hash, set())
+        if renderer is None:
+            why = "its source picture is not held"
+        elif picture_hash not in known:
+            try:
+                picture = decode_picture(data)
+                sides = (self._family.size, DETAIL * self._family.size)
+                if picture.shape[0] != picture.shape[1] or picture.shape[0] not in sides:
+                    raise BadPacket(f"picture is {picture.shape[1]}x{picture.shape[0]}, wanted is a side of {sides}")
+                renderer.add_picture(picture)
+                known.add(picture_hash)
+            except ValueError as error:  # BadInput, NoFace, BadPacket
+                why = str(error)
+        self._references = {name: held for name, held in self._references.items() if name in self._renderers}
+        self._deliver(lambda: self.events.reference(picture_hash, why))
+
+    def _personalise(self, file_hash: str, data: bytes) -> None:
+        """Reading and compiling take a second, in which pictures must go on: another thread does it."""
+        sources = [renderer.source for renderer in self._renderers.values()]
+        arguments = (file_hash, data, sources[:1], self._speaker)
+        self._making = threading.Thread(target=self._make_personal, args=arguments, name="personal", daemon=True)
+        self._making.start()
+
+    def _make_personal(self, file_hash: str, data: bytes, sources: list[Source], speaker: int) -> None:
+        # Networks that this thread runs are the personal ones alone: each has working memory of its own.
+        try:
+            if not isinstance(self._family, CompactFamily):
+                raise BadInput(f"family {self._family.name} takes no personal files")
+            family = self._family.personalised(Personal.parse(data))
+            for source in sources:
+                family.renderer(source).render(source.pose)
+        except (ValueError, OSError) as error:
+            text = str(error)
+            self._deliver(lambda: self.events.personal(file_hash, len(data), text))
+            return
+        self.ask(lambda: self._use_personal(file_hash, len(data), family, speaker))
+
+    def _use_personal(self, file_hash: str, size: int, family: Family, speaker: int) -> None:
+        if speaker != self._speaker:
+            return
+        self._personal = family
+        self._renderers = {name: renderer.made_by(family) for name, renderer in self._renderers.items()}
+        self._deliver(lambda: self.events.personal(file_hash, size, None))
+
     def _forget(self) -> None:
+        self._speaker += 1
+        if self._personal is not None:
+            self._personal = None
+            self._renderers.clear()
         self.shown_hash = self._next = self._last = None
 
     def _set_view(self, view: View) -> None:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from kilocall.model.family import Family, Picture, Source, transfer, turn_head
 from kilocall.model.motion import Motion
+from kilocall.proto.errors import BadInput
+from kilocall.receiver.gallery import GalleryRenderer
 
 LARGEST_TURN_DEG = 90.0
 
@@ -28,7 +30,7 @@ class View:
 
 
 class FaceRenderer:
-    """Moves one picture's face.
+    """Moves one picture's face, or that of several pictures of the same speaker.
 
     The stream's motion is absolute for the stream's own source. On another picture only what changed since the
     stream's source is applied (relative motion), so that a stranger keeps their own face shape and pose.
@@ -38,8 +40,35 @@ class FaceRenderer:
         self._stream_pose = stream_source.pose
         self.source = shown or stream_source
         self._relative = shown is not None
-        self._renderer = family.renderer(self.source)
+        self._renderer = GalleryRenderer(family, self.source)
         self.view = View()
+
+    @property
+    def pictures(self) -> int:
+        """How many are held, the source picture included."""
+        return self._renderer.pictures
+
+    def add_picture(self, picture: Picture) -> None:
+        """A further picture of the stream's speaker; each frame is then shown on the nearest.
+
+        BadInput for one too many or where somebody else's picture is shown, NoFace; then nothing has changed.
+        """
+        if self._relative:
+            raise BadInput("somebody else's picture is shown: further pictures of the speaker do not fit it")
+        self._renderer.add(picture)
+
+    def restart(self) -> None:
+        """The next frame does not follow the last one: after seeking."""
+        self._renderer.restart()
+
+    def made_by(self, family: Family) -> FaceRenderer:
+        """The stream's pictures and view on networks that render otherwise and agree in all else: one person's."""
+        other = FaceRenderer(family, self.source)
+        for reference in self._renderer.references[1:]:
+            source = reference.source
+            other.add_picture(source.picture if source.detail is None else source.detail)
+        other.view = self.view
+        return other
 
     def render(self, motion: Motion) -> Picture:
         """uint8 RGB [S, S, 3]; the caller owns it."""

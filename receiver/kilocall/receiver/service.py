@@ -22,13 +22,12 @@ from fastapi.responses import HTMLResponse, JSONResponse, StreamingResponse
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
 from pydantic import BaseModel, ConfigDict, Field
 
-from kilocall.model.family import load_family
+from kilocall.model.family import FamilyChoice, same_models
 from kilocall.proto.control import Bye, CropPlace, FaceState, HavePicture, Hello, SourcePicture, WantPicture
 from kilocall.proto.control import parse_control as parse
 from kilocall.proto.errors import BadInput, BadPacket, KilocallError
 from kilocall.receiver.live import Receiving, ReceivingEvents, Rendered
 from kilocall.receiver.render import LARGEST_TURN_DEG, View
-from kilocall.runtime.engine import choose_engine
 from kilocall.runtime.peer import Message, Peer, PeerSettings
 from kilocall.runtime.pictures import as_jpeg, decode_picture
 from kilocall.runtime.worker import deliver_to
@@ -60,6 +59,8 @@ class ReceiverSettings(BaseModel):
     """Address of a sender service; None: POST /start names it."""
     token: str | None = None
     """What the sender asks for."""
+    models: FamilyChoice = Field(default_factory=FamilyChoice)
+    """The same on both sides."""
     engine: str = "auto"
     threads: Annotated[int, Field(ge=0, le=64)] = 1
     loopback: Literal["exclude", "include", "only"] = "include"
@@ -92,13 +93,12 @@ class ReceiverService:
             deliver_to(asyncio.get_running_loop()),
             engine=self.settings.engine,
             threads=self.settings.threads,
+            models=self.settings.models,
         )
-        family = await asyncio.to_thread(
-            lambda: load_family(engine=choose_engine(self.settings.engine, self.settings.threads))
-        )
-        self._hello = Hello(family.name, family.weights_hash, family.codebook.hash, 25_000, 1000, family.size)
         receiving.start()
         await asyncio.wrap_future(receiving.ready)
+        family, weights, codebook, size = receiving.hello_facts()
+        self._hello = Hello(family, weights, codebook, 25_000, 1000, size)
         self._receiving = receiving
 
     async def close(self) -> None:
@@ -225,7 +225,7 @@ class ReceiverService:
                 mine = self._hello
                 assert mine is not None
                 if (theirs.weights_hash, theirs.codebook_hash) != (mine.weights_hash, mine.codebook_hash):
-                    raise BadInput("the sender has other weights: install the same kilocall on both sides")
+                    raise BadInput(f"the sender has other weights: {same_models(theirs.family)}")
             case SourcePicture(data=b"") as offer:
                 self._wanted = offer.picture_hash
                 if self.source is not None and self.source.picture_hash == offer.picture_hash:

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-import uvicorn
 
+from kilocall.model.family import DEFAULT_FAMILY, FamilyChoice
 from kilocall.proto.errors import KilocallError
+from kilocall.runtime.service import run_service
 from kilocall.sender.service import SenderSettings, create_app
 
 
@@ -22,21 +23,27 @@ def main(
     fps: Annotated[float, typer.Option(min=1, max=60)] = 25,
     frames_per_message: Annotated[int, typer.Option(min=1, max=8)] = 3,
     wait: Annotated[bool, typer.Option("--wait", help="Begin with POST /start instead of at once.")] = False,
+    family: Annotated[str, typer.Option(help="Models; the same on both sides.")] = DEFAULT_FAMILY,
+    weights: Annotated[Path | None, typer.Option(help="File or folder with the weights of other families.")] = None,
+    codebook: Annotated[Path | None, typer.Option(help="What `kilocall fit` wrote.")] = None,
     engine: str = "auto",
     threads: Annotated[int, typer.Option(min=0, max=64)] = 1,
 ) -> None:
     """One speaker to one or more receivers. KILOCALL_TOKEN in the environment is asked of every request."""
     try:
+        models = FamilyChoice(family, weights, codebook)
+        models.check()
         settings = SenderSettings(
             camera=camera,
             source=source,
             fps=fps,
             frames_per_message=frames_per_message,
+            models=models,
             engine=engine,
             threads=threads,
             token=os.environ.get("KILOCALL_TOKEN") or None,
         )
-        uvicorn.run(create_app(settings, start=not wait), host=host, port=port, log_level="warning")
+        run_service(create_app(settings, start=not wait), host, port)
     except (KilocallError, OSError) as error:
         print(f"kilocall.sender: {error}", file=sys.stderr)
         raise SystemExit(2) from None

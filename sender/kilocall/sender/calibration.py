@@ -11,7 +11,7 @@ import numpy as np
 from kilocall.model.family import Array, Picture
 from kilocall.model.motion import Motion
 from kilocall.sender.clip import GROUPS
-from kilocall.sender.face_crop import FACE_HEIGHT, FACE_WIDTH, FACE_X, FACE_Y, CropPlace, box_from_landmarks
+from kilocall.sender.crop_place import FACE_HEIGHT, FACE_WIDTH, FACE_X, FACE_Y, CropPlace, box_from_landmarks
 from kilocall.sender.source_picture import openness, sharpness
 
 __all__ = ["IDEAL_SHARE", "Calibration", "Face", "Overlay"]

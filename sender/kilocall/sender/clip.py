@@ -40,12 +40,22 @@ class Tracker:
 
 
 @dataclass(frozen=True)
+class Sample:
+    """One of the frames whose crop is kept."""
+
+    frame: int
+    crop: Picture  # as large as the source picture
+    track: Track
+
+
+@dataclass(frozen=True)
 class FollowedClip:
     """All that the encoder needs of a clip; the frames themselves are not kept."""
 
     tracks: list[tuple[int, Track]]  # capture time in microseconds, landmarks
     places: list[CropPlace]  # where the crop lies, whenever that changes
     best_crop: Picture
+    samples: list[Sample]  # spread over the clip, faces only
     faces: int
     reframings: int
     lost_frames: int
@@ -67,7 +77,7 @@ def follow_clip(
     total = round(clip.duration * clip.fps) if clip.duration else None
     tracks: list[tuple[int, Track]] = []
     places: list[CropPlace] = []
-    candidates: list[tuple[Picture, Track]] = []
+    candidates: list[Sample] = []
     stride, lost, reframings, moving = 1, 0, 0, False
     for count, frame in enumerate(clip):
         crop = cropper.crop(frame)
@@ -77,7 +87,7 @@ def follow_clip(
             lost += 1
             track = tracks[-1][1] if tracks else track
         elif count % stride == 0:
-            candidates.append((larger_crop(frame.rgb, crop, size or family.size), track))
+            candidates.append(Sample(count, larger_crop(frame.rgb, crop, size or family.size), track))
             if len(candidates) > 2 * CANDIDATES:
                 candidates, stride = candidates[::2], stride * 2
         tracks.append((frame.capture_us, track))
@@ -97,18 +107,18 @@ def follow_clip(
     if not candidates:
         raise NoFace(f"{clip.path}: no face could be followed in any of {len(tracks)} frames")
     best = choose_source(
-        [fitted(c, family.size) for c, _ in candidates],
-        np.stack([t.points for _, t in candidates]),
-        [t.certainty for _, t in candidates],
+        [fitted(sample.crop, family.size) for sample in candidates],
+        np.stack([sample.track.points for sample in candidates]),
+        [sample.track.certainty for sample in candidates],
         GROUPS,
     )
-    chosen = candidates[best][0]
+    chosen = candidates[best].crop
     if size is not None and chosen.shape[0] < size:
         warnings.append(
             f"the crop has only {round(places[0].side)} pixels of the clip each way: the source picture stays "
             f"{family.size} wide"
         )
-    return FollowedClip(tracks, places, chosen, plan.faces, reframings, lost, tuple(warnings))
+    return FollowedClip(tracks, places, chosen, candidates, plan.faces, reframings, lost, tuple(warnings))
 
 
 def larger_crop(frame_rgb: NDArray[np.uint8], crop: FaceCrop, size: int) -> Picture:

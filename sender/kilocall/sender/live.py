@@ -31,6 +31,7 @@ from kilocall.sender.capture import Frame
 from kilocall.sender.clip import GROUPS, Tracker, face_of_picture, larger_crop
 from kilocall.sender.encoder import PacketEncoder
 from kilocall.sender.face_crop import FaceCrop, FaceCropper
+from kilocall.sender.scout import Scout
 from kilocall.sender.source_picture import choose_source, pack_source
 
 __all__ = ["OwnSource", "Sending", "SendingEvents"]
@@ -124,8 +125,12 @@ class Sending(Worker):
         size: int | None = None,
         plan: Plan,
         keep: bool = False,
+        scout: Scout | None = None,
     ) -> None:
-        """`size` is the side of source pictures where the camera has the pixels; the networks' own unless given."""
+        """`size` is the side of source pictures where the camera has the pixels; the networks' own unless given.
+
+        `scout` is shown what is sent, to find further pictures of the speaker; who made it starts and ends it.
+        """
         super().__init__("sender", lambda text: deliver(lambda: events.problem(text)))
         self.camera = camera
         self._events, self._deliver = events, deliver
@@ -134,6 +139,7 @@ class Sending(Worker):
         self._source_file, self._size = source, size
         self._first_of = FIRST_OF if size is None else FIRST_OF // LARGE_EVERY + 1
         self._keep: dict[int, bytes] | None = {} if keep else None
+        self._scout = scout
         self.plan = plan
         self.preview_wanted = False
         self.overlay_wanted = False
@@ -277,14 +283,14 @@ class Sending(Worker):
                 self._candidates.append((larger_crop(frame.rgb, crop, self._size or 0), track))
             if self.source is None and self._offered is None and len(self._candidates) >= self._first_of:
                 self._take_from_camera()
-            self._code(crop, track, frame.capture_us)
+            self._code(crop, track, frame)
             self.motion_ms.add(time.perf_counter() - cropped)
         else:
             self._flush()
         self._show(frame, crop if seen else None, track)
 
-    def _code(self, crop: FaceCrop, track: Track, capture_us: int) -> None:
-        encoder = self._encoder
+    def _code(self, crop: FaceCrop, track: Track, frame: Frame) -> None:
+        encoder, capture_us = self._encoder, frame.capture_us
         if encoder is None or not self._sending:
             return
         if self._announce:
@@ -301,6 +307,8 @@ class Sending(Worker):
         self._last_sent_us = capture_us
         self.sent_frames += 1
         self._emit(encoder.push_track(track, capture_us))
+        if self._scout is not None and encoder.last_motion is not None and self._scout.wants():
+            self._scout.look(crop.rgb, encoder.last_motion, larger_crop(frame.rgb, crop, self._size or 0))
         if self._alone_once:
             self._alone_once = False
             self._flush()
@@ -413,6 +421,8 @@ class Sending(Worker):
         else:
             self._encoder.follow(reference, onto=onto)
         self.source = source
+        if self._scout is not None:
+            self._scout.follow(*((source.packed, source.picture) if onto is None else (None,)))
 
     def _begin(self, connection: int) -> None:
         self._begun = connection

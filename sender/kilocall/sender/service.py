@@ -23,6 +23,7 @@ from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
 from pydantic import BaseModel, ConfigDict, Field
 
+from kilocall.model.family import FamilyChoice, same_models
 from kilocall.proto.control import (
     Bye,
     FaceState,
@@ -61,6 +62,8 @@ class SenderSettings(BaseModel):
     level: Annotated[int, Field(ge=0, le=8)] = 4
     """Quality level of the motion."""
     most_receivers: Annotated[int, Field(ge=1, le=64)] = 8
+    models: FamilyChoice = Field(default_factory=FamilyChoice)
+    """The same on both sides."""
     engine: str = "auto"
     threads: Annotated[int, Field(ge=0, le=64)] = 1
     loopback: Literal["exclude", "include", "only"] = "include"
@@ -125,6 +128,7 @@ class SenderService:
                 fps=self.settings.fps,
                 engine=self.settings.engine,
                 threads=self.settings.threads,
+                models=self.settings.models,
                 source=self.settings.source,
                 plan=self,
             )
@@ -227,7 +231,7 @@ class SenderService:
                 receiver.greeted = True
                 mine = self._hello
                 if mine is None or (hello.weights_hash, hello.codebook_hash) != (mine.weights_hash, mine.codebook_hash):
-                    receiver.peer.send_control(bytes(Bye("other weights: install the same kilocall on both sides")))
+                    receiver.peer.send_control(bytes(Bye(f"other weights: {same_models(hello.family)}")))
             case WantPicture(picture_hash) if self._own is not None and picture_hash == self._own.picture_hash:
                 receiver.peer.send_control(bytes(self._own))
             case HavePicture(picture_hash):

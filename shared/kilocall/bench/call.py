@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
@@ -29,10 +30,21 @@ from kilocall.bench.network import SIDES, BadNetwork, Side, Way, why_unavailable
 from kilocall.call.report import CallReport, Sample
 from kilocall.proto.errors import BadInput
 from kilocall.proto.motion_packet import TIMES_MS
+from kilocall.receiver.video_file import VideoFile
 from kilocall.runtime.files import write_whole
 from kilocall.sample import NAMES, sample_clip
 
-__all__ = ["CallBenchReport", "Party", "PartyReport", "Shown", "TwoParties", "longest_gap_ms", "measure_call", "slope"]
+__all__ = [
+    "CallBenchReport",
+    "Party",
+    "PartyReport",
+    "Shown",
+    "TwoParties",
+    "empty_room",
+    "longest_gap_ms",
+    "measure_call",
+    "slope",
+]
 
 ROOM: Final = "bench#two-parties-of-a-bench"
 START_WITHIN_S: Final = 60.0
@@ -207,6 +219,16 @@ class TwoParties:
         return Party(command, environment, self.folder / f"{name}.log")
 
 
+def empty_room(folder: Path) -> Path:
+    """A clip in which there is nobody."""
+    path = folder / "empty_room.mp4"
+    wall = np.tile(np.linspace(90, 150, 256, dtype=np.uint8)[:, None, None], (1, 256, 3))
+    with VideoFile(path, fps=Fraction(25), size=256) as video:
+        for number in range(50):
+            video.write(wall, number * 40_000)
+    return path
+
+
 def longest_gap_ms(shown: Sequence[Shown], from_us: int, until_us: int) -> float:
     """Longest time without a new picture between two moments, both ends included."""
     times = [from_us, *(one.made_us for one in shown if from_us <= one.made_us <= until_us), until_us]
@@ -250,6 +272,8 @@ class CallBenchReport(BaseModel):
     minutes: float
     link: Link
     options: list[str]
+    idle: bool
+    """Whether both cameras showed an empty room."""
     parties: dict[str, PartyReport]
 
 
@@ -269,19 +293,26 @@ def measure_call(
     link: Link,
     *,
     options: Sequence[str] = (),
+    idle: bool = False,
     engine: str = "auto",
     progress: Callable[[int, int | None], None] = lambda seconds, of: None,
 ) -> CallBenchReport:
-    """Runs the call and writes report.json and, with matplotlib, call.png to `out`. Raises BadInput."""
+    """Runs the call and writes report.json and, with matplotlib, call.png to `out`. Raises BadInput.
+
+    `idle`: between two empty rooms, to see what a connection costs that carries nothing.
+    """
     if not link.is_loopback and (why := why_unavailable()) is not None:
         raise BadInput(f"a bad network cannot be made here: {why}")
     out.mkdir(parents=True, exist_ok=True)
+    cameras: dict[Side, str] | None = dict.fromkeys(SIDES, str(empty_room(out))) if idle else None
     seconds = 60 * minutes
     network = None if link.is_loopback else BadNetwork(link.way)
     if network is not None:
         network.__enter__()
     try:
-        with TwoParties(out, seconds=seconds, network=network, options=options, keep=False, engine=engine) as call:
+        with TwoParties(
+            out, seconds=seconds, network=network, options=options, cameras=cameras, keep=False, engine=engine
+        ) as call:
             until = time.monotonic() + seconds + START_WITHIN_S
             began = time.monotonic()
             while any(party.process.poll() is None for party in call.parties.values()):
@@ -303,6 +334,7 @@ def measure_call(
         minutes=minutes,
         link=link,
         options=list(options),
+        idle=idle,
         parties=parties,
     )
     write_whole(out / "report.json", (report.model_dump_json(indent=2) + "\n").encode())

@@ -12,6 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
 from typing import Final
@@ -19,13 +20,14 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from kilocall.api import Decoder, Encoder, open_family
+from kilocall.api import GALLERY_KB, Decoder, Encoder, open_family
 from kilocall.bench import metrics
 from kilocall.bench.contact_sheet import SheetPair, SheetRow, contact_sheet, sheet_frames
 from kilocall.bench.evaluation import (
     ClipResult,
     Evaluation,
     Failure,
+    GalleryScores,
     Means,
     Scores,
     SourceChoice,
@@ -35,10 +37,15 @@ from kilocall.bench.evaluation import (
     worst_first,
 )
 from kilocall.bench.ffmpeg import find_ffmpeg
+from kilocall.bench.gallery import MadeFrames, gallery_markdown, gallery_plot, make_frames
+from kilocall.bench.gallery import means as gallery_means
 from kilocall.bench.landmark_measure import FamilyMeter, LandmarkMeter, MeasuredLandmarks, MediaPipeMeter
 from kilocall.bench.vmaf import vmaf
 from kilocall.model import landmarks as lm
-from kilocall.model.family import Family, Picture, Track
+from kilocall.model.family import Family, Picture, Source, Track
+from kilocall.model.gallery import check_gallery
+from kilocall.model.motion import Motion
+from kilocall.proto.control import SourcePicture
 from kilocall.proto.errors import BadInput, KilocallError
 from kilocall.runtime.files import write_whole
 from kilocall.runtime.pictures import as_png, fitted
@@ -75,8 +82,14 @@ class _Received:
     pictures: list[Picture]
     bits: NDArray[np.float64]  # payload of every frame
     coding_px: float
-    source_bytes: int
+    packed: SourcePicture
+    source: Source
+    motions: list[Motion]
     lost: int
+
+    @property
+    def source_bytes(self) -> int:
+        return len(self.packed.data)
 
 
 def evaluate_folder(
@@ -90,6 +103,8 @@ def evaluate_folder(
     threads: int = 0,
     mediapipe_python: Path | None = None,
     limit: int | None = None,
+    gallery: int = 0,
+    gallery_kb: float = GALLERY_KB,
     progress: Progress | None = None,
     family: Family | None = None,
 ) -> Evaluation:
@@ -98,12 +113,15 @@ def evaluate_folder(
 
     `source` says which frame is the source picture; it is used as the receiver gets it, compressed. Landmarks
     are measured by the family's own extractor, or by MediaPipe where `mediapipe_python` names a Python that
-    has it. `progress` gets clips done and clips in all. A clip that cannot be scored is listed with its
+    has it. With a `gallery` of two pictures or more each clip is also shown on 2, 4 and 8 pictures of its speaker, up
+    to `gallery`, `gallery_kb` for all of them together: gallery.md, and gallery.png where matplotlib is installed.
+    `progress` gets clips done and clips in all. A clip that cannot be scored is listed with its
     reason; BadInput when that goes for all, or there is none.
     """
     started = time.monotonic()
     if source not in ("first", "best"):
         raise BadInput(f"source is {source!r}, allowed are first and best")
+    check_gallery(gallery, gallery_kb)
     paths = _clips_of(Path(folder), limit)
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
@@ -116,7 +134,7 @@ def evaluate_folder(
         if progress:
             progress(done, len(paths))
         try:
-            result, row = _evaluate_clip(path, family, meter, source, quality, frames_per_packet)
+            result, row = _evaluate_clip(path, family, meter, source, quality, frames_per_packet, gallery, gallery_kb)
         except (KilocallError, OSError) as error:
             failures.append(Failure(name=path.name, reason=str(error).removeprefix(f"{path}: ")))
             continue
@@ -141,12 +159,19 @@ def evaluate_folder(
         still_psnr_db=STILL_PSNR,
         mean=_means(clips),
         clips=clips,
+        gallery=gallery_means([clip.gallery for clip in clips]),
+        gallery_kb=gallery_kb if gallery > 1 else None,
         failures=failures,
         wall_s=time.monotonic() - started,
     )
     write_whole(out / "evaluation.json", evaluation.model_dump_json(indent=2).encode())
     write_whole(out / "table.md", markdown(evaluation).encode())
     write_whole(out / "contact_sheet.png", as_png(contact_sheet([rows[clip.name] for clip in worst_first(clips)])))
+    if evaluation.gallery:
+        named = [(clip.name, clip.gallery) for clip in clips]
+        write_whole(out / "gallery.md", gallery_markdown(named, evaluation.gallery, gallery_kb).encode())
+        if find_spec("matplotlib") is not None:
+            write_whole(out / "gallery.png", gallery_plot(evaluation.gallery))
     return evaluation
 
 
@@ -168,6 +193,8 @@ def _evaluate_clip(
     choice: SourceChoice,
     quality: float,
     frames_per_packet: int,
+    gallery: int,
+    gallery_kb: float,
 ) -> tuple[ClipResult, SheetRow]:
     footage = _read(path, family)
     if len(footage.crops) < 2:
@@ -178,8 +205,8 @@ def _evaluate_clip(
     truth = meter.of_tracks(footage.tracks) if isinstance(meter, FamilyMeter) else meter.measure(footage.crops)
     made = meter.measure(received.pictures)
     held = _frozen_landmarks(truth, chosen)
-    decoded = _scores(received.pictures, made, footage.crops, truth, chosen, footage.fps)
-    frozen = _scores([footage.crops[chosen]] * len(footage.crops), held, footage.crops, truth, chosen, footage.fps)
+    decoded = _scores(received.pictures, made, footage.crops, truth, {chosen}, footage.fps)
+    frozen = _scores([footage.crops[chosen]] * len(footage.crops), held, footage.crops, truth, {chosen}, footage.fps)
     bits = received.bits
     result = ClipResult(
         name=path.name,
@@ -199,6 +226,7 @@ def _evaluate_clip(
         frozen=frozen,
         truth_jitter_px=metrics.jitter(truth.points, truth.valid),
         still_gain_db=decoded.psnr_db - frozen.psnr_db if frozen.psnr_db > STILL_PSNR else None,
+        gallery=_gallery(footage, received, truth, made, chosen, family, meter, gallery, gallery_kb),
     )
     return result, _sheet_row(result, footage, received, chosen)
 
@@ -255,6 +283,7 @@ def _transmit(footage: _Footage, source: Picture, family: Family, quality: float
     bits: list[float] = []
     errors: list[float] = []
     seen: Track | None = None
+    decoded: list[Motion] = []
     lost = 0
     for number, (when, track) in enumerate(zip(footage.times_us, footage.tracks, strict=True)):
         if track.certainty < _FACE_CERTAINTY:
@@ -277,10 +306,52 @@ def _transmit(footage: _Footage, source: Picture, family: Family, quality: float
             moved = family.keypoints(encoder.source, timed.motion) - before
             errors.append(float(np.linalg.norm(moved, axis=-1).mean()) * family.size / 2)
             # Some families make larger pictures than the crops that they are compared with.
+            decoded.append(timed.motion)
             pictures.append(fitted(decoder.renderer.render(timed.motion), family.size))
         waiting.clear()
-    data = len(encoder.source_picture.data)
-    return _Received(pictures, np.array(bits), float(np.mean(errors)), data, lost)
+    return _Received(
+        pictures, np.array(bits), float(np.mean(errors)), encoder.source_picture, encoder.source, decoded, lost
+    )
+
+
+def _gallery(
+    footage: _Footage,
+    received: _Received,
+    truth: MeasuredLandmarks,
+    alone: MeasuredLandmarks,
+    chosen: int,
+    family: Family,
+    meter: LandmarkMeter,
+    pictures: int,
+    kilobytes: float,
+) -> list[GalleryScores]:
+    """The clip with the source picture alone, measured in `alone`, and with further ones; on the same frames."""
+    if pictures < 2:
+        return []
+    made, frames = make_frames(
+        family,
+        received.source,
+        received.packed,
+        footage.crops,
+        received.motions,
+        pictures=pictures,
+        kilobytes=kilobytes,
+    )
+    one = MadeFrames(1, 1, received.source_bytes, 0, received.pictures)
+    left_out = {chosen, *frames}
+    out = []
+    for row in (one, *made):
+        points = alone if row is one else meter.measure(row.frames)
+        out.append(
+            GalleryScores(
+                at_most=row.at_most,
+                pictures=row.pictures,
+                picture_bytes=row.picture_bytes,
+                changes=row.changes,
+                scores=_scores(row.frames, points, footage.crops, truth, left_out, footage.fps, points_too=True),
+            )
+        )
+    return out
 
 
 def _frozen_landmarks(truth: MeasuredLandmarks, chosen: int) -> MeasuredLandmarks:
@@ -294,11 +365,15 @@ def _scores(
     made: MeasuredLandmarks,
     originals: Sequence[Picture],
     truth: MeasuredLandmarks,
-    chosen: int,
+    left_out: set[int],
     fps: float,
+    points_too: bool = False,
 ) -> Scores:
-    shown, wanted = _without(pictures, chosen), _without(originals, chosen)
+    """`points_too`: landmarks as well are not scored on the frames that are left out."""
+    shown, wanted = _without(pictures, left_out), _without(originals, left_out)
     both = made.valid & truth.valid
+    if points_too:
+        both[list(left_out)] = False
     some = bool(both.any())
     face, true_face = made.face[both], truth.face[both]
     return Scores(
@@ -311,6 +386,8 @@ def _scores(
         landmark_px=metrics.landmark_distance(made.points[both], truth.points[both]) if some else None,
         mouth_r=metrics.opening_correlation(face, true_face, lm.LIP_PAIRS) if some else None,
         eye_r=metrics.opening_correlation(face, true_face, lm.LID_PAIRS) if some else None,
+        mouth_gain=metrics.opening_gain(face, true_face, lm.LIP_PAIRS) if some else None,
+        eye_gain=metrics.opening_gain(face, true_face, lm.LID_PAIRS) if some else None,
         jitter_px=metrics.jitter(made.points, made.valid),
     )
 
@@ -324,8 +401,8 @@ def _vmaf(shown: Sequence[Picture], wanted: Sequence[Picture], fps: float) -> fl
     return vmaf(wanted, shown, fps)
 
 
-def _without(frames: Sequence[Picture], number: int) -> list[Picture]:
-    return [*frames[:number], *frames[number + 1 :]]
+def _without(frames: Sequence[Picture], left_out: set[int]) -> list[Picture]:
+    return [frame for number, frame in enumerate(frames) if number not in left_out]
 
 
 def _means(clips: Sequence[ClipResult]) -> Means:
@@ -367,6 +444,7 @@ def _sheet_row(result: ClipResult, footage: _Footage, received: _Received, chose
         f"SSIM {beside(made.ssim, held.ssim, 3)}",
         f"landm. {beside(made.landmark_px, held.landmark_px, 1)} px",
         f"mouth r {rounded(made.mouth_r, 2)}, eye {rounded(made.eye_r, 2)}",
+        f"gain {rounded(made.mouth_gain, 2)}, eye {rounded(made.eye_gain, 2)}",
         f"sharpness {rounded(made.sharpness, 2)}",
         f"{result.payload_bits_mean:.0f} bit/frame",
     )

@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.table import Table
 
 __all__ = [
-    "ClipResult", "Evaluation", "Failure", "Means", "Scores", "SourceChoice", "beside", "markdown", "print_evaluation",
-    "rounded",
+    "ClipResult", "Evaluation", "Failure", "GalleryMeans", "GalleryScores", "Means", "Scores", "SourceChoice",
+    "beside", "markdown", "print_evaluation", "rounded",
 ]  # fmt: skip
 
 SourceChoice = Literal["first", "best"]
@@ -31,7 +31,31 @@ class Scores(BaseModel):
     landmark_px: float | None  # at 256x256
     mouth_r: float | None  # correlation of the opening; None where the original hardly opens
     eye_r: float | None
+    mouth_gain: float | None  # how far it opens for each pixel of the original; None as above
+    eye_gain: float | None
     jitter_px: float | None  # mean second difference of the landmarks over time
+
+
+class GalleryScores(BaseModel):
+    """A clip with so many pictures. All of a clip's leave out the frames that any of them took as a picture."""
+
+    at_most: int
+    pictures: int
+    """The source picture included; fewer than `at_most` where more did not pay off."""
+    picture_bytes: int
+    changes: int
+    """Of picture, over the whole clip."""
+    scores: Scores
+
+
+class GalleryMeans(BaseModel):
+    """Means over the clips with at most so many pictures each."""
+
+    at_most: int
+    pictures: float
+    picture_bytes: float
+    changes: float
+    scores: Scores
 
 
 class ClipResult(BaseModel):
@@ -54,6 +78,7 @@ class ClipResult(BaseModel):
     frozen: Scores
     truth_jitter_px: float | None
     still_gain_db: float | None  # PSNR over the frozen picture's, for a speaker who hardly moves
+    gallery: list[GalleryScores] = []  # with 1, 2, 4, 8 pictures, where asked for
 
     @property
     def worse_than_frozen(self) -> bool:
@@ -101,6 +126,8 @@ class Evaluation(BaseModel):
     still_psnr_db: float
     mean: Means
     clips: list[ClipResult]
+    gallery: list[GalleryMeans] = []
+    gallery_kb: float | None = None
     failures: list[Failure]
     wall_s: float
 
@@ -138,13 +165,25 @@ def print_evaluation(evaluation: Evaluation, console: Console | None = None) -> 
     )
     table.add_row("frozen picture", "0", "0", *scores(mean.frozen))
     console.print(table)
+    if evaluation.gallery:
+        console.print(_gallery_table(evaluation))
     for failure in evaluation.failures:
         console.print(f"not scored: {failure.name}: {failure.reason}", style="yellow", markup=False)
 
 
+def _gallery_table(evaluation: Evaluation) -> Table:
+    table = Table(title="with further pictures of the speaker, means", box=box.SIMPLE, pad_edge=False)
+    for heading in ("at most", "pictures", "bytes", *(heading for heading, _, _ in _TERMINAL)):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in evaluation.gallery:
+        scores = [rounded(getattr(row.scores, name), digits) for _, name, digits in _TERMINAL]
+        table.add_row(str(row.at_most), f"{row.pictures:.1f}", f"{row.picture_bytes:.0f}", *scores)
+    return table
+
+
 _HEADINGS: Final = (
     "bits/frame", "p95", "kbit/s", "coding px", "landmarks px", "PSNR dB", "SSIM", "VMAF", "L1", "sharpness", "flicker",
-    "mouth r", "eye r", "jitter px", "still dB",
+    "mouth r", "eye r", "mouth gain", "eye gain", "jitter px", "still dB",
 )  # fmt: skip
 
 
@@ -165,6 +204,8 @@ def _cells(row: ClipResult | Means) -> list[str]:
         rounded(made.flicker, 2),
         rounded(made.mouth_r, 2),
         rounded(made.eye_r, 2),
+        rounded(made.mouth_gain, 2),
+        rounded(made.eye_gain, 2),
         beside(made.jitter_px, row.truth_jitter_px, 2),
         rounded(row.still_gain_db, 2, sign=True),
     ]

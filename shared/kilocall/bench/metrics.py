@@ -26,6 +26,7 @@ __all__ = [
     "landmark_distance",
     "ms_ssim",
     "opening_correlation",
+    "opening_gain",
     "psnr",
     "sharpness",
     "ssim",
@@ -131,6 +132,19 @@ def opening_correlation(made: Points, truth: Points, pairs: tuple[tuple[int, int
     if len(truth) < 2 or wanted.std() < MIN_OPENING_STD:
         return None
     return correlation(mean_opening(made, pairs), wanted)
+
+
+def opening_gain(made: Points, truth: Points, pairs: tuple[tuple[int, int], ...]) -> float | None:
+    """By how much the point pairs open for each pixel that the original opens: slope of the least-squares line.
+
+    A correlation does not tell lids that close from lids that only twitch at the right time. None as above.
+    """
+    _check_points(made, truth)
+    wanted = mean_opening(truth, pairs).astype(np.float64)
+    if len(truth) < 2 or wanted.std() < MIN_OPENING_STD:
+        return None
+    wanted -= wanted.mean()
+    return float(wanted @ mean_opening(made, pairs) / (wanted @ wanted))
 
 
 def jitter(points: Points, valid: NDArray[np.bool_] | None = None) -> float | None:

@@ -2,16 +2,16 @@
 // this machine (milliseconds), which two browsers share.
 
 (() => {
-  const SIDE = 48;
+  const SIDE = 24;
   const MOST = 20000;
   const MOST_KEPT = 90;
-  const WINDOW = 16384; // samples that are kept for a look: a third of a second
+  const WINDOW = 32768; // samples that are kept for a look: two thirds of a second
   const LOOK_MS = 20;
   const LOUD = 0.01; // -40 dB
   const SILENCE_S = 0.15;
   const wall = () => performance.timeOrigin + performance.now();
   const probe = {
-    cameraFrames: [], // [when, how much it differs from the one before], of the own camera
+    cameraFrames: [], // [when, a small grey picture in base64], of the own camera
     drawn: [], // the same, of what is drawn of the other person
     spoken: [], // [when], of the own microphone: the sound's first sample has reached the page
     heard: [], // [when], of the other person's sound: its first sample leaves the computer
@@ -22,18 +22,17 @@
   };
   window.kilocallProbe = probe;
 
-  // Mean difference of two pictures one after the other, 0 to 255.
-  function differ() {
+  // Makes pictures small and grey.
+  function shrink() {
     const canvas = new OffscreenCanvas(SIDE, SIDE);
     const context = canvas.getContext("2d", { willReadFrequently: true });
-    let before = null;
+    context.imageSmoothingQuality = "high"; // takes all pixels into account
     return (picture) => {
       context.drawImage(picture, 0, 0, SIDE, SIDE);
       const { data } = context.getImageData(0, 0, SIDE, SIDE);
-      let sum = 0;
-      if (before) for (let i = 0; i < data.length; i += 4) sum += Math.abs(data[i + 1] - before[i + 1]);
-      before = data;
-      return sum / SIDE / SIDE;
+      let grey = "";
+      for (let i = 0; i < data.length; i += 4) grey += String.fromCharCode(data[i + 1]);
+      return btoa(grey);
     };
   }
 
@@ -42,7 +41,7 @@
   }
 
   const { drawImage } = CanvasRenderingContext2D.prototype;
-  const remote = differ();
+  const remote = shrink();
   const kept = [];
   CanvasRenderingContext2D.prototype.drawImage = function (...all) {
     drawImage.apply(this, all);
@@ -77,7 +76,7 @@
 
   function watch(stream) {
     const video = document.createElement("video");
-    const own = differ();
+    const own = shrink();
     video.muted = true;
     video.srcObject = stream;
     const next = (now, { captureTime }) => {

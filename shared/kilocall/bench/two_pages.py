@@ -14,11 +14,8 @@ import os
 import re
 import shutil
 import signal
-import socket
-import struct
 import subprocess
 import sys
-import threading
 import time
 import wave
 from collections.abc import Iterable, Iterator, Sequence
@@ -30,6 +27,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from kilocall.bench.lip_sync import EVERY_S, FIRST_AT_S, OPEN_S, LipSync, lip_sync, openings
+from kilocall.bench.wire_count import WireCount
 from kilocall.model.compact.family import CompactFamily
 from kilocall.model.family import Picture, load_family
 from kilocall.proto.errors import BadInput
@@ -37,11 +36,9 @@ from kilocall.runtime.engine import choose_engine
 from kilocall.sample import perform
 
 __all__ = [
-    "LipSync",
     "Page",
-    "WireCount",
     "find_chromium",
-    "lip_sync",
+    "heard_and_seen",
     "measure",
     "report",
     "speaking_clip",
@@ -52,22 +49,14 @@ __all__ = [
     "write_camera",
 ]
 
-EVERY_PROTOCOL: Final = 3  # ETH_P_ALL
-TIMESTAMPS: Final = 35  # SO_TIMESTAMPNS
 HERE: Final = Path(__file__).parent
 RATE: Final = 48_000
 START_WITHIN_S: Final = 90.0
 #: Small, because a browser without a GPU draws on the cores that the call needs.
 VIEWPORT: Final = {"width": 640, "height": 400}
-#: An opening of the mouth every so often, and a beep with it.
-EVERY_S: Final = 2.0
-OPEN_S: Final = 0.4
-FIRST_AT_S: Final = 1.0
+#: A browser's sound begins late, by up to half a second, and makes that up within some seconds.
+SETTLE_S: Final = 6.0
 CLIP_S: Final = 8.0
-#: A change this much larger than the median one is the opening of the mouth.
-SPIKE: Final = 3.0
-#: What takes longer from one page to the other belongs to the next opening.
-MOST_MS: Final = 900 * EVERY_S
 
 
 def find_chromium() -> str | None:
@@ -161,6 +150,10 @@ class Page:
         """A list of probe.js."""
         told: list[list[Any]] = self.ask(f"kilocallProbe.{name}")
         return told
+
+    def pictures(self, name: str) -> list[tuple[float, str]]:
+        """Moments and small pictures that probe.js has noted."""
+        return [(when, picture) for when, picture in self.probe(name)]
 
     def numbers(self, from_s: float, to_s: float) -> tuple[float, float, float, float]:
         """Means of the kbit/s (sent, received) that the page shows, and the first and last moment that they are of.
@@ -284,6 +277,8 @@ def _kilocall(log: Path, *arguments: str) -> subprocess.Popen[bytes]:
             env={**os.environ, "OMP_NUM_THREADS": "1", "KILOCALL_CACHE": str(log.with_suffix(".cache"))},
             stdout=file,
             stderr=subprocess.STDOUT,
+            # Linux shares the processor between sessions: a browser has one of its own, and so has a user's terminal.
+            start_new_session=True,
         )
 
 
@@ -314,65 +309,23 @@ def start_probes(pages: dict[str, Page]) -> None:
         wait_for(lambda page=page: page.ask("document.querySelector('audio').srcObject !== null"), "a sound")
         page.ask("kilocallProbe.listen()")
 
+
 # Lips and sound
 
 
-@dataclass(frozen=True)
-class LipSync:
-    """How lips and sound of one side arrived at the other, milliseconds, one number an opening of the mouth."""
+def heard_and_seen(speaker: Page, listener: Page, from_ms: float) -> LipSync:
+    """What the probes of a call with `speaking_clip` have noted since then. BadInput when too little."""
 
-    picture_ms: NDArray[np.float64]
-    """From the camera's frame in the page to the canvas of the other page."""
-    sound_ms: NDArray[np.float64]
-    """From the microphone's sample in the page to the other page's loudspeaker."""
-    output_latency_ms: float
-    """The share of `sound_ms` that the browser states for its way to the loudspeaker."""
+    def sounds(page: Page, name: str) -> NDArray[np.float64]:
+        return np.array([when for (when,) in page.probe(name) if when >= from_ms])
 
-    @property
-    def offset_ms(self) -> NDArray[np.float64]:
-        """How much later than its lips each sound was: sound after picture is positive."""
-        return self.sound_ms - self.picture_ms
-
-
-def lip_sync(speaker: Page, listener: Page) -> LipSync:
-    """What the probes of a call with `speaking_clip` have seen. BadInput when they saw nothing."""
-    seen = _openings(speaker.probe("cameraFrames"))
-    drawn = _openings(listener.probe("drawn"))
-    spoken = np.array([when for (when,) in speaker.probe("spoken")])
-    heard = np.array([when for (when,) in listener.probe("heard")])
-    pictures, sounds = _ways(seen, drawn), _ways(spoken, heard)
-    # Camera and microphone begin apart: an opening goes with the beep next to it.
-    pairs = []
-    for at, picture_ms in pictures:
-        near = min(sounds, key=lambda sound: abs(sound[0] - at), default=None)
-        if near is not None and abs(near[0] - at) < 500 * EVERY_S + 1:
-            pairs.append((picture_ms, near[1]))
-    if not pairs:
-        raise BadInput(
-            f"lip sync: {len(seen)} openings seen and {len(drawn)} drawn, {len(spoken)} beeps spoken and "
-            f"{len(heard)} heard, but none of them together"
-        )
-    picture, sound = np.array(pairs).T
-    return LipSync(picture, sound, float(listener.ask("kilocallProbe.outputLatencyMs")))
-
-
-def _openings(changes: list[list[float]]) -> NDArray[np.float64]:
-    """When the mouth opened: the changes that stand out after a second without any. The first ones are the start's."""
-    if len(changes) < 10:
-        return np.zeros(0)
-    when, change = np.array(changes[1:]).T
-    spikes = when[change > SPIKE * np.median(change) + 0.7]
-    return np.array([at for before, at in itertools.pairwise(spikes) if at - before > 1000 * (OPEN_S + 0.6)])
-
-
-def _ways(begun: NDArray[np.float64], ended: NDArray[np.float64]) -> list[tuple[float, float]]:
-    """(when it began, how long it took) for each beginning whose end is known."""
-    ways = []
-    for at in begun:
-        after = ended[(ended > at) & (ended < at + MOST_MS)]
-        if len(after):
-            ways.append((float(at), float(after[0] - at)))
-    return ways
+    return lip_sync(
+        openings(speaker.pictures("cameraFrames"), from_ms),
+        openings(listener.pictures("drawn"), from_ms),
+        sounds(speaker, "spoken"),
+        sounds(listener, "heard"),
+        output_latency_ms=float(listener.ask("kilocallProbe.outputLatencyMs") or 0.0),
+    )
 
 
 # Both, as a measurement
@@ -402,13 +355,14 @@ def measure(folder: Path, *, seconds: float, fps: int) -> Measured:
         start_probes(pages)
         speaker, listener = pages["speaker"], pages["listener"]
         wire = WireCount(speaker.udp_ports(), listener.udp_ports()) if os.geteuid() == 0 else None
+        speaker.page.wait_for_timeout(1000 * SETTLE_S)
         began = time.time()
         speaker.page.wait_for_timeout(1000 * seconds)
         out, into, first, last = speaker.numbers(began, math.inf)
         counted = wire.kbps(first, last) if wire is not None else None
         if wire is not None:
             wire.close()
-        return Measured(lip_sync(speaker, listener), (out, into), counted)
+        return Measured(heard_and_seen(speaker, listener, 1000 * began), (out, into), counted)
 
 
 def report(measured: Measured) -> list[tuple[str, str]]:
@@ -424,71 +378,9 @@ def report(measured: Measured) -> list[tuple[str, str]]:
         ("camera to canvas", spread(sync.picture_ms)),
         ("microphone to loudspeaker", f"{spread(sync.sound_ms)}; {sync.output_latency_ms:.0f} of it after the page"),
         ("sound after lips", spread(sync.offset_ms)),
+        ("apart", f"at most {np.percentile(np.abs(sync.offset_ms), 90):.0f} ms for 9 in 10"),
         ("shown on the page", "{:.2f} kbit/s out, {:.2f} in".format(*measured.shown_kbps)),
     ]
     if measured.wire_kbps is not None:
         lines.append(("counted on the wire", "{:.2f} kbit/s out, {:.2f} in".format(*measured.wire_kbps)))
     return lines
-
-
-# Bytes on the wire
-
-
-class WireCount:
-    """Counts the bytes between ports of two processes on the loopback, from outside both. Needs root (Linux)."""
-
-    def __init__(self, first: set[int], second: set[int]) -> None:
-        self._first, self._second = first, second
-        self.packets: list[tuple[float, bool, int]] = []
-        """(wall clock in seconds, from first to second, bytes with all headers from IP on)"""
-        self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(EVERY_PROTOCOL))
-        self._socket.bind(("lo", EVERY_PROTOCOL))
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
-        self._socket.setsockopt(socket.SOL_SOCKET, TIMESTAMPS, 1)
-        self._socket.settimeout(0.2)
-        self._ended = False
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-
-    def close(self) -> None:
-        self._ended = True
-        self._thread.join()
-        self._socket.close()
-
-    def kbps(self, from_s: float, to_s: float) -> tuple[float, float]:
-        """From first to second and back, between two moments of the wall clock."""
-        bits = [0, 0]
-        for when, forth, count in self.packets:
-            if from_s <= when < to_s:
-                bits[not forth] += 8 * count
-        return bits[0] / 1000 / (to_s - from_s), bits[1] / 1000 / (to_s - from_s)
-
-    def _run(self) -> None:
-        while not self._ended:
-            try:
-                data, more, _, address = self._socket.recvmsg(65_536, 64)
-            except TimeoutError:
-                continue
-            # The kernel's time: this thread may be late.
-            stamps = [stamp for level, kind, stamp in more if (level, kind) == (socket.SOL_SOCKET, TIMESTAMPS)]
-            seconds, nanoseconds = struct.unpack("@ll", stamps[0])
-            now = seconds + 1e-9 * nanoseconds
-            # The loopback shows each packet going and coming: one of them is enough.
-            udp = None if address[2] == socket.PACKET_OUTGOING else _udp(data)
-            if udp is None:
-                continue
-            source, target, count = udp
-            if source in self._first and target in self._second:
-                self.packets.append((now, True, count))
-            elif source in self._second and target in self._first:
-                self.packets.append((now, False, count))
-
-
-def _udp(packet: bytes) -> tuple[int, int, int] | None:
-    """Source port, target port and length of an IP packet; None when it is no UDP."""
-    version = packet[0] >> 4
-    head = 4 * (packet[0] & 15) if version == 4 else 40
-    if len(packet) < head + 8 or packet[9 if version == 4 else 6] != socket.IPPROTO_UDP:
-        return None
-    count = int.from_bytes(packet[2:4]) if version == 4 else 40 + int.from_bytes(packet[4:6])
-    return int.from_bytes(packet[head : head + 2]), int.from_bytes(packet[head + 2 : head + 4]), count

@@ -56,7 +56,7 @@ def measure_volume(
     *,
     engine: str = "auto",
     threads: int = 0,
-    frames: int = 3,
+    frames: int = 5,
     progress: Progress = lambda done, total: None,
 ) -> VolumeSpeed:
     """Renders turned heads of the built-in portrait. Raises BadInput as `load_family` does."""

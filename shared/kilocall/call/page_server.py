@@ -202,8 +202,8 @@ def create_page_app(node: CallNode, hub: LiveHub, *, hosts: tuple[str, ...] = LO
 
     @app.get("/health")
     async def health() -> Response:
-        alive = node.sending.alive and node.receiving.alive
-        body = {"alive": alive, "phase": node.state()["phase"], "viewers": len(hub.viewers)}
+        alive = node.parts.sending.alive and node.parts.receiving.alive
+        body = {"alive": alive, "phase": node.controls.state()["phase"], "viewers": len(hub.viewers)}
         return JSONResponse(body, status_code=200 if alive else 503)
 
     @app.get("/metrics")
@@ -212,23 +212,23 @@ def create_page_app(node: CallNode, hub: LiveHub, *, hosts: tuple[str, ...] = LO
 
     @app.get("/api/state")
     async def state() -> dict[str, Any]:
-        return node.state()
+        return node.controls.state()
 
     @app.get("/api/numbers")
     async def numbers() -> dict[str, Any]:
-        return node.numbers
+        return node.controls.numbers
 
     @app.get("/api/source.jpg")
     async def own_source() -> Response:
-        return _picture_response(node.own_picture())
+        return _picture_response(node.controls.own_picture())
 
     @app.get("/api/sources/{source_id}.jpg")
     async def recent_source(source_id: str) -> Response:
-        return _picture_response(node.own_picture(source_id))
+        return _picture_response(node.controls.own_picture(source_id))
 
     @app.get("/api/remote-source.jpg")
     async def remote_source() -> Response:
-        data = node.remote_picture()
+        data = node.controls.remote_picture()
         if data is None:
             return Response(status_code=404)
         from kilocall.runtime.pictures import decode_picture
@@ -244,7 +244,7 @@ def create_page_app(node: CallNode, hub: LiveHub, *, hosts: tuple[str, ...] = LO
             what = "empty" if data == b"" else f"more than {MAX_UPLOAD_BYTES >> 20} MiB, which is the most allowed"
             return JSONResponse({"error": f"{name[:80] or 'the file'} is {what}"}, status_code=422)
         try:
-            await node.upload(data)
+            await node.controls.upload(data)
         except KilocallError as error:
             return JSONResponse({"error": str(error)}, status_code=422)
         return Response(status_code=204)
@@ -256,7 +256,7 @@ def create_page_app(node: CallNode, hub: LiveHub, *, hosts: tuple[str, ...] = LO
         body = await bounded_body(request, MAX_OFFER_BYTES)
         try:
             offer = _Offer.model_validate_json(body or b"")
-            return JSONResponse({"type": "answer", "sdp": await node.media.answer(offer.sdp)})
+            return JSONResponse({"type": "answer", "sdp": await node.controls.connect_media(offer.sdp)})
         except (KilocallError, ValidationError) as error:
             return JSONResponse({"error": str(error)[:300]}, status_code=422)
 
@@ -277,7 +277,7 @@ def create_page_app(node: CallNode, hub: LiveHub, *, hosts: tuple[str, ...] = LO
 
 async def _serve_viewer(socket: WebSocket, node: CallNode, hub: LiveHub) -> None:
     viewer = hub.join()
-    for message in (node.hello(), node.state(), node.sources()):
+    for message in (node.controls.hello(), node.controls.state(), node.controls.sources()):
         viewer.put_text(message)
     _watch(node, hub)
     try:
@@ -295,9 +295,9 @@ async def _serve_viewer(socket: WebSocket, node: CallNode, hub: LiveHub) -> None
 
 def _watch(node: CallNode, hub: LiveHub) -> None:
     seen = any(viewer.visible for viewer in hub.viewers)
-    node.watch(seen, seen)
+    node.controls.watch(seen, seen)
     if not hub.viewers:
-        node.calibrate(False)
+        node.controls.calibrate(False)
 
 
 async def _send(socket: WebSocket, viewer: _Viewer) -> None:
@@ -330,25 +330,25 @@ async def _receive(socket: WebSocket, viewer: _Viewer, node: CallNode, hub: Live
 async def _obey(command: Command, viewer: _Viewer, node: CallNode, hub: LiveHub) -> None:
     match command:
         case Mute():
-            node.mute(command.on)
+            node.controls.mute(command.on)
         case CameraOn():
-            node.camera(command.on)
+            node.controls.camera(command.on)
         case Calibrate():
-            node.calibrate(command.on)
+            node.controls.calibrate(command.on)
         case TakeSource():
-            await node.take_source()
+            await node.controls.take_source()
         case UseSource():
-            await node.use_source(command.id)
+            await node.controls.use_source(command.id)
         case Turn():
-            node.turn(View(command.yaw, command.pitch, command.roll))
+            node.controls.turn(View(command.yaw, command.pitch, command.roll))
         case Record():
-            written = await node.record(command.on)
+            written = await node.controls.record(command.on)
             if written is not None:
                 hub.message({"type": "recorded", "stream": str(written.stream), "frames": written.frames})
         case VirtualCameraOn():
-            await node.virtual_camera(command.on)
+            await node.controls.virtual_camera(command.on)
         case SoundBehind():
-            node.media.behind_ms = command.ms
+            node.controls.sound_behind(command.ms)
         case HangUp():
             node.stop("hung up")
         case Visible():
@@ -370,7 +370,7 @@ def _metrics(node: CallNode) -> CollectorRegistry:
     }
     for name, text in names.items():
         gauge = Gauge(f"kilocall_{name}", text, registry=registry)
-        gauge.set_function(lambda name=name: float(node.numbers.get(name) or 0.0))  # type: ignore[misc]
+        gauge.set_function(lambda name=name: float(node.controls.numbers.get(name) or 0.0))  # type: ignore[misc]
     return registry
 
 

@@ -6,6 +6,7 @@ import logging
 import os
 import queue
 import threading
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -65,8 +66,10 @@ class Recorder:
         picture_size: int,
         fps: Fraction,
         tool: str,
+        further: Iterable[SourcePicture] = (),
         now: datetime | None = None,
     ) -> None:
+        """`further` are pictures of the same speaker that are held when the recording begins."""
         stamp = (now or datetime.now()).strftime("%Y-%m-%d-%H%M%S")
         self.stream = _free_name(folder / f"call-{stamp}.kcs")
         self.sound = self.stream.with_suffix(".ogg")
@@ -86,6 +89,8 @@ class Recorder:
         self._codec = MotionEncoder(codebook, key_interval=KEY_EVERY_FRAMES, thrift=0.0, still=0.5)
         self._writer = StreamWriter(self.stream, header)
         self._writer.add_picture(picture)
+        for another in further:
+            self._writer.add_reference(another)
         self._writer.add_place(CropPlace(0, 0.0, 0.0, float(picture_size), picture_size, picture_size))
         self._waiting: queue.Queue[Played | tuple[NDArray[np.int16], int] | None] = queue.Queue(MOST_WAITING)
         self._start_us: int | None = None

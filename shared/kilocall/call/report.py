@@ -155,6 +155,9 @@ class CallReport(BaseModel):
     steady_out: Rates
     """Without the first seconds, in which the source pictures go over."""
     steady_into: Rates
+    idle_out: Rates
+    """While neither motion nor speech goes either way: no face or the camera off, and muted."""
+    idle_into: Rates
     payload_bits_per_frame: float
     frames_sent: int
     packets_sent: int
@@ -174,6 +177,12 @@ class CallReport(BaseModel):
     dropped: dict[str, int]
     pictures_sent: int
     pictures_from_cache: int
+    gallery_pictures: int
+    """Of this side's speaker that the other side holds, the source picture included."""
+    gallery_bytes: int
+    """Of further pictures sent."""
+    gallery_held: int
+    """Further pictures of the other side's speaker that are held here."""
     rate_steps: int
     stages_ms: dict[str, Stage]
     memory_mib: float

@@ -105,9 +105,8 @@ async def call(
     *,
     on_page: Callable[[str], None] = lambda address: None,
     on_link: Callable[[str], None] = lambda link: None,
-    on_node: Callable[[CallNode], None] = lambda node: None,
 ) -> CallReport:
-    """As `run_call`, on a running loop; `on_node` gets the node before anything is started."""
+    """As `run_call`, on a running loop."""
     hub = LiveHub()
     told: set[str] = set()
 
@@ -119,7 +118,6 @@ async def call(
 
     node = CallNode(settings, on_message=message, on_binary=hub.binary)
     on_signals(lambda: node.stop("interrupted"))
-    on_node(node)
     if settings.headless:
         return await node.run()
     listening = _page_socket(settings.port)

@@ -11,14 +11,16 @@ input or output of its own and runs no network: it is told what arrived, and ask
 from __future__ import annotations
 
 import logging
-from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final, Literal, Protocol
+from typing import Any, Final, Literal, Protocol, SupportsBytes
 
+from kilocall.call.exchange import PICTURES, Exchange
+from kilocall.call.personal import PersonalFiles
 from kilocall.call.rate_control import Feedback, Plan, RateControl
+from kilocall.call.references import References
 from kilocall.model.family import OWN_WEIGHTS
 from kilocall.proto.control import (
     Bye,
@@ -28,8 +30,12 @@ from kilocall.proto.control import (
     HavePicture,
     Hello,
     MediaState,
+    PersonalPiece,
     ReceiverReport,
+    ReferenceOffer,
+    ReferencePiece,
     SourcePicture,
+    WantPersonal,
     WantPicture,
     parse_control,
 )
@@ -37,17 +43,15 @@ from kilocall.proto.errors import BadPacket
 from kilocall.proto.limits import HISTORY, PROTOCOL_VERSION
 from kilocall.proto.motion_packet import MotionPacket
 
-__all__ = ["Incoming", "Outgoing", "Phase", "PictureCache", "Remote", "Session"]
+__all__ = ["Incoming", "Outgoing", "Phase", "Remote", "Session", "greeting"]
 
 logger = logging.getLogger(__name__)
 
 Phase = Literal["alone", "connecting", "open", "lost", "ended", "refused"]
 
-CACHED_IN_MEMORY: Final = 8
-CACHED_ON_DISK: Final = 64
-#: A new picture for the other side to keep and prepare; more often than this is no wish of a person.
-PICTURE_EVERY_US: Final = 500_000
 BUSY_MS: Final = 100
+#: No more often is it said in the log what the other side got wrong.
+DROPPED_EVERY_US: Final = 1_000_000
 #: Clocks this near are one clock: both parties are on one machine.
 SAME_CLOCK_US: Final = 3_000_000
 
@@ -65,6 +69,8 @@ class Incoming(Protocol):
 
     def prepare(self, picture_hash: str, data: bytes) -> None: ...
     def use(self, picture_hash: str, from_us: int) -> None: ...
+    def personalise(self, file_hash: str, data: bytes) -> None: ...
+    def refer(self, base_hash: str, picture_hash: str, data: bytes) -> None: ...
     def forget(self) -> None: ...
 
 
@@ -83,49 +89,8 @@ class Remote:
     picture_got_us: int | None = None
 
 
-class PictureCache:
-    """Pictures of other sides by hash: some in memory, more in a folder if there is one."""
-
-    def __init__(self, folder: Path | None = None) -> None:
-        self._folder = folder / "pictures" if folder is not None else None
-        self._memory: OrderedDict[str, SourcePicture] = OrderedDict()
-
-    def get(self, picture_hash: str) -> SourcePicture | None:
-        found = self._memory.get(picture_hash)
-        if found is None and self._folder is not None:
-            # A file that is damaged, or not ours, is as good as none.
-            with suppress(OSError, BadPacket):
-                read = parse_control((self._folder / picture_hash).read_bytes())
-                if isinstance(read, SourcePicture) and read.data and read.picture_hash == picture_hash:
-                    found = read
-        if found is not None:
-            self._remember(found)
-        return found
-
-    def put(self, picture: SourcePicture) -> None:
-        self._remember(picture)
-        if self._folder is None:
-            return
-        try:
-            self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            partial = self._folder / f".{picture.picture_hash}.part"
-            partial.write_bytes(bytes(picture))
-            partial.replace(self._folder / picture.picture_hash)
-            files = sorted(self._folder.glob("[0-9a-f]*"), key=lambda file: file.stat().st_mtime)
-            for old in files[:-CACHED_ON_DISK]:
-                old.unlink(missing_ok=True)
-        except OSError as error:  # a full disk costs the next call 6 KB, not this one
-            logger.warning("source picture cannot be kept in %s: %s", self._folder, error)
-
-    def _remember(self, picture: SourcePicture) -> None:
-        self._memory[picture.picture_hash] = picture
-        self._memory.move_to_end(picture.picture_hash)
-        while len(self._memory) > CACHED_IN_MEMORY:
-            self._memory.popitem(last=False)
-
-
 class Session:
-    """One call's state. Times in microseconds of `clock_us`; `send` sends a control message over what is open now."""
+    """One call's state. Times in microseconds of `clock_us`; `cache` is a folder that outlives the call."""
 
     def __init__(
         self,
@@ -135,7 +100,7 @@ class Session:
         *,
         rate: RateControl,
         clock_us: Callable[[], int],
-        cache: PictureCache | None = None,
+        cache: Path | None = None,
         on_change: Callable[[], None] = lambda: None,
         on_plan: Callable[[Plan], None] = lambda plan: None,
     ) -> None:
@@ -147,8 +112,6 @@ class Session:
         self.remote = Remote()
         self.malformed = 0
         """Control messages that made no sense here and were dropped."""
-        self.pictures_sent = 0
-        self.pictures_from_cache = 0
         self.rtt_ms: float | None = None
         self.loss: float | None = None
         """Share of this side's motion packets that the other side missed lately."""
@@ -164,24 +127,47 @@ class Session:
         """Hash of this side's picture that the other side is known to hold."""
         self._outgoing, self._incoming = outgoing, incoming
         self._clock_us = clock_us
-        self._cache = cache or PictureCache()
+        self.pictures = Exchange(
+            PICTURES,
+            say=self._say,
+            drop=self._drop,
+            clock_us=clock_us,
+            got=lambda picture: incoming.prepare(picture.picture_hash, picture.data),
+            offered=self._picture_offered,
+            confirmed=self._picture_confirmed,
+            in_use=lambda: (self.remote.picture_hash,),
+            cache_folder=cache,
+        )
+        """Source pictures, both sides'."""
+        self._exchanges: tuple[Exchange[Any], ...] = (self.pictures,)
+        self.personal = PersonalFiles(
+            say=self._say, drop=self._drop, got=incoming.personalise, folder=cache
+        )
+        """What makes a renderer one person's, both sides'."""
+        self.references = References(
+            say=self._say,
+            drop=self._drop,
+            got=incoming.refer,
+            confirmed=self._reference_confirmed,
+            cache_folder=cache,
+        )
+        """Further pictures of the speaker, both sides'."""
+        self.on_reference: Callable[[str], None] = lambda picture_hash: None
+        """Told the hash of each further picture of this side's that the other side holds."""
         self._on_change, self._on_plan = on_change, on_plan
         self._send: Callable[[bytes], bool] | None = None
         self._greeted = False
-        self._own: SourcePicture | None = None
         self._own_face: FaceState | None = None
         self._media = MediaState(muted=False, camera_off=False)
-        self._wanted: SourcePicture | None = None
-        self._last_offer_us: int | None = None
         self._sent_at: dict[int, int] = {}
-        self._theirs: dict[str, SourcePicture] = {}
+        self._dropped_us: int | None = None
         self._ready: str | None = None
         self._followed: Plan | None = None
 
     @property
     def remote_picture(self) -> SourcePicture | None:
         """The other side's picture that is moved."""
-        return self._theirs.get(self.remote.picture_hash or "")
+        return self.pictures.get(self.remote.picture_hash)
 
     @property
     def greeted(self) -> bool:
@@ -199,14 +185,14 @@ class Session:
         self._greeted = False
         self.said_bye = None
         self.confirmed = None
-        self._wanted = None
-        self._last_offer_us = None
         self._sent_at.clear()
         self._say(self.hello)
         if self._media.muted or self._media.camera_off:
             self._say(self._media)
-        if self._own is not None:
-            self._say(self._own.offer())
+        for exchange in self._exchanges:
+            exchange.opened()
+        self.personal.opened()
+        self.references.opened()
         if self._own_face is not None:
             self._say(self._own_face)
         self._to("connecting", "")
@@ -227,8 +213,12 @@ class Session:
 
     def own_source(self, picture: SourcePicture) -> None:
         """A new source picture: offered now, or with the next connection."""
-        self._own = picture
-        self._say(picture.offer())
+        self.references.follow(picture.picture_hash)
+        self.pictures.offer(picture)
+
+    def own_reference(self, base_hash: str, picture: SourcePicture) -> None:
+        """A further picture of the speaker of the source picture `base_hash`: sent in the background."""
+        self.references.offer(base_hash, picture)
 
     def own_face(self, seen: bool, time_us: int) -> None:
         self._own_face = FaceState(seen, time_us)
@@ -241,7 +231,7 @@ class Session:
     def picture_ready(self, picture_hash: str) -> None:
         """The receiving side can move this picture."""
         self._ready = picture_hash
-        self._say(HavePicture(picture_hash))
+        self.pictures.ready(picture_hash)
         if self.remote.picture_hash is None:
             self._shown(picture_hash)
         self._on_change()
@@ -249,7 +239,7 @@ class Session:
     def picture_refused(self, picture_hash: str, reason: str) -> None:
         """The receiving side cannot use this picture; what was shown stays."""
         self.malformed += 1
-        self._theirs.pop(picture_hash, None)
+        self.pictures.refused(picture_hash)
         logger.warning("the other side's source picture cannot be used: %s", reason)
         if self.remote.picture_hash is None:
             self.reason = f"the other side's picture cannot be used: {reason}"
@@ -275,6 +265,8 @@ class Session:
         # Reports that this machine has not come round to reading are not missing.
         if self._greeted and self.loop_lag_ms < BUSY_MS:
             self._plan(self.rate.tick(self._clock_us()))
+        if self._greeted and self.rate.rung == 0:
+            self.references.tick(self._clock_us())
 
     # The other side
 
@@ -300,18 +292,22 @@ class Session:
             case Hello():
                 self._take_hello(message)
             case SourcePicture():
-                self._take_picture(message)
-            case WantPicture():
-                if self._own is not None and message.picture_hash == self._own.picture_hash:
-                    self.pictures_sent += 1
-                    self._say(self._own)
-                else:
+                self.pictures.take(message)
+            case PersonalPiece():
+                self.personal.take(message)
+            case WantPersonal():
+                self.personal.send(message)
+            case WantPicture(blob_hash):
+                if not any(one.send(blob_hash) for one in self._exchanges) and not self.references.send(blob_hash):
                     self._drop("WantPicture for a picture that was not offered")
-            case HavePicture():
-                if self._own is not None and message.picture_hash == self._own.picture_hash:
-                    self.confirmed = message.picture_hash
-                    self._outgoing.confirm(message.picture_hash)
-                    self._on_change()
+            case HavePicture(blob_hash):
+                for exchange in self._exchanges:
+                    exchange.confirm(blob_hash)
+                self.references.confirm(blob_hash)
+            case ReferenceOffer():
+                self.references.take_offer(message)
+            case ReferencePiece():
+                self.references.take_piece(message)
             case FaceState():
                 self._take_face(message, arrived_us)
             case MediaState():
@@ -348,39 +344,23 @@ class Session:
         self.remote = replace(self.remote, present=True, muted=False, camera_off=False)
         self._to("open", "")
 
-    def _take_picture(self, picture: SourcePicture) -> None:
-        now_us = self._clock_us()
-        if not picture.data:
-            if self._last_offer_us is None:
-                if picture.picture_hash != self.remote.picture_hash:
-                    # Somebody else, or the same person after a new start: motion refers to the new picture at once.
-                    self.remote = replace(self.remote, picture_hash=None, picture_got_us=None)
-                    self._incoming.forget()
-            elif now_us - self._last_offer_us < PICTURE_EVERY_US:
-                self._drop("offers follow each other too fast")
-                return
-            self._last_offer_us = now_us
-            held = self._theirs.get(picture.picture_hash) or self._cache.get(picture.picture_hash)
-            if held is None:
-                self._wanted = picture
-                self._say(WantPicture(picture.picture_hash))
-                return
-            self.pictures_from_cache += 1
-            self._got(held)
-            return
-        if self._wanted is None or picture.picture_hash != self._wanted.picture_hash:
-            self._drop("a source picture that was not asked for")
-            return
-        self._wanted = None
-        self._cache.put(picture)
-        self._got(picture)
+    def _picture_offered(self, picture_hash: str, first: bool) -> None:
+        if first and picture_hash != self.remote.picture_hash:
+            # Somebody else, or the same person after a new start: motion refers to the new picture at once.
+            self.remote = replace(self.remote, picture_hash=None, picture_got_us=None)
+            self.personal.theirs = None
+            self.references.forget()
+            self._incoming.forget()
 
-    def _got(self, picture: SourcePicture) -> None:
-        self._theirs[picture.picture_hash] = picture
-        for old in list(self._theirs):
-            if len(self._theirs) > 3 and old not in (picture.picture_hash, self.remote.picture_hash):
-                del self._theirs[old]
-        self._incoming.prepare(picture.picture_hash, picture.data)
+    def _picture_confirmed(self, picture_hash: str) -> None:
+        self.confirmed = picture_hash
+        self._outgoing.confirm(picture_hash)
+        self.references.base_confirmed(picture_hash)
+        self._on_change()
+
+    def _reference_confirmed(self, picture_hash: str) -> None:
+        self.on_reference(picture_hash)
+        self._on_change()
 
     def _take_face(self, face: FaceState, arrived_us: int) -> None:
         if not self.same_clock:  # one that was lost at first comes late
@@ -393,6 +373,8 @@ class Session:
         self._on_change()
 
     def _shown(self, picture_hash: str) -> None:
+        if picture_hash != self.remote.picture_hash:
+            self.references.forget()
         self.remote = replace(self.remote, picture_hash=picture_hash, picture_got_us=self._clock_us())
 
     def _take_report(self, report: ReceiverReport, arrived_us: int) -> None:
@@ -423,9 +405,12 @@ class Session:
 
     def _drop(self, why: str) -> None:
         self.malformed += 1
-        logger.debug("control message dropped: %s", why)
+        now_us = self._clock_us()
+        if self._dropped_us is None or now_us - self._dropped_us >= DROPPED_EVERY_US:
+            self._dropped_us = now_us
+            logger.warning("control message dropped: %s", why)
 
-    def _say(self, message: ControlMessage) -> None:
+    def _say(self, message: SupportsBytes) -> None:
         if self._send is not None and not self._send(bytes(message)):
             logger.warning("%s could not be sent", type(message).__name__)
 

@@ -8,7 +8,9 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from kilocall.model.family import DEFAULT_FAMILY, FamilyChoice
+from kilocall.model.compact.personal import read_personal
+from kilocall.model.family import DEFAULT_FAMILY, FamilyChoice, weights_folder
+from kilocall.model.gallery import LARGEST_GALLERY_KB, MOST_PICTURES
 from kilocall.proto.errors import BadInput
 from kilocall.runtime.peer import IceServer
 from kilocall.sender.camera import BROWSER
@@ -55,6 +57,13 @@ class CallSettings(BaseModel):
     """File or folder with the weights of a family that is not in the package."""
     codebook: Path | None = None
     """What `kilocall fit` wrote; the same on both sides."""
+    personal: Path | None = None
+    """What `kilocall finetune` wrote, of this side's speaker: offered to the other side."""
+    gallery: Annotated[int, Field(ge=0, le=MOST_PICTURES)] | None = None
+    """Most pictures of this side's speaker that the other side is sent in the background, the source picture included;
+    None: 8, or with `saver` the source picture alone."""
+    gallery_kb: Annotated[float, Field(ge=1, le=LARGEST_GALLERY_KB)] = 40.0
+    """KB of all of them together."""
     engine: str = "auto"
     threads: Annotated[int, Field(ge=0, le=64)] = 1
     """Of each of the two model threads: two directions share the cores."""
@@ -83,6 +92,12 @@ class CallSettings(BaseModel):
         return FamilyChoice(self.family, self.weights, self.codebook)
 
     @property
+    def pictures(self) -> int:
+        """Most pictures of this side's speaker; 0 and 1: the source picture alone."""
+        default = 0 if self.saver else MOST_PICTURES
+        return default if self.gallery is None else self.gallery
+
+    @property
     def profile(self) -> Literal["default", "saver"]:
         return "saver" if self.saver else "default"
 
@@ -109,6 +124,10 @@ def settings_from(**values: object) -> CallSettings:
         path = getattr(settings, name)
         if path is not None and not path.absolute().parent.is_dir():
             raise BadInput(f"{name} {path}: the folder {path.absolute().parent} does not exist")
+    if settings.personal is not None:
+        if settings.family != DEFAULT_FAMILY:
+            raise BadInput(f"personal {settings.personal}: is for the family {DEFAULT_FAMILY}, not {settings.family}")
+        read_personal(settings.personal).check(settings.weights or weights_folder())
     if not settings.recordings.is_dir():
         raise BadInput(f"recordings {settings.recordings}: no such folder")
     return settings

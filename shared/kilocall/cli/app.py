@@ -13,6 +13,10 @@ from kilocall.cli.options import (
     EngineChoice,
     Engines,
     FamilyName,
+    GalleryKb,
+    GallerySize,
+    Models,
+    PersonalFile,
     Pitch,
     Roll,
     Threads,
@@ -56,6 +60,8 @@ def encode(
         int | None, typer.Option(help="Side of the source picture: 256, or 512 for more detail.", show_default="256")
     ] = None,
     frames_per_packet: Annotated[int, typer.Option(min=1, max=8, help="More cost delay and save headers.")] = 3,
+    gallery: GallerySize = 0,
+    gallery_kb: GalleryKb = 40,
     family: FamilyName = None,
     weights: Weights = None,
     codebook: CodebookFile = None,
@@ -68,16 +74,14 @@ def encode(
     encode_clip(
         clip,
         out,
+        Models(family, weights, codebook, engine.value, threads),
         source=source,
         fps=fps,
         quality=quality,
         size=size,
         frames_per_packet=frames_per_packet,
-        family=family,
-        weights=weights,
-        codebook=codebook,
-        engine=engine.value,
-        threads=threads,
+        gallery=gallery,
+        gallery_kb=gallery_kb,
     )
 
 
@@ -99,6 +103,7 @@ def decode(
     family: FamilyName = None,
     weights: Weights = None,
     codebook: CodebookFile = None,
+    personal: PersonalFile = None,
     engine: EngineChoice = Engines.auto,
     threads: Threads = 0,
 ) -> None:
@@ -108,6 +113,7 @@ def decode(
     decode_stream(
         stream,
         out,
+        Models(family, weights, codebook, engine.value, threads, personal),
         source=source,
         yaw=yaw,
         pitch=pitch,
@@ -115,11 +121,6 @@ def decode(
         size=size,
         background=background,
         full_frame=full_frame,
-        family=family,
-        weights=weights,
-        codebook=codebook,
-        engine=engine.value,
-        threads=threads,
     )
 
 
@@ -151,6 +152,7 @@ def replay(
     family: FamilyName = None,
     weights: Weights = None,
     codebook: CodebookFile = None,
+    personal: PersonalFile = None,
     engine: EngineChoice = Engines.auto,
     threads: Threads = 0,
 ) -> None:
@@ -159,6 +161,7 @@ def replay(
 
     replay_stream(
         stream,
+        Models(family, weights, codebook, engine.value, threads, personal),
         source=source,
         view=(yaw, pitch, roll),
         loop=loop,
@@ -166,11 +169,6 @@ def replay(
         port=port,
         open_page=open_page,
         window=window,
-        family=family,
-        weights=weights,
-        codebook=codebook,
-        engine=engine.value,
-        threads=threads,
     )
 
 
@@ -237,6 +235,11 @@ def call(
         Path | None, typer.Option(help="Folder for crops sent and pictures shown, to measure them.")
     ] = None,
     fps: Annotated[float, typer.Option(min=1, max=60, help="Most frames a second.")] = 25,
+    gallery: Annotated[
+        int | None,
+        typer.Option(min=0, max=8, help="Most pictures of you, sent in the background.", show_default="8; --saver: 1"),
+    ] = None,
+    gallery_kb: GalleryKb = 40,
     relay_only: Annotated[
         bool, typer.Option("--relay-only", help="Only through the TURN server; hides this machine's address.")
     ] = False,
@@ -247,6 +250,9 @@ def call(
     family: FamilyName = None,
     weights: Weights = None,
     codebook: CodebookFile = None,
+    personal: Annotated[
+        Path | None, typer.Option(help="What `kilocall finetune` wrote, of you: offered to the other side.")
+    ] = None,
     engine: EngineChoice = Engines.auto,
     threads: Annotated[int, typer.Option(min=0, max=64, help="CPU threads of each direction.")] = 1,
     verbose: Annotated[bool, typer.Option("--verbose", help="Say what happens.")] = False,
@@ -272,11 +278,14 @@ def call(
         microphone=microphone,
         keep_pictures=keep_pictures,
         fps=fps,
+        gallery=gallery,
+        gallery_kb=gallery_kb,
         relay_only=relay_only,
         ice_servers=ice or [],
         family=family,
         weights=weights,
         codebook=codebook,
+        personal=personal,
         engine=engine.value,
         threads=threads,
     )
@@ -374,6 +383,75 @@ def fit(
     fit_to_streams(streams, out, codebook)
 
 
+@app.command(rich_help_panel="Models")
+def finetune(
+    clips: Annotated[list[Path], typer.Argument(metavar="CLIP...", help="Videos of one person, 10 s or more in all.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Personal file to write, 2 MB at most.")],
+    held_back: Annotated[
+        float, typer.Option(min=0.05, max=0.6, help="Last share of each clip, only measured before and after.")
+    ] = 0.2,
+    steps: Annotated[int, typer.Option(min=1, help="At most; it ends when it gets no better.")] = 300,
+    minutes: Annotated[float, typer.Option(min=0.1, help="Of training, at most.")] = 45,
+    part: Annotated[
+        list[str] | None,
+        typer.Option(help="What learns; repeatable. Default: all.", metavar="field|appearance|generator"),
+    ] = None,
+    device: Device = "auto",
+    engine: EngineChoice = Engines.auto,
+    threads: TrainThreads = 0,
+) -> None:
+    """Make the renderer one person's: a small file for --personal (needs the extra `train`)."""
+    from kilocall.cli.finetune import finetune_to_clips
+
+    finetune_to_clips(
+        clips,
+        out,
+        held_back=held_back,
+        steps=steps,
+        minutes=minutes,
+        parts=part or ["field", "appearance", "generator"],
+        device=device,
+        engine=engine.value,
+        threads=threads,
+    )
+
+
+@app.command("compress-study", rich_help_panel="Models")
+def compress_study(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for index.html, table.md, study.json, plot.png.")],
+    quick: Annotated[bool, typer.Option("--quick", help="One small network, few calls: does it work?")] = False,
+    network: Annotated[
+        list[str] | None, typer.Option(help="Repeatable; default: all.", metavar="renderer|extractor|pose")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Folder of labelled clips as for training; default: the built-in speakers.")
+    ] = None,
+    weights: Annotated[Path | None, typer.Option(help="Folder that `kilocall export` wrote.")] = None,
+    pose_weights: Annotated[
+        Path | None, typer.Option(help="Vox-256 checkpoint for the pose estimator; without it: size and speed only.")
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=0, help="Of training, quantisation-aware and after pruning.", show_default="60")
+    ] = None,
+    rounds: Annotated[int | None, typer.Option(min=1, help="Timed calls.", show_default="40")] = None,
+    threads: Annotated[int, typer.Option(min=1, max=64, help="CPU threads of all engines.")] = 1,
+) -> None:
+    """Pruning and fewer bits on every network: size, speed and quality (needs the extra `train`)."""
+    from kilocall.cli.compress import study_compression
+
+    study_compression(
+        out,
+        quick=quick,
+        network=network or [],
+        data=data,
+        weights=weights,
+        pose_weights=pose_weights,
+        steps=steps,
+        rounds=rounds,
+        threads=threads,
+    )
+
+
 @weights_app.command("check")
 def weights_check(
     path: Annotated[Path, typer.Argument(metavar="FILE|FOLDER", help="Checkpoint, or LivePortrait's folder.")],
@@ -407,12 +485,15 @@ def evaluate(
     frames_per_packet: Annotated[int, typer.Option(min=1, max=8)] = 3,
     source: Annotated[str, typer.Option(help="Frame taken as source picture.", metavar="first|best")] = "first",
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first clips by name.")] = None,
+    gallery: GallerySize = 0,
+    gallery_kb: GalleryKb = 40,
     mediapipe_python: Annotated[
         Path | None, typer.Option(help="A Python that has MediaPipe, to measure landmarks independently.")
     ] = None,
     family: FamilyName = None,
     weights: Weights = None,
     codebook: CodebookFile = None,
+    personal: PersonalFile = None,
     engine: EngineChoice = Engines.auto,
     threads: Threads = 0,
 ) -> None:
@@ -422,16 +503,14 @@ def evaluate(
     evaluate_clips(
         folder,
         out,
+        Models(family, weights, codebook, engine.value, threads, personal),
         quality=quality,
         frames_per_packet=frames_per_packet,
         source=source,
         limit=limit,
+        gallery=gallery,
+        gallery_kb=gallery_kb,
         mediapipe_python=mediapipe_python,
-        family=family,
-        weights=weights,
-        codebook=codebook,
-        engine=engine.value,
-        threads=threads,
     )
 
 
@@ -466,6 +545,8 @@ def bench_call(
     delay_ms: Annotated[float, typer.Option(min=0, max=5000, help="Delay each way; needs root.")] = 0,
     jitter_ms: Annotated[float, typer.Option(min=0, max=5000, help="Its standard deviation; needs root.")] = 0,
     saver: Annotated[bool, typer.Option("--saver", help="Fewer bits for more delay.")] = False,
+    idle: Annotated[bool, typer.Option("--idle", help="Two empty rooms: what a silent connection costs.")] = False,
+    gallery: Annotated[int | None, typer.Option(min=0, max=8, help="Most pictures of each, as in a call.")] = None,
     engine: EngineChoice = Engines.auto,
 ) -> None:
     """A call between the built-in speakers: delay, pauses, bits and whether anything grows; over a bad network too."""
@@ -479,6 +560,8 @@ def bench_call(
         delay_ms=delay_ms,
         jitter_ms=jitter_ms,
         saver=saver,
+        idle=idle,
+        gallery=gallery,
         engine=engine.value,
     )
 
@@ -502,11 +585,20 @@ def bench_speed(
         list[int] | None, typer.Option(min=1, max=64, help="Default: 1, 2, all cores; repeatable.")
     ] = None,
     runs: Annotated[int, typer.Option(min=5, max=10_000, help="Calls a stage.")] = 60,
+    streams: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=256, help="Instead: how many calls' senders, and receivers, keep 25 fps at once, up to N."
+        ),
+    ] = None,
     family: FamilyName = None,
     weights: Weights = None,
     json: AsJson = False,
 ) -> None:
     """Milliseconds a stage and frames per second, per engine and thread count, beside plain torch."""
-    from kilocall.cli.machine import measure
+    from kilocall.cli.machine import measure, measure_at_once
 
+    if streams is not None:
+        measure_at_once(streams, [e.value for e in engine or []], threads or [], json, family, weights)
+        return
     measure([e.value for e in engine or []], threads or [], runs, json, family, weights)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kilocall.cli.options import EngineChoice, Engines
+from kilocall.cli.options import EngineChoice, Engines, Families
+
+if TYPE_CHECKING:
+    from kilocall.model.family import FamilyChoice
 
 __all__ = ["bench_app"]
 
@@ -40,6 +43,20 @@ def bench_quality(
     mediapipe_python: Annotated[
         Path | None, typer.Option(help="A Python that has MediaPipe, to measure landmarks independently.")
     ] = None,
+    family: Annotated[
+        list[Families] | None,
+        typer.Option(help="Models with weights of yours, measured too; repeatable."),
+    ] = None,
+    weights: Annotated[
+        list[Path] | None, typer.Option(help="File or folder of each --family, in the same order.")
+    ] = None,
+    lpips: Annotated[
+        list[Path] | None,
+        typer.Option(help="Weights of LPIPS 0.1, to measure it: heads and AlexNet or VGG-16, one file or one each."),
+    ] = None,
+    dists: Annotated[
+        list[Path] | None, typer.Option(help="Weights of DISTS, to measure it: weights.pt and VGG-16, or one file.")
+    ] = None,
     workers: Workers = 1,
     ray: Annotated[
         str | None, typer.Option(metavar="ADDRESS", help="Spread over a Ray cluster; `local`: one of this machine.")
@@ -69,12 +86,30 @@ def bench_quality(
         workers=workers,
         ray_address=ray,
         mediapipe_python=mediapipe_python,
+        families=_own_families(family or [], weights or []),
+        lpips=tuple(lpips or ()),
+        dists=tuple(dists or ()),
         **({"qualities": tuple(quality)} if quality else {}),
     )
     with progress_bar("measuring") as progress:
         report = measure_quality(clips, out, settings, cache=cache, pictures=pictures, progress=progress)
     print_summary(report)
     print(f"report: {out / 'index.html'}")
+
+
+def _own_families(names: list[Families], weights: list[Path]) -> tuple[FamilyChoice, ...]:
+    from kilocall.cli.screen import warn
+    from kilocall.model.family import OWN_WEIGHTS, FamilyChoice
+    from kilocall.proto.errors import BadInput
+
+    if len(names) != len(weights):
+        raise BadInput(
+            f"--family is given {len(names)} times and --weights {len(weights)} times; every family needs its weights"
+        )
+    for name in dict.fromkeys(names):
+        if name in OWN_WEIGHTS:
+            warn(f"{name} weights: {OWN_WEIGHTS[name]}")
+    return tuple(FamilyChoice(name.value, path) for name, path in zip(names, weights, strict=True))
 
 
 @bench_app.command("loss")

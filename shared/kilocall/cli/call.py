@@ -53,14 +53,18 @@ def measure_call(
     delay_ms: float,
     jitter_ms: float,
     saver: bool,
+    idle: bool,
+    gallery: int | None,
     engine: str,
 ) -> None:
     from kilocall.bench import call as bench
 
     network = bench.Link(loss=loss, rate_kbps=rate_kbps, delay_ms=delay_ms, jitter_ms=jitter_ms)
     options = ["--saver"] if saver else []
+    if gallery is not None:
+        options += ["--gallery", str(gallery)]
     with progress_bar("talking") as progress:
-        report = bench.measure_call(minutes, out, network, options=options, engine=engine, progress=progress)
+        report = bench.measure_call(minutes, out, network, options=options, idle=idle, engine=engine, progress=progress)
     rows: list[tuple[str, Callable[[bench.PartyReport], str]]] = [
         ("first picture", lambda party: _ms(party.call.first_picture_ms)),
         ("delay, half of the pictures", lambda party: _ms(party.call.delay_p50_ms)),
@@ -70,6 +74,8 @@ def measure_call(
         ("pauses over 250 ms", lambda party: str(party.call.gaps_ms.over_250)),
         ("video out, kbit/s", lambda party: f"{party.call.steady_out.data:.1f}"),
         ("everything out, kbit/s", lambda party: f"{party.call.steady_out.total:.1f}"),
+        ("idle, everything out, kbit/s", lambda party: _idle(party.call)),
+        ("further pictures sent", lambda party: str(max(0, party.call.gallery_pictures - 1))),
         ("memory, MiB", lambda party: f"{party.call.memory_mib:.0f}"),
         ("memory, % an hour", lambda party: _slope(party.memory_percent_per_hour)),
         ("delay, ms an hour", lambda party: _slope(party.delay_ms_per_hour)),
@@ -94,6 +100,10 @@ def measure_pages(seconds: float, fps: int, out: Path | None) -> None:
     print_facts(f"two pages, {seconds:g} s", report(measured))
 
 
+def _idle(call: CallReport) -> str:
+    return f"{call.idle_out.total:.2f} in {call.idle_out.seconds:.0f} s" if call.idle_out.seconds else "never idle"
+
+
 def _slope(value: float | None) -> str:
     return "call too short" if value is None else f"{value:+.1f}"
 
@@ -111,6 +121,7 @@ def print_report(report: CallReport, title: str = "call") -> None:
             ("everything on the wire", f"{report.steady_out.total:.1f} kbit/s out, {report.steady_into.total:.1f} in"),
             ("motion", f"{report.payload_bits_per_frame:.1f} bits a frame, {report.frames_per_message} a message"),
             ("frames", f"{report.fps_out:.1f} a second out, {report.fps_in:.1f} in"),
+            ("pictures of you", f"{report.gallery_pictures}, {report.gallery_bytes} bytes for the further ones"),
             ("loss", "unknown" if report.loss_pct is None else f"{report.loss_pct:.1f} %"),
             ("speech heard", f"{report.sound.heard_s:.1f} s"),
             ("memory", f"{report.memory_mib:.0f} MiB"),

@@ -11,7 +11,7 @@ from pathlib import Path
 from kilocall.model.family import OWN_WEIGHTS
 from kilocall.proto.errors import BadInput
 
-__all__ = ["measure", "show_diagnosis", "show_version"]
+__all__ = ["measure", "measure_at_once", "show_diagnosis", "show_version"]
 
 
 def show_version() -> None:
@@ -84,6 +84,43 @@ def measure(
                 for s in speed.stages
             ],
         )
+
+
+def measure_at_once(
+    streams: int,
+    engines: Sequence[str],
+    threads: Sequence[int],
+    as_json: bool,
+    family: str | None,
+    weights: Path | None,
+) -> None:
+    from kilocall.bench.streams import measure_streams
+    from kilocall.cli.screen import console, print_table, progress_bar
+    from kilocall.model.family import DEFAULT_FAMILY, FamilyChoice
+
+    models = FamilyChoice(family or DEFAULT_FAMILY, weights)
+    models.check()
+    with progress_bar("measuring") as progress:
+        report = measure_streams(streams, engines, threads, models=models, progress=progress)
+    if as_json:
+        print(json.dumps(asdict(report), indent=2))
+        return
+    print_table(
+        f"{report.family} on {report.cpu}, {report.cores} cores: streams of {report.fps:g} fps in real time",
+        ["engine, threads each", "side", "at once", "one alone, fps", "first frame, s", "each more, MB"],
+        [
+            [
+                f"{one.engine} {one.version}, {one.threads}",
+                one.side,
+                f"{one.at_once}" + (" or more" if one.at_once == one.tried else ""),
+                f"{one.fps_alone:.1f}",
+                f"{one.first_s:.1f}",
+                "" if one.memory_mb is None else f"{one.memory_mb:.0f}",
+            ]
+            for one in report.speeds
+        ],
+    )
+    console().print("Each with an engine and a thread of its own, all in one process.")
 
 
 def _measure_own_weights(

@@ -6,6 +6,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
+from kilocall.cli.options import Models
 from kilocall.cli.screen import console, needs, print_table, progress_bar, warn
 from kilocall.proto.errors import BadInput
 
@@ -95,20 +96,14 @@ def export(extractor: Path, renderer: Path, data: Path, cache: Path, out: Path) 
 def evaluate_clips(
     folder: Path,
     out: Path,
-    *,
-    family: str | None,
-    weights: Path | None,
-    codebook: Path | None,
-    engine: str,
-    threads: int,
+    models: Models,
     **options: Any,
 ) -> None:
     from kilocall.bench.evaluate import evaluate_folder
     from kilocall.bench.evaluation import print_evaluation
-    from kilocall.cli.weights import opened
 
-    models = opened(family, weights, codebook, engine=engine, threads=threads)
+    family = models.open()
     with progress_bar(f"evaluating {folder}") as progress:
-        result = evaluate_folder(folder, out, progress=progress, family=models, **options)
+        result = evaluate_folder(folder, out, progress=progress, family=family, **options)
     print_evaluation(result, console())
     console().print(f"wrote evaluation.json, table.md and contact_sheet.png to {out}", soft_wrap=True)

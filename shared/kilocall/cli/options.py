@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from kilocall.model.family import Family
 
 __all__ = [
     "CodebookFile",
@@ -14,6 +18,10 @@ __all__ = [
     "Engines",
     "Families",
     "FamilyName",
+    "GalleryKb",
+    "GallerySize",
+    "Models",
+    "PersonalFile",
     "Pitch",
     "Roll",
     "Threads",
@@ -42,8 +50,37 @@ Weights = Annotated[
     Path | None, typer.Option("--weights", help="File or folder with the weights of facevid2vid or liveportrait.")
 ]
 CodebookFile = Annotated[Path | None, typer.Option("--codebook", help="What `kilocall fit` wrote.")]
+PersonalFile = Annotated[
+    Path | None, typer.Option("--personal", help="What `kilocall finetune` wrote, of the person shown.")
+]
 EngineChoice = Annotated[Engines, typer.Option("--engine", help="What runs the networks.")]
 Threads = Annotated[int, typer.Option("--threads", min=0, max=64, help="CPU threads; 0: physical cores, at most 4.")]
+GallerySize = Annotated[
+    int, typer.Option("--gallery", min=0, max=8, help="Most pictures of the speaker, the source included; 0: one.")
+]
+GalleryKb = Annotated[float, typer.Option("--gallery-kb", min=1, max=256, help="KB of all pictures together.")]
 Yaw = Annotated[float, typer.Option(min=-90, max=90, help="Turn the head to its left, degrees.")]
 Pitch = Annotated[float, typer.Option(min=-90, max=90, help="Nod, degrees.")]
 Roll = Annotated[float, typer.Option(min=-90, max=90, help="Tilt, degrees.")]
+
+
+@dataclass(frozen=True)
+class Models:
+    """Which family to use and what runs it: --family, --weights, --codebook, --engine, --threads
+    and --personal together."""
+
+    family: str | None = None  # None: the default, or the stream's own
+    weights: Path | None = None
+    codebook: Path | None = None
+    engine: str = "auto"
+    threads: int = 0
+    personal: Path | None = None  # of the person whose picture is moved
+
+    def open(self, stream: Path | None = None) -> Family:
+        """The family, by default that of `stream`, with a progress bar while weights are read.
+
+        Raises BadInput for options that do not fit, WrongFamily for a stream of another family.
+        """
+        from kilocall.cli.weights import open_models
+
+        return open_models(self, stream)

@@ -14,9 +14,9 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from kilocall.api import StreamPlayer, face_of_picture
+from kilocall.cli.options import Models
 from kilocall.cli.screen import console, warn
 from kilocall.cli.streams import find_stream
-from kilocall.cli.weights import opened
 from kilocall.model.family import Picture
 from kilocall.proto.errors import BadInput
 from kilocall.receiver.display import DisplayServer, create_app, listen
@@ -36,6 +36,7 @@ ANY: Final = ("0.0.0.0", "::")
 
 def replay_stream(
     stream: Path,
+    models: Models,
     *,
     source: Path | None,
     view: tuple[float, float, float],
@@ -44,16 +45,10 @@ def replay_stream(
     port: int | None,
     open_page: bool,
     window: bool,
-    family: str | None,
-    weights: Path | None,
-    codebook: Path | None,
-    engine: str,
-    threads: int,
 ) -> None:
     """Returns when the window is closed or the server is told to end."""
     stream = find_stream(stream)
-    models = opened(family, weights, codebook, engine=engine, threads=threads, stream=stream)
-    film = StreamPlayer(stream, source=source, family=models)
+    film = StreamPlayer(stream, source=source, family=models.open(stream))
     film.renderer.view = View(*view)
     if film.reader.damage:
         warn(f"{stream} breaks off: {film.reader.damage}; what came before is played")

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from kilocall.api import StreamInfo, decode, encode, info
+from kilocall.cli.options import Models
 from kilocall.cli.screen import print_facts, print_table, progress_bar, warn
-from kilocall.cli.weights import opened
 from kilocall.sample import sample_stream
 
 __all__ = ["decode_stream", "encode_clip", "find_stream", "show_info"]
@@ -24,17 +24,12 @@ def find_stream(stream: Path) -> Path:
 def encode_clip(
     clip: Path,
     out: Path,
-    *,
-    family: str | None,
-    weights: Path | None,
-    codebook: Path | None,
-    engine: str,
-    threads: int,
+    models: Models,
     **options: Any,
 ) -> None:
-    models = opened(family, weights, codebook, engine=engine, threads=threads)
+    family = models.open()
     with progress_bar(f"encoding {clip.name}") as progress:
-        report = encode(clip, out, progress=progress, family=models, **options)
+        report = encode(clip, out, progress=progress, family=family, **options)
     for warning in report.warnings:
         warn(warning)
     print_facts(
@@ -42,6 +37,7 @@ def encode_clip(
         [
             ("frames", f"{report.frames} at {report.fps:g} fps, {report.seconds:.2f} s"),
             ("source picture", f"{report.source_bytes} bytes" + (", another person's" if report.relative else "")),
+            ("pictures in all", f"{report.pictures}, {report.picture_bytes} bytes"),
             ("motion", f"{report.payload_bits_per_frame:.1f} bits a frame, {report.payload_kbps:.2f} kbit/s"),
             ("file", f"{report.file_bytes} bytes"),
             ("frames without a face", str(report.lost_frames)),
@@ -54,18 +50,13 @@ def encode_clip(
 def decode_stream(
     stream: Path,
     out: Path,
-    *,
-    family: str | None,
-    weights: Path | None,
-    codebook: Path | None,
-    engine: str,
-    threads: int,
+    models: Models,
     **options: Any,
 ) -> None:
     stream = find_stream(stream)
-    models = opened(family, weights, codebook, engine=engine, threads=threads, stream=stream)
+    family = models.open(stream)
     with progress_bar(f"decoding {stream.name}") as progress:
-        report = decode(stream, out, progress=progress, family=models, **options)
+        report = decode(stream, out, progress=progress, family=family, **options)
     if report.truncated:
         warn(f"{stream} breaks off: {report.truncated}; what came before is decoded")
     if report.dropped_packets:
@@ -75,6 +66,7 @@ def decode_stream(
         [
             ("frames", f"{report.frames}, {report.seconds:.2f} s"),
             ("picture", f"{report.width}x{report.height}" + (", another source picture" if report.relative else "")),
+            ("moved pictures", str(report.pictures)),
             ("time", f"{report.wall_s:.1f} s, {report.frames / report.wall_s:.0f} frames/s"),
         ],
     )
@@ -100,6 +92,7 @@ def show_info(stream: Path, json: bool) -> None:
             ("picture", f"{found.picture_size}x{found.picture_size} of {found.frame_width}x{found.frame_height}"),
             ("quality", f"{found.quality:g}"),
             ("source picture", f"{found.source_bytes} bytes {found.source_format or ''}".rstrip()),
+            ("pictures in all", f"{found.pictures}, {found.picture_bytes} bytes"),
             (
                 "packets",
                 f"{found.packets}, {found.key_packets} of them key, {found.frames_per_packet:.1f} frames each",

@@ -6,45 +6,52 @@ import json
 from pathlib import Path
 
 from kilocall.api import open_family
+from kilocall.cli.options import Models
 from kilocall.cli.screen import console, needs, print_facts, progress_bar, warn
 from kilocall.model.family import DEFAULT_FAMILY, OWN_WEIGHTS, Family
 from kilocall.proto.errors import BadInput, WrongFamily
 from kilocall.proto.stream_file import StreamReader
 
-__all__ = ["check_weights", "convert_weights", "fit_to_streams", "opened"]
+__all__ = ["check_weights", "convert_weights", "fit_to_streams", "open_models"]
 
 
-def opened(
-    name: str | None,
-    weights: Path | None,
-    codebook: Path | None,
-    *,
-    engine: str,
-    threads: int,
-    stream: Path | None = None,
-) -> Family:
-    """The family that the options name, with a progress bar while weights are read; by default that of `stream`."""
+def open_models(models: Models, stream: Path | None = None) -> Family:
+    """What `Models.open` does."""
+    name = models.family
     if stream is not None:
         header = StreamReader(stream).header
         if name is not None and name != header.family:
             raise WrongFamily(f"{stream} is of family {header.family}, --family is {name}")
         name = header.family
-        if name in OWN_WEIGHTS and weights is None:
+        if name in OWN_WEIGHTS and models.weights is None:
             raise BadInput(
                 f"{stream} was made with {name} weights {header.weights_hash[:12]}, which are not in the package: "
                 f"--weights {OWN_WEIGHTS[name]}; `kilocall weights check` shows a file's hash"
             )
     name = name or DEFAULT_FAMILY
-    if name in OWN_WEIGHTS and weights is not None:
-        with progress_bar(f"reading the weights of {name}") as progress:
-            family = open_family(
-                name, weights=weights, codebook=codebook, engine=engine, threads=threads, progress=progress
-            )
+    with progress_bar(f"reading the weights of {name}") as progress:
+        family = open_family(
+            name,
+            weights=models.weights,
+            codebook=models.codebook,
+            engine=models.engine,
+            threads=models.threads,
+            progress=progress,
+        )
+    if name in OWN_WEIGHTS:
         from kilocall.model.checkpoints import LICENCES
 
         warn(f"{name} weights: {LICENCES[name]}")
-        return family
-    return open_family(name, weights=weights, codebook=codebook, engine=engine, threads=threads)
+    return family if models.personal is None else _personalised(family, models.personal)
+
+
+def _personalised(family: Family, path: Path) -> Family:
+    from kilocall.model.compact.family import CompactFamily
+    from kilocall.model.compact.personal import read_personal
+
+    if not isinstance(family, CompactFamily):
+        raise WrongFamily(f"--personal is for the family {DEFAULT_FAMILY}, not for {family.name}")
+    return family.personalised(read_personal(path))
 
 
 def check_weights(path: Path, as_json: bool) -> None:

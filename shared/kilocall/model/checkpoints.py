@@ -25,7 +25,16 @@ from kilocall.model.volume.appearance import AppearanceExtractor
 from kilocall.model.volume.spade import SpadeDecoder
 from kilocall.proto.errors import BadInput, WrongFamily
 
-__all__ = ["FACEVID2VID", "LICENCES", "LIVEPORTRAIT", "Checkpoint", "convert", "load_into", "read_checkpoint"]
+__all__ = [
+    "FACEVID2VID",
+    "LICENCES",
+    "LIVEPORTRAIT",
+    "Checkpoint",
+    "convert",
+    "load_into",
+    "read_checkpoint",
+    "read_tensors",
+]
 
 Progress = Callable[[int, int | None], None]
 Tensors = dict[str, Tensor]
@@ -223,6 +232,24 @@ def _module_of(content: Mapping[str, Any]) -> str | None:
     if "generator" in heads or "kp_detector" in heads:
         return None
     return next((name for name, mark in marks.items() if mark in heads), None)
+
+
+def read_tensors(path: Path) -> Tensors:
+    """Every tensor of a file by its whole name, tables within tables joined by dots.
+
+    Raises BadInput for what is cut off, damaged or holds code.
+    """
+    found: Tensors = {}
+
+    def gather(prefix: str, content: Mapping[str, Any]) -> None:
+        for name, value in content.items():
+            if isinstance(value, Tensor):
+                found[prefix + name] = value.detach()
+            elif isinstance(value, Mapping):
+                gather(f"{prefix}{name}.", {str(key): one for key, one in value.items()})
+
+    gather("", _read_file(path))
+    return found
 
 
 def _read_file(path: Path) -> dict[str, Any]:

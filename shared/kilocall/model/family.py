@@ -43,6 +43,16 @@ class FamilyChoice:
     weights: Path | None = None
     codebook: Path | None = None
 
+    def check(self) -> None:
+        """Raises BadInput for what can be told without reading anything: names and missing files."""
+        if self.name not in OWN_WEIGHTS:
+            weights_folder(self.name)
+        elif self.weights is None:
+            raise _no_weights(self.name)
+        for what, path in (("weights", self.weights), ("codebook", self.codebook)):
+            if path is not None and not path.exists():
+                raise BadInput(f"{what} {path}: no such file or folder")
+
     def load(self, engine: Engine, progress: Callable[[int, int | None], None] = lambda done, total: None) -> Family:
         return load_family(self.name, engine=engine, folder=self.weights, codebook=self.codebook, progress=progress)
 
@@ -153,6 +163,13 @@ def turn_head(
     return Motion(rotation_angles(turned), place, motion.scale, motion.expression)
 
 
+def same_models(name: str) -> str:
+    """What to do when two sides have different weights of a family."""
+    if name in OWN_WEIGHTS:
+        return "start both sides with the same --family, --weights and --codebook"
+    return "install the same kilocall on both sides"
+
+
 def weights_folder(name: str = DEFAULT_FAMILY) -> Path:
     """Where the package keeps a family's weights; BadInput for a family that is not installed."""
     root = Path(__file__).parent / "weights"
@@ -189,6 +206,10 @@ def load_family(
     return family
 
 
+def _no_weights(name: str) -> BadInput:
+    return BadInput(f"family {name} needs its weights, which are not in the package: --weights {OWN_WEIGHTS[name]}")
+
+
 def _load_own_weights(
     name: str,
     engine: Engine,
@@ -197,7 +218,7 @@ def _load_own_weights(
     progress: Callable[[int, int | None], None],
 ) -> Family:
     if weights is None:
-        raise BadInput(f"family {name} needs its weights, which are not in the package: --weights {OWN_WEIGHTS[name]}")
+        raise _no_weights(name)
     if importlib.util.find_spec("torch") is None:
         raise BadInput(f"family {name} needs torch, which is not installed: pip install 'kilocall[torch]'")
     from kilocall.model.checkpoints import read_checkpoint

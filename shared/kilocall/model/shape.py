@@ -73,6 +73,7 @@ def fit_shape_model(clips: list[Array], expressions: int) -> tuple[ShapeModel, A
 
 #: What the first expressions are: both lids, one lid more than the other, the lips.
 OPENINGS = 3
+LID_OPENINGS = 2
 
 
 def _openings(mean: Array) -> NDArray[np.float64]:

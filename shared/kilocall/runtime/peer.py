@@ -59,6 +59,8 @@ KINDS = ("data", "audio", "rtcp", "stun", "other")
 WATCH_S = 0.25
 PROBE_AFTER_S = 5.5
 BULK_BURST_BYTES = 8192
+#: So much of them may be on its way at a time: motion must fit in beside it, also while nothing is acknowledged.
+BULK_FLIGHT_BYTES = 2200
 CLOSE_WITHIN_S = 5.0
 
 PeerState = Literal["new", "connecting", "open", "closed"]
@@ -564,7 +566,7 @@ class Peer:
             tokens = min(BULK_BURST_BYTES, tokens + (now - then) * self.settings.bulk_bps / 8)
             then = now
             size = len(self._bulk[0])
-            if tokens < size or self.backlog_bytes:
+            if tokens < size or self.backlog_bytes or self._sctp._flight_size > BULK_FLIGHT_BYTES:
                 await asyncio.sleep(0.01)
                 continue
             tokens -= size

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import logging
 import threading
 from collections import deque
@@ -19,6 +20,8 @@ T = TypeVar("T")
 Deliver = Callable[[Callable[[], None]], None]
 """Runs something on the event loop; may be called on any thread."""
 CLOSE_WITHIN_S = 1.5
+#: A process whose threads are inside a network when it ends is aborted; slow networks take seconds for a picture.
+EXIT_WITHIN_S = 15.0
 
 
 def deliver_to(loop: asyncio.AbstractEventLoop) -> Deliver:
@@ -83,7 +86,8 @@ class Worker:
         if self._thread.is_alive() and threading.current_thread() is not self._thread:
             self._thread.join(CLOSE_WITHIN_S)
             if self._thread.is_alive():
-                logger.warning("thread %s is still inside a network; left to end with the process", self._thread.name)
+                logger.warning("thread %s is still inside a network; the process ends after it", self._thread.name)
+                atexit.register(self._thread.join, EXIT_WITHIN_S)
 
     def ask(self, question: Callable[[], T]) -> Future[T]:
         """Runs something on the thread between two steps; cancelled when the thread ends before."""

@@ -3,7 +3,7 @@
 manifest.json              family, sizes, training steps and the SHA-256 of every file
 extractor.safetensors      state dicts, convolutions as 8-bit integers with scales
 renderer.safetensors
-shape.safetensors          mean, basis, deviation of the face shape model
+shape.safetensors          mean, basis, deviation of the face shape model; by how much lids are overstated
 codebook.safetensors       when there is one already
 face eye mouth implicit appearance renderer .onnx
 """
@@ -18,24 +18,30 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 from rich.console import Console
+from safetensors.numpy import load_file as load_arrays
 from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import save_file as save_tensors
 
 from kilocall.model import landmarks as lm
 from kilocall.model.compact.deployed import NETWORKS, SIZE, Deployed
+from kilocall.model.compact.family import CompactFamily
 from kilocall.model.compact.renderer import IMPLICIT
 from kilocall.model.compact.stored import pack, unpack
 from kilocall.model.shape import ShapeModel
 from kilocall.proto.errors import BadInput
+from kilocall.runtime.engine import choose_engine
 from kilocall.train.calibration import Calibration, calibration
 from kilocall.train.checkpoint import State, read_checkpoint
 from kilocall.train.dataset import Dataset
+from kilocall.train.lid_gain import fit_lid_gain
 from kilocall.train.quantise import AppearanceCheck, Check, Quantised, quantise
 
 FAMILY: Final = "compact-256"
 FORMAT: Final = 1
 CODEBOOK: Final = "codebook.safetensors"
+SHAPE: Final = "shape.safetensors"
 CALIBRATION_PAIRS: Final = 40
 CHECK_PAIRS: Final = 24
 
@@ -52,7 +58,7 @@ def export_run(
     renderer, renderer_steps = read_checkpoint(renderer_checkpoint)
     dataset = Dataset.open(data, cache)
     codebook = out / CODEBOOK
-    return export(
+    made = export(
         extractor,
         renderer,
         dataset.shape_model(),
@@ -62,6 +68,10 @@ def export_run(
         trained_steps={"extractor": extractor_steps, "renderer": renderer_steps},
         say=lambda line: console.print(line, soft_wrap=True),
     )
+    gain = fit_lid_gain(CompactFamily(out, choose_engine("auto", 1)), dataset)
+    put_lid_gain(gain, out)
+    console.print(f"lids are overstated by {gain:g}")
+    return made
 
 
 def export(
@@ -92,7 +102,7 @@ def export(
             save_tensors(values, partial / f"{part}.safetensors")
         save_arrays(
             {"mean": shape_model.mean, "basis": shape_model.basis, "deviation": shape_model.deviation},
-            partial / "shape.safetensors",
+            partial / SHAPE,
         )
         if codebook is not None:
             shutil.copyfile(codebook, partial / CODEBOOK)
@@ -127,6 +137,17 @@ def put_codebook(codebook: Path, weights: Path) -> None:
     partial = weights / (CODEBOOK + ".part")
     shutil.copyfile(codebook, partial)
     os.replace(partial, weights / CODEBOOK)
+    _write_manifest(weights, manifest)
+
+
+def put_lid_gain(gain: float, weights: Path) -> None:
+    """Sets by how much lids are overstated to the renderer and brings the manifest up to date."""
+    manifest = json.loads((weights / "manifest.json").read_text())
+    path = weights / SHAPE
+    partial = path.with_suffix(".part")
+    save_arrays({**load_arrays(path), "lid_gain": np.array([gain], np.float32)}, partial)
+    partial.chmod(0o644)
+    os.replace(partial, path)
     _write_manifest(weights, manifest)
 
 

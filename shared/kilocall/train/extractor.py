@@ -20,6 +20,7 @@ from kilocall.train.ahead import Ahead
 from kilocall.train.augment import FaceSample, augment_face
 from kilocall.train.dataset import SIZE, Dataset
 from kilocall.train.loop import on_device
+from kilocall.train.losses import eye_opening_apart, lip_opening_apart, openings_apart
 
 HALF = SIZE / 2  # pixels a unit of crop coordinates
 
@@ -50,7 +51,7 @@ class ExtractorTask:
         face = is_face.float()
         weight = self.weight / self.weight.mean()
         error = _charbonnier((found - flat) * HALF)
-        face_loss = _masked((error * weight).mean(1), face) + _masked(_openings(found, flat), face)
+        face_loss = _masked((error * weight).mean(1), face) + _masked(openings_apart(found, flat) * HALF, face)
         face_loss = face_loss + 0.3 * _masked(_heat_loss(network.face.head, heat, flat).mean(1), face)
         depth_loss = _masked((depth - points[..., 2]).abs().mean(1), face) * 10
         logit_loss = F.binary_cross_entropy_with_logits(logit, face)
@@ -61,9 +62,9 @@ class ExtractorTask:
         mouth = _into(matrices[:, 2], flat[:, list(lm.MOUTH_REGION)])
         region_px = REGION_INPUT / 2
         close = _masked(_charbonnier((eye_found - eye) * region_px).mean(1), eye_face)
-        close = close + _masked(_eye_opening_error(eye_found, eye) * region_px, eye_face)
+        close = close + _masked(eye_opening_apart(eye_found, eye) * region_px, eye_face)
         close = close + _masked(_charbonnier((mouth_found - mouth) * region_px).mean(1), face)
-        close = close + _masked(_lip_opening_error(mouth_found, mouth) * region_px, face)
+        close = close + _masked(lip_opening_apart(mouth_found, mouth) * region_px, face)
         close = close + 0.3 * _masked(_heat_loss(network.eye.head, eye_heat, eye).mean(1), eye_face)
         close = close + 0.3 * _masked(_heat_loss(network.mouth.head, mouth_heat, mouth).mean(1), face)
         total = face_loss + depth_loss + logit_loss + close
@@ -217,26 +218,3 @@ def _heat_loss(head: HeatmapHead, log_heat: Tensor, points: Tensor) -> Tensor:
     cell = grid[1, 0] - grid[0, 0]
     target = torch.softmax(-(points[:, :, None] - grid).square().sum(-1) / (2 * cell**2), -1)
     return -(target * log_heat).sum(-1)
-
-
-def _pair_error(found: Tensor, truth: Tensor, pairs: tuple[tuple[int, int], ...]) -> Tensor:
-    a, b = [p for p, _ in pairs], [q for _, q in pairs]
-    difference = (found[:, a] - found[:, b]).norm(dim=-1) - (truth[:, a] - truth[:, b]).norm(dim=-1)
-    mean: Tensor = difference.abs().mean(1)
-    return mean
-
-
-def _openings(found: Tensor, truth: Tensor) -> Tensor:
-    return (_pair_error(found, truth, lm.LID_PAIRS) + _pair_error(found, truth, lm.LIP_PAIRS)) * HALF
-
-
-def _within_region(pairs: tuple[tuple[int, int], ...], region: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
-    return tuple((region.index(a), region.index(b)) for a, b in pairs if a in region and b in region)
-
-
-def _eye_opening_error(found: Tensor, truth: Tensor) -> Tensor:
-    return _pair_error(found, truth, _within_region(lm.LID_PAIRS, lm.RIGHT_EYE_REGION))
-
-
-def _lip_opening_error(found: Tensor, truth: Tensor) -> Tensor:
-    return _pair_error(found, truth, _within_region(lm.LIP_PAIRS, lm.MOUTH_REGION))

@@ -1,10 +1,12 @@
-"""Picture losses that need no network trained elsewhere."""
+"""Losses of pictures and of openings that need no network trained elsewhere."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from kilocall.model import landmarks as lm
 
 
 def weighted_l1(made: Tensor, truth: Tensor, weight: Tensor) -> Tensor:
@@ -44,3 +46,37 @@ def ssim_loss(made: Tensor, truth: Tensor) -> Tensor:
     c1, c2 = 0.01**2, 0.03**2
     similarity = (2 * mean_a * mean_b + c1) * (2 * cov + c2) / ((mean_a**2 + mean_b**2 + c1) * (var_a + var_b + c2))
     return 1 - similarity.mean()
+
+
+def openings_apart(found: Tensor, truth: Tensor) -> Tensor:
+    """How far lids and lips of points [B, LANDMARKS, 2] open otherwise than the true ones [B], in their unit."""
+    return _pairs_apart(found, truth, lm.LID_PAIRS) + _pairs_apart(found, truth, lm.LIP_PAIRS)
+
+
+def eye_opening_apart(found: Tensor, truth: Tensor) -> Tensor:
+    """The same for the points of a right eye's close-up."""
+    return _pairs_apart(found, truth, _within_region(lm.LID_PAIRS, lm.RIGHT_EYE_REGION))
+
+
+def lip_opening_apart(found: Tensor, truth: Tensor) -> Tensor:
+    """The same for the points of the mouth's close-up."""
+    return _pairs_apart(found, truth, _within_region(lm.LIP_PAIRS, lm.MOUTH_REGION))
+
+
+def gaze_apart(found: Tensor, truth: Tensor) -> Tensor:
+    """How far the iris lies elsewhere within its eye [B], for points of a right eye's close-up."""
+    iris = lm.RIGHT_EYE_REGION.index(lm.RIGHT_IRIS)
+    eye = [lm.RIGHT_EYE_REGION.index(p) for p in lm.RIGHT_EYE]
+    difference = found[:, iris] - found[:, eye].mean(1) - (truth[:, iris] - truth[:, eye].mean(1))
+    return difference.abs().sum(-1)
+
+
+def _pairs_apart(found: Tensor, truth: Tensor, pairs: tuple[tuple[int, int], ...]) -> Tensor:
+    a, b = [p for p, _ in pairs], [q for _, q in pairs]
+    difference = (found[:, a] - found[:, b]).norm(dim=-1) - (truth[:, a] - truth[:, b]).norm(dim=-1)
+    mean: Tensor = difference.abs().mean(1)
+    return mean
+
+
+def _within_region(pairs: tuple[tuple[int, int], ...], region: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
+    return tuple((region.index(a), region.index(b)) for a, b in pairs if a in region and b in region)

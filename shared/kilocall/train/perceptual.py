@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from kilocall.model.compact.blocks import pixel_centres
 from kilocall.model.compact.extractor import Extractor, RegionNet
 from kilocall.model.compact.regions import REGION_INPUT
+from kilocall.train.losses import eye_opening_apart, gaze_apart, lip_opening_apart
 
 
 class Seen(NamedTuple):
@@ -22,6 +23,7 @@ class Seen(NamedTuple):
 
     features: Tensor  # scalar: relative L1 between what they see
     disagreement: Tensor  # scalar: mean distance of the lid and lip points that they find, pixels
+    movement: Tensor  # scalar: mean difference of how far lids and lips open and irises turn, pixels
     close_made: Tensor  # [B * 3, 3, 64, 64] right eye, left eye mirrored, mouth
     close_truth: Tensor
 
@@ -45,13 +47,17 @@ class LandmarkPerception(nn.Module):
         each = close.reshape(len(both), 3, *close.shape[1:])
         eyes = each[:, :2].flatten(0, 1).contiguous(memory_format=torch.channels_last)
         mouth = each[:, 2].contiguous(memory_format=torch.channels_last)
-        disagreement = torch.zeros((), device=made.device)
-        for net, region in ((self.extractor.eye, eyes), (self.extractor.mouth, mouth)):
+        disagreement = movement = torch.zeros((), device=made.device)
+        for net, region, apart in (
+            (self.extractor.eye, eyes, _eye_apart),
+            (self.extractor.mouth, mouth, lip_opening_apart),
+        ):
             stages, found = self._region(net, region)
             features = features + _apart(stages)
             a, b = found.chunk(2)
             disagreement = disagreement + (a - b).norm(dim=-1).mean() * (REGION_INPUT / 2)
-        return Seen(features, disagreement, *close.chunk(2))
+            movement = movement + apart(a, b).mean() * (REGION_INPUT / 2)
+        return Seen(features, disagreement, movement, *close.chunk(2))
 
     def _region_grids(self, matrices: Tensor) -> Tensor:
         """Sampling grids [B * 3, 64, 64, 2] of region matrices [B, 3, 2, 3]."""
@@ -70,6 +76,10 @@ class LandmarkPerception(nn.Module):
         half = net.stem(region * 2 - 1)
         quarter = net.quarter(half)
         return [half, quarter], net.points(half, quarter)[0]
+
+
+def _eye_apart(found: Tensor, truth: Tensor) -> Tensor:
+    return eye_opening_apart(found, truth) + gaze_apart(found, truth)
 
 
 def _apart(features: list[Tensor]) -> Tensor:

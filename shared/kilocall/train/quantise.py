@@ -89,7 +89,7 @@ def quantise(module: Deployed, name: str, path: Path, calibration: list[Inputs],
             if kept is None:
                 onnx.save(onnx.load(whole), path)
             else:
-                _quantise_convolutions(whole, path, calibration, kept)
+                quantise_convolutions(whole, path, calibration, kept)
             halve_constants(path)
             difference = check.difference(path)
             if kept is None or difference <= check.limit:
@@ -135,9 +135,9 @@ def open_quietly(path: Path) -> Any:
     return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
-def _quantise_convolutions(source: Path, target: Path, calibration: list[Inputs], kept: tuple[str, ...]) -> None:
+def quantise_convolutions(source: Path, target: Path, calibration: list[Inputs], kept: tuple[str, ...]) -> None:
     nodes = [n.name for n in onnx.load(source).graph.node if n.op_type == "Conv"]
-    with _quiet():
+    with quiet():
         quantize_static(
             str(source),
             str(target),
@@ -178,7 +178,7 @@ def _tidy(model: Any) -> Any:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """The quantiser recommends its own preparation on every call; constants are folded already."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)

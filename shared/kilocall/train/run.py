@@ -92,7 +92,7 @@ def run_training(
     )
     console.print(f"{network} on {chosen}, {len(train.names)} clips, {schedule.steps} steps", soft_wrap=True)
     ends = time.monotonic() + 60 * (minutes or 1e9)
-    with _first_interrupt() as interrupted:
+    with first_interrupt() as interrupted:
         figures = trainer.run(should_stop=lambda: interrupted() or time.monotonic() > ends)
     if interrupted():
         console.print(f"saved {trainer.checkpoint} at step {trainer.step}", soft_wrap=True)
@@ -182,7 +182,7 @@ def _part(data: Path, name: str) -> Path:
 
 
 @contextmanager
-def _first_interrupt() -> Iterator[Callable[[], bool]]:
+def first_interrupt() -> Iterator[Callable[[], bool]]:
     """Yields whether Ctrl-C was pressed; pressed again, it interrupts as usual."""
     pressed = False
 

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from rich.console import Console
 
 from kilocall.api import open_family
@@ -31,6 +32,7 @@ from kilocall.bench.quality.scoring import PointScores
 from kilocall.bench.quality.summary import METRICS, MeanPoint, QualityReport, Rates, _bd_rate, _match, curve
 from kilocall.bench.quality.wire import Wire
 from kilocall.cli import run
+from kilocall.model.family import FamilyChoice, weights_folder
 from kilocall.proto.errors import BadInput
 from kilocall.runtime.pictures import decode_picture, encode_picture
 
@@ -317,3 +319,51 @@ def test_scores_are_those_of_the_metrics(made: tuple[QualityReport, Path], swayi
     assert point.scores.ssim == pytest.approx(metrics.ssim(shown, frames))
     assert point.scores.ms_ssim == pytest.approx(metrics.ms_ssim(shown, frames))
     assert point.scores.face_found == 1
+
+
+def test_own_weights_and_perceptual_distances_are_measured_beside(
+    swaying: Path, made: tuple[QualityReport, Path], tmp_path: Path
+) -> None:
+    mine = tmp_path / "mine"
+    shutil.copytree(weights_folder(), mine)
+    heads = {f"lin{i}.model.1.weight": torch.full((1, n, 1, 1), 0.1) for i, n in enumerate((64, 192, 384, 256, 256))}
+    shapes = {0: (64, 3, 11), 3: (192, 64, 5), 6: (384, 192, 3), 8: (256, 384, 3), 10: (256, 256, 3)}
+    torch.manual_seed(0)
+    for number, (outputs, inputs, kernel) in shapes.items():
+        heads[f"features.{number}.weight"] = torch.randn(outputs, inputs, kernel, kernel) / (inputs * kernel**2) ** 0.5
+        heads[f"features.{number}.bias"] = torch.zeros(outputs)
+    torch.save(heads, tmp_path / "lpips.pth")
+    settings = dataclasses.replace(
+        KILOCALL_ALONE, families=(FamilyChoice("compact-256", mine),), lpips=(tmp_path / "lpips.pth",)
+    )
+    report = measure_quality([swaying], tmp_path / "report", settings)
+    assert set(report.families) == {"compact-256", "compact-256 mine"}
+    assert report.kilocall == "compact-256"
+    own, packaged = _point(report, "compact-256 mine"), _point(report, "compact-256")
+    # The same weights from another folder: the same bits and scores.
+    assert (own.rates, own.scores) == (packaged.rates, packaged.scores)
+    assert own.scores["psnr_db"] == pytest.approx(_point(made[0], "compact-256").scores["psnr_db"])
+    frozen = _point(report, "frozen").scores["lpips"]
+    assert own.scores["lpips"] is not None
+    assert frozen is not None
+    assert 0 < own.scores["lpips"] < frozen
+    assert report.distances_by[0].startswith("LPIPS 0.1, AlexNet")
+    assert "<th>LPIPS</th>" in (tmp_path / "report" / "index.html").read_text()
+    # Who does not ask for it does not hear of it, and finds results of before.
+    assert "LPIPS" not in (made[1] / "index.html").read_text()
+    assert measure_quality([swaying], tmp_path / "report", settings) is not None
+    again = compare([swaying], settings, cache=tmp_path / "report" / "cache")
+    assert again.cached == 3
+
+
+def test_families_without_weights_are_refused(
+    swaying: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = str(tmp_path / "report")
+    assert run(["bench", "quality", str(swaying), "-o", out, "--family", "facevid2vid"]) == 2
+    assert "--family is given 1 times and --weights 0 times" in capsys.readouterr().err
+    missing = ["--family", "facevid2vid", "--weights", str(tmp_path / "none.pth")]
+    assert run(["bench", "quality", str(swaying), "-o", out, *missing]) == 2
+    assert "no such file" in capsys.readouterr().err
+    assert run(["bench", "quality", str(swaying), "-o", out, "--lpips", str(tmp_path / "none.pth")]) == 2
+    assert "no such file" in capsys.readouterr().err

@@ -24,7 +24,7 @@ from kilocall.bench.quality.wire import (
     rtp_flow,
     rtp_payloads,
 )
-from kilocall.proto.wire_cost import message_bytes
+from kilocall.proto.wire_cost import SACK_BYTES, message_bytes
 from kilocall.runtime.peer import Peer, PeerSettings
 from links import run, two_peers
 
@@ -66,17 +66,17 @@ def test_steady_rate_leaves_the_key_frame_out() -> None:
 
 def test_motion_is_acknowledged_after_a_while_or_so_many_messages() -> None:
     slow = data_channel_flow([24] * 80, 0, 10.0)
-    assert slow.steady_bps == 8 * 80 * (24 + 93) / 10
-    assert slow.back_bps == 8 * 93 * 2.5
+    assert slow.steady_bps == 8 * 80 * message_bytes(24) / 10
+    assert slow.back_bps == 8 * SACK_BYTES * 2.5
     fast = data_channel_flow([24] * 250, 0, 10.0)
-    assert fast.back_bps == pytest.approx(8 * 93 * 250 / 8 / 10)
+    assert fast.back_bps == pytest.approx(8 * SACK_BYTES * 250 / 8 / 10)
 
 
 def test_source_picture_travels_in_parts() -> None:
     sizes = picture_messages(6000)
     assert len(sizes) == 7  # 6000 bytes and its description, at most 1000 in a part
     assert 6000 < sum(sizes) < 6200
-    assert data_channel_flow([], 6000, 10.0).first_bytes == sum(map(message_bytes, sizes)) + 4 * 93
+    assert data_channel_flow([], 6000, 10.0).first_bytes == sum(map(message_bytes, sizes)) + 4 * SACK_BYTES
 
 
 class _Capture:
@@ -137,17 +137,17 @@ def test_motion_on_the_wire_is_what_a_capture_shows(capture: _Capture) -> None:
 
     run(send())
     # DTLS begins with a byte of 20 to 63 (RFC 7983); the two directions are told apart by their length alone here,
-    # because reading empties the capture: an acknowledgement has 93 bytes, a message more.
+    # because reading empties the capture: an acknowledgement has SACK_BYTES, a message more.
     seen = [length for length, data in capture.read(ports[0] | ports[1]) if 20 <= data[0] < 64]
-    forward = [length for length in seen if length > 93]
-    back = [length for length in seen if length <= 93]
+    forward = [length for length in seen if length > SACK_BYTES]
+    back = [length for length in seen if length <= SACK_BYTES]
     expected = [message_bytes(size) for size in sizes]
     assert forward[: len(expected)] == expected
     flow = data_channel_flow(sizes, 0, 0.04 * len(sizes))
     assert 8 * sum(expected) / (0.04 * len(sizes)) == pytest.approx(flow.steady_bps)
     # Acknowledged in groups: at least once, and no oftener than a slow machine's timers make of every eighth.
     assert 1 <= len(back) <= len(sizes) // 2
-    assert back[0] == 93
+    assert back[0] == SACK_BYTES
 
 
 class _Coded(MediaStreamTrack):

@@ -2,39 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from kilocall.model.facevid2vid import networks as net
-from model.recipe import image
+from model.parity import DRIVING, KEYPOINTS, PICTURES, SOURCE, difference
 from model.recipe_weights import network, vectors
 
 FAMILY = "facevid2vid"
-#: Keypoints are float32 both times; pictures were stored in half precision.
-KEYPOINTS, PICTURES = 1e-4, 2e-3
 
-SOURCE, DRIVING = torch.from_numpy(image(0.0)), torch.from_numpy(image(1.0))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def no_gradients() -> Iterator[None]:
-    with torch.inference_mode():
-        yield
+pytestmark = pytest.mark.usefixtures("no_gradients")
 
 
 @pytest.fixture(scope="module")
 def golden() -> dict[str, NDArray[np.float32]]:
     return vectors(FAMILY)
-
-
-def difference(made: Tensor, wanted: NDArray[np.float32]) -> float:
-    assert made.numel() == wanted.size
-    return float(np.abs(made.numpy().reshape(wanted.shape) - wanted).max())
 
 
 def test_keypoints_of_the_new_checkpoints(golden: dict[str, NDArray[np.float32]]) -> None:

@@ -59,8 +59,12 @@ def read_clip(
     fps: float | None = None,
     crop: bool | None = None,
     seconds: float = MAX_SECONDS,
+    finder: Family | None = None,
 ) -> BenchClip:
     """Reads at most the first `seconds` of a clip.
+
+    `family` tracks the face in it. `finder` (by default the same) cuts it out, so that several families can be given
+    the same pixels.
 
     `crop` True cuts the tracked face, False takes the whole picture, which must be square; None takes it whole when
     it is square and a face fills it as in a crop, and cuts otherwise. Frames of a variable rate, or with `fps`, are
@@ -81,7 +85,8 @@ def read_clip(
         notes.append(f"variable frame rate, resampled to {rate:g} fps")
     elif fps is not None and abs(fps - stored.source_fps) > 0.01:
         notes.append(f"{stored.source_fps:g} fps, resampled to {fps:g}")
-    whole = is_crop(path, family) if crop is None else not crop
+    finder = finder or family
+    whole = is_crop(path, finder) if crop is None else not crop
     if whole and video.width != video.height:
         raise BadInput(f"{path}: frames are {video.width}x{video.height}; without cropping they must be square")
     most = round(seconds * rate)
@@ -90,7 +95,7 @@ def read_clip(
             notes.append(f"{video.width}x{video.height}, resized")
         pictures = [_resized(frame.rgb, size) for frame in islice(video, most + 1)]
     else:
-        pictures = _cut_faces(path, rate, family, size, most + 1)
+        pictures = _cut_faces(path, rate, finder, size, most + 1)
         notes.append(f"face cut from {video.width}x{video.height}")
     if len(pictures) > most:
         pictures = pictures[:most]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from kilocall.bench.ffmpeg import Ffmpeg, find_ffmpeg
 from kilocall.bench.landmark_measure import FamilyMeter, LandmarkMeter, MediaPipeMeter
@@ -16,8 +17,12 @@ from kilocall.bench.quality.codecs import CODECS, VideoCodec, named
 from kilocall.bench.quality.kilocall_codec import QUALITIES
 from kilocall.bench.quality.pool import run_jobs
 from kilocall.bench.quality.scoring import Job, PointResult
-from kilocall.model.family import DEFAULT_FAMILY
+from kilocall.model.family import DEFAULT_FAMILY, FamilyChoice
 from kilocall.proto.errors import BadInput
+from kilocall.runtime.engine import choose_engine
+
+if TYPE_CHECKING:
+    from kilocall.bench.perceptual import PictureDistance
 
 __all__ = ["CLIP_SUFFIXES", "Comparison", "Missing", "QualitySettings", "compare", "find_clips", "installed_families"]
 
@@ -44,6 +49,12 @@ class QualitySettings:
     workers: int = 1
     ray_address: str | None = None
     mediapipe_python: Path | None = None
+    families: tuple[FamilyChoice, ...] = ()
+    """Models with weights of the user's, beside the installed ones."""
+    lpips: tuple[Path, ...] = ()
+    """Weights of LPIPS: heads and feature network. Without them it is not measured."""
+    dists: tuple[Path, ...] = ()
+    """The same of DISTS."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +77,7 @@ class Comparison:
     codecs: tuple[VideoCodec, ...]
     ffmpeg: Ffmpeg
     landmarks_by: str
+    distances_by: list[str]  # LPIPS, DISTS: which network and the hash of its weights
     engine: str
     clips: dict[str, Path]
     cached: int
@@ -171,6 +183,7 @@ def compare(
         codecs=usable,
         ffmpeg=ffmpeg,
         landmarks_by=plan.landmarks_by,
+        distances_by=plan.distances_by,
         engine=plan.engine,
         clips={path.name: path for path in paths if path not in unusable},
         cached=store.hits,
@@ -181,11 +194,10 @@ class _Plan:
     """Makes the jobs; everything that their numbers depend on is in them."""
 
     def __init__(self, settings: QualitySettings, ffmpeg: Ffmpeg, codecs: Sequence[VideoCodec]) -> None:
-        from kilocall.api import open_family
-
         self.settings, self.codecs = settings, codecs
-        opened = {name: open_family(name, engine=settings.engine, threads=settings.threads) for name in
-                  installed_families()}  # fmt: skip
+        engine = choose_engine(settings.engine, settings.threads)
+        self._choices = _named_choices(settings.families)
+        opened = {name: choice.load(engine) for name, choice in self._choices.items()}
         default = opened[DEFAULT_FAMILY]
         meter: LandmarkMeter = (
             MediaPipeMeter(settings.mediapipe_python) if settings.mediapipe_python else FamilyMeter(default)
@@ -193,11 +205,14 @@ class _Plan:
         self.families = {name: family.weights_hash for name, family in opened.items()}
         self._made_with = {name: f"{one.weights_hash} {one.codebook.hash}" for name, one in opened.items()}
         self.landmarks_by = meter.name
+        distances = _open_distances(settings)
+        self.distances_by = [f"{one.name}, {one.frames_per_s} frames a second, {one.hash[:12]}" for one in distances]
         self.engine = str(getattr(getattr(default, "engine", None), "name", settings.engine))
         self._default = default
         # What the default family's networks cut or measure changes with its weights, for every codec.
         self._own_meter = settings.mediapipe_python is None
-        self._tools = f"{ffmpeg.version} {meter.name} {self.engine}"
+        # Without LPIPS and DISTS the name is as it was before they could be measured: old results are found.
+        self._tools = " ".join([ffmpeg.version, meter.name, self.engine, *(one.hash for one in distances)])
         self._clips: dict[Path, tuple[str, bool | None]] = {}
 
     def frozen(self, clip: Path) -> Job:
@@ -205,7 +220,7 @@ class _Plan:
 
     def coded(self, clip: Path) -> list[Job]:
         motion = [
-            self._job(clip, "kilocall", made_with, codec=name, quality=quality)
+            self._job(clip, "kilocall", made_with, codec=name, family=self._choices[name], quality=quality)
             for name, made_with in self._made_with.items()
             for quality in self.settings.qualities
         ]
@@ -230,6 +245,8 @@ class _Plan:
             "engine": settings.engine,
             "threads": settings.threads,
             "mediapipe_python": settings.mediapipe_python,
+            "lpips": settings.lpips,
+            "dists": settings.dists,
             "tools": f"{self._tools} {own} {weights}",
         }
         return Job(**(common | more))  # type: ignore[arg-type]
@@ -245,6 +262,32 @@ class _Plan:
                     crop = None  # the worker will say what is wrong with it
             self._clips[clip] = (hashlib.sha256(clip.read_bytes()).hexdigest(), crop)
         return self._clips[clip]
+
+
+def _named_choices(own: Sequence[FamilyChoice]) -> dict[str, FamilyChoice]:
+    """Every model by the name that its curve has: its family's, with the file's where that is taken."""
+    choices = {name: FamilyChoice(name) for name in installed_families()}
+    for choice in own:
+        if choice.weights is None:
+            raise BadInput(f"family {choice.name} is given without --weights; what is installed is measured anyway")
+        name = choice.name if choice.name not in choices else f"{choice.name} {choice.weights.stem}"
+        if name in choices:
+            raise BadInput(
+                f"weights {choice.weights}: another family is called {name!r} in the report; rename the file"
+            )
+        choices[name] = choice
+    return choices
+
+
+def _open_distances(settings: QualitySettings) -> list[PictureDistance]:
+    """Opened before anything is measured: what does not fit is said at once."""
+    if not settings.lpips and not settings.dists:
+        return []
+    if importlib.util.find_spec("torch") is None:
+        raise BadInput("LPIPS and DISTS need torch, which is not installed: pip install 'kilocall[torch]'")
+    from kilocall.bench.perceptual import open_distances
+
+    return list(open_distances(settings.lpips, settings.dists, settings.threads).values())
 
 
 def _in_order(results: Sequence[PointResult], first: Sequence[Job], rest: dict[Path, list[Job]]) -> list[PointResult]:

@@ -47,7 +47,7 @@ def code_motion(clip: BenchClip, family: Family, quality: float) -> SentMotion:
             made = [frame.rgb for packet in sent for frame in decoder.push(bytes(packet))]
     if len(made) != len(clip.frames):
         raise BadInput(f"{clip.name}: {len(clip.frames)} frames went in, {len(made)} came out")
-    shown = np.stack([_enlarged(picture, clip.size) for picture in made])
+    shown = np.stack([_resized(picture, clip.size) for picture in made])
     return SentMotion(payloads, messages, len(source.data), source.format, shown)
 
 
@@ -56,10 +56,11 @@ def frozen_source(clip: BenchClip, family: Family) -> tuple[Picture, int]:
     from kilocall.runtime.pictures import decode_picture, encode_picture
 
     _, data = encode_picture(clip.crops[0])
-    return _enlarged(decode_picture(data), clip.size), len(data)
+    return _resized(decode_picture(data), clip.size), len(data)
 
 
-def _enlarged(picture: Picture, size: int) -> Picture:
+def _resized(picture: Picture, size: int) -> Picture:
     if picture.shape[0] == size:
         return picture
-    return np.asarray(cv2.resize(picture, (size, size), interpolation=cv2.INTER_CUBIC), np.uint8)
+    how = cv2.INTER_AREA if picture.shape[0] > size else cv2.INTER_CUBIC
+    return np.asarray(cv2.resize(picture, (size, size), interpolation=how), np.uint8)

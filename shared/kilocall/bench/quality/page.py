@@ -106,7 +106,7 @@ def page(report: QualityReport, plots: dict[str, bytes], strips: Sequence[Strip]
         "<h1>Bits against quality</h1>",
         f'<p class="dim">{count} clip{"s" if count > 1 else ""}, {seconds:.0f} s, {report.size}x{report.size}, '
         f"{_rates(report)}. Made {escape(report.made)} on {escape(report.machine)}, ffmpeg {escape(report.ffmpeg)}; "
-        f"landmarks by {escape(report.landmarks_by)}.</p>",
+        f"landmarks by {escape(report.landmarks_by)}{_distances(report)}.</p>",
         "<ul>",
         *(f"<li>{escape(sentence)}</li>" for sentence in report.sentences),
         "</ul>",
@@ -202,12 +202,17 @@ def _rates_table(report: QualityReport) -> str:
     return _table(head, ((point.codec in report.families, cells(point)) for point in report.means), text=2)
 
 
+def _distances(report: QualityReport) -> str:
+    """Which networks LPIPS and DISTS are, where they were measured."""
+    return "".join(f"; {escape(text)}" for text in report.distances_by)
+
+
 _SHORT: Final = {"landmark_px": "landmarks px", "mouth_r": "mouth r", "eye_r": "eyes r"}
 
 
 def _scores_table(report: QualityReport) -> str:
     titles = {codec.key: codec.title for codec in report.codecs}
-    shorts = [_SHORT.get(metric.name, metric.title) for metric in METRICS]
+    shorts = [_SHORT.get(metric.name, metric.title) for metric in report.metrics]
     head = ["codec", "setting", "kbit/s", "wire kbit/s", *shorts, "flicker", "found"]
 
     def cells(point: MeanPoint) -> list[str]:
@@ -217,7 +222,7 @@ def _scores_table(report: QualityReport) -> str:
             escape(point.setting),
             f"{point.rates.kbps:.2f}",
             f"{wire_of(point).call_kbps[PLOTTED_CALL_S]:.1f}",
-            *(_number(point.scores[metric.name], metric.digits) for metric in METRICS),
+            *(_number(point.scores[metric.name], metric.digits) for metric in report.metrics),
             _number(point.scores["flicker"], 2),
             "" if found is None else f"{found:.0%}",
         ]

@@ -6,8 +6,9 @@ import base64
 import hashlib
 import json
 import time
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Final, Literal
 
@@ -24,8 +25,9 @@ from kilocall.bench.quality.codecs import RatePoint, code_video, named
 from kilocall.bench.quality.kilocall_codec import code_motion, frozen_source
 from kilocall.bench.vmaf import vmaf
 from kilocall.model import landmarks as lm
-from kilocall.model.family import DEFAULT_FAMILY, Family
+from kilocall.model.family import Family, FamilyChoice
 from kilocall.proto.errors import BadInput, KilocallError
+from kilocall.runtime.engine import choose_engine
 from kilocall.runtime.pictures import as_jpeg
 
 __all__ = [
@@ -57,7 +59,8 @@ class Job:
     clip: Path
     clip_digest: str  # of the file
     kind: Kind
-    codec: str  # key of the video codec, or the model family
+    codec: str  # key of the video codec, or of the model family
+    family: FamilyChoice = field(default_factory=FamilyChoice)  # for kilocall: where its weights are
     quality: float = 0.0  # kilocall's setting
     point: RatePoint | None = None
     size: int = 256
@@ -67,7 +70,9 @@ class Job:
     engine: str = "auto"
     threads: int = 1
     mediapipe_python: Path | None = None
-    tools: str = ""  # versions of ffmpeg, weights and landmark finder
+    lpips: tuple[Path, ...] = ()
+    dists: tuple[Path, ...] = ()
+    tools: str = ""  # versions of ffmpeg and landmark finder, hashes of all weights
 
 
 class PointScores(BaseModel):
@@ -84,6 +89,8 @@ class PointScores(BaseModel):
     sharpness: float | None
     flicker: float | None
     jitter_px: float | None
+    lpips: float | None = None  # over some of the frames, see `kilocall.bench.perceptual`
+    dists: float | None = None
 
 
 class ClipFacts(BaseModel):
@@ -152,16 +159,26 @@ class _Prepared:
     truth: MeasuredLandmarks
 
 
-@lru_cache(maxsize=1)
-def _family(name: str, engine: str, threads: int) -> Family:
-    from kilocall.api import open_family
+# The default family, which cuts faces out, and the one that is measured.
+@lru_cache(maxsize=2)
+def _family(choice: FamilyChoice, engine: str, threads: int) -> Family:
+    return choice.load(choose_engine(engine, threads))
 
-    return open_family(name, engine=engine, threads=threads)
+
+@lru_cache(maxsize=1)
+def _distances(
+    lpips: tuple[Path, ...], dists: tuple[Path, ...], threads: int
+) -> dict[str, Callable[[NDArray[np.uint8], NDArray[np.uint8], float], float]]:
+    if not lpips and not dists:
+        return {}  # torch is not needed then
+    from kilocall.bench.perceptual import mean_distance, open_distances
+
+    return {name: partial(mean_distance, one) for name, one in open_distances(lpips, dists, threads).items()}
 
 
 @lru_cache(maxsize=1)
 def _meter(python: Path | None, engine: str, threads: int) -> LandmarkMeter:
-    return MediaPipeMeter(python) if python else FamilyMeter(_family(DEFAULT_FAMILY, engine, threads))
+    return MediaPipeMeter(python) if python else FamilyMeter(_family(FamilyChoice(), engine, threads))
 
 
 # A worker gets the jobs of one clip after another, so that one clip is all it has to hold.
@@ -173,19 +190,23 @@ def _prepared(
     fps: float | None,
     crop: bool | None,
     seconds: float,
-    family: str,
+    choice: FamilyChoice,
     engine: str,
     threads: int,
     python: Path | None,
 ) -> _Prepared:
-    clip = read_clip(path, _family(family, engine, threads), size=size, fps=fps, crop=crop, seconds=seconds)
+    # The default family cuts the face out whatever is measured: every codec gets the same pixels.
+    finder = _family(FamilyChoice(), engine, threads)
+    family = _family(choice, engine, threads)
+    clip = read_clip(path, family, size=size, fps=fps, crop=crop, seconds=seconds, finder=finder)
     return _Prepared(clip, _measured(_meter(python, engine, threads), clip.frames))
 
 
 def measure_point(job: Job) -> PointResult:
     """Codes and scores one clip at one setting. Raises BadInput when clip or codec cannot be used."""
     cv2.setNumThreads(1)
-    family = _family(job.codec if job.kind == "kilocall" else DEFAULT_FAMILY, job.engine, job.threads)
+    choice = job.family if job.kind == "kilocall" else FamilyChoice()
+    family = _family(choice, job.engine, job.threads)
     prepared = _prepared(
         job.clip,
         job.clip_digest,
@@ -193,7 +214,7 @@ def measure_point(job: Job) -> PointResult:
         job.fps,
         job.crop,
         job.seconds,
-        family.name,
+        choice,
         job.engine,
         job.threads,
         job.mediapipe_python,
@@ -232,7 +253,7 @@ def measure_point(job: Job) -> PointResult:
         payloads=payloads,
         source_bytes=source_bytes,
         file_bytes=file_bytes,
-        scores=_scores(shown, clip, prepared.truth, meter, job.kind),
+        scores=_scores(shown, clip, prepared.truth, meter, job),
         code_s=code_s,
         strip=[_small(shown[number]) for number in strip_frames(len(clip.frames))],
     )
@@ -248,7 +269,7 @@ def measure(job: Job) -> Outcome:
 
 def originals(job: Job) -> list[str]:
     """The strip's pictures of the clip itself."""
-    family = _family(DEFAULT_FAMILY, job.engine, job.threads)
+    family = _family(FamilyChoice(), job.engine, job.threads)
     frames = read_clip(job.clip, family, size=job.size, fps=job.fps, crop=job.crop, seconds=job.seconds).frames
     return [_small(frames[number]) for number in strip_frames(len(frames))]
 
@@ -274,10 +295,10 @@ def _facts(clip: BenchClip) -> ClipFacts:
 
 
 def _scores(
-    shown: NDArray[np.uint8], clip: BenchClip, truth: MeasuredLandmarks, meter: LandmarkMeter, kind: Kind
+    shown: NDArray[np.uint8], clip: BenchClip, truth: MeasuredLandmarks, meter: LandmarkMeter, job: Job
 ) -> PointScores:
     # Of a picture that stands still, one measurement holds for all frames.
-    made = _still(_measured(meter, shown[:1]), len(shown)) if kind == "frozen" else _measured(meter, shown)
+    made = _still(_measured(meter, shown[:1]), len(shown)) if job.kind == "frozen" else _measured(meter, shown)
     both = made.valid & truth.valid
     some = bool(both.any())
     face, true_face = made.face[both], truth.face[both]
@@ -285,6 +306,10 @@ def _scores(
         film: float | None = vmaf(clip.frames, shown, clip.fps)
     except BadInput:
         film = None
+    apart = {
+        name: distance(shown, clip.frames, clip.fps)
+        for name, distance in _distances(job.lpips, job.dists, job.threads).items()
+    }
     return PointScores(
         psnr_db=metrics.psnr(shown, clip.frames),
         ssim=metrics.ssim(shown, clip.frames),
@@ -297,6 +322,7 @@ def _scores(
         sharpness=metrics.sharpness(shown, clip.frames),
         flicker=metrics.flicker(shown, clip.frames),
         jitter_px=metrics.jitter(made.points, made.valid),
+        **apart,
     )
 
 

@@ -15,6 +15,7 @@ from kilocall.bench.quality.codecs import VideoCodec
 from kilocall.bench.quality.compare import Comparison
 from kilocall.bench.quality.scoring import ClipFacts, PointResult, PointScores
 from kilocall.bench.quality.wire import CALLS_S, Wire, data_channel_flow, rtp_flow
+from kilocall.model.family import DEFAULT_FAMILY
 from kilocall.proto.errors import BadInput
 from kilocall.runtime.machine import cpu_model
 
@@ -47,6 +48,7 @@ class Metric(BaseModel):
     digits: int
     higher_is_better: bool = True
     ideal_is_one: bool = False
+    optional: bool = False  # not mentioned where nobody measured it
 
 
 METRICS: Final = (
@@ -58,6 +60,8 @@ METRICS: Final = (
     Metric(name="mouth_r", title="mouth motion r", digits=2),
     Metric(name="eye_r", title="eye motion r", digits=2),
     Metric(name="sharpness", title="sharpness", digits=2, ideal_is_one=True),
+    Metric(name="lpips", title="LPIPS", digits=3, higher_is_better=False, optional=True),
+    Metric(name="dists", title="DISTS", digits=3, higher_is_better=False, optional=True),
 )
 #: Those whose curves rise with the rate, so that rates can be compared at equal quality.
 _COMPARED: Final = tuple(metric for metric in METRICS if not metric.ideal_is_one)
@@ -145,6 +149,7 @@ class QualityReport(BaseModel):
     ffmpeg: str
     engine: str
     landmarks_by: str
+    distances_by: list[str] = []  # which LPIPS and DISTS, where they were measured
     size: int
     families: dict[str, str]
     kilocall: str  # the family and quality that the sentences speak of
@@ -158,6 +163,11 @@ class QualityReport(BaseModel):
     matches: list[Match]
     sentences: list[str]
     missing: list[MissingFacts]
+
+    @property
+    def metrics(self) -> list[Metric]:
+        """Those to show."""
+        return [m for m in METRICS if not m.optional or any(p.scores[m.name] is not None for p in self.means)]
 
 
 def summarise(comparison: Comparison) -> QualityReport:
@@ -190,6 +200,7 @@ def summarise(comparison: Comparison) -> QualityReport:
         ffmpeg=comparison.ffmpeg.version,
         engine=comparison.engine,
         landmarks_by=comparison.landmarks_by,
+        distances_by=comparison.distances_by,
         size=comparison.settings.size,
         families=comparison.families,
         kilocall=ours.codec,
@@ -208,7 +219,8 @@ def summarise(comparison: Comparison) -> QualityReport:
 
 def _default_point(comparison: Comparison, means: Sequence[MeanPoint]) -> MeanPoint:
     """kilocall as it runs by default, or at the nearest quality that was measured."""
-    own = [point for point in means if point.codec in comparison.families]
+    own = [point for point in means if point.codec == DEFAULT_FAMILY]
+    own = own or [point for point in means if point.codec in comparison.families]
     if not own:
         raise BadInput("kilocall itself could not be measured on any clip")
     return min(own, key=lambda point: abs(float(point.setting.split()[-1]) - 50))

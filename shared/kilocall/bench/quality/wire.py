@@ -42,7 +42,7 @@ RTP_MOST: Final = 1160
 RTCP_SENDER_BYTES: Final = IP_UDP_BYTES + 28 + 28 + 14
 #: Receiver report of 32, with the same.
 RTCP_RECEIVER_BYTES: Final = IP_UDP_BYTES + 32 + 28 + 14
-#: As the peers here do it, see runtime/aiortc_fixes.py.
+#: As the peers here do it, see runtime/aiortc_fixes/.
 SACK_EVERY: Final = 8
 
 _NAL_HEADER: Final[dict[str, int]] = {"h264": 1, "hevc": 2, "vvc": 2}

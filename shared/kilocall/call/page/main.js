@@ -162,7 +162,7 @@ function renderStage() {
   $("remote").classList.toggle("empty", !seen);
   const note = state && !status ? remoteNote(state) : "";
   $("remote-note").textContent = note;
-  $("badge-text").textContent = badgeText(state?.remote.source_taken_at);
+  $("badge-text").textContent = badgeText(state?.remote.source_taken_at, state?.remote.pictures);
   $("badge-button").disabled = !seen && !state?.remote.source_taken_at;
   if ($("badge-button").disabled) showSource(false);
   document.title = status && hello ? `${status.title} – kilocall` : "kilocall";

@@ -13,6 +13,8 @@ const FIELDS = {
   "audio-out": ["audio_out_kbps", 1],
   "audio-in": ["audio_in_kbps", 1],
   "payload": ["payload_bits_per_frame", 0],
+  "gallery-pictures": ["gallery_pictures", 0],
+  "gallery-kb": ["gallery_kb", 1],
   "fps-out": ["fps_out", 0],
   "fps-in": ["fps_in", 0],
   "loss": ["loss_pct", 1],

@@ -44,8 +44,10 @@ export function ownNote({ state, face, needsStart }) {
   return "";
 }
 
-export function badgeText(takenAt) {
-  return takenAt ? `Reconstructed from a picture taken at ${takenAt}` : "Reconstructed from one picture, not filmed";
+export function badgeText(takenAt, pictures = 1) {
+  if (!takenAt) return "Reconstructed from one picture, not filmed";
+  if (pictures > 1) return `Reconstructed from ${pictures} pictures, the first taken at ${takenAt}`;
+  return `Reconstructed from a picture taken at ${takenAt}`;
 }
 
 function sentence(text) {

@@ -248,6 +248,24 @@ class PictureRenderer(Deployed):
         x_d: Tensor,
         jacobian: Tensor,
     ) -> tuple[Tensor, ...]:
+        mixed, paint, field = self.planes(picture_f, at_128, at_64, at_32, motion_cue, x_s, x_d, jacobian)
+        half = SIZE // 2
+        picture = as_bytes(mixed).reshape(3, 2, 2, half, half).permute(3, 1, 4, 2, 0).reshape(1, SIZE, SIZE, 3)
+        copies = as_bytes(1 - paint).reshape(2, 2, half, half).permute(2, 0, 3, 1).reshape(1, SIZE, SIZE)
+        return picture, field.displacement, copies
+
+    def planes(
+        self,
+        picture_f: Tensor,
+        at_128: Tensor,
+        at_64: Tensor,
+        at_32: Tensor,
+        motion_cue: Tensor,
+        x_s: Tensor,
+        x_d: Tensor,
+        jacobian: Tensor,
+    ) -> tuple[Tensor, Tensor, Field]:
+        """The picture in 0..1 [3, 4, P] and what of it is painted [1, 4, P], before they are put in order as bytes."""
         field = self._motion(motion_cue, x_s[0], x_d[0], jacobian[0])
         # Everything at 256 is in the order of a pixel shuffle, [channel, dy, dx, y, x] for pixel (2 y + dy, 2 x + dx),
         # so that the painted part need not be shuffled: floats stay in planes and only bytes are put in order.
@@ -256,11 +274,7 @@ class PictureRenderer(Deployed):
         copied = F.grid_sample(picture_f, where, padding_mode="border", align_corners=False).reshape(3, 4, -1)
         painted = self._painted(at_128, at_64, at_32, field)  # [4, 4, P]
         paint = flow[2:] * torch.sigmoid(-painted[3:])
-        mixed = as_bytes(copied + paint * (torch.sigmoid(painted[:3]) - copied))
-        half = SIZE // 2
-        picture = mixed.reshape(3, 2, 2, half, half).permute(3, 1, 4, 2, 0).reshape(1, SIZE, SIZE, 3)
-        copies = as_bytes(1 - paint).reshape(2, 2, half, half).permute(2, 0, 3, 1).reshape(1, SIZE, SIZE)
-        return picture, field.displacement, copies
+        return copied + paint * (torch.sigmoid(painted[:3]) - copied), paint, field
 
     def _motion(self, cue: Tensor, x_s: Tensor, x_d: Tensor, jacobian: Tensor) -> Field:
         """MotionField.forward for x_s, x_d [K, 2] and jacobian [2, 2]."""

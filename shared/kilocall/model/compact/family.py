@@ -19,10 +19,13 @@ from kilocall.model import landmarks as lm
 from kilocall.model.compact import regions as rg
 from kilocall.model.compact.detail import Detail, halved
 from kilocall.model.compact.motion_fit import MotionFit
+from kilocall.model.compact.personal import NETWORKS as PERSONAL_NETWORKS
+from kilocall.model.compact.personal import Personal, personal_folder
 from kilocall.model.family import DETAIL, Array, Picture, Source, Track, place
 from kilocall.model.motion import Motion
-from kilocall.model.shape import ShapeModel, rigid_weight
+from kilocall.model.shape import LID_OPENINGS, ShapeModel, rigid_weight
 from kilocall.proto.errors import BadInput, NoFace
+from kilocall.runtime.engine import user_cache_folder
 
 if TYPE_CHECKING:
     from kilocall.runtime.engine import Engine, Network
@@ -38,6 +41,9 @@ FACE_CERTAINTY: Final = 0.5
 class CompactFamily:
     """Loads each network when it is first needed."""
 
+    #: whose renderer this is; None: everybody's
+    personal: Personal | None = None
+
     def __init__(self, folder: Path, engine: Engine) -> None:
         self.folder, self.engine = folder, engine
         try:
@@ -47,6 +53,18 @@ class CompactFamily:
             self.files: dict[str, str] = self.manifest["files"]
         except (OSError, ValueError, KeyError) as error:
             raise BadInput(f"weights in {folder}: manifest.json is missing or damaged ({error})") from error
+
+    def personalised(self, personal: Personal) -> CompactFamily:
+        """The same family with one person's renderer; what finds faces and codes motion is shared.
+
+        WrongFamily or BadInput for a personal file that does not fit these weights; made anew, 50 ms.
+        """
+        other = CompactFamily(self.folder, self.engine)
+        other.__dict__.update({k: v for k, v in self.__dict__.items() if k in ("codebook", "shape_model")})
+        other._networks = {n: net for n, net in self._networks.items() if n != "appearance"}
+        other._personal_networks = personal_folder(personal, self.folder, user_cache_folder() / "personal")
+        other.personal = personal
+        return other
 
     @cached_property
     def weights_hash(self) -> str:
@@ -60,8 +78,17 @@ class CompactFamily:
 
     @cached_property
     def shape_model(self) -> ShapeModel:
-        stored = load_file(self._file("shape.safetensors"))
+        stored = self._shape
         return ShapeModel(stored["mean"], stored["basis"], stored["deviation"])
+
+    @cached_property
+    def lid_gain(self) -> float:
+        """By how much lids are overstated to the renderer, which would else not close them; 1 where nothing is said."""
+        return float(self._shape["lid_gain"][0]) if "lid_gain" in self._shape else 1.0
+
+    @cached_property
+    def _shape(self) -> dict[str, NDArray[np.float32]]:
+        return load_file(self._file("shape.safetensors"))
 
     def track(self, crop: Picture) -> Track:
         _check(crop, self.size)
@@ -129,7 +156,13 @@ class CompactFamily:
     def _networks(self) -> dict[str, Network]:
         return {}
 
+    @cached_property
+    def _personal_networks(self) -> Path | None:
+        return None
+
     def _file(self, name: str) -> Path:
+        if self._personal_networks is not None and name in PERSONAL_NETWORKS:
+            return self._personal_networks / name
         path = self.folder / name
         try:
             found = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -151,7 +184,10 @@ class CompactRenderer:
         self._detail = Detail(source.detail) if source.detail is not None else None
 
     def render(self, motion: Motion) -> Picture:
-        x_d = self._family.keypoints(self._source, motion)
+        expression = motion.expression.copy()
+        expression[:LID_OPENINGS] *= self._family.lid_gain
+        told = Motion(motion.rotation, motion.translation, motion.scale, expression)
+        x_d = self._family.keypoints(self._source, told)
         made = self._network(x_d=x_d[None], jacobian=jacobian(self._source.pose, motion)[None])
         picture = np.array(made["picture"][0], np.uint8)
         if self._detail is None:

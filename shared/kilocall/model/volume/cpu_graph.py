@@ -4,6 +4,7 @@ Graphs are put together layer by layer, not traced: tracing runs the network and
 norms are folded into the convolutions before them. A convolution of a picture that was enlarged by repeating pixels
 is computed on the small picture: the pixels of a result that lie alike between the repeated ones share a kernel with
 fewer taps, and are woven together afterwards. It is the same sum with 4 of 9 taps at factor 2 and 25 of 144 at 4.
+A convolution to a few channels, which would leave most of a vector idle, is split in two (`conv_of_few`).
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ Array = NDArray[np.float32]
 Node = Any  # openvino has no types
 
 _NORM_EPS: Final = 1e-5
+#: Cells of a feature volume along each axis.
+_SIZES: Final = {"x": FIELD, "y": FIELD, "z": DEPTH}
 
 
 class CpuGraph:
@@ -91,6 +94,37 @@ class CpuGraph:
             x, self.constant(weight), [stride] * axes, list(before or around), list(after or around), [1] * axes
         )
         return made if bias is None else self.add(made, bias, axes)
+
+    def conv_of_few(
+        self,
+        x: Node,
+        weight: Tensor,
+        bias: Tensor | None,
+        unrolled: tuple[int, ...],
+        around: tuple[int, ...] | None = None,
+    ) -> Node:
+        """A convolution with few outputs, in two: a vector unit that is 16 wide would mostly wait.
+
+        The first has an output for every tap along the axes `unrolled` of the kernel (2: the first behind the
+        channels) and no extent there; the second adds these up where they belong. `around` as for `conv`.
+        """
+        outputs, inputs, *size = weight.shape
+        around = around or tuple(k // 2 for k in size)
+        taps = [size[axis - 2] for axis in unrolled]
+        count = int(np.prod(taps))
+        # [taps..., O, I, rest...]: an output of the first convolution for each tap and output.
+        rest = [axis for axis in range(2, weight.ndim) if axis not in unrolled]
+        kernel = weight.permute(*unrolled, 0, 1, *rest)
+        thin = [1 if axis in unrolled else size[axis - 2] for axis in range(2, weight.ndim)]
+        kernel = kernel.reshape(count * outputs, inputs, *thin).contiguous()
+        none = tuple(0 if axis in unrolled else around[axis - 2] for axis in range(2, weight.ndim))
+        parts = self.conv(x, kernel, None, before=none, after=none)
+        gather = torch.eye(count).reshape(*taps, count).permute(-1, *range(len(taps)))
+        gather = torch.einsum("t...,ab->atb...", gather, torch.eye(outputs))
+        wide = [size[axis - 2] if axis in unrolled else 1 for axis in range(2, weight.ndim)]
+        gather = gather.reshape(outputs, count * outputs, *wide).contiguous()
+        some = tuple(around[axis - 2] if axis in unrolled else 0 for axis in range(2, weight.ndim))
+        return self.conv(parts, gather, bias, before=some, after=some)
 
     def add(self, x: Node, bias: Tensor, axes: int) -> Node:
         return self._op.add(x, self.constant(bias.reshape(1, -1, *[1] * axes)))
@@ -161,6 +195,24 @@ class CpuGraph:
 
     # The networks
 
+    def suggestions(self, count: int) -> Node:
+        """What `motion_field.suggestions` makes, from `motion_field.along_axes` of `count` suggestions and the
+        compressed volume [1, channels * depth, height, width]: three products without a transposition between."""
+        compressed = self.input("compressed", [1, COMPRESSED * DEPTH, FIELD, FIELD])
+        along = {axis: self.input(f"shift_{axis}", [count, 1, size, size]) for axis, size in _SIZES.items()}
+        moved = self._op.matmul(along["y"], self._op.matmul(compressed, along["x"], False, True), False, False)
+        moved = self.reshape(moved, [count, COMPRESSED, DEPTH, FIELD * FIELD])
+        moved = self._op.matmul(along["z"], moved, False, False)
+        heat = []
+        for whose in ("driving", "source"):
+            x, y, z = (
+                self.input(f"{whose}_{axis}", [count, *(size if a == axis else 1 for a in "zyx")])
+                for axis, size in _SIZES.items()
+            )
+            heat.append(self._op.multiply(z, self._op.multiply(y, x)))
+        change = self.reshape(self._op.subtract(*heat), [count, 1, DEPTH, FIELD * FIELD])
+        return self.reshape(self.join(change, moved), [1, count * (COMPRESSED + 1), DEPTH, FIELD, FIELD])
+
     def field(self, net: MotionFieldEstimator) -> dict[str, Node]:
         """suggestions [1, (K + 1) * 5, 16, 64, 64] -> mask before its softmax, occlusion."""
         count = net.mask.weight.shape[0]
@@ -175,10 +227,11 @@ class CpuGraph:
             x = self.join(self.conv_of_repeated(x, *_folded(up.conv, up.norm), 2), seen.pop())
         decoder = net.hourglass.decoder
         x = self.relu(self.conv_norm(x, decoder.conv, decoder.norm))
-        mask = self.conv(x, net.mask.weight, net.mask.bias)
-        flat = self.reshape(x, [1, -1, FIELD, FIELD])
-        occlusion = self._op.sigmoid(self.conv(flat, net.occlusion.weight, net.occlusion.bias))
-        return {"mask": mask, "occlusion": occlusion}
+        mask = self.conv_of_few(x, net.mask.weight, net.mask.bias, (4,))
+        # Its 1792 channels are the volume's channels and depth: a kernel of the whole depth sees them as they lie.
+        whole = net.occlusion.weight.reshape(1, -1, DEPTH, *net.occlusion.weight.shape[2:])
+        occlusion = self._op.sigmoid(self.conv_of_few(x, whole, net.occlusion.bias, (3, 4), (0, 3, 3)))
+        return {"mask": mask, "occlusion": self.reshape(occlusion, [1, 1, FIELD, FIELD])}
 
     def features(self, third: SameBlock2d, fourth: nn.Conv2d) -> Node:
         """warped [1, 32, 16, 64, 64] and occlusion [1, 1, 64, 64] -> [1, 256, 64, 64]."""
@@ -245,7 +298,7 @@ class CpuGraph:
         for up in net.up_blocks:
             assert isinstance(up, UpBlock2d)
             x = self.conv_of_repeated(x, *_folded(up.conv, up.norm), 2)
-        return self._as_picture(self.conv(x, net.final.weight, net.final.bias))
+        return self._as_picture(self.conv_of_few(x, net.final.weight, net.final.bias, (3,)))
 
     def _as_picture(self, x: Node) -> Node:
         x = self._op.multiply(self._op.sigmoid(x), self._op.constant(np.array([255], np.float32)))

@@ -122,6 +122,22 @@ def suggestions(compressed: Tensor, x_s: Tensor, x_d: Tensor) -> Tensor:
     return torch.cat((heat[:, :, None], moved), 2).flatten(1, 2)
 
 
+def along_axes(x_s: Tensor, x_d: Tensor, size: tuple[int, int, int]) -> dict[str, Tensor]:
+    """What `suggestions` is made of, axis by axis, for engines that put it together themselves (batch 1).
+
+    shift_x, shift_y, shift_z [K + 1, 1, cells, cells]: matrices that move a row of cells. driving_x ... source_z
+    [K + 1, ...]: the keypoints' Gaussians along an axis; zero for the background. `size` is D, H, W.
+    """
+    shift = F.pad(x_s - x_d, (0, 0, 1, 0))[0]
+    made = {}
+    for axis, (name, count) in enumerate(zip("xyz", reversed(size), strict=True)):
+        made[f"shift_{name}"] = shift_matrix(count, shift[:, axis])[:, None]
+        for whose, points in (("driving", x_d), ("source", x_s)):
+            bells = F.pad(_bells(points[0, :, axis], count), (0, 0, 1, 0))
+            made[f"{whose}_{name}"] = bells.reshape(len(bells), *(count if n == name else 1 for n in "zyx"))
+    return made
+
+
 def shift_matrix(count: int, shift: Tensor) -> Tensor:
     """[N, count, count]: linear interpolation along one axis at the cells' coordinates plus `shift` [N].
 
@@ -136,12 +152,15 @@ def shift_matrix(count: int, shift: Tensor) -> Tensor:
 
 def gaussians(points: Tensor, size: list[int]) -> Tensor:
     """[B, K, D, H, W] with 1 at each keypoint [B, K, 3]: a product of what happens along x, y and z."""
-    along = []
-    for axis, count in zip((2, 1, 0), size, strict=True):
-        cells = torch.linspace(-1, 1, count, device=points.device)
-        along.append(torch.exp((cells - points[..., axis, None]).square() * (-0.5 / KEYPOINT_VARIANCE)))
+    along = [_bells(points[..., axis], count) for axis, count in zip((2, 1, 0), size, strict=True)]
     z, y, x = along
     return z[..., :, None, None] * (y[..., :, None] * x[..., None, :])[:, :, None]
+
+
+def _bells(at: Tensor, count: int) -> Tensor:
+    """[..., count]: a Gaussian around each coordinate [...]."""
+    cells = torch.linspace(-1, 1, count, device=at.device)
+    return torch.exp((cells - at[..., None]).square() * (-0.5 / KEYPOINT_VARIANCE))
 
 
 def deformation(mask: Tensor, x_s: Tensor, x_d: Tensor) -> Tensor:

@@ -17,7 +17,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from kilocall.model.volume.motion_field import MotionFieldEstimator, deformation, suggestions, warp
+from kilocall.model.volume.appearance import DEPTH, FIELD
+from kilocall.model.volume.motion_field import MotionFieldEstimator, along_axes, deformation, suggestions, warp
 from kilocall.proto.errors import BadInput
 from kilocall.runtime.engine import Engine
 from kilocall.runtime.machine import instruction_sets
@@ -192,7 +193,8 @@ class OpenVinoRunner(TorchRunner):
         return networks
 
     def head(self, crop: Picture) -> Any:
-        return self._run(self._head, picture=crop[None])
+        found = self._start(self._head, picture=torch.tensor(crop)[None])
+        return {name: value.copy() for name, value in found.items()}
 
     def pose(self, head: Any) -> HeadPose:
         return self.networks.pose(_Attributes({name: torch.from_numpy(value) for name, value in head.items()}))
@@ -203,10 +205,12 @@ class OpenVinoRunner(TorchRunner):
     def render(self, appearance: Appearance, x_s: Array, x_d: Array) -> Picture:
         source, driving = (torch.from_numpy(np.ascontiguousarray(x))[None] for x in (x_s, x_d))
         with torch.inference_mode():
-            seen = suggestions(appearance.compressed, source, driving)
-            made = self._run(self._field, suggestions=seen.numpy())
+            compressed = appearance.compressed.reshape(1, -1, *appearance.compressed.shape[3:])
+            parts = along_axes(source, driving, (DEPTH, FIELD, FIELD))
+            self._start(self._suggestions, compressed=compressed, **parts)
+            made = self._start(self._field)
             warped = warp(appearance.volume, deformation(torch.from_numpy(made["mask"]), source, driving))
-            made = self._run(self._picture, warped=warped.numpy(), occlusion=made["occlusion"])
+            made = self._start(self._picture, warped=warped, occlusion=torch.from_numpy(made["occlusion"]))
         return np.array(made["picture"][0], np.uint8)
 
     @cached_property
@@ -218,12 +222,24 @@ class OpenVinoRunner(TorchRunner):
         return graph.compile(outputs, threads=self.threads, bfloat16=False).create_infer_request()
 
     @cached_property
+    def _suggestions(self) -> Any:
+        from kilocall.model.volume.cpu_graph import CpuGraph
+
+        graph = CpuGraph()
+        # Coordinates need more than bfloat16's eight bits.
+        outputs = {"suggestions": graph.suggestions(self.networks.keypoints + 1)}
+        return graph.compile(outputs, threads=self.threads, bfloat16=False).create_infer_request()
+
+    @cached_property
     def _field(self) -> Any:
         from kilocall.model.volume.cpu_graph import CpuGraph
 
         graph = CpuGraph()
         outputs = graph.field(self.networks.field)
-        return graph.compile(outputs, threads=self.threads, bfloat16=self.bfloat16).create_infer_request()
+        request = graph.compile(outputs, threads=self.threads, bfloat16=self.bfloat16).create_infer_request()
+        # 21 MB that need not be copied.
+        request.set_tensor("suggestions", self._suggestions.get_tensor("suggestions"))
+        return request
 
     @cached_property
     def _picture(self) -> Any:
@@ -234,12 +250,13 @@ class OpenVinoRunner(TorchRunner):
         return graph.compile(outputs, threads=self.threads, bfloat16=self.bfloat16).create_infer_request()
 
     @staticmethod
-    def _run(request: Any, **inputs: NDArray[Any]) -> dict[str, NDArray[Any]]:
+    def _start(request: Any, **inputs: Tensor) -> dict[str, NDArray[Any]]:
+        """Outputs by name, in the request's own memory: they hold until its next run."""
         for name, value in inputs.items():
-            request.get_tensor(name).data[:] = value
+            request.get_tensor(name).data[:] = value.numpy()
         request.infer()
         names = [port.any_name for port in request.model_outputs]
-        return {name: request.get_tensor(name).data.copy() for name in names}
+        return {name: request.get_tensor(name).data for name in names}
 
 
 class _Attributes:

@@ -43,8 +43,9 @@ class OpenVinoEngine(Engine):
 
     name = "openvino"
 
-    def __init__(self, threads: int, reason: str, cache: Path | None = None) -> None:
-        self.threads, self.reason, self.cache = threads, reason, cache
+    def __init__(self, threads: int, reason: str, cache: Path | None = None, *, precision: str = "f32") -> None:
+        """`precision` is what floats are computed in: f32, f16 or bf16 (where the CPU has it)."""
+        self.threads, self.reason, self.cache, self.precision = threads, reason, cache, precision
         self._openvino = quiet_openvino()
         self._core: Any = self._openvino.Core()
         self._compiled: dict[Path, Any] = {}
@@ -65,7 +66,7 @@ class OpenVinoEngine(Engine):
             "ENABLE_CPU_PINNING": "NO",
             # Not bfloat16, which OpenVINO takes by itself where the CPU has it: coordinates in it cost up to 0.3 dB,
             # and beside 8-bit convolutions it gains nothing (9.8 and 10.0 ms a picture).
-            "INFERENCE_PRECISION_HINT": "f32",
+            "INFERENCE_PRECISION_HINT": self.precision,
         }
         kept = self._cache_of(model)
         if kept is not None:

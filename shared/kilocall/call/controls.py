@@ -1,0 +1,184 @@
+"""What a page sees of a call, and what it may ask for."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from kilocall.call.outputs import Outputs
+from kilocall.call.parts import CallParts, now_us, program_version
+from kilocall.call.recording import Recording
+from kilocall.call.statistics import CallStatistics
+from kilocall.model.family import Picture
+from kilocall.receiver.render import View
+
+__all__ = ["Controls"]
+
+
+class Controls:
+    """`on_message` brings a message to the pages. What cannot be done raises KilocallError or OSError."""
+
+    def __init__(
+        self,
+        parts: CallParts,
+        outputs: Outputs,
+        statistics: CallStatistics,
+        on_message: Callable[[dict[str, Any]], None],
+    ) -> None:
+        self.view = View()
+        self._parts, self._outputs, self._statistics = parts, outputs, statistics
+        self._on_message = on_message
+        self._remote_hash: str | None = None
+        self._remote_taken_at: str | None = None
+
+    # What it sees
+
+    @property
+    def numbers(self) -> dict[str, Any]:
+        return self._statistics.numbers
+
+    def hello(self) -> dict[str, Any]:
+        settings, address, session = self._parts.settings, self._parts.address, self._parts.session
+        family, size = "", 256
+        if session is not None:
+            family, size = session.hello.family, session.hello.picture_size
+        return {
+            "type": "hello",
+            "room": address.room,
+            "link": address.link,
+            "camera": settings.camera if settings.camera.isdecimal() else Path(settings.camera).name,
+            "family": family,
+            "version": program_version(),
+            "size": size,
+        }
+
+    def state(self) -> dict[str, Any]:
+        session, sending, outputs = self._parts.session, self._parts.sending, self._outputs
+        remote = session.remote if session is not None else None
+        return {
+            "type": "state",
+            "phase": session.phase if session is not None else "alone",
+            "reason": session.reason if session is not None else "",
+            "muted": self._parts.speech.muted,
+            "camera_off": sending.camera_off,
+            "recording": outputs.recording,
+            "own_face": sending.face_seen,
+            "remote": {
+                "present": bool(remote and remote.present),
+                "face": bool(remote and remote.face),
+                "since_ms": (now_us() - remote.face_since_us) // 1000 if remote and remote.face_since_us else 0,
+                "source_taken_at": self._remote_taken_at if remote and remote.picture_hash else None,
+                "reconstructed": True,
+                "pictures": 1 + len(session.references.held) if session is not None else 1,
+                "camera_off": bool(remote and remote.camera_off),
+                "muted": bool(remote and remote.muted),
+            },
+            "own_source_at": sending.source.taken_at or None if sending.source is not None else None,
+            "remote_view": {"yaw": self.view.yaw, "pitch": self.view.pitch, "roll": self.view.roll},
+            "virtual_camera": {
+                "available": outputs.virtual_reason is None,
+                "on": outputs.virtual,
+                "reason": outputs.virtual_reason,
+            },
+        }
+
+    def sources(self) -> dict[str, Any]:
+        recent = [
+            {"id": source.id, "taken_at": source.taken_at or None, "thumb": f"/api/sources/{source.id}.jpg"}
+            for source in self._parts.sending.recent
+        ]
+        return {"type": "sources", "recent": recent, "current": recent[0]["id"] if recent else None}
+
+    def own_picture(self, source_id: str | None = None) -> Picture | None:
+        """The own source picture, or one of the recent ones, as RGB."""
+        sending = self._parts.sending
+        if source_id is None:
+            return sending.source.picture if sending.source is not None else None
+        return next((source.picture for source in sending.recent if source.id == source_id), None)
+
+    def remote_picture(self) -> bytes | None:
+        """The other side's source picture, encoded as it came."""
+        session = self._parts.session
+        picture = session.remote_picture if session is not None else None
+        return picture.data if picture is not None else None
+
+    def tell_hello(self) -> None:
+        self._on_message(self.hello())
+
+    def tell_state(self) -> None:
+        """Whatever may have changed it ends with this."""
+        session = self._parts.session
+        if session is not None and session.remote.picture_hash != self._remote_hash:
+            self._remote_hash = session.remote.picture_hash
+            self._remote_taken_at = datetime.now().strftime("%H:%M")
+        self._statistics.phase()
+        self._on_message(self.state())
+
+    def tell_sources(self) -> None:
+        self._on_message(self.sources())
+
+    # What it may ask for
+
+    def mute(self, on: bool) -> None:
+        self._parts.speech.muted = on
+        self._say_media()
+
+    def camera(self, on: bool) -> None:
+        self._parts.sending.camera_off = not on
+        self._say_media()
+
+    def calibrate(self, on: bool) -> None:
+        self._parts.sending.overlay_wanted = on
+
+    async def take_source(self) -> None:
+        await asyncio.wrap_future(self._parts.sending.take_source())
+
+    async def use_source(self, source_id: str) -> None:
+        await asyncio.wrap_future(self._parts.sending.use_recent(source_id))
+        self.tell_sources()
+
+    async def upload(self, data: bytes) -> None:
+        await asyncio.wrap_future(self._parts.sending.use_picture(data))
+
+    def turn(self, view: View) -> None:
+        self.view = view
+        self._parts.receiving.set_view(view)
+        self.tell_state()
+
+    async def record(self, on: bool) -> Recording | None:
+        """Starts or ends a recording of what is received; what was written, when it ends."""
+        if on == self._outputs.recording:
+            return None
+        try:
+            if not on:
+                return await self._outputs.stop_recording()
+            await self._outputs.start_recording()
+            return None
+        finally:
+            self.tell_state()
+
+    async def virtual_camera(self, on: bool) -> None:
+        await asyncio.to_thread(self._outputs.use_virtual_camera, on)
+        self.tell_state()
+
+    def watch(self, visible: bool, previews: bool) -> None:
+        """Whether anybody sees the remote picture, and the own preview."""
+        self._parts.receiving.watched = visible or self._parts.settings.headless or self._outputs.virtual
+        self._parts.sending.preview_wanted = previews
+
+    def sound_behind(self, milliseconds: float) -> None:
+        """How much longer than a picture a sound needs from here to the person, as the page has measured it."""
+        self._parts.media.behind_ms = milliseconds
+
+    async def connect_media(self, offer: str) -> str:
+        """The page's own loopback connection, for microphone, camera and loudspeaker: its offer's answer."""
+        return await self._parts.media.answer(offer)
+
+    def _say_media(self) -> None:
+        parts = self._parts
+        if parts.session is not None:
+            parts.session.own_media(muted=parts.speech.muted, camera_off=parts.sending.camera_off)
+        self.tell_state()

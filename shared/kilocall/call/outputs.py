@@ -1,0 +1,125 @@
+"""Where the other side's picture and speech go beside the page: a recording, and a camera for other programs."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from contextlib import suppress
+from fractions import Fraction
+from pathlib import Path
+
+from kilocall.call.parts import CallParts, program_version
+from kilocall.call.recording import Recorder, Recording
+from kilocall.call.virtual_camera import VirtualCamera, why_unavailable
+from kilocall.proto.errors import BadInput, KilocallError
+from kilocall.proto.motion_packet import TIMES_MS
+from kilocall.receiver.live import Played, Receiving
+from kilocall.runtime.files import write_whole
+
+__all__ = ["Outputs", "keep_pictures"]
+
+
+class Outputs:
+    """`picture_us` is when the newest picture was ready, on this side's clock; 0 before there is one."""
+
+    def __init__(self, parts: CallParts, picture_us: Callable[[], int]) -> None:
+        self.virtual_reason = why_unavailable()
+        """Why there is no virtual camera; None: there may be one."""
+        self._parts, self._picture_us = parts, picture_us
+        self._recorder: Recorder | None = None
+        self._virtual: VirtualCamera | None = None
+
+    @property
+    def recording(self) -> bool:
+        return self._recorder is not None
+
+    @property
+    def virtual(self) -> bool:
+        """Whether the virtual camera is on."""
+        return self._virtual is not None
+
+    async def start_recording(self) -> None:
+        """Records what is received from now on. Raises BadInput when there is no picture yet."""
+        parts = self._parts
+        session = parts.session
+        picture = session.remote_picture if session is not None else None
+        if session is None or picture is None:
+            raise BadInput("there is nothing to record yet: the other side's picture has not come")
+        further = tuple(session.references.held.values())
+        self._recorder = recorder = await asyncio.to_thread(
+            lambda: Recorder(
+                parts.settings.recordings,
+                picture,
+                parts.sending.codebook,
+                family=session.hello.family,
+                weights_hash=session.hello.weights_hash,
+                picture_size=session.hello.picture_size,
+                fps=Fraction(parts.settings.fps).limit_denominator(1001),
+                tool=f"kilocall {program_version()}",
+                further=further,
+            )
+        )
+
+        def played(item: Played) -> None:
+            recorder.add_motion(item)
+
+        parts.receiving.events.played = played
+        lag_us = parts.loudspeaker.hold_us
+        parts.loudspeaker.on_samples = lambda samples, play_us: recorder.add_speech(
+            samples, self._on_motion_clock(play_us - lag_us)
+        )
+
+    async def stop_recording(self) -> Recording | None:
+        """What was written; None when nothing was."""
+        recorder, self._recorder = self._recorder, None
+        self._parts.receiving.events.played = None
+        self._parts.loudspeaker.on_samples = None
+        return None if recorder is None else await asyncio.to_thread(recorder.close)
+
+    def use_virtual_camera(self, on: bool) -> None:
+        """Takes a moment. Raises BadInput that says what is missing."""
+        receiving = self._parts.receiving
+        if on == self.virtual:
+            return
+        if not on and self._virtual is not None:
+            receiving.events.rgb = None
+            self._virtual.close()
+            self._virtual = None
+            return
+        try:
+            self._virtual = VirtualCamera(self._parts.settings.fps)
+        except BadInput as error:
+            self.virtual_reason = str(error)
+            raise
+        self.virtual_reason = None
+        receiving.watched = True
+        receiving.events.rgb = self._virtual.send
+
+    async def close_recording(self) -> None:
+        """At the end of a call, where a failing disk must keep nothing else from closing."""
+        if self.recording:
+            with suppress(KilocallError, OSError):
+                await self.stop_recording()
+
+    def close_virtual_camera(self) -> None:
+        """After the receiving thread, which sends to it, has ended."""
+        if self._virtual is not None:
+            self._virtual.close()
+
+    def _on_motion_clock(self, play_us: int) -> int:
+        """A time on this side's clock as the sender's motion has it: what is seen now was captured then."""
+        last, picture_us = self._parts.receiving.last_time_us, self._picture_us()
+        return last + (play_us - picture_us) if picture_us else last
+
+
+def keep_pictures(folder: Path, sent: dict[int, bytes], receiving: Receiving) -> None:
+    """Writes crops that were sent, pictures that were shown, and when: [[capture, made], ...] in microseconds."""
+    folder.mkdir(exist_ok=True)
+    times = receiving.kept_times.tolist()
+    pairs = list(zip(times[::2], times[1::2], strict=True))
+    write_whole(folder / "shown.json", json.dumps(pairs).encode())
+    for time_us, jpeg in sent.items():
+        (folder / f"sent_{time_us // 1000 % TIMES_MS:05d}.jpg").write_bytes(jpeg)
+    for rendered in receiving.kept or ():
+        (folder / f"shown_{rendered.time_us // 1000 % TIMES_MS:05d}.jpg").write_bytes(rendered.jpeg)

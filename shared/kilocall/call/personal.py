@@ -1,0 +1,164 @@
+"""Personal files between two parties: what makes the other side's renderer this side's own.
+
+    offer: hash and size  ->
+                          <-  WantPersonal 0, unless it is in the cache
+    piece at 0            ->
+                          <-  WantPersonal 16000 ...
+                          <-  WantPersonal size: it is in use
+
+A megabyte takes minutes beside a call; it is no hurry, and the next call finds it in the cache. Like a Session this
+does no input or output of its own but the cache's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Final, SupportsBytes
+
+from kilocall.proto.control import MAX_PERSONAL_BYTES, MAX_PIECE_BYTES, PersonalPiece, WantPersonal
+from kilocall.proto.errors import BadInput
+
+__all__ = ["PersonalFiles"]
+
+logger = logging.getLogger(__name__)
+
+FOLDER: Final = "people"
+KEPT: Final = 8
+#: Offers of different files that are looked at on one connection; a person has one face.
+MOST_OFFERS: Final = 4
+
+
+class PersonalFiles:
+    """Both directions, over one connection after the other.
+
+    `got` is called with each file of the other side's that is whole, and answered by `used` or `refused`; `forget` when
+    the other side offers another one.
+    """
+
+    def __init__(
+        self,
+        *,
+        say: Callable[[SupportsBytes], None],
+        drop: Callable[[str], None],
+        got: Callable[[str, bytes], None],
+        folder: Path | None = None,
+    ) -> None:
+        self._say, self._drop, self._got = say, drop, got
+        self._folder = None if folder is None else folder / FOLDER
+        self._own: bytes | None = None
+        self._own_hash = ""
+        self.confirmed = False
+        """Whether the other side renders with this side's file."""
+        self.theirs: str | None = None
+        """Hash of the other side's file that is in use here."""
+        self.from_cache = 0
+        self._wanted: tuple[str, int] | None = None  # hash and size of what is on its way
+        self._pieces = bytearray()
+        self._offers: set[str] = set()
+
+    def opened(self) -> None:
+        """Another connection."""
+        self.confirmed = False
+        self._wanted = None
+        self._pieces.clear()
+        self._offers.clear()
+        if self._own is not None:
+            self._say(PersonalPiece(self._own_hash, len(self._own), 0, b""))
+
+    def offer(self, data: bytes) -> None:
+        """This side's file, offered now and with every connection. BadInput where it is too large."""
+        if not 1 <= len(data) <= MAX_PERSONAL_BYTES:
+            raise BadInput(f"personal file is {len(data)} bytes, allowed are 1 to {MAX_PERSONAL_BYTES}")
+        self._own, self._own_hash = data, hashlib.sha256(data).hexdigest()
+        self._say(PersonalPiece(self._own_hash, len(data), 0, b""))
+
+    def send(self, want: WantPersonal) -> None:
+        """Answers for a piece of this side's file."""
+        if self._own is None or want.file_hash != self._own_hash or want.offset > len(self._own):
+            self._drop("WantPersonal for what was not offered")
+        elif want.offset == len(self._own):
+            self.confirmed = True
+            logger.info("the other side uses this side's personal file %s", want.file_hash[:12])
+        else:
+            piece = self._own[want.offset : want.offset + MAX_PIECE_BYTES]
+            self._say(PersonalPiece(self._own_hash, len(self._own), want.offset, piece))
+
+    def take(self, piece: PersonalPiece) -> None:
+        """An offer, or the piece that was asked for."""
+        if not piece.data:
+            self._take_offer(piece)
+            return
+        if self._wanted != (piece.file_hash, piece.size) or piece.offset != len(self._pieces):
+            self._drop("a piece of a personal file that was not asked for")
+            return
+        self._pieces += piece.data
+        if len(self._pieces) < piece.size:
+            self._say(WantPersonal(piece.file_hash, len(self._pieces)))
+            return
+        data = bytes(self._pieces)
+        self._wanted = None
+        self._pieces.clear()
+        if hashlib.sha256(data).hexdigest() != piece.file_hash:
+            self._drop("personal file without the hash that it was offered by")
+            return
+        self._keep(piece.file_hash, data)
+        self._got(piece.file_hash, data)
+
+    def used(self, file_hash: str, size: int) -> None:
+        """The other side's pictures are made with this file from now on."""
+        self.theirs = file_hash
+        logger.info("the other side's pictures are made with its personal file %s, %d bytes", file_hash[:12], size)
+        self._say(WantPersonal(file_hash, size))
+
+    def refused(self, file_hash: str, reason: str) -> None:
+        """This file cannot be used; the pictures stay as they are, and nobody waits for it."""
+        logger.warning("the other side's personal file %s is not used: %s", file_hash[:12], reason)
+        if self._folder is not None:
+            with suppress(OSError):
+                (self._folder / file_hash).unlink(missing_ok=True)
+
+    def _take_offer(self, offer: PersonalPiece) -> None:
+        if offer.file_hash not in self._offers and len(self._offers) >= MOST_OFFERS:
+            self._drop("too many personal files are offered")
+            return
+        self._offers.add(offer.file_hash)
+        if offer.file_hash == self.theirs:
+            self._say(WantPersonal(offer.file_hash, offer.size))
+            return
+        kept = self._kept(offer.file_hash)
+        if kept is not None:
+            self.from_cache += 1
+            self._got(offer.file_hash, kept)
+            return
+        self._wanted = (offer.file_hash, offer.size)
+        self._pieces.clear()
+        self._say(WantPersonal(offer.file_hash, 0))
+
+    def _kept(self, file_hash: str) -> bytes | None:
+        """From the cache; a file that is damaged is as good as none."""
+        if self._folder is None:
+            return None
+        try:
+            with (self._folder / file_hash).open("rb") as file:
+                data = file.read(MAX_PERSONAL_BYTES + 1)
+        except OSError:
+            return None
+        return data if hashlib.sha256(data).hexdigest() == file_hash else None
+
+    def _keep(self, file_hash: str, data: bytes) -> None:
+        if self._folder is None:
+            return
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            partial = self._folder / f".{file_hash}.part"
+            partial.write_bytes(data)
+            partial.replace(self._folder / file_hash)
+            files = sorted(self._folder.glob("[0-9a-f]*"), key=lambda file: file.stat().st_mtime)
+            for old in files[:-KEPT]:
+                old.unlink(missing_ok=True)
+        except OSError as error:  # a full disk costs the next call some time, not this one
+            logger.warning("the other side's personal file cannot be kept in %s: %s", self._folder, error)
