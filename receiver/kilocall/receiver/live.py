@@ -285,11 +285,7 @@ class Receiving(Worker):
     def _prepare(self, picture_hash: str, data: bytes) -> None:
         if picture_hash not in self._renderers:
             try:
-                picture = decode_picture(data)
-                sides = (self._family.size, DETAIL * self._family.size)
-                if picture.shape[0] != picture.shape[1] or picture.shape[0] not in sides:
-                    raise BadPacket(f"picture is {picture.shape[1]}x{picture.shape[0]}, wanted is a side of {sides}")
-                source = self._family.source(picture)
+                source = self._family.source(self._picture_of(data))
                 self._renderers[picture_hash] = FaceRenderer(self._personal or self._family, source)
                 self._references[picture_hash] = set()
             except ValueError as error:  # BadInput, NoFace, BadPacket
@@ -310,16 +306,20 @@ class Receiving(Worker):
             why = "its source picture is not held"
         elif picture_hash not in known:
             try:
-                picture = decode_picture(data)
-                sides = (self._family.size, DETAIL * self._family.size)
-                if picture.shape[0] != picture.shape[1] or picture.shape[0] not in sides:
-                    raise BadPacket(f"picture is {picture.shape[1]}x{picture.shape[0]}, wanted is a side of {sides}")
-                renderer.add_picture(picture)
+                renderer.add_picture(self._picture_of(data))
                 known.add(picture_hash)
             except ValueError as error:  # BadInput, NoFace, BadPacket
                 why = str(error)
         self._references = {name: held for name, held in self._references.items() if name in self._renderers}
         self._deliver(lambda: self.events.reference(picture_hash, why))
+
+    def _picture_of(self, data: bytes) -> Picture:
+        """A picture from the other side [S, S, 3] or [2S, 2S, 3]; BadInput or BadPacket for what is none."""
+        picture = decode_picture(data)
+        sides = (self._family.size, DETAIL * self._family.size)
+        if picture.shape[0] != picture.shape[1] or picture.shape[0] not in sides:
+            raise BadPacket(f"picture is {picture.shape[1]}x{picture.shape[0]}, wanted is a side of {sides}")
+        return picture
 
     def _personalise(self, file_hash: str, data: bytes) -> None:
         """Reading and compiling take a second, in which pictures must go on: another thread does it."""

@@ -27,6 +27,7 @@ from kilocall.proto.control import (
     parse_control,
 )
 from kilocall.proto.errors import BadInput, BadPacket
+from kilocall.runtime.files import keep_newest
 
 __all__ = ["PICTURES", "Blob", "Cache", "Exchange", "Kind"]
 
@@ -101,13 +102,7 @@ class Cache(Generic[B]):
         if self._folder is None:
             return
         try:
-            self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            partial = self._folder / f".{blob.picture_hash}.part"
-            partial.write_bytes(bytes(blob))
-            partial.replace(self._folder / blob.picture_hash)
-            files = sorted(self._folder.glob("[0-9a-f]*"), key=lambda file: file.stat().st_mtime)
-            for old in files[: -self._kind.cached_on_disk]:
-                old.unlink(missing_ok=True)
+            keep_newest(self._folder, blob.picture_hash, bytes(blob), self._kind.cached_on_disk)
         except OSError as error:  # a full disk costs the next call some bytes, not this one
             logger.warning("what the other side sent cannot be kept in %s: %s", self._folder, error)
 

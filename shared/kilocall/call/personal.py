@@ -21,6 +21,7 @@ from typing import Final, SupportsBytes
 
 from kilocall.proto.control import MAX_PERSONAL_BYTES, MAX_PIECE_BYTES, PersonalPiece, WantPersonal
 from kilocall.proto.errors import BadInput
+from kilocall.runtime.files import keep_newest
 
 __all__ = ["PersonalFiles"]
 
@@ -153,12 +154,6 @@ class PersonalFiles:
         if self._folder is None:
             return
         try:
-            self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            partial = self._folder / f".{file_hash}.part"
-            partial.write_bytes(data)
-            partial.replace(self._folder / file_hash)
-            files = sorted(self._folder.glob("[0-9a-f]*"), key=lambda file: file.stat().st_mtime)
-            for old in files[:-KEPT]:
-                old.unlink(missing_ok=True)
+            keep_newest(self._folder, file_hash, data, KEPT)
         except OSError as error:  # a full disk costs the next call some time, not this one
             logger.warning("the other side's personal file cannot be kept in %s: %s", self._folder, error)

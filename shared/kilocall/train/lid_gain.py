@@ -11,10 +11,8 @@ from typing import Final
 import numpy as np
 
 from kilocall.model import landmarks as lm
-from kilocall.model.compact.family import CompactFamily
+from kilocall.model.compact.family import CompactFamily, overstated
 from kilocall.model.family import Picture
-from kilocall.model.motion import Motion
-from kilocall.model.shape import LID_OPENINGS
 from kilocall.train.dataset import SIZE, Dataset
 
 #: Tried in this order; the parabola through the best and its neighbours is not worth it.
@@ -47,13 +45,6 @@ def fit_lid_gain(family: CompactFamily, data: Dataset, *, clips: int = CLIPS, fr
                 made[gain].append(_opening(family.track(renderer.render(overstated(motion, gain))).points))
     errors = {gain: float(np.square(np.array(seen) - wanted).mean()) for gain, seen in made.items()}
     return min(errors, key=errors.__getitem__)
-
-
-def overstated(motion: Motion, gain: float) -> Motion:
-    """Lids moved by `gain` times as much."""
-    expression = motion.expression.copy()
-    expression[:LID_OPENINGS] *= gain
-    return Motion(motion.rotation, motion.translation, motion.scale, expression)
 
 
 def _picture(data: Dataset, frame: int) -> Picture:

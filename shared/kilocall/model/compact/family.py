@@ -184,15 +184,19 @@ class CompactRenderer:
         self._detail = Detail(source.detail) if source.detail is not None else None
 
     def render(self, motion: Motion) -> Picture:
-        expression = motion.expression.copy()
-        expression[:LID_OPENINGS] *= self._family.lid_gain
-        told = Motion(motion.rotation, motion.translation, motion.scale, expression)
-        x_d = self._family.keypoints(self._source, told)
+        x_d = self._family.keypoints(self._source, overstated(motion, self._family.lid_gain))
         made = self._network(x_d=x_d[None], jacobian=jacobian(self._source.pose, motion)[None])
         picture = np.array(made["picture"][0], np.uint8)
         if self._detail is None:
             return picture
         return self._detail.add(picture, made["displacement"][0], made["copied"][0])
+
+
+def overstated(motion: Motion, gain: float) -> Motion:
+    """Lids moved by `gain` times as much."""
+    expression = motion.expression.copy()
+    expression[:LID_OPENINGS] *= gain
+    return Motion(motion.rotation, motion.translation, motion.scale, expression)
 
 
 def jacobian(source: Motion, driving: Motion) -> Array:
