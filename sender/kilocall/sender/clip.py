@@ -23,6 +23,8 @@ GROUPS = LandmarkGroups(left_eye=lm.LEFT_EYE, right_eye=lm.RIGHT_EYE, inner_lips
 # Enough to find open eyes and a closed mouth in; 40 crops are 8 MB.
 CANDIDATES = 40
 FACE_CERTAINTY = 0.5
+# A slow glide moves by whole pixels, with frames in between in which the crop stands.
+GLIDE_PAUSE = 10
 #: A crop of fewer of the camera's pixels each way gains nothing from being kept larger than the networks' size.
 DETAIL_FROM = 1.25
 
@@ -78,7 +80,7 @@ def follow_clip(
     tracks: list[tuple[int, Track]] = []
     places: list[CropPlace] = []
     candidates: list[Sample] = []
-    stride, lost, reframings, moving = 1, 0, 0, False
+    stride, lost, reframings, still = 1, 0, 0, GLIDE_PAUSE
     for count, frame in enumerate(clip):
         crop = cropper.crop(frame)
         track = tracker.last
@@ -101,8 +103,8 @@ def follow_clip(
         )
         if not place.same_place(places[-1] if places else None):
             places.append(place)
-        reframings += crop.reframed and not moving
-        moving = crop.reframed
+        reframings += crop.reframed and still >= GLIDE_PAUSE
+        still = 0 if crop.reframed else still + 1
         progress(count + 1, total)
     if not candidates:
         raise NoFace(f"{clip.path}: no face could be followed in any of {len(tracks)} frames")

@@ -150,17 +150,20 @@ def frame_weights(data: Dataset, points: NDArray[np.float32]) -> NDArray[np.floa
 def extract(
     network: Extractor, pictures: NDArray[np.uint8], device: torch.device
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Landmarks of crops [N, 256, 256, 3]: from the whole crop [N, K, 2], and refined by the close-ups [N, K, 3].
+    """Landmarks of crops [N, 256, 256, 3]: from two looks at the face [N, K, 2], and refined by the close-ups
+    [N, K, 3].
 
     The third coordinate is the depth.
     """
     first, fine = [], []
     for start in range(0, len(pictures), 32):
         some = pictures[start : start + 32]
-        found, depths, _, _ = network.face(_to_tensor(_small(some)).to(device))
-        points = found.cpu().numpy()
-        refined = np.concatenate((points, depths.cpu().numpy()[..., None]), 2)
-        matrices = np.stack([rg.regions(p) for p in points])
+        seen = _faces(network, _small(some), device)
+        turned = [rg.face_region(face[:, :2]) for face in seen]
+        again = _faces(network, np.stack([rg.cut_face(p, m) for p, m in zip(some, turned, strict=True)]), device)
+        refined = np.stack([rg.both_looks(*looks) for looks in zip(seen, again, turned, strict=True)])
+        first.append(refined[..., :2].copy())
+        matrices = np.stack([rg.regions(p) for p in refined[..., :2]])
         close = np.stack([rg.cut_regions(p, m) for p, m in zip(some, matrices, strict=True)])
         cut = _to_tensor(close).to(device)
         eyes = network.eye(cut[:, :2].flatten(0, 1))[0].cpu().numpy().reshape(len(some), 2, -1, 2)
@@ -169,9 +172,15 @@ def extract(
             refined[i, list(lm.RIGHT_EYE_REGION), :2] = rg.to_crop(m[0], eyes[i, 0])
             refined[i, list(lm.LEFT_EYE_REGION), :2] = rg.to_crop(m[1], eyes[i, 1])
             refined[i, list(lm.MOUTH_REGION), :2] = rg.to_crop(m[2], mouth[i])
-        first.append(points)
         fine.append(refined)
     return np.concatenate(first), np.concatenate(fine)
+
+
+def _faces(network: Extractor, pictures: NDArray[np.uint8], device: torch.device) -> NDArray[np.float32]:
+    """Points and depths [N, K, 3] in pictures [N, 128, 128, 3]."""
+    points, depths, _, _ = network.face(_to_tensor(pictures).to(device))
+    faces: NDArray[np.float32] = torch.cat((points, depths[..., None]), 2).cpu().numpy()
+    return faces
 
 
 def _cut_regions(sample: FaceSample, rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:

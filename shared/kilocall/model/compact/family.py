@@ -36,6 +36,9 @@ FREE_INPUT: Final = 64
 NECK: Final = (0.0, 0.55, 1.43)
 #: Below this certainty a crop shows no face.
 FACE_CERTAINTY: Final = 0.5
+#: The second look makes whatever it sees more like a face; so much less counts the mean of both logits. Of turned and
+#: shifted held-out faces 3.2 % are missed then (10.3 % by the first look), of their backgrounds 2.5 % taken for one.
+SECOND_LOOK_LOGIT: Final = 1.25
 
 
 class CompactFamily:
@@ -92,9 +95,12 @@ class CompactFamily:
 
     def track(self, crop: Picture) -> Track:
         _check(crop, self.size)
-        small = cv2.resize(crop, (rg.FACE_INPUT, rg.FACE_INPUT), interpolation=cv2.INTER_AREA)
-        face = self._network("face")(crop=small[None])
-        points: Array = np.array(face["points"][0], np.float32)
+        small: Picture = np.asarray(cv2.resize(crop, (rg.FACE_INPUT,) * 2, interpolation=cv2.INTER_AREA), np.uint8)
+        first, sure = self._face(small)
+        again = rg.face_region(first[:, :2])
+        second, sure_again = self._face(rg.cut_face(crop, again))
+        both = rg.both_looks(first, second, again)
+        points = both[:, :2].copy()
         matrices = rg.regions(points)
         close = rg.cut_regions(crop, matrices)
         eyes = self._network("eye")(region=close[:2])["points"]
@@ -102,8 +108,8 @@ class CompactFamily:
         points[list(lm.RIGHT_EYE_REGION)] = rg.to_crop(matrices[0], eyes[0])
         points[list(lm.LEFT_EYE_REGION)] = rg.to_crop(matrices[1], eyes[1])
         points[list(lm.MOUTH_REGION)] = rg.to_crop(matrices[2], mouth)
-        certainty = 1 / (1 + np.exp(-float(face["face_logit"][0])))
-        return Track(points, np.array(face["depth"][0], np.float32), self._free(crop), float(certainty))
+        logit = (sure + sure_again) / 2 - SECOND_LOOK_LOGIT
+        return Track(points, both[:, 2], self._free(crop), float(1 / (1 + np.exp(-logit))))
 
     def source(self, picture: Picture, track: Track | None = None) -> Source:
         detail = picture if picture.shape[0] == DETAIL * self.size else None
@@ -142,6 +148,13 @@ class CompactFamily:
     def appearance(self, picture: Picture) -> dict[str, NDArray[np.float32]]:
         """Features of a source picture, as the renderer network wants them."""
         return self._network("appearance")(picture=picture[None])
+
+    def _face(self, picture: Picture) -> tuple[Array, float]:
+        """Points and depths [LANDMARKS, 3] in the coordinates of a 128x128 picture, and the logit of a face in it."""
+        found = self._network("face")(crop=picture[None])
+        return np.column_stack((found["points"][0], found["depth"][0])).astype(np.float32), float(
+            found["face_logit"][0]
+        )
 
     def _free(self, crop: Picture) -> Array:
         small = cv2.resize(crop, (FREE_INPUT, FREE_INPUT), interpolation=cv2.INTER_AREA)
