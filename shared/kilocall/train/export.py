@@ -3,7 +3,8 @@
 manifest.json              family, sizes, training steps and the SHA-256 of every file
 extractor.safetensors      state dicts, convolutions as 8-bit integers with scales
 renderer.safetensors
-shape.safetensors          mean, basis, deviation of the face shape model; by how much lids are overstated
+shape.safetensors          mean, basis, deviation of the face shape model; by how much lids and gaze are
+                           overstated
 codebook.safetensors       when there is one already
 face eye mouth implicit appearance renderer .onnx
 """
@@ -18,7 +19,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
 from rich.console import Console
 from safetensors.numpy import load_file as load_arrays
 from safetensors.numpy import save_file as save_arrays
@@ -27,6 +27,7 @@ from safetensors.torch import save_file as save_tensors
 from kilocall.model import landmarks as lm
 from kilocall.model.compact.deployed import NETWORKS, SIZE, Deployed
 from kilocall.model.compact.family import CompactFamily
+from kilocall.model.compact.overstate import Overstatement
 from kilocall.model.compact.renderer import IMPLICIT
 from kilocall.model.compact.stored import pack, unpack
 from kilocall.model.shape import ShapeModel
@@ -35,7 +36,7 @@ from kilocall.runtime.engine import choose_engine
 from kilocall.train.calibration import Calibration, calibration
 from kilocall.train.checkpoint import State, read_checkpoint
 from kilocall.train.dataset import Dataset
-from kilocall.train.lid_gain import fit_lid_gain
+from kilocall.train.overstatement import fit_overstatement
 from kilocall.train.quantise import AppearanceCheck, Check, Quantised, quantise
 
 FAMILY: Final = "compact-256"
@@ -68,9 +69,9 @@ def export_run(
         trained_steps={"extractor": extractor_steps, "renderer": renderer_steps},
         say=lambda line: console.print(line, soft_wrap=True),
     )
-    gain = fit_lid_gain(CompactFamily(out, choose_engine("auto", 1)), dataset)
-    put_lid_gain(gain, out)
-    console.print(f"lids are overstated by {gain:g}")
+    overstatement = fit_overstatement(CompactFamily(out, choose_engine("auto", 1)), dataset)
+    put_overstatement(overstatement, out)
+    console.print(f"overstated are lids by {overstatement.lids:g}, gaze by {overstatement.gaze:g}")
     return made
 
 
@@ -140,12 +141,12 @@ def put_codebook(codebook: Path, weights: Path) -> None:
     _write_manifest(weights, manifest)
 
 
-def put_lid_gain(gain: float, weights: Path) -> None:
-    """Sets by how much lids are overstated to the renderer and brings the manifest up to date."""
+def put_overstatement(overstatement: Overstatement, weights: Path) -> None:
+    """Sets by how much lids and gaze are overstated to the renderer and brings the manifest up to date."""
     manifest = json.loads((weights / "manifest.json").read_text())
     path = weights / SHAPE
     partial = path.with_suffix(".part")
-    save_arrays({**load_arrays(path), "lid_gain": np.array([gain], np.float32)}, partial)
+    save_arrays({**load_arrays(path), **overstatement.arrays}, partial)
     partial.chmod(0o644)
     os.replace(partial, path)
     _write_manifest(weights, manifest)

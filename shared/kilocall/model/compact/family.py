@@ -19,11 +19,12 @@ from kilocall.model import landmarks as lm
 from kilocall.model.compact import regions as rg
 from kilocall.model.compact.detail import Detail, halved
 from kilocall.model.compact.motion_fit import MotionFit
+from kilocall.model.compact.overstate import Overstatement
 from kilocall.model.compact.personal import NETWORKS as PERSONAL_NETWORKS
 from kilocall.model.compact.personal import Personal, personal_folder
 from kilocall.model.family import DETAIL, Array, Picture, Source, Track, place
 from kilocall.model.motion import Motion
-from kilocall.model.shape import LID_OPENINGS, ShapeModel, rigid_weight
+from kilocall.model.shape import ShapeModel, rigid_weight
 from kilocall.proto.errors import BadInput, NoFace
 from kilocall.runtime.engine import user_cache_folder
 
@@ -85,9 +86,9 @@ class CompactFamily:
         return ShapeModel(stored["mean"], stored["basis"], stored["deviation"])
 
     @cached_property
-    def lid_gain(self) -> float:
-        """By how much lids are overstated to the renderer, which would else not close them; 1 where nothing is said."""
-        return float(self._shape["lid_gain"][0]) if "lid_gain" in self._shape else 1.0
+    def overstatement(self) -> Overstatement:
+        """By how much lids and irises are overstated to the renderer; by nothing where the weights say nothing."""
+        return Overstatement.of(self._shape)
 
     @cached_property
     def _shape(self) -> dict[str, NDArray[np.float32]]:
@@ -191,25 +192,21 @@ class CompactRenderer:
 
     def __init__(self, family: CompactFamily, source: Source) -> None:
         self._family, self._source = family, source
+        self.overstatement = family.overstatement
         # A network of its own, because the features it holds are this picture's.
         self._network = family.engine.load(family._file("renderer.onnx"))
         self._network.hold(**family.appearance(source.picture), x_s=source.keypoints[None])
         self._detail = Detail(source.detail) if source.detail is not None else None
 
     def render(self, motion: Motion) -> Picture:
-        x_d = self._family.keypoints(self._source, overstated(motion, self._family.lid_gain))
+        moved = self._family.keypoints(self._source, self.overstatement.motion(motion))
+        rest = Motion(motion.rotation, motion.translation, motion.scale, np.zeros_like(motion.expression))
+        x_d = self.overstatement.keypoints(moved, self._family.keypoints(self._source, rest))
         made = self._network(x_d=x_d[None], jacobian=jacobian(self._source.pose, motion)[None])
         picture = np.array(made["picture"][0], np.uint8)
         if self._detail is None:
             return picture
         return self._detail.add(picture, made["displacement"][0], made["copied"][0])
-
-
-def overstated(motion: Motion, gain: float) -> Motion:
-    """Lids moved by `gain` times as much."""
-    expression = motion.expression.copy()
-    expression[:LID_OPENINGS] *= gain
-    return Motion(motion.rotation, motion.translation, motion.scale, expression)
 
 
 def jacobian(source: Motion, driving: Motion) -> Array:
