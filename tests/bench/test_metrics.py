@@ -135,6 +135,18 @@ def test_opening_gain_tells_lips_that_move_half_as_far_from_lips_that_follow() -
     assert metrics.opening_gain(moved, face, lm.LIP_PAIRS) is None
 
 
+def test_irises_that_turn_half_as_far_follow_at_half_the_gain() -> None:
+    face, aside = _face(40), 3 * np.sin(np.arange(40)).astype(np.float32)
+    face[:, [*lm.RIGHT_EYE, *lm.LEFT_EYE], 1] = 100  # corners level, whatever the rest
+    face[:, [lm.RIGHT_EYE[0], lm.RIGHT_EYE[4], lm.LEFT_EYE[4], lm.LEFT_EYE[0]], 0] = (80, 100, 150, 170)
+    full, half = face.copy(), face.copy()
+    full[:, [lm.RIGHT_IRIS, lm.LEFT_IRIS], 0] += aside[:, None]
+    half[:, [lm.RIGHT_IRIS, lm.LEFT_IRIS], 0] += aside[:, None] / 2
+    assert metrics.gaze_gain(half, full) == pytest.approx(0.5, abs=1e-4)
+    assert metrics.gaze_correlation(half, full) == pytest.approx(1)
+    assert metrics.gaze_gain(half, face) is None
+
+
 def test_opening_of_a_clip_that_hardly_opens_is_not_told() -> None:
     face, wave = _face(40), np.sin(np.arange(40))
     barely = wave / wave.std() * metrics.MIN_OPENING_STD

@@ -388,6 +388,8 @@ def _scores(
         eye_r=metrics.opening_correlation(face, true_face, lm.LID_PAIRS) if some else None,
         mouth_gain=metrics.opening_gain(face, true_face, lm.LIP_PAIRS) if some else None,
         eye_gain=metrics.opening_gain(face, true_face, lm.LID_PAIRS) if some else None,
+        gaze_r=metrics.gaze_correlation(face, true_face) if some else None,
+        gaze_gain=metrics.gaze_gain(face, true_face) if some else None,
         jitter_px=metrics.jitter(made.points, made.valid),
     )
 

@@ -33,6 +33,8 @@ class Scores(BaseModel):
     eye_r: float | None
     mouth_gain: float | None  # how far it opens for each pixel of the original; None as above
     eye_gain: float | None
+    gaze_r: float | None = None  # the same of how far irises lie from the middles of their eyes
+    gaze_gain: float | None = None
     jitter_px: float | None  # mean second difference of the landmarks over time
 
 
@@ -183,7 +185,7 @@ def _gallery_table(evaluation: Evaluation) -> Table:
 
 _HEADINGS: Final = (
     "bits/frame", "p95", "kbit/s", "coding px", "landmarks px", "PSNR dB", "SSIM", "VMAF", "L1", "sharpness", "flicker",
-    "mouth r", "eye r", "mouth gain", "eye gain", "jitter px", "still dB",
+    "mouth r", "eye r", "gaze r", "mouth gain", "eye gain", "gaze gain", "jitter px", "still dB",
 )  # fmt: skip
 
 
@@ -204,8 +206,10 @@ def _cells(row: ClipResult | Means) -> list[str]:
         rounded(made.flicker, 2),
         rounded(made.mouth_r, 2),
         rounded(made.eye_r, 2),
+        rounded(made.gaze_r, 2),
         rounded(made.mouth_gain, 2),
         rounded(made.eye_gain, 2),
+        rounded(made.gaze_gain, 2),
         beside(made.jitter_px, row.truth_jitter_px, 2),
         rounded(row.still_gain_db, 2, sign=True),
     ]

@@ -14,13 +14,15 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from kilocall.model.landmarks import mean_opening
+from kilocall.model.landmarks import gaze, mean_opening
 from kilocall.proto.errors import BadInput
 
 __all__ = [
     "MIN_OPENING_STD",
     "correlation",
     "flicker",
+    "gaze_correlation",
+    "gaze_gain",
     "jitter",
     "l1",
     "landmark_distance",
@@ -128,10 +130,7 @@ def opening_correlation(made: Points, truth: Points, pairs: tuple[tuple[int, int
     None when the original opens by less than MIN_OPENING_STD, or the clip has fewer than two frames.
     """
     _check_points(made, truth)
-    wanted = mean_opening(truth, pairs)
-    if len(truth) < 2 or wanted.std() < MIN_OPENING_STD:
-        return None
-    return correlation(mean_opening(made, pairs), wanted)
+    return _correlation_of(mean_opening(made, pairs), mean_opening(truth, pairs))
 
 
 def opening_gain(made: Points, truth: Points, pairs: tuple[tuple[int, int], ...]) -> float | None:
@@ -140,11 +139,34 @@ def opening_gain(made: Points, truth: Points, pairs: tuple[tuple[int, int], ...]
     A correlation does not tell lids that close from lids that only twitch at the right time. None as above.
     """
     _check_points(made, truth)
-    wanted = mean_opening(truth, pairs).astype(np.float64)
-    if len(truth) < 2 or wanted.std() < MIN_OPENING_STD:
+    return _gain_of(mean_opening(made, pairs), mean_opening(truth, pairs))
+
+
+def gaze_correlation(made: Points, truth: Points) -> float | None:
+    """Pearson's r over the clip of how far irises lie from the middles of their eyes; None as for openings."""
+    _check_points(made, truth)
+    return _correlation_of(gaze(made), gaze(truth))
+
+
+def gaze_gain(made: Points, truth: Points) -> float | None:
+    """By how much irises turn aside for each pixel that the original's do; None as for openings."""
+    _check_points(made, truth)
+    return _gain_of(gaze(made), gaze(truth))
+
+
+def _correlation_of(made: Points, wanted: Points) -> float | None:
+    return correlation(made, wanted) if _moves(wanted) else None
+
+
+def _gain_of(made: Points, wanted: Points) -> float | None:
+    if not _moves(wanted):
         return None
-    wanted -= wanted.mean()
-    return float(wanted @ mean_opening(made, pairs) / (wanted @ wanted))
+    centred = wanted.astype(np.float64) - wanted.mean(dtype=np.float64)
+    return float(centred @ made / (centred @ centred))
+
+
+def _moves(wanted: Points) -> bool:
+    return len(wanted) >= 2 and float(wanted.std()) >= MIN_OPENING_STD
 
 
 def jitter(points: Points, valid: NDArray[np.bool_] | None = None) -> float | None:

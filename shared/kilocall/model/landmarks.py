@@ -106,3 +106,15 @@ def mean_opening(points: NDArray[np.float32], pairs: tuple[tuple[int, int], ...]
     upper, lower = [a for a, _ in pairs], [b for _, b in pairs]
     distance: NDArray[np.float32] = np.linalg.norm(points[..., upper, :] - points[..., lower, :], axis=-1)
     return np.asarray(distance.mean(axis=-1), np.float32)
+
+
+def gaze(points: NDArray[np.float32]) -> NDArray[np.float32]:
+    """How far irises lie from the middles of their eyes along the line between the corners, mean of both eyes, for
+    points [..., LANDMARKS, 2]. To the picture's right is positive.
+    """
+    each = []
+    for iris, eye, (left, right) in ((RIGHT_IRIS, RIGHT_EYE, (0, 4)), (LEFT_IRIS, LEFT_EYE, (4, 0))):
+        along = points[..., eye[right], :] - points[..., eye[left], :]
+        aside = points[..., iris, :] - points[..., list(eye), :].mean(-2)
+        each.append((aside * along).sum(-1) / np.maximum(np.linalg.norm(along, axis=-1), 1e-6))
+    return np.asarray(np.mean(each, 0), np.float32)

@@ -51,9 +51,7 @@ def opening_px(points: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def gaze_px(points: NDArray[np.float32]) -> NDArray[np.float32]:
     """How far irises of points [..., LANDMARKS, 2] lie to the right of the middles of their eyes, pixels."""
-    sides = ((lm.RIGHT_IRIS, lm.RIGHT_EYE), (lm.LEFT_IRIS, lm.LEFT_EYE))
-    apart = [points[..., iris, 0] - points[..., list(eye), 0].mean(-1) for iris, eye in sides]
-    return np.asarray(np.mean(apart, 0) * (SIZE / 2), np.float32)
+    return lm.gaze(points) * (SIZE / 2)
 
 
 def _best(

@@ -1,0 +1,53 @@
+"""By how much lids and irises are overstated, fitted on the built-in speaker, whose motion is known."""
+
+import cv2
+import numpy as np
+import pytest
+
+from kilocall.model import landmarks as lm
+from kilocall.model.compact.family import CompactFamily
+from kilocall.model.compact.overstate import Overstatement
+from kilocall.model.family import load_family
+from kilocall.runtime.engine import choose_engine
+from kilocall.sample import sample_clip
+from kilocall.sender.capture import open_clip
+from kilocall.train.dataset import SIZE, Dataset
+from kilocall.train.overstatement import GAZE_GAINS, LID_GAINS, fit_overstatement, opening_px
+
+
+@pytest.fixture(scope="module")
+def family() -> CompactFamily:
+    found = load_family(engine=choose_engine("auto", 1))
+    assert isinstance(found, CompactFamily)
+    return found
+
+
+@pytest.fixture(scope="module")
+def data(family: CompactFamily, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    frames = open_clip(sample_clip("astronaut", tmp_path_factory.mktemp("clip")))
+    crops = np.stack([cv2.resize(f.rgb, (SIZE, SIZE), interpolation=cv2.INTER_AREA) for f in list(frames)[::3]])
+    meshes = np.zeros((len(crops), lm.MESH_POINTS, 3), np.float32)
+    for mesh, crop in zip(meshes, crops, strict=True):
+        track = family.track(crop)
+        mesh[list(lm.MESH_INDEX)] = np.column_stack((track.points, track.depth))
+    return Dataset(crops.astype(np.uint8), meshes, np.array([0, len(crops)]), ("astronaut",))
+
+
+def test_fit_finds_that_the_renderer_holds_lids_back(family: CompactFamily, data: Dataset) -> None:
+    fitted = fit_overstatement(family, data, clips=1, frames=6)
+    assert fitted.lids > 1
+    assert fitted.lids in LID_GAINS
+    assert fitted.gaze in GAZE_GAINS
+
+
+def test_overstated_lids_close_further(family: CompactFamily, data: Dataset) -> None:
+    openings = opening_px(data.points[..., :2])
+    wide, shut = data.pictures[int(openings.argmax())], data.pictures[int(openings.argmin())]
+    source = family.source(np.ascontiguousarray(wide))
+    renderer = family.renderer(source)
+    blink = family.motion(family.track(np.ascontiguousarray(shut)), source)
+    seen = []
+    for gain in (0.5, 1.0, 1.5):
+        renderer.overstatement = Overstatement(lids=gain)
+        seen.append(float(opening_px(family.track(renderer.render(blink)).points)))
+    assert seen[0] > seen[1] + 0.5 > seen[2] + 1.0
