@@ -8,6 +8,10 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from kilocall.api import StreamPlayer, open_family
+from kilocall.model.family import Family
+from kilocall.sample import sample_stream
+
 # The same examples in every run, and no time limit for one: a busy machine is no defect of the code.
 settings.register_profile("kilocall", deadline=None, derandomize=True)
 settings.load_profile("kilocall")
@@ -23,3 +27,15 @@ def clips() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no clips of people at {folder}; KILOCALL_CLIPS can name such a folder")
     return folder
+
+
+@pytest.fixture(scope="session")
+def family() -> Family:
+    """The package's own, on one thread."""
+    return open_family(threads=1)
+
+
+@pytest.fixture(scope="module")
+def player(family: Family) -> StreamPlayer:
+    """The built-in astronaut; a module's tests leave it as it was."""
+    return StreamPlayer(sample_stream("astronaut"), family=family)

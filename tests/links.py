@@ -7,7 +7,8 @@ import contextlib
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from typing import Any
 
-from kilocall.runtime.peer import Peer, PeerSettings
+from kilocall.runtime.peer import Peer
+from kilocall.runtime.peer_settings import PeerSettings
 
 
 def run(coroutine: Coroutine[Any, Any, None], *, within_s: float = 20) -> None:

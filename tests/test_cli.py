@@ -19,8 +19,10 @@ import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from typer.main import get_command
 
 from kilocall.cli import run
+from kilocall.cli.app import app
 from kilocall.cli.replay import read_upload
 from kilocall.cli.streams import find_stream
 from kilocall.proto.errors import BadInput
@@ -119,6 +121,24 @@ def test_every_verb_explains_itself(verb: str, capsys: pytest.CaptureFixture[str
     assert f"kilocall {verb}" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["encode", "a", "-o", "b", "--quality", "101"], "--quality is 101; allowed: 0 to 100"),
+        (["encode", "a", "-o", "b", "--fps", "nan"], "--fps is nan; allowed: 1 to 60"),
+        (["encode", "a", "-o", "b", "--engine", "x"], "--engine is x; allowed: 'auto'"),
+        (["bench", "call", "--rate-kbps", "-1"], "--rate-kbps is -1; allowed: 0 or more"),
+        (["encode", "a", "--qualty", "3"], "--qualty"),
+        (["encode", "a"], "Missing option '--out'"),
+        (["encod"], "No such command 'encod'"),
+    ],
+)
+def test_a_wrong_option_gets_one_line_with_name_value_and_what_is_allowed(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert said in refused(capsys, *arguments)
+
+
 def test_help_loads_nothing_heavy(command: Command) -> None:
     check = "import atexit, sys; atexit.register(lambda: print('loaded', *sys.modules))"
     out, err = command("--help", before=check).communicate(timeout=30)
@@ -215,6 +235,19 @@ def test_an_output_that_cannot_be_written_is_refused(
     assert "folder" in refused(capsys, "encode", clip, "-o", tmp_path)
     assert ".mp4" in refused(capsys, "decode", stream, "-o", tmp_path / "out.gif")
     assert not list(tmp_path.iterdir())
+
+
+def test_what_is_read_is_not_written_over(
+    clip: Path, stream: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = clip.read_bytes(), stream.read_bytes()
+    link = tmp_path / "link.mp4"
+    link.symlink_to(clip)
+    for verb, read, written in (("encode", clip, clip), ("encode", clip, link), ("fit", stream, stream)):
+        assert f"output {written} is a file that is read" in refused(capsys, verb, read, "-o", written)
+    again = ("decode", stream, "-o", clip, "--full-frame", "--background", clip)
+    assert "a file that is read" in refused(capsys, *again)
+    assert (clip.read_bytes(), stream.read_bytes()) == before
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="RLIMIT_FSIZE is POSIX")
@@ -358,3 +391,17 @@ def test_training_data_that_is_not_there_is_named(tmp_path: Path, capsys: pytest
     assert "has no folder train" in refused(capsys, "train", "extractor", *where, "--device", "cpu")
     assert "allowed are auto, cpu, cuda" in refused(capsys, "train", "renderer", *where, "--device", "abacus")
     assert not list(tmp_path.iterdir())
+
+
+def test_every_option_says_what_it_is() -> None:
+    def walk(command: Any, name: str) -> Iterator[tuple[str, Any]]:
+        yield name, command
+        for verb, inner in getattr(command, "commands", {}).items():
+            yield from walk(inner, f"{name} {verb}")
+
+    verbs = dict(walk(get_command(app), "kilocall"))
+    assert len(verbs) > 20
+    for name, command in verbs.items():
+        assert command.help, name
+        for option in command.params:
+            assert getattr(option, "help", None), f"{name} {option.name}"

@@ -22,11 +22,6 @@ LIGHT_OUT = 30
 
 
 @pytest.fixture(scope="module")
-def family() -> Family:
-    return api.open_family(threads=1)
-
-
-@pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("gallery")
 

@@ -158,9 +158,3 @@ with VideoFile(Path("clip.mp4"), fps=player.reader.header.fps, size=256) as vide
     assert (tmp_path / "out.mp4").exists()
     # Twelve frames in packets of three, all decoded as they come.
     assert done.stdout.count("(256, 256, 3)") == 12
-
-
-def test_the_documents_link_to_files_that_exist() -> None:
-    for document in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
-        for target in re.findall(r"\]\(([^)#:]+)\)", document.read_text()):
-            assert (document.parent / target).exists(), f"{document.name} links to {target}"

@@ -48,6 +48,20 @@ def test_command_prints_what_was_found(capsys: pytest.CaptureFixture[str]) -> No
     assert all(0 <= one["at_once"] <= 1 for one in found["speeds"])
 
 
+def test_a_stream_too_slow_for_real_time_is_measured_on_a_few_frames() -> None:
+    done: list[float] = []
+
+    def step() -> None:
+        time.sleep(0.1)
+        done.append(time.perf_counter())
+
+    fps, frames = Stream([step] * 50).alone(0.05)
+    assert len(done) == frames == 3
+    assert 0 < fps <= 10
+    quick = Stream([lambda: None] * 50)
+    assert quick.alone(60)[1] == 50
+
+
 @pytest.mark.parametrize(("most", "fps"), [(0, 25), (1000, 25), (1, 0.5), (1, 100)])
 def test_settings_that_make_no_sense_are_refused(most: int, fps: float) -> None:
     with pytest.raises(BadInput, match="allowed are"):

@@ -9,7 +9,9 @@ import pytest
 
 from kilocall.call import link as link_module
 from kilocall.call.link import Link, RoomAddress, Tasks
-from kilocall.runtime.peer import Message, Peer, PeerSettings
+from kilocall.runtime.inbox import Message
+from kilocall.runtime.peer import Peer
+from kilocall.runtime.peer_settings import PeerSettings
 from links import run
 from meeting import Server
 

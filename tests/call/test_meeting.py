@@ -6,7 +6,8 @@ import asyncio
 import time
 
 from kilocall.call.signalling import Paired, Signal, Signalling
-from kilocall.runtime.peer import Peer, PeerSettings
+from kilocall.runtime.peer import Peer
+from kilocall.runtime.peer_settings import PeerSettings
 from links import lose_all, run
 from meeting import Server, two
 

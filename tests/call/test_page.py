@@ -443,6 +443,17 @@ def test_a_face_out_of_view_is_told_without_hiding_the_picture(page: Any, node: 
     wait(lambda: page.inner_text("#remote-note") == "")
 
 
+def test_a_computer_that_is_too_slow_is_told_on_the_picture_it_is_too_slow_for(page: Any, node: FakeNode) -> None:
+    node.show(1, jpeg((80, 80, 80)))
+    node.become(slow={"shows": "this computer shows 0.2 of 25 pictures a second with facevid2vid", "sends": ""})
+    wait(lambda: page.inner_text("#remote-note").startswith("This computer shows 0.2 of 25 pictures a second"))
+    wait(lambda: page.inner_text("#announcer").startswith("This computer shows"))
+    assert page.inner_text("#own-note") == ""
+    node.become(slow={"shows": "", "sends": "this computer sends 3.1 of 25 pictures a second"})
+    wait(lambda: page.inner_text("#own-note").startswith("This computer sends 3.1 of 25"))
+    assert page.inner_text("#remote-note") == ""
+
+
 def test_the_own_face_out_of_view_is_read_out_when_it_lasts(page: Any, node: FakeNode) -> None:
     heard = "new MutationObserver(() => heard.push(document.getElementById('announcer').textContent))"
     page.evaluate(f"window.heard = []; {heard}.observe(document.getElementById('announcer'), {{ childList: true }})")
@@ -505,6 +516,23 @@ def test_page_comes_back_when_the_node_does(page: Any, node: FakeNode) -> None:
     wait(lambda: page.inner_text("#status-title") == "kilocall has stopped")
     assert page.is_disabled("#mute")
     wait(lambda: node.arrivals == 2 and page.inner_text("#status-title") == "Connected")
+
+
+@pytest.mark.parametrize("width", [320, 390, 1100])
+def test_a_note_on_the_own_preview_is_readable_at_any_width(page: Any, node: FakeNode, width: int) -> None:
+    page.set_viewport_size({"width": width, "height": 800})
+    node.become(slow={"shows": "", "sends": "this computer sends 3.1 of 25 pictures a second: others keep it busy"})
+    wait(lambda: page.inner_text("#own-note").startswith("This computer sends"))
+    inside = """() => {
+      const note = document.getElementById("own-note").getBoundingClientRect();
+      const cut = (box) => getComputedStyle(box).overflow !== "visible";
+      const all = [...document.querySelectorAll(".stage, .own")].filter(cut);
+      const boxes = all.map((box) => box.getBoundingClientRect());
+      return boxes.every((box) => box.left <= note.left && note.right <= box.right && box.top <= note.top &&
+        note.bottom <= box.bottom);
+    }"""
+    wait(lambda: page.evaluate(inside))
+    assert page.evaluate("document.documentElement.scrollHeight") <= 800 or width < 960
 
 
 @pytest.mark.parametrize("width", [320, 390, 768, 1100, 1920])

@@ -13,6 +13,7 @@ from kilocall.codec.codebook import Codebook
 from kilocall.codec.motion_codec import MotionDecoder, MotionEncoder
 from kilocall.model.family import weights_folder
 from kilocall.proto.control import SourcePicture
+from kilocall.proto.limits import MOST_PICTURES
 from kilocall.proto.motion_packet import MotionPacket
 from kilocall.proto.stream_file import StreamReader
 from kilocall.receiver.decode import PacketDecoder
@@ -95,6 +96,24 @@ def test_further_pictures_that_are_held_are_recorded(tmp_path: Path, codebook: C
     made = recording.close()
     assert made is not None
     assert StreamReader(made.stream).references() == [further]
+
+
+def test_pictures_that_come_later_stand_where_they_came_once_and_no_more_than_a_reader_takes(
+    tmp_path: Path, codebook: Codebook
+) -> None:
+    further = [SourcePicture("avif", b"further %d" % number) for number in range(MOST_PICTURES)]
+    recording = recorder(tmp_path, codebook, (further[0],))
+    first, second = received(codebook, 2)
+    recording.add_motion(first)
+    for picture in (further[0], *further):
+        recording.add_picture(picture)
+    recording.add_motion(second)
+    made = recording.close()
+    assert made is not None
+    reader = StreamReader(made.stream)
+    assert reader.references() == further[: MOST_PICTURES - 1]
+    kinds = [type(record).__name__ for record in reader.records()]
+    assert kinds[-MOST_PICTURES:] == ["TimedPacket", *["ReferencePicture"] * (MOST_PICTURES - 2), "TimedPacket"]
 
 
 def test_speech_lies_beside_the_picture_with_its_pauses(tmp_path: Path, codebook: Codebook) -> None:

@@ -44,6 +44,7 @@ class Party:
             confirmed=self.confirmed.append,
             cache_folder=folder,
         )
+        self.references.show(BASE)
 
     def _say(self, message: SupportsBytes) -> None:
         self.said.append(parse_control(bytes(message)))

@@ -41,6 +41,13 @@ def test_speech_waits_for_its_picture() -> None:
     assert held(10_000_000, 0) == (300, 0)
 
 
+def test_speech_does_not_wait_for_pictures_that_come_too_late_for_lips() -> None:
+    holds = Holds()
+    for _ in range(100):
+        holds.follow(100_000, 5000.0, packet_ms=60, behind_ms=0)
+    assert (holds.sound_us, holds.picture_us) == (40_000, 0)
+
+
 def test_picture_waits_for_speech_that_would_be_late() -> None:
     assert held(100_000, 60) == (0, 0)
     assert held(100_000, 160) == (0, 100)

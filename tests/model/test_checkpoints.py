@@ -150,6 +150,23 @@ def test_a_renamed_and_a_missing_file_of_a_folder(
     assert "name the folder" in refused(portrait / "spade_generator.pth", capsys)
 
 
+def test_a_file_of_a_folder_that_is_bad_in_itself(
+    portrait: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "lp"
+    shutil.copytree(portrait, folder)
+    warping = folder / "warping_module.pth"
+    whole = warping.read_bytes()
+    warping.write_bytes(whole[:-300])
+    assert f"weights {warping} are cut off or damaged" in refused(folder, capsys)
+    torch.save({**hollow(LIVEPORTRAIT, "warping_module"), "epoch": Code()}, warping)
+    assert f"weights {warping} hold code" in refused(folder, capsys)
+    assert not (tmp_path / "proof_that_code_ran").exists()
+    torch.save({f"module.{k}": v for k, v in hollow(LIVEPORTRAIT, "warping_module", torch.float16).items()}, warping)
+    assert read_checkpoint(folder).hash == read_checkpoint(portrait).hash
+
+
 def test_half_precision_is_read_unless_it_overflowed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     content = checkpoint(dtype=torch.float16)
     torch.save(content, tmp_path / "half.pth")

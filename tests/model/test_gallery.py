@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from kilocall.api import StreamPlayer, open_family
+from kilocall.api import StreamPlayer
 from kilocall.model.family import Family, Picture
 from kilocall.model.gallery import (
     FADE_FRAMES,
@@ -24,21 +24,10 @@ from kilocall.model.gallery import (
     refer,
 )
 from kilocall.proto.errors import BadInput, NoFace
-from kilocall.sample import sample_stream
 
 
 def far(*values: float) -> NDArray[np.float32]:
     return np.array(values, np.float32)
-
-
-@pytest.fixture(scope="module")
-def family() -> Family:
-    return open_family(threads=1)
-
-
-@pytest.fixture(scope="module")
-def player(family: Family) -> StreamPlayer:
-    return StreamPlayer(sample_stream("astronaut"), family=family)
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from kilocall.model import landmarks as lm
-from kilocall.model.shape import OPENINGS, ShapeModel, fit_shape_model
+from kilocall.model.shape import LOCAL_MOTIONS, ShapeModel, fit_shape_model
 
 EXPRESSIONS = 10
 Array = NDArray[np.float32]
@@ -50,13 +50,21 @@ def test_only_the_first_coefficients_open_lids_and_lips(model: ShapeModel) -> No
     half = len(lm.LID_PAIRS) // 2
     for pairs in (lm.LID_PAIRS[:half], lm.LID_PAIRS[half:], lm.LIP_PAIRS):
         opened = [_opened(model, index, pairs) for index in range(EXPRESSIONS)]
-        assert max(opened[:OPENINGS]) > 1e-3
-        assert max(opened[OPENINGS:]) < 1e-6
+        assert max(opened[:LOCAL_MOTIONS]) > 1e-3
+        assert max(opened[LOCAL_MOTIONS:]) < 1e-6
     assert _opened(model, 2, lm.LIP_PAIRS) > 5 * _opened(model, 2, lm.LID_PAIRS)
 
 
+def test_one_coefficient_alone_moves_the_irises_sideways(model: ShapeModel) -> None:
+    sideways = model.basis[..., 0] * model.deviation[:, None]
+    eyes = ((lm.RIGHT_IRIS, lm.RIGHT_EYE), (lm.LEFT_IRIS, lm.LEFT_EYE))
+    moved = np.abs(sum(sideways[:, iris] - sideways[:, list(eye)].mean(1) for iris, eye in eyes))
+    assert moved[3] > 1e-3
+    assert moved[LOCAL_MOTIONS:].max() < 1e-6
+
+
 def test_the_principal_components_hold_no_more(model: ShapeModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kilocall.model.shape.OPENINGS", EXPRESSIONS)
+    monkeypatch.setattr("kilocall.model.shape.LOCAL_MOTIONS", EXPRESSIONS)
     principal = fit_shape_model(_faces(), EXPRESSIONS)[0]
     # One space, other axes: each basis is made of the other's vectors.
     for mine, other in ((model, principal), (principal, model)):

@@ -11,6 +11,7 @@ from torch.nn import functional
 from kilocall.model.volume.blocks import coordinate_grid
 from kilocall.model.volume.cpu_graph import CpuGraph
 from kilocall.model.volume.motion_field import along_axes, deformation, gaussians, suggestions
+from kilocall.model.volume.tiles import row_algorithm
 
 
 def random(*shape: int) -> Tensor:
@@ -65,6 +66,24 @@ def test_a_convolution_with_few_outputs_is_split_in_two(size: tuple[int, ...], u
     wanted = plain(x, weight, bias, padding=tuple(k // 2 for k in size))
     graph = CpuGraph()
     node = graph.conv_of_few(graph.input("x", list(x.shape)), weight, bias, unrolled)
+    made = graph.compile({"y": node}, threads=1, bfloat16=False).create_infer_request().infer([x.numpy()])["y"]
+    np.testing.assert_allclose(made, wanted.numpy(), atol=1e-3)
+
+
+@pytest.mark.parametrize(("cells", "taps", "tile"), [(64, 7, 16), (12, 3, 4), (16, 5, 8)])
+def test_a_row_is_convolved_by_its_frequencies(cells: int, taps: int, tile: int) -> None:
+    row = row_algorithm(cells, taps, tile)
+    x, kernel = random(cells).double(), random(taps).double()
+    wanted = functional.conv1d(x[None, None], kernel[None, None], padding=taps // 2)[0, 0]
+    products = (row.kernel @ kernel)[:, None] * (row.forward @ x).reshape(row.products, row.tiles)
+    np.testing.assert_allclose(row.inverse @ products.flatten(), wanted, atol=1e-12)
+
+
+def test_a_convolution_with_a_large_kernel_goes_by_way_of_frequencies() -> None:
+    x, weight, bias = random(1, 6, 9, 32, 32), random(3, 6, 7, 7, 7), random(3)
+    wanted = functional.conv3d(x, weight, bias, padding=3)
+    graph = CpuGraph()
+    node = graph.conv_by_tiles(graph.input("x", list(x.shape)), weight, bias)
     made = graph.compile({"y": node}, threads=1, bfloat16=False).create_infer_request().infer([x.numpy()])["y"]
     np.testing.assert_allclose(made, wanted.numpy(), atol=1e-3)
 

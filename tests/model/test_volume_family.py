@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+import threading
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -19,7 +20,7 @@ from kilocall.model import geometry as geo
 from kilocall.model.family import Family, Picture, Source, load_family, transfer, turn_head
 from kilocall.model.motion import Motion
 from kilocall.model.volume.family import VolumeFamily, VolumeSource
-from kilocall.model.volume.networks import OpenVinoRunner, TorchRunner
+from kilocall.model.volume.networks import AbandonedError, OpenVinoRunner, TorchRunner
 from kilocall.proto.errors import BadInput
 from kilocall.receiver.video_file import VideoFile
 from kilocall.runtime.engine import choose_engine
@@ -124,6 +125,27 @@ def test_openvino_and_torch_make_the_same_picture(first: VolumeFamily, crop: Pic
     assert np.abs(exact.render(appearance, x_s, x_d) - wanted).max() <= 1
     rough = np.square(fast.render(appearance, x_s, x_d) - wanted).mean()
     assert 10 * np.log10(255**2 / max(rough, 1e-9)) > 35
+
+
+def test_a_picture_that_nobody_waits_for_any_more_is_ended(first: VolumeFamily, crop: Picture) -> None:
+    runner = OpenVinoRunner(first.runner.networks, 1)
+    source = first.source(crop)
+    appearance, x_s = runner.appearance(crop), first.keypoints_3d(source, source.pose)
+    ended: list[BaseException] = []
+
+    def make() -> None:
+        try:
+            for _ in range(50):
+                runner.render(appearance, x_s, x_s)
+        except AbandonedError as error:
+            ended.append(error)
+
+    making = threading.Thread(target=make)
+    making.start()
+    making.join(0.2)
+    runner.interrupt()
+    making.join(60)
+    assert len(ended) == 1
 
 
 def test_features_are_computed_once_per_source(

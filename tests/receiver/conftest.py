@@ -40,6 +40,7 @@ class FlatRenderer:
         self.source = Source(flat(base), still, np.zeros((0, 3), np.float32), np.zeros((0, 2), np.float32), 1.0)
         self.base = base
         self.view = View()
+        self.pictures = 1
         self.rendered: list[int] = []
         self.fails = False
 

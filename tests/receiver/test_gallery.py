@@ -6,25 +6,14 @@ import cv2
 import numpy as np
 import pytest
 
-from kilocall.api import StreamPlayer, open_family
+from kilocall.api import StreamPlayer
 from kilocall.model.family import Family, Picture
 from kilocall.model.gallery import FADE_FRAMES
 from kilocall.model.motion import Motion
 from kilocall.proto.errors import BadInput, NoFace
 from kilocall.proto.limits import MOST_PICTURES
-from kilocall.receiver.gallery import GalleryRenderer
+from kilocall.receiver.gallery import GalleryRenderer, faded
 from kilocall.receiver.render import FaceRenderer, View
-from kilocall.sample import sample_stream
-
-
-@pytest.fixture(scope="module")
-def family() -> Family:
-    return open_family(threads=1)
-
-
-@pytest.fixture(scope="module")
-def player(family: Family) -> StreamPlayer:
-    return StreamPlayer(sample_stream("astronaut"), family=family)
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +67,20 @@ def test_a_change_is_a_fade_between_both(family: Family, player: StreamPlayer, m
     shown += [is_marked(gallery.render(moved)) for _ in range(FADE_FRAMES + 1)]
     assert shown[0] < 0.1 < shown[1] < shown[2] < shown[3]
     assert gallery.changes == 1
+
+
+def test_light_is_faded_and_what_moved_is_seen_once(player: StreamPlayer) -> None:
+    old = player.stream_source.picture
+    darker = (old * 0.8).astype(np.uint8)
+    half = faded(darker, old, 0.5)
+    np.testing.assert_allclose(half, (darker.astype(float) + old) / 2, atol=1.5)
+    aside = np.roll(old, 12, axis=1)
+    switched = faded(aside, old, 0.5)
+    face = slice(64, 192)  # the wall behind is even: there both look alike
+    off = np.abs(switched[face, face].astype(float) - aside[face, face]).mean()
+    twice = np.abs(old[face, face].astype(float) - aside[face, face]).mean() / 2
+    assert off < 0.25 * twice
+    np.testing.assert_array_equal(faded(old, aside, 1.0), old)
 
 
 def test_the_same_motions_give_the_same_pictures(

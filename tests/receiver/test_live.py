@@ -135,6 +135,41 @@ def test_frames_that_come_again_are_rendered_and_recorded_once(rig: Rig, family:
     assert [round((item.time_us - rig.played[0].time_us) / 1e3) for item in rig.played] == [0, 80, 160, 240]
 
 
+def test_a_renderer_slower_than_the_motion_makes_the_newest_picture_and_loses_no_packet(
+    rig: Rig, family: Family, source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """12 s a picture: 100 packets come meanwhile, each of which the next may be predicted from."""
+    encoder = MotionEncoder(family.codebook, reference="acknowledged")
+    start_us, sent = rig.now_us, 0
+
+    def arrive() -> None:
+        nonlocal sent
+        while start_us + (3 * sent + 2) * SPACING_US <= rig.now_us:
+            data = coded(encoder, source, start_us + 3 * sent * SPACING_US, 3)
+            rig.receiving.push(data, start_us + (3 * sent + 2) * SPACING_US)
+            encoder.acknowledge(sent)
+            sent += 1
+
+    usual = FaceRenderer.render
+
+    def slow(renderer: FaceRenderer, motion: Motion) -> np.ndarray:
+        rig.now_us += 12_000_000
+        return usual(renderer, motion)
+
+    monkeypatch.setattr(FaceRenderer, "render", slow)
+    while len(rig.pictures) < 4:
+        arrive()
+        rig.step()
+        rig.now_us += 10_000
+    # From the capture of a picture's frame to when it is ready: what the buffer waits and the picture itself takes.
+    delays = [made.made_us - made.time_us for made in rig.pictures]
+    assert all(12_000_000 < delay < 12_500_000 for delay in delays)
+    assert rig.receiving.inbox_dropped == 0
+    assert rig.receiving._decoder.dropped == 0
+    assert rig.receiving.jitter.received > 250
+    assert len(rig.receiving._motions) <= 64
+
+
 def test_a_personal_file_changes_the_pictures_of_its_speaker_and_of_nobody_else(
     rig: Rig, picture: tuple[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -158,6 +158,7 @@ def test_another_source_is_shown_and_keeps_the_view(watched: Watched) -> None:
     assert watched.next().rgb[0, 0, 0] == 105
     state = watched.playback.state
     assert (state.source, state.relative, state.source_number) == ("anna.jpg", True, 1)
+    assert state.pictures == 1
 
 
 def test_a_picture_without_a_face_changes_nothing(watched: Watched) -> None:

@@ -14,7 +14,9 @@ from av import AudioFrame
 import kilocall.runtime.peer as peer_module
 from kilocall.proto.control import MAX_MESSAGE_BYTES, Part, WantPicture
 from kilocall.proto.errors import BadInput, BadPacket
-from kilocall.runtime.peer import IceServer, Inbox, Message, Peer, PeerSettings
+from kilocall.runtime.inbox import Inbox
+from kilocall.runtime.peer import Peer
+from kilocall.runtime.peer_settings import IceServer, PeerSettings
 from links import connect, lose, lose_all, lose_pattern, run, two_peers
 
 LOOPBACK = PeerSettings(loopback="only", audio=False)
@@ -380,23 +382,5 @@ def test_new_connection_follows_a_lost_one_at_once() -> None:
                 assert again.send_motion(b"x")
                 assert await all_of(back.motion, 1) == [b"x"]
                 assert asyncio.get_running_loop().time() - started < 3
-
-    run(check())
-
-
-def test_inbox_keeps_the_newest_within_its_bounds() -> None:
-    async def check() -> None:
-        inbox = Inbox(3, 100)
-        for number in range(5):
-            inbox.put(Message(bytes([number]) * 10, number))
-        assert [data[0] for data in await all_of(inbox, 3)] == [2, 3, 4]
-        for number in range(3):
-            inbox.put(Message(bytes([number]) * 60, number))
-        assert (len(inbox), inbox.received, inbox.dropped) == (1, 8, 4)
-        inbox.close()
-        last = await inbox.get()
-        assert last is not None
-        assert last.data[0] == 2
-        assert await inbox.get() is None
 
     run(check())

@@ -5,24 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from kilocall.api import StreamPlayer, open_family
+from kilocall.api import StreamPlayer
 from kilocall.model.family import Family
 from kilocall.model.motion import Motion
 from kilocall.proto.control import SourcePicture
 from kilocall.proto.errors import BadInput
 from kilocall.runtime.pictures import decode_picture
-from kilocall.sample import sample_stream
 from kilocall.sender.gallery import GallerySearch, Probe, bytes_each, choose_pictures
-
-
-@pytest.fixture(scope="module")
-def family() -> Family:
-    return open_family(threads=1)
-
-
-@pytest.fixture(scope="module")
-def player(family: Family) -> StreamPlayer:
-    return StreamPlayer(sample_stream("astronaut"), family=family)
 
 
 @pytest.fixture(scope="module")

@@ -68,6 +68,8 @@ def test_the_held_back_part_gets_better_and_the_file_says_by_how_much(
     assert not any(name.startswith("implicit.") for name in personal.names)
     assert family.personalised(personal).personal == personal
     assert said[1].startswith("step 0: ")
+    assert report.share in module.SHARES
+    assert [line.split("%")[0] for line in said[-len(module.SHARES) :]] == ["100", "75", "50", "35"]
     with pytest.raises(BadInput, match="not from a personal file"):
         finetune([clip], out, family.personalised(personal), least_seconds=SECONDS)
 
@@ -116,6 +118,26 @@ def test_only_the_named_parts_learn_and_the_same_seed_learns_the_same(
     assert changed
     assert all(name.startswith("generator.") for name in changed)
     assert all(np.array_equal(made[0][name], made[1][name]) for name in made[0])
+
+
+def test_weights_between_everybodys_and_the_learnt_ones_are_stored_in_the_same_steps(
+    clip: Path, family: CompactFamily, tmp_path: Path
+) -> None:
+    footage = read_footage([clip], family, tmp_path, least_seconds=SECONDS)
+    learner = Learner(
+        family, footage, Split.of(footage, 0.3), 0, parts=["generator"], device=torch.device("cpu"), seed=4
+    )
+    learner.best = {
+        name: value + 0.1 * value.abs().mean() if name.startswith("generator.") and value.ndim > 1 else value
+        for name, value in learner.start.items()
+    }
+    none, half, whole = (learner.stored(share) for share in (0.0, 0.5, 1.0))
+    assert all(np.array_equal(none[name], value) for name, value in learner.base.items())
+    name = max((n for n in whole if n.startswith("generator.")), key=lambda n: whole[n].size)
+    start, far = learner.base[name].astype(int), whole[name].astype(int)
+    assert not np.array_equal(start, far)
+    assert np.abs(half[name] - (start + far) / 2).max() <= 1
+    assert np.array_equal(half[name + ".scale"], learner.base[name + ".scale"])
 
 
 def test_parts_of_a_clip_follow_each_other_and_none_is_in_two() -> None:

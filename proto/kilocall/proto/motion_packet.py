@@ -31,7 +31,7 @@ HEADER_BYTES = 3 + _FIXED.size
 
 
 class Coded(Protocol):
-    """What the codec says about coded frames."""
+    """Coded frames as the codec makes and reads them; `MotionPacket` has all of it, too."""
 
     @property
     def sequence(self) -> int: ...

@@ -13,14 +13,22 @@ from kilocall.model.motion import Motion
 from kilocall.proto.errors import BadInput
 from kilocall.runtime.pictures import fitted
 
-__all__ = ["GalleryRenderer"]
+__all__ = ["GalleryRenderer", "faded"]
+
+#: Side of the grid on which two pictures are compared: a lip is about one cell of it high.
+GRID: Final = 32
+#: Fine differences, in 8-bit levels, up to which both pictures are seen, and from which on the new one alone. Faded
+#: everywhere, mouths, glasses and outlines are seen twice and pictures are soft (flicker 0.94 of the original's and
+#: sharpness .55 on the liveliest of three clips); nowhere, hair and walls jump (1.19 and .70); so 1.06 and .64.
+ALIKE: Final = 3.0
+APART: Final = 8.0
 
 
 class GalleryRenderer:
     """A FrameRenderer that holds the source picture and up to seven further ones.
 
     With the source picture alone it makes that picture's renderer's pictures, to the bit. A change of picture is
-    faded: those frames are made twice.
+    faded where both look alike: those frames are made twice.
     """
 
     def __init__(self, family: Family, base: Source, renderer: FrameRenderer | None = None) -> None:
@@ -72,7 +80,7 @@ class GalleryRenderer:
         if choice.before is None:
             return made
         before = self._on(choice.before, motion)
-        return np.asarray(cv2.addWeighted(made, choice.share, before, 1 - choice.share, 0), np.uint8)
+        return faded(made, before, choice.share)
 
     def _on(self, number: int, motion: Motion) -> Picture:
         if number == 0:
@@ -85,3 +93,19 @@ class GalleryRenderer:
     def _without_detail(self, number: int, made: Picture) -> Picture:
         detail = self._references[number].source.detail
         return made if detail is None else fitted(made, len(made) // 2)
+
+
+def faded(new: Picture, old: Picture, share: float) -> Picture:
+    """`share` of `new` [S, S, 3] over `old` where both show the same things, however light or dark; elsewhere `new`.
+
+    0.4 ms at 256.
+    """
+    grid, side = (GRID, GRID), (new.shape[1], new.shape[0])
+    apart = cv2.resize(cv2.absdiff(new, old), grid, interpolation=cv2.INTER_AREA)
+    light = cv2.absdiff(*(cv2.resize(one, grid, interpolation=cv2.INTER_AREA) for one in (new, old)))
+    fine = cv2.cvtColor(cv2.subtract(apart, light), cv2.COLOR_RGB2GRAY)
+    # What differs in a cell is seen twice around it as well.
+    fine = cv2.blur(cv2.dilate(fine, np.ones((3, 3), np.uint8)), (3, 3))
+    of_new = np.clip((fine - np.float32(ALIKE)) / np.float32(APART - ALIKE), np.float32(share), np.float32(1))
+    weight = cv2.resize(of_new, side, interpolation=cv2.INTER_LINEAR)
+    return np.asarray(cv2.blendLinear(new, old, weight, 1 - weight), np.uint8)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from kilocall.model.compact.family import CompactFamily
 from kilocall.model.compact.personal import Personal
-from kilocall.model.family import DETAIL, Family, FamilyChoice, Picture, Source
+from kilocall.model.family import DETAIL, Family, FamilyChoice, Picture, Source, interrupt
 from kilocall.model.motion import Motion
 from kilocall.proto.control import ReceiverReport
 from kilocall.proto.errors import BadInput, BadPacket
@@ -36,6 +36,8 @@ logger = logging.getLogger(__name__)
 #: 90: on 256x256 pictures about 15 KB, no blocks to be seen.
 JPEG_QUALITY: Final = 90
 MOST_WAITING: Final = 64
+#: Two minutes of packets: while a slow renderer makes one picture none may be lost that later ones are predicted from.
+MOST_ARRIVED: Final = 1024
 REST_S: Final = 0.1
 #: After so long without a due frame a changed view is shown on the last one.
 STILL_US: Final = 80_000
@@ -114,8 +116,6 @@ class Receiving(Worker):
         self.rendered = 0
         self.malformed = 0
         self.inbox_dropped = 0
-        self.longest_gap_us = 0
-        """Longest time between two pictures while motion arrived."""
         self.kept: deque[Rendered] | None = deque(maxlen=KEEP_MOST) if keep else None
         self.kept_times = array("q")
         """Capture time and when it was ready, of every picture, one after the other; filled like `kept`."""
@@ -150,7 +150,7 @@ class Receiving(Worker):
     def push(self, data: bytes, arrived_us: int) -> None:
         """A motion packet as it arrived."""
         self._inbox.append((data, arrived_us, self._connection))
-        while len(self._inbox) > MOST_WAITING:
+        while len(self._inbox) > MOST_ARRIVED:
             self._inbox.popleft()
             self.inbox_dropped += 1
         self.wake()
@@ -192,6 +192,9 @@ class Receiving(Worker):
     def jitter(self) -> JitterBuffer:
         """Its counters may be read on any thread."""
         return self._jitter
+
+    def interrupt(self) -> None:
+        interrupt(getattr(self, "_family", None))
 
     def opened(self) -> None:
         self._family = self._models.load(choose_engine(self._engine, self._threads))

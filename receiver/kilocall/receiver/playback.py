@@ -75,6 +75,8 @@ class PlaybackState:
     """Name of the picture that is moved; None for the stream's own."""
     source_number: int
     """Counts the changes of the source picture."""
+    pictures: int
+    """Of the speaker, that are moved."""
     problem: str | None = None
     """Why nothing is shown any more."""
 
@@ -304,6 +306,7 @@ class Playback(Worker):
             relative=self.film.relative,
             source=self._source,
             source_number=self._source_number,
+            pictures=self.film.renderer.pictures,
             problem=self.problem,
         )
 

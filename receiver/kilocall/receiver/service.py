@@ -28,7 +28,10 @@ from kilocall.proto.control import parse_control as parse
 from kilocall.proto.errors import BadInput, BadPacket, KilocallError
 from kilocall.receiver.live import Receiving, ReceivingEvents, Rendered
 from kilocall.receiver.render import LARGEST_TURN_DEG, View
-from kilocall.runtime.peer import Message, Peer, PeerSettings
+from kilocall.runtime.inbox import Message
+from kilocall.runtime.keeping_up import KeepingUp
+from kilocall.runtime.peer import Peer
+from kilocall.runtime.peer_settings import PeerSettings
 from kilocall.runtime.pictures import as_jpeg, decode_picture
 from kilocall.runtime.worker import deliver_to
 
@@ -37,6 +40,7 @@ __all__ = ["ReceiverService", "ReceiverSettings", "create_app"]
 logger = logging.getLogger(__name__)
 
 REPORT_EVERY_S: Final = 2.0
+USUAL_FPS: Final = 25.0
 TRY_AGAIN_S: Final = (0.5, 8.0)
 ANSWER_WITHIN_S: Final = 8.0
 MAX_ANSWER_BYTES: Final = 64 << 10
@@ -85,6 +89,7 @@ class ReceiverService:
         self._news = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._malformed = 0
+        self._keeping_up = KeepingUp("shows", settings.models.name, USUAL_FPS)
 
     async def open(self) -> None:
         """Loads the model."""
@@ -98,7 +103,7 @@ class ReceiverService:
         receiving.start()
         await asyncio.wrap_future(receiving.ready)
         family, weights, codebook, size = receiving.hello_facts()
-        self._hello = Hello(family, weights, codebook, 25_000, 1000, size)
+        self._hello = Hello(family, weights, codebook, round(1000 * USUAL_FPS), 1000, size)
         self._receiving = receiving
 
     async def close(self) -> None:
@@ -138,6 +143,7 @@ class ReceiverService:
             "sender": self.sender if self._task is not None else None,
             "connection": self.peer.state if self.peer is not None else "closed",
             "problem": self.problem,
+            "slow": self._keeping_up.text,
             "face": self.face,
             "pictures": self.pictures,
             "packets": jitter.received if jitter else 0,
@@ -252,13 +258,22 @@ class ReceiverService:
 
     async def _report(self, peer: Peer, receiving: Receiving) -> None:
         before = 0
+        self._keeping_up.reset()
         while True:
             await asyncio.sleep(REPORT_EVERY_S)
+            self._keep_up(receiving)
             total = peer.traffic()[1].total_bytes
             report = await asyncio.wrap_future(receiving.report(total - before))
             before = total
             if report is not None:
                 peer.send_control(bytes(report))
+
+    def _keep_up(self, receiving: Receiving) -> None:
+        jitter, told = receiving.jitter, self._keeping_up.text
+        due = jitter.played + jitter.skipped
+        self._keeping_up.look(receiving.last_time_us, due, receiving.rendered, receiving.render_ms.percentile(0.5))
+        if self._keeping_up.text and not told:
+            logger.warning("%s", self._keeping_up.text)
 
     def _ready(self, picture_hash: str) -> None:
         self.source = self._coming.get(picture_hash, self.source)

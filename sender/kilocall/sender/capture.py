@@ -72,6 +72,8 @@ class Clip:
             raise BadInput(f"fps is {fps}, allowed are {MIN_FPS:g} to {MAX_FPS:g}")
         self.path = Path(path)
         self.truncated: str | None = None
+        if self.path.is_dir():
+            raise BadInput(f"{self.path} is a folder, wanted is a video or a picture")
         if not self.path.is_file():
             raise BadInput(f"{self.path}: no such file")
         with self._open() as container:

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 
 from kilocall.codec.codebook import Codebook
-from kilocall.model.family import Family, FamilyChoice, Picture, Track
+from kilocall.model.family import Family, FamilyChoice, Picture, Track, interrupt
 from kilocall.model.shape import SAME_PERSON, ShapeModel, shape_distance
 from kilocall.proto.control import SourcePicture
 from kilocall.proto.errors import BadInput, NoFace
@@ -224,6 +224,9 @@ class Sending(Worker):
     def kept(self) -> dict[int, bytes]:
         """Crops that were coded, as JPEG by capture time; for measuring."""
         return dict(self._keep or {})
+
+    def interrupt(self) -> None:
+        interrupt(getattr(self, "_family", None))
 
     def opened(self) -> None:
         self._family: Family = self._models.load(choose_engine(self._engine, self._threads))

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Generator
 from typing import Final
 
-from kilocall.model.family import Family, FamilyChoice, Picture
+from kilocall.model.family import Family, FamilyChoice, Picture, interrupt
 from kilocall.model.gallery import check_gallery
 from kilocall.model.motion import Motion
 from kilocall.proto.control import SourcePicture
@@ -88,6 +88,9 @@ class Scout(Worker):
     def confirmed(self, picture_hash: str) -> None:
         """The receiver holds this picture."""
         self.ask(lambda: self._confirmed(picture_hash))
+
+    def interrupt(self) -> None:
+        interrupt(getattr(self, "_family", None))
 
     def opened(self) -> None:
         # What is seen and heard now goes first. Linux counts niceness by thread, others by program.

@@ -37,7 +37,9 @@ from kilocall.proto.control import (
 from kilocall.proto.errors import BadInput, BadPacket, KilocallError
 from kilocall.proto.limits import HISTORY
 from kilocall.proto.motion_packet import MotionPacket
-from kilocall.runtime.peer import MAX_SDP_BYTES, Message, Peer, PeerSettings
+from kilocall.runtime.inbox import Message
+from kilocall.runtime.peer import MAX_SDP_BYTES, Peer
+from kilocall.runtime.peer_settings import PeerSettings
 from kilocall.runtime.pictures import as_jpeg
 from kilocall.runtime.worker import deliver_to
 from kilocall.sender.camera import BROWSER, open_camera

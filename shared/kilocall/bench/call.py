@@ -31,7 +31,7 @@ from kilocall.call.report import CallReport, Sample
 from kilocall.proto.errors import BadInput
 from kilocall.proto.motion_packet import TIMES_MS
 from kilocall.receiver.video_file import VideoFile
-from kilocall.runtime.files import write_whole
+from kilocall.runtime.files import check_output_folder, write_whole
 from kilocall.sample import NAMES, sample_clip
 
 __all__ = [
@@ -303,6 +303,7 @@ def measure_call(
     """
     if not link.is_loopback and (why := why_unavailable()) is not None:
         raise BadInput(f"a bad network cannot be made here: {why}")
+    check_output_folder(out)
     out.mkdir(parents=True, exist_ok=True)
     cameras: dict[Side, str] | None = dict.fromkeys(SIDES, str(empty_room(out))) if idle else None
     seconds = 60 * minutes

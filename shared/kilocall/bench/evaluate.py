@@ -47,12 +47,12 @@ from kilocall.model.gallery import check_gallery
 from kilocall.model.motion import Motion
 from kilocall.proto.control import SourcePicture
 from kilocall.proto.errors import BadInput, KilocallError
-from kilocall.runtime.files import write_whole
+from kilocall.runtime.files import check_output_folder, write_whole
 from kilocall.runtime.pictures import as_png, fitted
+from kilocall.runtime.progress import Progress
 
 __all__ = ["MAX_FRAMES", "STILL_PSNR", "evaluate_folder"]
 
-Progress = Callable[[int, int | None], None]
 
 #: Scored of a clip at most; 2 x 750 pictures of 256x256 are 295 MB, and they are held until the clip is
 #: scored.
@@ -124,6 +124,7 @@ def evaluate_folder(
     check_gallery(gallery, gallery_kb)
     paths = _clips_of(Path(folder), limit)
     out = Path(out)
+    check_output_folder(out)
     out.mkdir(parents=True, exist_ok=True)
     family = family or open_family(engine=engine, threads=threads)
     meter: LandmarkMeter = MediaPipeMeter(mediapipe_python) if mediapipe_python else FamilyMeter(family)

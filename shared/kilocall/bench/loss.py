@@ -16,7 +16,7 @@ import bisect
 import contextlib
 import heapq
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -38,11 +38,12 @@ from kilocall.model import landmarks as lm
 from kilocall.model.family import Family
 from kilocall.proto.errors import BadInput, KilocallError
 from kilocall.proto.wire_cost import DELAYED_SACK_S, message_bytes
+from kilocall.runtime.pictures import fitted
+from kilocall.runtime.progress import Progress
 
 __all__ = ["LOSSES", "METHODS", "LossPoint", "LossReport", "LossSettings", "Outages", "measure_loss"]
 
 Pattern = Literal["random", "bursts"]
-Progress = Callable[[int, int | None], None]
 
 LOSSES: Final = (0.0, 0.05, 0.1, 0.2, 0.3, 0.4)
 OUTAGE_S: Final = 0.2
@@ -320,10 +321,10 @@ def _send_motion(
                 named = len(arrived)
     pictures: list[NDArray[np.uint8]] = []
     new: list[bool] = []
-    shown = _fitted(source, clip.size)
+    shown = fitted(source, clip.size)
     for number in range(len(clip.tracks)):
         if number in motions:
-            shown = _fitted(renderer.render(motions[number]), clip.size)
+            shown = fitted(renderer.render(motions[number]), clip.size)
         pictures.append(shown)
         new.append(number in motions)
     total += len(sender.source_picture.data)
@@ -397,14 +398,6 @@ def _decoded(decoder: Any, data: bytes) -> NDArray[np.uint8] | None:
         for frame in decoder.decode(av.Packet(data)):
             picture = np.asarray(frame.reformat(format="rgb24", src_colorspace="ITU601").to_ndarray(), np.uint8)
     return picture
-
-
-def _fitted(picture: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    import cv2
-
-    if picture.shape[0] == size:
-        return picture
-    return np.asarray(cv2.resize(picture, (size, size), interpolation=cv2.INTER_CUBIC), np.uint8)
 
 
 def _score(

@@ -21,13 +21,16 @@ from kilocall.model.family import FamilyChoice, Picture
 from kilocall.proto.errors import BadInput
 from kilocall.runtime.engine import ENGINES, check_settings, choose_engine, installed_engines, physical_cores
 from kilocall.runtime.machine import cpu_model
+from kilocall.runtime.progress import Progress
 
 __all__ = ["MOST_STREAMS", "Stream", "StreamsReport", "StreamsSpeed", "in_real_time", "largest", "measure_streams"]
 
 Side = Literal["receiver", "sender"]
-Progress = Callable[[int, int | None], None]
 
 MOST_STREAMS: Final = 256
+#: A family that is slower than real time by much is measured on so few.
+FEWEST_FRAMES: Final = 3
+PREPARE_WITHIN_S: Final = 10.0
 #: How far the head sways, in parts of the picture.
 SWAY: Final = 0.02
 
@@ -43,9 +46,10 @@ class StreamsSpeed:
     side: Side
     at_once: int  # streams in real time; 0: not even one
     tried: int  # the most that were asked for
-    fps_alone: float  # what one stream does as fast as it can
+    fps_alone: float  # what one stream does as fast as it can, over `alone_frames`
+    alone_frames: int
     first_s: float  # opening the first stream, to its first frame
-    memory_mb: float | None  # by how much every further stream let the process grow; None with one stream
+    memory_mb: float | None  # by how much every further stream let the process grow; None where only one was opened
 
 
 @dataclass(frozen=True)
@@ -120,8 +124,12 @@ def _measure(
         if side == "sender":
             return Stream([lambda n=n: encoder.push(crops[n], round(n * 1e6 / fps)) for n in range(frames)])  # type: ignore[misc]
         if not sent:
-            packets = [encoder.push(crop, round(n * 1e6 / fps)) for n, crop in enumerate(crops)]
-            sent.extend(bytes(packet) for packet in packets if packet is not None)
+            until = time.perf_counter() + PREPARE_WITHIN_S
+            for n, crop in enumerate(crops):
+                packet = encoder.push(crop, round(n * 1e6 / fps))
+                sent.extend([bytes(packet)] if packet is not None else [])
+                if time.perf_counter() > until and len(sent) >= FEWEST_FRAMES:
+                    break
         decoder = Decoder(encoder.source_picture, family=family)
 
         def show(packet: bytes) -> None:
@@ -134,9 +142,7 @@ def _measure(
     streams.append(opened())
     streams[0].steps[0]()
     first_s = time.perf_counter() - began
-    started = time.perf_counter()
-    streams[0].run(0.0, time.perf_counter())
-    fps_alone = frames / (time.perf_counter() - started)
+    fps_alone, alone_frames = streams[0].alone(2 * seconds)
     before = resident_mb()
 
     def holds(count: int) -> bool:
@@ -144,7 +150,8 @@ def _measure(
             streams.append(opened())
         return in_real_time(streams[:count], fps)
 
-    at_once = largest(holds, most)
+    # What is too slow with the machine to itself needs no trial, which could take minutes.
+    at_once = largest(holds, most) if fps_alone >= fps else 0
     after = resident_mb()
     more = len(streams) - 1
     memory = None if before is None or after is None or not more else max(0.0, (after - before) / more)
@@ -158,6 +165,7 @@ def _measure(
         at_once=at_once,
         tried=most,
         fps_alone=fps_alone,
+        alone_frames=alone_frames,
         first_s=first_s,
         memory_mb=memory,
     )
@@ -170,11 +178,22 @@ class Stream:
     steps: list[Callable[[], object]]
     reset: Callable[[], None] = lambda: None
 
+    def alone(self, seconds: float) -> tuple[float, int]:
+        """Frames a second as fast as it can, and how many that was: all, or as many as it did in the time given."""
+        self.reset()
+        began = time.perf_counter()
+        for done, step in enumerate(self.steps, 1):
+            step()
+            taken = time.perf_counter() - began
+            if taken > seconds and done >= FEWEST_FRAMES:
+                break
+        return done / taken, done
+
     def run(self, fps: float, begin: float) -> float:
-        """Does every frame when it is due, at once with `fps` 0; returns the time of the clock at the end."""
+        """Does every frame when it is due; returns the time of the clock at the end."""
         self.reset()
         for number, step in enumerate(self.steps):
-            early = begin + number / fps - time.perf_counter() if fps else 0.0
+            early = begin + number / fps - time.perf_counter()
             if early > 0:
                 time.sleep(early)
             step()

@@ -20,10 +20,9 @@ from kilocall.model.volume.networks import TorchRunner
 from kilocall.proto.errors import BadInput
 from kilocall.runtime.engine import choose_engine
 from kilocall.runtime.machine import cpu_model
+from kilocall.runtime.progress import Progress
 
 __all__ = ["VolumeSpeed", "measure_volume"]
-
-Progress = Callable[[int, int | None], None]
 
 
 @dataclass(frozen=True)

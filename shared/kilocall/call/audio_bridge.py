@@ -66,6 +66,8 @@ class Holds:
 
     def follow(self, playout_us: int, made_ms: float, *, packet_ms: float, behind_ms: float) -> None:
         """Once a picture."""
+        if 1000 * made_ms > MOST_HOLD_US:
+            made_ms = 0.0  # so rare and so late that no lips are to be met: speech need not wait for them
         early_us = playout_us + 1000 * (made_ms - packet_ms - behind_ms)
         self.sound_us = int(min(max(0.0, early_us), MOST_HOLD_US))
         # No lateness is let pass here: in browsers sound still came 20 to 50 ms later than this reckons, measured.

@@ -66,6 +66,7 @@ class Controls:
             "camera_off": sending.camera_off,
             "recording": outputs.recording,
             "own_face": sending.face_seen,
+            "slow": {"shows": self._statistics.receives.text, "sends": self._statistics.sends.text},
             "remote": {
                 "present": bool(remote and remote.present),
                 "face": bool(remote and remote.face),

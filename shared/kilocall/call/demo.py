@@ -75,8 +75,10 @@ async def _run(
     call = DemoCall({name: f"http://127.0.0.1:{port}" for name, port in ports.items()})
     processes: list[asyncio.subprocess.Process] = []
     stopped = asyncio.Event()
+    # An exception out of a signal handler would leave the programs that are started here running.
     with suppress(NotImplementedError, RuntimeError):
-        asyncio.get_running_loop().add_signal_handler(signal.SIGINT, stopped.set)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     try:
         processes.append(await _start(folder / "serve.log", "serve", "--port", room.server.rsplit(":", 1)[1]))
         for name, clip in clips.items():

@@ -11,6 +11,7 @@ class in `proto/control.py` that fits `Blob`, a Kind, and a Session that hands s
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections import OrderedDict, deque
 from collections.abc import Callable, Collection
@@ -29,7 +30,7 @@ from kilocall.proto.control import (
 from kilocall.proto.errors import BadInput, BadPacket
 from kilocall.runtime.files import keep_newest
 
-__all__ = ["PICTURES", "Blob", "Cache", "Exchange", "Kind"]
+__all__ = ["PICTURES", "Arriving", "Blob", "Cache", "Exchange", "Kind"]
 
 logger = logging.getLogger(__name__)
 
@@ -75,6 +76,31 @@ class Kind(Generic[B]):
 
 #: A new picture for the other side to keep and prepare; more often than twice a second is no wish of a person.
 PICTURES: Final = Kind("pictures", SourcePicture, MAX_PICTURE_BYTES, offers=1, every_us=500_000, kept=3)
+
+
+class Arriving:
+    """Bytes of a known hash and size on their way, put together from pieces that come in order."""
+
+    def __init__(self, blob_hash: str, size: int) -> None:
+        self.blob_hash, self.size = blob_hash, size
+        self._data = bytearray()
+
+    @property
+    def offset(self) -> int:
+        """Where the next piece begins; `size` when all are here."""
+        return len(self._data)
+
+    def take(self, offset: int, piece: bytes) -> bool:
+        """Adds the next piece; False for one that does not begin where the last ended, or goes past the end."""
+        if offset != self.offset or offset + len(piece) > self.size:
+            return False
+        self._data += piece
+        return True
+
+    def whole(self) -> bytes | None:
+        """All of it once it is here; None where the hash is another than the one that was told."""
+        data = bytes(self._data)
+        return data if hashlib.sha256(data).hexdigest() == self.blob_hash else None
 
 
 class Cache(Generic[B]):

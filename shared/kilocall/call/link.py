@@ -14,7 +14,9 @@ from aiortc import MediaStreamTrack
 
 from kilocall.call.signalling import Joined, Left, Paired, Signal, Signalling
 from kilocall.proto.errors import BadInput, BadPacket
-from kilocall.runtime.peer import Message, Peer, PeerSettings, own_addresses
+from kilocall.runtime.inbox import Message
+from kilocall.runtime.peer import Peer, own_addresses
+from kilocall.runtime.peer_settings import PeerSettings
 
 __all__ = ["Link", "LinkEvents", "RoomAddress", "Tasks", "find_room"]
 

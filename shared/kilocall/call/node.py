@@ -30,7 +30,9 @@ from kilocall.proto.errors import BadInput
 from kilocall.proto.motion_packet import TIMES_MS, MotionPacket
 from kilocall.receiver.live import Receiving, ReceivingEvents, Rendered
 from kilocall.runtime.files import write_whole
-from kilocall.runtime.peer import Message, Peer, PeerSettings
+from kilocall.runtime.inbox import Message
+from kilocall.runtime.peer import Peer
+from kilocall.runtime.peer_settings import PeerSettings
 from kilocall.runtime.worker import Deliver, Worker, deliver_to
 from kilocall.sender.camera import Camera, PageCamera, open_camera
 from kilocall.sender.live import OwnSource, Sending, SendingEvents
@@ -358,6 +360,7 @@ class CallNode:
         def tell(session: Session) -> None:
             if why is None:
                 session.references.ready(picture_hash)
+                self._outputs.further_picture(picture_hash)
             else:
                 session.references.refused(picture_hash, why)
 

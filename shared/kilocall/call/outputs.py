@@ -28,6 +28,7 @@ class Outputs:
         """Why there is no virtual camera; None: there may be one."""
         self._parts, self._picture_us = parts, picture_us
         self._recorder: Recorder | None = None
+        self._recorded = ""  # hash of the source picture that the recording shows
         self._virtual: VirtualCamera | None = None
 
     @property
@@ -60,6 +61,10 @@ class Outputs:
                 further=further,
             )
         )
+        self._recorded = picture.picture_hash
+        # Those that came while the file was opened; the recorder leaves out what it has.
+        for name in session.references.held:
+            self.further_picture(name)
 
         def played(item: Played) -> None:
             recorder.add_motion(item)
@@ -69,6 +74,15 @@ class Outputs:
         parts.loudspeaker.on_samples = lambda samples, play_us: recorder.add_speech(
             samples, self._on_motion_clock(play_us - lag_us)
         )
+
+    def further_picture(self, picture_hash: str) -> None:
+        """A further picture of the other side's can be used: a recording has it from now on."""
+        session = self._parts.session
+        if self._recorder is None or session is None or session.remote.picture_hash != self._recorded:
+            return
+        further = session.references.held.get(picture_hash)
+        if further is not None:
+            self._recorder.add_picture(further)
 
     async def stop_recording(self) -> Recording | None:
         """What was written; None when nothing was."""

@@ -19,6 +19,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final, SupportsBytes
 
+from kilocall.call.exchange import Arriving
 from kilocall.proto.control import MAX_PERSONAL_BYTES, MAX_PIECE_BYTES, PersonalPiece, WantPersonal
 from kilocall.proto.errors import BadInput
 from kilocall.runtime.files import keep_newest
@@ -57,15 +58,13 @@ class PersonalFiles:
         self.theirs: str | None = None
         """Hash of the other side's file that is in use here."""
         self.from_cache = 0
-        self._wanted: tuple[str, int] | None = None  # hash and size of what is on its way
-        self._pieces = bytearray()
+        self._coming: Arriving | None = None
         self._offers: set[str] = set()
 
     def opened(self) -> None:
         """Another connection."""
         self.confirmed = False
-        self._wanted = None
-        self._pieces.clear()
+        self._coming = None
         self._offers.clear()
         if self._own is not None:
             self._say(PersonalPiece(self._own_hash, len(self._own), 0, b""))
@@ -93,17 +92,17 @@ class PersonalFiles:
         if not piece.data:
             self._take_offer(piece)
             return
-        if self._wanted != (piece.file_hash, piece.size) or piece.offset != len(self._pieces):
+        coming = self._coming
+        known = coming is not None and (coming.blob_hash, coming.size) == (piece.file_hash, piece.size)
+        if coming is None or not known or not coming.take(piece.offset, piece.data):
             self._drop("a piece of a personal file that was not asked for")
             return
-        self._pieces += piece.data
-        if len(self._pieces) < piece.size:
-            self._say(WantPersonal(piece.file_hash, len(self._pieces)))
+        if coming.offset < coming.size:
+            self._say(WantPersonal(piece.file_hash, coming.offset))
             return
-        data = bytes(self._pieces)
-        self._wanted = None
-        self._pieces.clear()
-        if hashlib.sha256(data).hexdigest() != piece.file_hash:
+        self._coming = None
+        data = coming.whole()
+        if data is None:
             self._drop("personal file without the hash that it was offered by")
             return
         self._keep(piece.file_hash, data)
@@ -135,8 +134,7 @@ class PersonalFiles:
             self.from_cache += 1
             self._got(offer.file_hash, kept)
             return
-        self._wanted = (offer.file_hash, offer.size)
-        self._pieces.clear()
+        self._coming = Arriving(offer.file_hash, offer.size)
         self._say(WantPersonal(offer.file_hash, 0))
 
     def _kept(self, file_hash: str) -> bytes | None:

@@ -23,7 +23,7 @@ from kilocall.codec.codebook import Codebook
 from kilocall.codec.motion_codec import MotionEncoder
 from kilocall.proto.control import CropPlace, SourcePicture
 from kilocall.proto.errors import KilocallError
-from kilocall.proto.limits import LEVELS
+from kilocall.proto.limits import LEVELS, MOST_PICTURES
 from kilocall.proto.motion_packet import MotionPacket
 from kilocall.proto.stream_file import StreamHeader, StreamWriter
 from kilocall.receiver.live import Played
@@ -39,6 +39,10 @@ KEY_EVERY_FRAMES: Final = 50
 MOST_WAITING: Final = 500
 #: Differences of arrival below this are the network's, not a pause in speech.
 SPEECH_SLACK_US: Final = 200_000
+
+
+#: A packet that was shown, a further picture, or samples and when they were heard.
+_Item = Played | SourcePicture | tuple[NDArray[np.int16], int]
 
 
 @dataclass(frozen=True)
@@ -69,7 +73,8 @@ class Recorder:
         further: Iterable[SourcePicture] = (),
         now: datetime | None = None,
     ) -> None:
-        """`further` are pictures of the same speaker that are held when the recording begins."""
+        """`further` are pictures of the same speaker that are held when the recording begins; `add_picture` takes those
+        that come later."""
         stamp = (now or datetime.now()).strftime("%Y-%m-%d-%H%M%S")
         self.stream = _free_name(folder / f"call-{stamp}.kcs")
         self.sound = self.stream.with_suffix(".ogg")
@@ -89,10 +94,11 @@ class Recorder:
         self._codec = MotionEncoder(codebook, key_interval=KEY_EVERY_FRAMES, thrift=0.0, still=0.5)
         self._writer = StreamWriter(self.stream, header)
         self._writer.add_picture(picture)
+        self._further: set[str] = set()
         for another in further:
-            self._writer.add_reference(another)
+            self._write_picture(another)
         self._writer.add_place(CropPlace(0, 0.0, 0.0, float(picture_size), picture_size, picture_size))
-        self._waiting: queue.Queue[Played | tuple[NDArray[np.int16], int] | None] = queue.Queue(MOST_WAITING)
+        self._waiting: queue.Queue[_Item | None] = queue.Queue(MOST_WAITING)
         self._start_us: int | None = None
         self._last_us = 0
         self._frames = 0
@@ -107,6 +113,10 @@ class Recorder:
     def add_speech(self, samples: NDArray[np.int16], time_us: int) -> None:
         """Mono samples [n] at 48 kHz, heard at `time_us` on the clock of the motion's times."""
         self._put((samples, time_us))
+
+    def add_picture(self, picture: SourcePicture) -> None:
+        """A further picture of the same speaker, on which frames are shown from now on; once in the file."""
+        self._put(picture)
 
     def close(self) -> Recording | None:
         """Ends the files; None when nothing was received, then there are none. Raises OSError, KilocallError."""
@@ -126,7 +136,7 @@ class Recorder:
             self._speech.close()
         return Recording(self.stream, self.sound if self._speech is not None else None, self._frames)
 
-    def _put(self, item: Played | tuple[NDArray[np.int16], int]) -> None:
+    def _put(self, item: _Item) -> None:
         try:
             self._waiting.put_nowait(item)
         except queue.Full:
@@ -139,6 +149,8 @@ class Recorder:
             try:
                 if isinstance(item, Played):
                     self._write_motion(item)
+                elif isinstance(item, SourcePicture):
+                    self._write_picture(item)
                 else:
                     self._write_speech(*item)
             except (OSError, KilocallError, av.error.FFmpegError) as error:
@@ -154,6 +166,12 @@ class Recorder:
         coded = self._codec.encode(played.vectors)
         self._writer.add_packet(time_us, MotionPacket.carry(coded, time_us, played.packet.spacing_us))
         self._frames += coded.frame_count
+
+    def _write_picture(self, picture: SourcePicture) -> None:
+        # A reader takes no more; those that came first have been shown for longest.
+        if picture.picture_hash not in self._further and len(self._further) < MOST_PICTURES - 1:
+            self._further.add(picture.picture_hash)
+            self._writer.add_reference(picture)
 
     def _write_speech(self, samples: NDArray[np.int16], time_us: int) -> None:
         if self._start_us is None or time_us < self._start_us:

@@ -12,15 +12,14 @@ no input or output of its own but the cache's.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, SupportsBytes
 
-from kilocall.call.exchange import Cache, Kind
+from kilocall.call.exchange import Arriving, Cache, Kind
 from kilocall.proto.control import (
     MAX_REFERENCE_BYTES,
     HavePicture,
@@ -59,8 +58,7 @@ class _Coming:
 
     base_hash: str
     format: str
-    size: int
-    data: bytearray = field(default_factory=bytearray)
+    pieces: Arriving
 
 
 class References:
@@ -90,12 +88,17 @@ class References:
         self._offers = 0
         self.confirmed: set[str] = set()
         """This side's that the other side holds."""
-        self._arrived: OrderedDict[str, SourcePicture] = OrderedDict()
-        self.held: dict[str, SourcePicture] = {}
-        """The other side's on which frames can be shown here, by hash."""
+        self._arrived: OrderedDict[str, tuple[str, SourcePicture]] = OrderedDict()  # with its source picture's hash
+        self._held: dict[str, tuple[str, SourcePicture]] = {}
+        self._shown: str | None = None
         self.sent_bytes = 0
         """Of pieces, all connections together."""
         self.from_cache = 0
+
+    @property
+    def held(self) -> dict[str, SourcePicture]:
+        """The other side's on which frames can be shown here, by hash: those of the source picture that is shown."""
+        return {name: picture for name, (base, picture) in self._held.items() if base == self._shown}
 
     @property
     def own_bytes(self) -> int:
@@ -191,7 +194,9 @@ class References:
             self.from_cache += 1
             self._arrive(offer.base_hash, kept)
             return
-        self._coming[offer.picture_hash] = _Coming(offer.base_hash, offer.format, offer.size)
+        self._coming[offer.picture_hash] = _Coming(
+            offer.base_hash, offer.format, Arriving(offer.picture_hash, offer.size)
+        )
         while len(self._coming) > MOST:
             self._coming.popitem(last=False)
         self._say(WantPicture(offer.picture_hash))
@@ -199,15 +204,14 @@ class References:
     def take_piece(self, piece: ReferencePiece) -> None:
         """Puts the picture together; one whose hash is not the one offered is dropped."""
         coming = self._coming.get(piece.picture_hash)
-        if coming is None or piece.offset != len(coming.data) or piece.offset + len(piece.data) > coming.size:
+        if coming is None or not coming.pieces.take(piece.offset, piece.data):
             self._drop("a piece of a further picture that was not asked for")
             return
-        coming.data += piece.data
-        if len(coming.data) < coming.size:
+        if coming.pieces.offset < coming.pieces.size:
             return
         del self._coming[piece.picture_hash]
-        data = bytes(coming.data)
-        if hashlib.sha256(data).hexdigest() != piece.picture_hash:
+        data = coming.pieces.whole()
+        if data is None:
             self._drop("a further picture without the hash that it was offered by")
             return
         picture = SourcePicture(coming.format, data, piece.picture_hash)
@@ -215,7 +219,7 @@ class References:
         self._arrive(coming.base_hash, picture)
 
     def _arrive(self, base_hash: str, picture: SourcePicture) -> None:
-        self._arrived[picture.picture_hash] = picture
+        self._arrived[picture.picture_hash] = (base_hash, picture)
         while len(self._arrived) > MOST:
             self._arrived.popitem(last=False)
         self._got(base_hash, picture.picture_hash, picture.data)
@@ -223,7 +227,7 @@ class References:
     def ready(self, picture_hash: str) -> None:
         """Frames can be shown on it from now on."""
         if picture_hash in self._arrived:
-            self.held[picture_hash] = self._arrived.pop(picture_hash)
+            self._held[picture_hash] = self._arrived.pop(picture_hash)
         self._say(HavePicture(picture_hash))
 
     def refused(self, picture_hash: str, reason: str) -> None:
@@ -231,6 +235,7 @@ class References:
         self._arrived.pop(picture_hash, None)
         logger.warning("a further picture of the other side is not used: %s", reason)
 
-    def forget(self) -> None:
-        """Another source picture of the other side's is shown."""
-        self.held.clear()
+    def show(self, base_hash: str | None) -> None:
+        """The other side's source picture that is shown from now on; the further ones of others are forgotten."""
+        self._shown = base_hash
+        self._held = {name: (base, picture) for name, (base, picture) in self._held.items() if base == base_hash}

@@ -12,7 +12,7 @@ from typing import Final
 
 from pydantic import BaseModel
 
-from kilocall.runtime.peer import KINDS, Traffic
+from kilocall.runtime.traffic import KINDS, Traffic
 
 __all__ = ["CallReport", "Rates", "Stage", "TrafficMeter", "h264_kbps", "memory_mib", "percentile"]
 
@@ -189,6 +189,8 @@ class CallReport(BaseModel):
     samples: list[Sample]
     sound: Sound
     close_ms: float
+    remarks: list[str] = []
+    """What this computer was too slow for, as told last."""
 
 
 class Window:

@@ -86,7 +86,6 @@ class Remote:
     camera_off: bool = False
     picture_hash: str | None = None
     """Of the picture that is moved."""
-    picture_got_us: int | None = None
 
 
 class Session:
@@ -140,9 +139,7 @@ class Session:
         )
         """Source pictures, both sides'."""
         self._exchanges: tuple[Exchange[Any], ...] = (self.pictures,)
-        self.personal = PersonalFiles(
-            say=self._say, drop=self._drop, got=incoming.personalise, folder=cache
-        )
+        self.personal = PersonalFiles(say=self._say, drop=self._drop, got=incoming.personalise, folder=cache)
         """What makes a renderer one person's, both sides'."""
         self.references = References(
             say=self._say,
@@ -347,9 +344,9 @@ class Session:
     def _picture_offered(self, picture_hash: str, first: bool) -> None:
         if first and picture_hash != self.remote.picture_hash:
             # Somebody else, or the same person after a new start: motion refers to the new picture at once.
-            self.remote = replace(self.remote, picture_hash=None, picture_got_us=None)
+            self.remote = replace(self.remote, picture_hash=None)
             self.personal.theirs = None
-            self.references.forget()
+            self.references.show(None)
             self._incoming.forget()
 
     def _picture_confirmed(self, picture_hash: str) -> None:
@@ -373,9 +370,8 @@ class Session:
         self._on_change()
 
     def _shown(self, picture_hash: str) -> None:
-        if picture_hash != self.remote.picture_hash:
-            self.references.forget()
-        self.remote = replace(self.remote, picture_hash=picture_hash, picture_got_us=self._clock_us())
+        self.references.show(picture_hash)
+        self.remote = replace(self.remote, picture_hash=picture_hash)
 
     def _take_report(self, report: ReceiverReport, arrived_us: int) -> None:
         sent_us = self._sent_at.get(report.highest)

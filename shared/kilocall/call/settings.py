@@ -8,11 +8,12 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from kilocall.call.signalling import websocket_url
 from kilocall.model.compact.personal import read_personal
-from kilocall.model.family import DEFAULT_FAMILY, FamilyChoice, weights_folder
+from kilocall.model.family import DEFAULT_FAMILY, OWN_WEIGHTS, FamilyChoice, weights_folder
 from kilocall.model.gallery import LARGEST_GALLERY_KB, MOST_PICTURES
 from kilocall.proto.errors import BadInput
-from kilocall.runtime.peer import IceServer
+from kilocall.runtime.peer_settings import IceServer
 from kilocall.sender.camera import BROWSER
 
 __all__ = ["CallSettings", "default_cache", "settings_from"]
@@ -61,7 +62,8 @@ class CallSettings(BaseModel):
     """What `kilocall finetune` wrote, of this side's speaker: offered to the other side."""
     gallery: Annotated[int, Field(ge=0, le=MOST_PICTURES)] | None = None
     """Most pictures of this side's speaker that the other side is sent in the background, the source picture included;
-    None: 8, or with `saver` the source picture alone."""
+    None: 8, or the source picture alone with `saver` and for the families that the user brings, whose generators are
+    too slow to be tried in the background and are not held in memory twice."""
     gallery_kb: Annotated[float, Field(ge=1, le=LARGEST_GALLERY_KB)] = 40.0
     """KB of all of them together."""
     engine: str = "auto"
@@ -94,7 +96,7 @@ class CallSettings(BaseModel):
     @property
     def pictures(self) -> int:
         """Most pictures of this side's speaker; 0 and 1: the source picture alone."""
-        default = 0 if self.saver else MOST_PICTURES
+        default = 0 if self.saver or self.family in OWN_WEIGHTS else MOST_PICTURES
         return default if self.gallery is None else self.gallery
 
     @property
@@ -114,6 +116,11 @@ def settings_from(**values: object) -> CallSettings:
         path = getattr(settings, name)
         if path is not None and not path.is_file():
             raise BadInput(f"{name} {path}: no such file")
+    websocket_url(settings.server)
+    for server in settings.ice_servers:
+        server.check()
+    if settings.relay_only and not any(server.relays for server in settings.ice_servers):
+        raise BadInput("relay_only is for a TURN server: name it with --ice turn:HOST,USER,PASSWORD")
     if settings.headless and settings.camera == BROWSER:
         raise BadInput("camera is 'browser': a call without a page has none; give a number or a clip")
     for name in ("weights", "codebook"):

@@ -26,6 +26,7 @@ from kilocall.call.report import (
 from kilocall.call.session import Session
 from kilocall.proto.motion_packet import TIMES_MS
 from kilocall.receiver.live import Rendered
+from kilocall.runtime.keeping_up import KeepingUp
 from kilocall.runtime.worker import Milliseconds
 
 __all__ = ["CallStatistics"]
@@ -54,6 +55,11 @@ class CallStatistics:
         """When the newest of them was ready, on this side's clock."""
         self.microphone_began: deque[int] = deque(maxlen=20)
         """When the microphone's file began."""
+        self.receives = KeepingUp("shows", parts.settings.family, parts.settings.fps)
+        self.sends = KeepingUp("sends", parts.settings.family, parts.settings.fps)
+        """Their texts say what this computer is too slow for."""
+        self._remarks: dict[KeepingUp, str] = {}
+        self._frames_due = 0.0
         self._parts = parts
         self._began = time.monotonic()
         self._paired_at: float | None = None
@@ -144,6 +150,7 @@ class CallStatistics:
             self._settled_at = now + SETTLE_S
         if self._settled_at is not None and now >= self._settled_at + seconds:
             self._steady.add(seconds, out, into)
+        self._keep_up(seconds)
         packets = parts.sending.packets_sent, parts.receiving.jitter.received
         if packets != self._packets_before or out["audio"] or into["audio"]:
             self._packets_before, self._busy_at = packets, now
@@ -202,6 +209,31 @@ class CallStatistics:
             + (session.malformed if session is not None else 0),
             "not_sent": peer.motion_dropped if peer is not None else 0,
         }
+
+    def _keep_up(self, seconds: float) -> None:
+        """Whether the two model threads make all pictures that there are to make."""
+        parts = self._parts
+        sending, receiving, session = parts.sending, parts.receiving, parts.session
+        opened = session is not None and session.phase == "open"
+        if opened and not sending.camera_off:
+            fps = min(sending.plan.fps, parts.settings.fps)
+            self._frames_due += fps * seconds
+            each_ms = (sending.crop_ms.percentile(0.5) or 0.0) + (sending.motion_ms.percentile(0.5) or 0.0)
+            self.sends.look(round(1e6 * self._looked_at), self._frames_due, sending.frames, each_ms)
+        else:
+            self.sends.reset()
+        if opened and receiving.watched and receiving.shown_hash is not None:
+            jitter = receiving.jitter
+            # By the frames' own times: a thread that is inside a network for seconds takes them in bursts.
+            due, at_us = jitter.played + jitter.skipped, receiving.last_time_us
+            self.receives.look(at_us, due, receiving.rendered, receiving.render_ms.percentile(0.5))
+        else:
+            self.receives.reset()
+        for stage in (self.receives, self.sends):
+            if stage.text and stage not in self._remarks:
+                logger.warning("%s", stage.text)
+            if stage.text:
+                self._remarks[stage] = stage.text
 
     # At the end
 
@@ -266,6 +298,7 @@ class CallStatistics:
             samples=list(self._samples),
             sound=self._sound(),
             close_ms=close_ms,
+            remarks=list(self._remarks.values()),
         )
 
     def _sound(self) -> Sound:

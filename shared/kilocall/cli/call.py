@@ -18,6 +18,7 @@ from kilocall.call.running import run_call, run_server
 from kilocall.call.settings import settings_from
 from kilocall.cli.screen import console, needs, print_facts, print_table, progress_bar
 from kilocall.proto.errors import BadInput
+from kilocall.runtime.files import check_output_folder
 
 __all__ = ["make_call", "measure_call", "measure_pages", "print_report", "serve_meeting_point"]
 
@@ -95,6 +96,7 @@ def measure_pages(seconds: float, fps: int, out: Path | None) -> None:
 
     with contextlib.ExitStack() as stack:
         folder = out or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        check_output_folder(folder)
         folder.mkdir(parents=True, exist_ok=True)
         measured = measure(folder.absolute(), seconds=seconds, fps=fps)
     print_facts(f"two pages, {seconds:g} s", report(measured))
@@ -127,6 +129,8 @@ def print_report(report: CallReport, title: str = "call") -> None:
             ("memory", f"{report.memory_mib:.0f} MiB"),
         ],
     )
+    for remark in report.remarks:
+        console().print(Text(remark), soft_wrap=True)
 
 
 def _ms(value: float | None) -> str:

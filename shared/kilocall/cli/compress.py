@@ -7,6 +7,7 @@ from pathlib import Path
 
 from kilocall.cli.screen import console, needs, progress_bar
 from kilocall.proto.errors import BadInput
+from kilocall.runtime.files import check_output_folder
 
 __all__ = ["study_compression"]
 
@@ -29,8 +30,7 @@ def study_compression(
     from kilocall.bench.compress.page import print_study
     from kilocall.bench.compress.study import QUICK, StudySettings, compress_study
 
-    if out.exists() and not out.is_dir():
-        raise BadInput(f"output {out} is a file, wanted is a folder")
+    check_output_folder(out)
     wrong = [n for n in network if n not in STUDIED]
     if wrong:
         raise BadInput(f"network is {wrong[0]!r}, allowed are {', '.join(STUDIED)}")

@@ -17,7 +17,7 @@ from kilocall.proto.control import CropPlace
 from kilocall.proto.stream_file import StreamReader
 from kilocall.receiver.video_file import VideoFile
 from kilocall.runtime.engine import choose_engine
-from kilocall.runtime.files import write_whole
+from kilocall.runtime.files import check_output_folder, write_whole
 from kilocall.runtime.pictures import as_png, decode_picture
 from kilocall.sample import NAMES, sample_clip
 from kilocall.sender import face_crop
@@ -52,6 +52,7 @@ def run_demo(out: Path, *, engine: str, threads: int) -> None:
 
     Beside them are `decoded.mp4` (clips left, decoded right), `side_by_side.png` and `report.json`.
     """
+    check_output_folder(out)
     out.mkdir(parents=True, exist_ok=True)
     chosen = choose_engine(engine, threads)
     samples = [_through(name, out, chosen.name, chosen.threads) for name in NAMES]

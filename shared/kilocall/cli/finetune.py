@@ -64,6 +64,7 @@ def finetune_to_clips(
             ("size", f"{report.bytes} bytes"),
             ("hash", report.hash),
             ("learnt from", f"{report.frames_learnt} pictures of {report.seconds_of_face:.0f} s of face"),
+            ("of the way", f"{report.share:.0%} from everybody's weights to the learnt ones"),
             ("steps", f"{report.steps} in {report.train_s:.0f} s on {report.device}, {report.wall_s:.0f} s in all"),
         ],
     )

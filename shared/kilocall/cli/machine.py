@@ -106,12 +106,11 @@ def measure_at_once(
         print(json.dumps(asdict(report), indent=2))
         return
     print_table(
-        f"{report.family} on {report.cpu}, {report.cores} cores: streams of {report.fps:g} fps in real time",
-        ["engine, threads each", "side", "at once", "one alone, fps", "first frame, s", "each more, MB"],
+        f"{report.family} on {report.cpu}, {report.cores} cores: streams of {report.fps:g} fps",
+        ["side, engine, threads each", "at once", "alone, fps", "first frame, s", "each more, MB"],
         [
             [
-                f"{one.engine} {one.version}, {one.threads}",
-                one.side,
+                f"{one.side}, {one.engine} {one.version}, {one.threads}",
                 f"{one.at_once}" + (" or more" if one.at_once == one.tried else ""),
                 f"{one.fps_alone:.1f}",
                 f"{one.first_s:.1f}",
@@ -120,7 +119,11 @@ def measure_at_once(
             for one in report.speeds
         ],
     )
-    console().print("Each with an engine and a thread of its own, all in one process.")
+    console().print(
+        "Each with networks and threads of its own, all in one process. At once: so many do every frame in time; "
+        "0: not even one.\nAlone: what one does as fast as it can. Each more: by how much every further one lets the "
+        "process grow."
+    )
 
 
 def _measure_own_weights(

@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from kilocall.model.family import Family
 
 __all__ = [
+    "AsJson",
     "CodebookFile",
+    "Device",
     "EngineChoice",
     "Engines",
     "Families",
@@ -25,6 +27,7 @@ __all__ = [
     "Pitch",
     "Roll",
     "Threads",
+    "TrainThreads",
     "Weights",
     "Yaw",
 ]
@@ -53,15 +56,22 @@ CodebookFile = Annotated[Path | None, typer.Option("--codebook", help="What `kil
 PersonalFile = Annotated[
     Path | None, typer.Option("--personal", help="What `kilocall finetune` wrote, of the person shown.")
 ]
-EngineChoice = Annotated[Engines, typer.Option("--engine", help="What runs the networks.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.", metavar="auto|cpu|cuda")]
+EngineChoice = Annotated[
+    Engines, typer.Option("--engine", help="What runs the networks; auto: the fastest that is installed.")
+]
 Threads = Annotated[int, typer.Option("--threads", min=0, max=64, help="CPU threads; 0: physical cores, at most 4.")]
+TrainThreads = Annotated[int, typer.Option("--threads", min=0, max=256, help="CPU threads; 0: all cores.")]
 GallerySize = Annotated[
     int, typer.Option("--gallery", min=0, max=8, help="Most pictures of the speaker, the source included; 0: one.")
 ]
-GalleryKb = Annotated[float, typer.Option("--gallery-kb", min=1, max=256, help="KB of all pictures together.")]
-Yaw = Annotated[float, typer.Option(min=-90, max=90, help="Turn the head to its left, degrees.")]
-Pitch = Annotated[float, typer.Option(min=-90, max=90, help="Nod, degrees.")]
-Roll = Annotated[float, typer.Option(min=-90, max=90, help="Tilt, degrees.")]
+GalleryKb = Annotated[
+    float, typer.Option("--gallery-kb", min=1, max=256, help="Most KB (1000 bytes) of all these pictures together.")
+]
+Yaw = Annotated[float, typer.Option(min=-90, max=90, help="Degrees to turn the head to its left.")]
+Pitch = Annotated[float, typer.Option(min=-90, max=90, help="Degrees to nod.")]
+Roll = Annotated[float, typer.Option(min=-90, max=90, help="Degrees to tilt the head.")]
 
 
 @dataclass(frozen=True)

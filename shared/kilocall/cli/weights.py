@@ -11,6 +11,7 @@ from kilocall.cli.screen import console, needs, print_facts, progress_bar, warn
 from kilocall.model.family import DEFAULT_FAMILY, OWN_WEIGHTS, Family
 from kilocall.proto.errors import BadInput, WrongFamily
 from kilocall.proto.stream_file import StreamReader
+from kilocall.runtime.files import check_output
 
 __all__ = ["check_weights", "convert_weights", "fit_to_streams", "open_models"]
 
@@ -90,8 +91,7 @@ def convert_weights(path: Path, out: Path, half: bool) -> None:
     needs("torch", "torch")
     from kilocall.model.checkpoints import convert, read_checkpoint
 
-    if out.exists() and path.exists() and out.samefile(path):
-        raise BadInput(f"output {out} is the file that is read")
+    check_output(out, [path])
     with progress_bar(f"reading {path.name}") as progress:
         found = read_checkpoint(path, progress=progress)
     with progress_bar(f"writing {out.name}"):
@@ -106,10 +106,10 @@ def fit_to_streams(streams: list[Path], out: Path, codebook: Path | None) -> Non
     from kilocall.cli.streams import find_stream
     from kilocall.model.fit import fit_coding
 
-    if not out.parent.is_dir():
-        raise BadInput(f"output {out}: the folder {out.parent} does not exist")
+    streams = [find_stream(stream) for stream in streams]
+    check_output(out, [*streams, codebook])
     with progress_bar("fitting"):
-        found = fit_coding([find_stream(stream) for stream in streams], codebook)
+        found = fit_coding(streams, codebook)
     found.coding.save(out)
     print_facts(
         str(out),

@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Literal, Protocol
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -39,6 +39,7 @@ from kilocall.codec.codebook import (
 from kilocall.codec.range_coder import RangeDecoder, RangeEncoder, raw_interval
 from kilocall.proto.errors import BadInput, BadPacket
 from kilocall.proto.limits import HISTORY, LEVELS, MAX_FRAMES, MAX_PAYLOAD_BYTES, SEQUENCES
+from kilocall.proto.motion_packet import Coded
 
 __all__ = [
     "ACTIVITY_CLASS",
@@ -51,7 +52,6 @@ __all__ = [
     "FrameState",
     "MotionDecoder",
     "MotionEncoder",
-    "PacketFields",
 ]
 
 _INT16 = 32767
@@ -79,21 +79,6 @@ def _kind(packets_back: int, frame_count: int) -> int:
     """
     distance = (packets_back - 1) * frame_count + 1
     return 1 if distance == 1 else 2 if distance == 2 else 3 if distance <= 4 else 4 if distance <= 8 else 5
-
-
-class PacketFields(Protocol):
-    """What the decoder reads of a packet; `MotionPacket` has it."""
-
-    @property
-    def sequence(self) -> int: ...
-    @property
-    def reference(self) -> int | None: ...
-    @property
-    def level(self) -> int: ...
-    @property
-    def frame_count(self) -> int: ...
-    @property
-    def payload(self) -> bytes: ...
 
 
 @dataclass(frozen=True)
@@ -366,7 +351,7 @@ class MotionDecoder:
         """Whether a packet that refers to `sequence` can be decoded."""
         return sequence in self._held
 
-    def decode(self, packet: PacketFields) -> NDArray[np.float32]:
+    def decode(self, packet: Coded) -> NDArray[np.float32]:
         """The frames [n, D] of a packet. Raises BadPacket with the reason; then it leaves no trace."""
         if not 0 <= packet.level < LEVELS:
             raise BadPacket(f"motion packet has level {packet.level}, allowed is 0 to {LEVELS - 1}")

@@ -24,6 +24,7 @@ from kilocall.model.liveportrait import networks as liveportrait
 from kilocall.model.volume.appearance import AppearanceExtractor
 from kilocall.model.volume.spade import SpadeDecoder
 from kilocall.proto.errors import BadInput, WrongFamily
+from kilocall.runtime.progress import Progress
 
 __all__ = [
     "FACEVID2VID",
@@ -36,7 +37,6 @@ __all__ = [
     "read_tensors",
 ]
 
-Progress = Callable[[int, int | None], None]
 Tensors = dict[str, Tensor]
 
 FACEVID2VID: Final = "facevid2vid"

@@ -170,6 +170,16 @@ def same_models(name: str) -> str:
     return "install the same kilocall on both sides"
 
 
+def interrupt(family: object) -> None:
+    """Ends the picture that a slow family is making on another thread, with an error there; from then on it makes none.
+
+    Quick families have nothing to end.
+    """
+    end = getattr(family, "interrupt", None)
+    if end is not None:
+        end()
+
+
 def weights_folder(name: str = DEFAULT_FAMILY) -> Path:
     """Where the package keeps a family's weights; BadInput for a family that is not installed."""
     root = Path(__file__).parent / "weights"

@@ -66,18 +66,20 @@ def fit_shape_model(clips: list[Array], expressions: int) -> tuple[ShapeModel, A
     _, values, vectors = _principal(flat * root)
     basis = (vectors[:expressions] / root).reshape(expressions, *mean.shape)
     model = ShapeModel(mean, basis.astype(np.float32), np.sqrt(values[:expressions]).astype(np.float32))
-    if expressions > OPENINGS:
-        model = _with_openings_apart(model)
+    if expressions > LOCAL_MOTIONS:
+        model = _with_local_motions_apart(model)
     return model, (np.cumsum(values) / values.sum())[:expressions].astype(np.float32)
 
 
-#: What the first expressions are: both lids, one lid more than the other, the lips.
-OPENINGS = 3
+#: What the first expressions are: both lids, one lid more than the other, the lips, the irises sideways.
+LOCAL_MOTIONS = 4
 LID_OPENINGS = 2
 
 
-def _openings(mean: Array) -> NDArray[np.float64]:
-    """What moves both lids apart, one eye's further than the other's, and the lips: weights [OPENINGS, K, 3]."""
+def _local_motions(mean: Array) -> NDArray[np.float64]:
+    """What moves both lids apart, one eye's further than the other's, the lips, and the irises sideways: weights
+    [LOCAL_MOTIONS, K, 3].
+    """
     half = len(lm.LID_PAIRS) // 2
     weights = np.zeros((3, *mean.shape))
     for weight, pairs in zip(weights, (lm.LID_PAIRS[:half], lm.LID_PAIRS[half:], lm.LIP_PAIRS), strict=True):
@@ -87,25 +89,30 @@ def _openings(mean: Array) -> NDArray[np.float64]:
             weight[upper] += apart / len(pairs)
             weight[lower] -= apart / len(pairs)
     right, left, lips = weights
-    return np.stack((right + left, right - left, lips))
+    gaze = np.zeros(mean.shape)
+    for iris, eye in ((lm.RIGHT_IRIS, lm.RIGHT_EYE), (lm.LEFT_IRIS, lm.LEFT_EYE)):
+        gaze[list(eye), 0] -= 1 / len(eye)
+        gaze[iris, 0] += 1
+    return np.stack((right + left, right - left, lips, gaze))
 
 
-def _with_openings_apart(model: ShapeModel) -> ShapeModel:
-    """The same faces in other numbers: the first OPENINGS open lids and lips, no other one does.
+def _with_local_motions_apart(model: ShapeModel) -> ShapeModel:
+    """The same faces in other numbers: the first LOCAL_MOTIONS move lids, lips and irises, no other one does.
 
-    A blink is three pixels of a few points: spread over all principal components it drowns in their quantisation.
+    A blink is three pixels of a few points, a glance one of two: spread over all principal components they drown in
+    their quantisation.
     Coefficients divided by their deviations are uncorrelated with unit variance, and stay so under a rotation.
     """
     root = np.sqrt(_coordinate_weight()).astype(np.float64)
     size = len(model.basis)
     unit = (model.basis * model.deviation[:, None, None]).reshape(size, -1).astype(np.float64)
-    slopes = _openings(model.mean).reshape(OPENINGS, -1) @ unit.T
-    slopes /= np.linalg.norm(slopes, axis=1, keepdims=True)
+    slopes = _local_motions(model.mean).reshape(LOCAL_MOTIONS, -1) @ unit.T
+    slopes /= np.maximum(np.linalg.norm(slopes, axis=1, keepdims=True), 1e-12)
     left, _, right = np.linalg.svd(slopes)
-    openings = left @ right[:OPENINGS]  # orthonormal, and each as near to its own slope as that allows
+    local = left @ right[:LOCAL_MOTIONS]  # orthonormal, and each as near to its own slope as that allows
     # The rest in order of how much it moves.
-    order, _, _ = np.linalg.svd((right[OPENINGS:] @ unit) * root, full_matrices=False)
-    rotated = np.concatenate((openings, order.T @ right[OPENINGS:])) @ unit
+    order, _, _ = np.linalg.svd((right[LOCAL_MOTIONS:] @ unit) * root, full_matrices=False)
+    rotated = np.concatenate((local, order.T @ right[LOCAL_MOTIONS:])) @ unit
     deviation = np.linalg.norm(rotated * root, axis=1)
     basis = (rotated / deviation[:, None]).reshape(size, *model.mean.shape)
     return ShapeModel(model.mean, basis.astype(np.float32), deviation.astype(np.float32))

@@ -3,7 +3,27 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
+
+from kilocall.proto.errors import BadInput
+
+
+def check_output(out: Path, inputs: Iterable[Path | None] = ()) -> None:
+    """BadInput where a file `out` cannot be written, or would replace one of `inputs`."""
+    if not out.parent.is_dir():
+        raise BadInput(f"output {out}: the folder {out.parent} does not exist")
+    if out.is_dir():
+        raise BadInput(f"output {out} is a folder, wanted is a file")
+    for path in inputs:
+        if path is not None and out.exists() and path.exists() and out.samefile(path):
+            raise BadInput(f"output {out} is a file that is read; name another")
+
+
+def check_output_folder(out: Path) -> None:
+    """BadInput where `out` is there and no folder."""
+    if out.exists() and not out.is_dir():
+        raise BadInput(f"output {out} is a file, wanted is a folder")
 
 
 def keep_newest(folder: Path, name: str, data: bytes, most: int) -> None:

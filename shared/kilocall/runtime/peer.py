@@ -9,9 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from aioice.ice import get_host_addresses
@@ -27,26 +25,18 @@ from aiortc import (
     RTCSessionDescription,
 )
 from aiortc.exceptions import InvalidStateError
-from aiortc.rtcicetransport import parse_stun_turn_uri
 
-from kilocall.proto.control import MAX_MESSAGE_BYTES, MAX_PART_BYTES, Part, parse_control
+from kilocall.proto.control import MAX_MESSAGE_BYTES, MAX_PART_BYTES
 from kilocall.proto.errors import BadInput, BadPacket
 from kilocall.proto.limits import MAX_PAYLOAD_BYTES
 from kilocall.proto.motion_packet import HEADER_BYTES
 from kilocall.runtime import aiortc_fixes
+from kilocall.runtime.inbox import Inbox, Message
+from kilocall.runtime.long_messages import Assembly, PartsQueue, is_part
+from kilocall.runtime.peer_settings import PeerSettings
+from kilocall.runtime.traffic import Traffic
 
-__all__ = [
-    "MAX_SDP_BYTES",
-    "Count",
-    "IceServer",
-    "Inbox",
-    "Message",
-    "Peer",
-    "PeerSettings",
-    "PeerState",
-    "Traffic",
-    "own_addresses",
-]
+__all__ = ["MAX_SDP_BYTES", "Peer", "PeerState", "own_addresses"]
 
 logger = logging.getLogger(__name__)
 
@@ -54,143 +44,18 @@ MAX_SDP_BYTES = 16 << 10
 MAX_MOTION_BYTES = MAX_PAYLOAD_BYTES + HEADER_BYTES + 2
 MOTION_ID, CONTROL_ID = 0, 1
 """Data channel ids, agreed beforehand: that saves their announcement and the wait for it."""
-KINDS = ("data", "audio", "rtcp", "stun", "other")
-"""What a datagram carries: DTLS (motion, control and their acknowledgements), RTP, RTCP, ICE."""
 WATCH_S = 0.25
 PROBE_AFTER_S = 5.5
-BULK_BURST_BYTES = 8192
-#: So much of them may be on its way at a time: motion must fit in beside it, also while nothing is acknowledged.
+#: So much of long messages may be on its way at a time: motion must fit in beside, also while nothing is acknowledged.
 BULK_FLIGHT_BYTES = 2200
 CLOSE_WITHIN_S = 5.0
 
 PeerState = Literal["new", "connecting", "open", "closed"]
 
 
-@dataclass(frozen=True)
-class IceServer:
-    """A STUN or TURN server, for example `stun:host:3478` or `turn:host:3478?transport=udp`."""
-
-    url: str
-    username: str | None = None
-    credential: str | None = None
-
-
-@dataclass(frozen=True)
-class PeerSettings:
-    """What a connection is made with."""
-
-    ice_servers: tuple[IceServer, ...] = ()
-    """None by default: then nobody but the other party is ever contacted."""
-    relay_only: bool = False
-    """Only through the TURN server, so that the other party does not learn this machine's address."""
-    loopback: Literal["exclude", "include", "only"] = "exclude"
-    """Whether 127.0.0.1 is offered; for two parties on one machine."""
-    audio: bool = True
-    """Whether there is a speech track each way; both sides must agree."""
-    audio_bitrate_bps: int = 12_000
-    audio_packet_ms: int = 60
-    connect_timeout_s: float = 15.0
-    vanished_after_s: float = 9.0
-    """A connection on which nothing at all arrives for so long is given up."""
-    motion_backlog_bytes: int = 400
-    """Motion is dropped while more than this waits to be sent."""
-    bulk_bps: int = 48_000
-    """Most that messages of several parts (pictures) take, after a first burst of 8 KiB."""
-    inbox_messages: int = 64
-
-
-@dataclass
-class Count:
-    """Datagrams and their bytes, IP and UDP headers included."""
-
-    packets: int = 0
-    bytes: int = 0
-
-
-@dataclass
-class Traffic:
-    """What went over the wire in one direction since the connection was made."""
-
-    kinds: dict[str, Count] = field(default_factory=lambda: {kind: Count() for kind in KINDS})
-
-    @property
-    def total_packets(self) -> int:
-        return sum(count.packets for count in self.kinds.values())
-
-    @property
-    def total_bytes(self) -> int:
-        return sum(count.bytes for count in self.kinds.values())
-
-    def add(self, data: bytes, addr: tuple[Any, ...]) -> None:
-        count = self.kinds[_kind(data)]
-        count.packets += 1
-        count.bytes += len(data) + (48 if ":" in addr[0] else 28)
-
-    def copy(self) -> Traffic:
-        return Traffic({kind: Count(count.packets, count.bytes) for kind, count in self.kinds.items()})
-
-
 def own_addresses() -> frozenset[str]:
     """Addresses of this machine that others may reach it at."""
     return frozenset(get_host_addresses(use_ipv4=True, use_ipv6=True))
-
-
-def _kind(data: bytes) -> str:
-    # RFC 7983 tells them apart by the first byte, RFC 5761 RTP from RTCP by the second.
-    first = data[0] if data else 255
-    if first < 4:
-        return "stun"
-    if 20 <= first < 64:
-        return "data"
-    if 128 <= first < 192 and len(data) > 1:
-        return "rtcp" if 192 <= data[1] < 224 else "audio"
-    return "other"
-
-
-@dataclass(frozen=True)
-class Message:
-    data: bytes
-    arrived_us: int
-
-
-class Inbox:
-    """Received messages, at most so many messages and bytes; the oldest are dropped and counted."""
-
-    def __init__(self, most: int, most_bytes: int) -> None:
-        self._most, self._most_bytes = most, most_bytes
-        self._messages: deque[Message] = deque()
-        self._bytes = 0
-        self._closed = False
-        self._arrived = asyncio.Event()
-        self.received = 0
-        self.dropped = 0
-
-    def __len__(self) -> int:
-        return len(self._messages)
-
-    def put(self, message: Message) -> None:
-        self.received += 1
-        self._messages.append(message)
-        self._bytes += len(message.data)
-        while len(self._messages) > self._most or self._bytes > self._most_bytes:
-            self._bytes -= len(self._messages.popleft().data)
-            self.dropped += 1
-        self._arrived.set()
-
-    def close(self) -> None:
-        self._closed = True
-        self._arrived.set()
-
-    async def get(self) -> Message | None:
-        """The next message; None once the connection is closed and everything has been read."""
-        while not self._messages:
-            if self._closed:
-                return None
-            self._arrived.clear()
-            await self._arrived.wait()
-        message = self._messages.popleft()
-        self._bytes -= len(message.data)
-        return message
 
 
 class _NewestFrames(asyncio.Queue[Any]):
@@ -245,11 +110,8 @@ class Peer:
         self._changed = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._probing = False
-        self._bulk: deque[bytes] = deque()
-        self._bulk_bytes = 0
-        self._bulk_waiting = asyncio.Event()
-        self._assembly = bytearray()
-        self._assembly_left = 0
+        self._parts = PartsQueue(self.settings.bulk_bps)
+        self._assembly = Assembly()
 
         self._connection = self._make_connection()
         # Audio first: the first section's transport is the one that all share.
@@ -346,13 +208,7 @@ class Peer:
             return False
         if len(data) <= MAX_PART_BYTES:
             return self._send("control", data)
-        if len(data) > MAX_MESSAGE_BYTES or self._bulk_bytes + len(data) > 2 * MAX_MESSAGE_BYTES:
-            return False
-        for part in Part.split(data):
-            self._bulk.append(bytes(part))
-            self._bulk_bytes += len(self._bulk[-1])
-        self._bulk_waiting.set()
-        return True
+        return self._parts.add(data)
 
     def set_audio(self, track: MediaStreamTrack | None) -> None:
         """Sends `track` as speech from now on; None: nothing."""
@@ -403,10 +259,7 @@ class Peer:
     def _make_connection(self) -> RTCPeerConnection:
         settings = self.settings
         for server in settings.ice_servers:
-            try:
-                parse_stun_turn_uri(server.url)
-            except ValueError as error:
-                raise BadInput(f"ICE server {server.url!r}: {error}; allowed are stun:host and turn:host") from None
+            server.check()
         servers = [
             RTCIceServer(urls=server.url, username=server.username, credential=server.credential)
             for server in settings.ice_servers
@@ -477,8 +330,7 @@ class Peer:
         self.closed_because = because
         self.motion.close()
         self.control.close()
-        self._bulk.clear()
-        self._bulk_waiting.set()
+        self._parts.clear()
         self._set_state("closed")
         current = asyncio.current_task()
         for task in self._tasks:
@@ -496,7 +348,12 @@ class Peer:
     def _channel_opened(self) -> None:
         if self.state == "connecting" and all(c.readyState == "open" for c in self._channels.values()):
             self._set_state("open")
-            self._own(self._pump(), "pump")
+            pump = self._parts.pump(
+                lambda part: self._send("control", part),
+                may_send=lambda: not self.backlog_bytes and self._sctp._flight_size <= BULK_FLIGHT_BYTES,
+                is_open=lambda: self.state == "open",
+            )
+            self._own(pump, "pump")
             self._own(self._probe(), "probe")
 
     def _unasked_channel(self, channel: RTCDataChannel) -> None:
@@ -531,48 +388,19 @@ class Peer:
             self.malformed += 1
         elif label == "motion":
             self.motion.put(Message(data, self._clock_us()))
-        elif data[:2] == b"\x93\x09":  # an array that begins with Part.TYPE
+        elif is_part(data):
             self._part(data)
         else:
             self.control.put(Message(data, self._clock_us()))
 
     def _part(self, data: bytes) -> None:
         try:
-            part = parse_control(data)
-            assert isinstance(part, Part)
-            size = len(part.data) + part.left
-            if size != self._assembly_left and (self._assembly or size > MAX_MESSAGE_BYTES):
-                raise BadPacket(f"part leaves {size} bytes, not {self._assembly_left}")
+            whole = self._assembly.add(data)
         except BadPacket:
             self.malformed += 1
-            self._assembly.clear()
-            self._assembly_left = 0
             return
-        self._assembly += part.data
-        self._assembly_left = part.left
-        if not part.left:
-            self.control.put(Message(bytes(self._assembly), self._clock_us()))
-            self._assembly.clear()
-
-    async def _pump(self) -> None:
-        """Hands on the parts of long messages, one when the one before has left, at the rate allowed."""
-        tokens, then = float(BULK_BURST_BYTES), time.monotonic()
-        while self.state == "open":
-            if not self._bulk:
-                self._bulk_waiting.clear()
-                await self._bulk_waiting.wait()
-                continue
-            now = time.monotonic()
-            tokens = min(BULK_BURST_BYTES, tokens + (now - then) * self.settings.bulk_bps / 8)
-            then = now
-            size = len(self._bulk[0])
-            if tokens < size or self.backlog_bytes or self._sctp._flight_size > BULK_FLIGHT_BYTES:
-                await asyncio.sleep(0.01)
-                continue
-            tokens -= size
-            self._bulk_bytes -= size
-            self._send("control", self._bulk.popleft())
-            await asyncio.sleep(0)
+        if whole is not None:
+            self.control.put(Message(whole, self._clock_us()))
 
     async def _watch(self) -> None:
         """Notices a connection that never opens and another side that has vanished."""

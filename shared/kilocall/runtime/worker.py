@@ -83,6 +83,7 @@ class Worker:
         with self._wake:
             self._closing = True
             self._wake.notify()
+        self.interrupt()
         if self._thread.is_alive() and threading.current_thread() is not self._thread:
             self._thread.join(CLOSE_WITHIN_S)
             if self._thread.is_alive():
@@ -106,6 +107,9 @@ class Worker:
         with self._wake:
             self._woken = True
             self._wake.notify()
+
+    def interrupt(self) -> None:
+        """On the closing thread: ends what the other one would be busy with for long; an error there tells nobody."""
 
     def opened(self) -> None:
         """On the thread, before the first step."""
@@ -134,7 +138,9 @@ class Worker:
         # Whatever a model or a camera raises, whoever waits must learn it.
         except Exception as error:
             self.problem = f"{type(error).__name__}: {error}"
-            if self.ready.done():
+            if self.ready.done() and self._closing:
+                logger.debug("thread %s was ended: %s", self._thread.name, error)
+            elif self.ready.done():
                 logger.exception("thread %s ends", self._thread.name)
                 self._on_problem(self.problem)
             else:

@@ -21,7 +21,8 @@ from kilocall.train.dataset import SIZE, Dataset
 
 #: Tried in this order; the parabola through the best and its neighbours is not worth it.
 LID_GAINS: Final = (1.0, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6)
-GAZE_GAINS: Final = (1.0, 1.2, 1.4, 1.6, 1.8, 2.0, 2.25, 2.5)
+# More, and those whose eyes follow fully would overshoot.
+GAZE_GAINS: Final = (1.0, 1.2, 1.4, 1.6, 1.8, 2.0, 2.2)
 CLIPS: Final = 32
 FRAMES: Final = 10
 

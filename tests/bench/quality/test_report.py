@@ -27,9 +27,10 @@ from kilocall.bench.ffmpeg import find_ffmpeg
 from kilocall.bench.quality import compare as compare_module
 from kilocall.bench.quality.clips import read_clip
 from kilocall.bench.quality.compare import QualitySettings, compare, find_clips
+from kilocall.bench.quality.curves import _bd_rate, curve, match_of
+from kilocall.bench.quality.facts import METRICS, MeanPoint, QualityReport, Rates
 from kilocall.bench.quality.report import measure_quality, print_summary
 from kilocall.bench.quality.scoring import PointScores
-from kilocall.bench.quality.summary import METRICS, MeanPoint, QualityReport, Rates, _bd_rate, _match, curve
 from kilocall.bench.quality.wire import Wire
 from kilocall.cli import run
 from kilocall.model.family import FamilyChoice, weights_folder
@@ -267,12 +268,12 @@ PSNR = METRICS[0]
 def test_rate_of_equal_quality_lies_between_the_points() -> None:
     means = [_mean("other", "a", 10, 30), _mean("other", "b", 40, 34), _mean("other", "worse", 20, 29)]
     assert [point[2] for point in curve(means, "other", PSNR, lambda p: p.rates.kbps)] == ["a", "b"]
-    match = _match(PSNR, "other", _mean("ours", "x", 2, 32), means)
+    match = match_of(PSNR, "other", _mean("ours", "x", 2, 32), means)
     assert match.kbps == pytest.approx(20)  # halfway on a logarithmic axis
     assert match.times == pytest.approx(10)
     assert match.text == "20.0 (10.0 x)"
-    assert _match(PSNR, "other", _mean("ours", "x", 2, 29), means).text == "better from its lowest, 10.0, on (30.00)"
-    assert _match(PSNR, "other", _mean("ours", "x", 2, 35), means).text == "not even at 40.0 (34.00)"
+    assert match_of(PSNR, "other", _mean("ours", "x", 2, 29), means).text == "better from its lowest, 10.0, on (30.00)"
+    assert match_of(PSNR, "other", _mean("ours", "x", 2, 35), means).text == "not even at 40.0 (34.00)"
 
 
 def test_bd_rate_of_a_codec_that_always_needs_half_is_minus_fifty() -> None:

@@ -25,7 +25,8 @@ from kilocall.bench.quality.wire import (
     rtp_payloads,
 )
 from kilocall.proto.wire_cost import SACK_BYTES, message_bytes
-from kilocall.runtime.peer import Peer, PeerSettings
+from kilocall.runtime.peer import Peer
+from kilocall.runtime.peer_settings import PeerSettings
 from links import run, two_peers
 
 

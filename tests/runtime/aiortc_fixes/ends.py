@@ -8,7 +8,7 @@ from typing import Any
 from aiortc import RTCCertificate
 from aiortc.rtcdtlstransport import RTCDtlsTransport
 
-from kilocall.runtime.peer import PeerSettings
+from kilocall.runtime.peer_settings import PeerSettings
 
 QUIET = PeerSettings(loopback="only", audio=False)
 FAST = PeerSettings(loopback="only", audio=False, bulk_bps=100_000_000)

@@ -62,6 +62,8 @@ const connection = new LiveSocket(HEAD, {
 
 function label() {
   if (!stream || !state) return;
+  const from = state.pictures > 1 ? `${state.pictures} pictures` : "one picture";
+  $("badge-title").textContent = `Reconstructed from ${from}.`;
   $("badge-text").textContent = `Source: ${state.source ?? "the stream’s own picture"}, from ${stream.name}.`;
 }
 

@@ -6,7 +6,7 @@ Everything that is compared runs in one process, on the same inputs, with the sa
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -28,12 +28,12 @@ from kilocall.proto.errors import BadInput, KilocallError
 from kilocall.runtime.engine import Engine, EngineName, Network, choose_engine, installed_engines
 from kilocall.runtime.files import write_whole
 from kilocall.runtime.machine import cpu_model, instruction_sets
+from kilocall.runtime.progress import Progress
 from kilocall.train.dataset import Dataset
 from kilocall.train.quantise import write_float
 
 __all__ = ["REPORTED", "Row", "Speed", "Study", "StudySettings", "compress_study"]
 
-Progress = Callable[[int, int | None], None]
 
 BASE: Final = "fp32"
 #: What the report found (figures from its text), to stand beside what is measured here.
@@ -43,11 +43,6 @@ REPORTED: Final = (
 )
 #: Engines of the study; torch runs none of the 8-bit files.
 _ENGINES: Final[tuple[EngineName, ...]] = ("openvino", "onnxruntime")
-
-
-def _runnable() -> tuple[EngineName, ...]:
-    installed = installed_engines()
-    return tuple(name for name in _ENGINES if installed[name] is not None)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -20,13 +20,13 @@ from kilocall.bench.quality.scoring import Job, PointResult
 from kilocall.model.family import DEFAULT_FAMILY, FamilyChoice
 from kilocall.proto.errors import BadInput
 from kilocall.runtime.engine import choose_engine
+from kilocall.runtime.progress import Progress
 
 if TYPE_CHECKING:
     from kilocall.bench.perceptual import PictureDistance
 
 __all__ = ["CLIP_SUFFIXES", "Comparison", "Missing", "QualitySettings", "compare", "find_clips", "installed_families"]
 
-Progress = Callable[[int, int | None], None]
 
 CLIP_SUFFIXES: Final = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".y4m")
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from html import escape
 from typing import Final
 
+from kilocall.bench.quality.facts import METRICS, PLOTTED_CALL_S, MeanPoint, QualityReport, Rates, wire_of
 from kilocall.bench.quality.scoring import STRIP_MOMENTS, PointResult
-from kilocall.bench.quality.summary import METRICS, PLOTTED_CALL_S, MeanPoint, QualityReport, Rates, wire_of
 from kilocall.bench.quality.wire import CALLS_S
 
 __all__ = ["Strip", "StripCell", "page", "strips_of"]

@@ -11,7 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from kilocall.bench.quality.summary import METRICS, PLOTTED_CALL_S, MeanPoint, Metric, QualityReport, wire_of
+from kilocall.bench.quality.facts import METRICS, PLOTTED_CALL_S, MeanPoint, Metric, QualityReport, wire_of
 
 __all__ = ["metric_plot", "metric_plots"]
 

@@ -12,11 +12,11 @@ from rich.table import Table
 from rich.text import Text
 
 from kilocall.bench.quality.compare import QualitySettings, compare
+from kilocall.bench.quality.facts import MeanPoint, QualityReport, wire_of
 from kilocall.bench.quality.page import page, strips_of
 from kilocall.bench.quality.scoring import Job, originals
-from kilocall.bench.quality.summary import MeanPoint, QualityReport, summarise, wire_of
-from kilocall.proto.errors import BadInput
-from kilocall.runtime.files import write_whole
+from kilocall.bench.quality.summary import summarise
+from kilocall.runtime.files import check_output_folder, write_whole
 
 __all__ = ["measure_quality", "print_summary"]
 
@@ -37,8 +37,7 @@ def measure_quality(
     `cache` is where results are kept between runs, by default a folder in `out`. Without `pictures` the report shows
     none of the clips. BadInput for what cannot be measured or written.
     """
-    if out.exists() and not out.is_dir():
-        raise BadInput(f"output {out} is a file, wanted is a folder")
+    check_output_folder(out)
     from kilocall.bench.quality.plots import metric_plots
 
     out.mkdir(parents=True, exist_ok=True)

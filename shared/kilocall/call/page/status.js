@@ -31,9 +31,10 @@ function told({ phase, reason }) {
 }
 
 // A small note on their picture.
-export function remoteNote({ phase, remote }) {
-  if (phase !== "open" || remote.camera_off || remote.face !== false) return "";
-  return "They are out of view for a moment. The picture moves again when they are back.";
+export function remoteNote({ phase, remote, slow }) {
+  if (phase !== "open" || remote.camera_off) return "";
+  if (remote.face === false) return "They are out of view for a moment. The picture moves again when they are back.";
+  return slow?.shows ? sentence(slow.shows) : "";
 }
 
 // A small note on the own preview.
@@ -41,7 +42,7 @@ export function ownNote({ state, face, needsStart }) {
   if (needsStart) return "Your camera is not on yet";
   if (state.camera_off) return "Your camera is off";
   if (face === false) return "Your face is not in view, so they see you standing still";
-  return "";
+  return state.slow?.sends ? sentence(state.slow.sends) : "";
 }
 
 export function badgeText(takenAt, pictures = 1) {

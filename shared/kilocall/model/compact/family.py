@@ -150,6 +150,20 @@ class CompactFamily:
         """Features of a source picture, as the renderer network wants them."""
         return self._network("appearance")(picture=picture[None])
 
+    def driving(
+        self, source: Source, motion: Motion, overstatement: Overstatement | None = None
+    ) -> dict[str, NDArray[np.float32]]:
+        """What the renderer network gets with every frame: x_d [1, K + N, 2] and the jacobian [1, 2, 2]."""
+        stated = self.overstatement if overstatement is None else overstatement
+        moved = self.keypoints(source, stated.motion(motion))
+        rest = Motion(motion.rotation, motion.translation, motion.scale, np.zeros_like(motion.expression))
+        x_d = stated.keypoints(moved, self.keypoints(source, rest))
+        return {"x_d": x_d[None], "jacobian": jacobian(source.pose, motion)[None]}
+
+    def network_file(self, name: str) -> Path:
+        """The file of a network, checked against the manifest: BadInput for one that is damaged."""
+        return self._file(f"{name}.onnx")
+
     def _face(self, picture: Picture) -> tuple[Array, float]:
         """Points and depths [LANDMARKS, 3] in the coordinates of a 128x128 picture, and the logit of a face in it."""
         found = self._network("face")(crop=picture[None])
@@ -199,10 +213,7 @@ class CompactRenderer:
         self._detail = Detail(source.detail) if source.detail is not None else None
 
     def render(self, motion: Motion) -> Picture:
-        moved = self._family.keypoints(self._source, self.overstatement.motion(motion))
-        rest = Motion(motion.rotation, motion.translation, motion.scale, np.zeros_like(motion.expression))
-        x_d = self.overstatement.keypoints(moved, self._family.keypoints(self._source, rest))
-        made = self._network(x_d=x_d[None], jacobian=jacobian(self._source.pose, motion)[None])
+        made = self._network(**self._family.driving(self._source, motion, self.overstatement))
         picture = np.array(made["picture"][0], np.uint8)
         if self._detail is None:
             return picture

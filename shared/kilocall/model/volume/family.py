@@ -86,6 +86,10 @@ class VolumeFamily:
     def weights_hash(self) -> str:
         return self.checkpoint.hash
 
+    def interrupt(self) -> None:
+        """As `kilocall.model.family.interrupt`."""
+        self.runner.interrupt()
+
     @property
     def codebook(self) -> Codebook:
         return self.coding.codebook

@@ -97,6 +97,10 @@ class VolumeNetworks(ABC):
         """`decode` on a CpuGraph, as uint8."""
 
 
+class AbandonedError(Exception):
+    """Nobody waits for the picture any more."""
+
+
 class TorchRunner:
     """Everything in torch: float32 on a CPU, bfloat16 sums on a CUDA device."""
 
@@ -104,6 +108,11 @@ class TorchRunner:
         self.networks, self.device = networks, device
         self._fast = device.type == "cuda"
         self._ready = False
+        self._interrupted = False
+
+    def interrupt(self) -> None:
+        """On any thread: whatever runs ends as soon as it can, and with AbandonedError whatever is begun afterwards."""
+        self._interrupted = True
 
     def head(self, crop: Picture) -> Any:
         with torch.inference_mode():
@@ -125,6 +134,8 @@ class TorchRunner:
 
     def render(self, appearance: Appearance, x_s: Array, x_d: Array) -> Picture:
         """uint8 [S, S, 3]; keypoints [K, 3]."""
+        if self._interrupted:
+            raise AbandonedError
         source, driving = (torch.from_numpy(np.ascontiguousarray(x))[None].to(self.device) for x in (x_s, x_d))
         with torch.inference_mode():
             made = self._frame(appearance.volume, appearance.compressed, source, driving)
@@ -186,6 +197,7 @@ class OpenVinoRunner(TorchRunner):
         if bfloat16 is None:
             bfloat16 = bool(_BFLOAT16 & set(instruction_sets() or ()))
         self.bfloat16 = bfloat16
+        self._running: Any = None
         torch.set_num_threads(threads)
 
     def _on_device(self, networks: VolumeNetworks) -> VolumeNetworks:
@@ -249,12 +261,29 @@ class OpenVinoRunner(TorchRunner):
         outputs = {"picture": self.networks.picture_graph(graph)}
         return graph.compile(outputs, threads=self.threads, bfloat16=self.bfloat16).create_infer_request()
 
-    @staticmethod
-    def _start(request: Any, **inputs: Tensor) -> dict[str, NDArray[Any]]:
+    def interrupt(self) -> None:
+        super().interrupt()
+        running = self._running
+        if running is not None:
+            running.cancel()
+
+    def _start(self, request: Any, **inputs: Tensor) -> dict[str, NDArray[Any]]:
         """Outputs by name, in the request's own memory: they hold until its next run."""
         for name, value in inputs.items():
             request.get_tensor(name).data[:] = value.numpy()
-        request.infer()
+        # Not `infer`, which cannot be cancelled from another thread (2026.4).
+        self._running = request
+        if self._interrupted:
+            raise AbandonedError
+        try:
+            request.start_async()
+            request.wait()
+        except RuntimeError as error:
+            if self._interrupted:
+                raise AbandonedError from error
+            raise
+        finally:
+            self._running = None
         names = [port.any_name for port in request.model_outputs]
         return {name: request.get_tensor(name).data for name in names}
 

@@ -36,9 +36,13 @@ class TorchEngine(Engine):
         self._modules: dict[Path, Deployed] = {}
 
     def load(self, model: Path) -> Network:
+        return TorchNetwork(model.stem, self.module(model), self.device)
+
+    def module(self, model: Path) -> Deployed:
+        """The network itself, on the engine's device."""
         if model not in self._modules:
             self._modules[model] = self._build(model)
-        return TorchNetwork(model.stem, self._modules[model], self.device)
+        return self._modules[model]
 
     def _build(self, model: Path) -> Deployed:
         kind = NETWORKS.get(model.stem)

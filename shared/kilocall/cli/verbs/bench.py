@@ -1,4 +1,4 @@
-"""bench quality and bench loss: the options, and what they print."""
+"""Measuring on this machine: bench quality, loss, call, pages, speed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kilocall.cli.options import EngineChoice, Engines, Families
+from kilocall.cli.options import AsJson, EngineChoice, Engines, Families, FamilyName, Weights
 
 if TYPE_CHECKING:
     from kilocall.model.family import FamilyChoice
@@ -22,7 +22,7 @@ Crop = Annotated[
     typer.Option("--crop/--no-crop", help="Cut the tracked face out, or take the whole square picture. "
                  "Default: cut, unless the clip is such a crop already.", show_default=False),
 ]  # fmt: skip
-Workers = Annotated[int, typer.Option(min=1, max=64, help="Processes.")]
+Workers = Annotated[int, typer.Option(min=1, max=64, help="Processes at once.")]
 Fps = Annotated[float | None, typer.Option(min=5, max=60, help="Frames per second; default: those of the clip.")]
 
 
@@ -31,14 +31,15 @@ def bench_quality(
     clips: Clips,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for index.html, report.json and plots.")],
     crop: Crop = None,
-    size: Annotated[int, typer.Option(help="Side of the pictures: 256 or 512.")] = 256,
+    size: Annotated[int, typer.Option(help="Side of the pictures in pixels: 256 or 512.")] = 256,
     fps: Fps = None,
-    seconds: Annotated[float, typer.Option(min=2, max=30, help="Of every clip at most so much.")] = 30,
+    seconds: Annotated[float, typer.Option(min=2, max=30, help="Most seconds of every clip.")] = 30,
     codec: Annotated[
         list[str] | None, typer.Option(help="Classic codec, repeatable; default: all. `none`: kilocall alone.")
     ] = None,
     quality: Annotated[
-        list[float] | None, typer.Option(min=0, max=100, help="kilocall's, repeatable; default: 10, 30, 50, 90.")
+        list[float] | None,
+        typer.Option(min=0, max=100, help="kilocall's precision, repeatable; default: 10, 30, 50, 90."),
     ] = None,
     mediapipe_python: Annotated[
         Path | None, typer.Option(help="A Python that has MediaPipe, to measure landmarks independently.")
@@ -117,13 +118,16 @@ def bench_loss(
     clips: Clips,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for loss.json and loss.png.")],
     loss: Annotated[
-        list[float] | None, typer.Option(min=0, max=90, help="Per cent, repeatable; default: 0, 5, 10, 20, 30, 40.")
+        list[float] | None,
+        typer.Option(min=0, max=90, help="Per cent of packets, repeatable; default: 0, 5, 10, 20, 30, 40."),
     ] = None,
-    round_trip_ms: Annotated[float, typer.Option(min=0, max=2000, help="Of the link.")] = 100,
+    round_trip_ms: Annotated[
+        float, typer.Option(min=0, max=2000, help="Round trip of the link in milliseconds.")
+    ] = 100,
     crop: Crop = None,
     fps: Fps = None,
-    seconds: Annotated[float, typer.Option(min=2, max=30, help="Of every clip at most so much.")] = 10,
-    seed: Annotated[int, typer.Option(help="Which packets are lost.")] = 1,
+    seconds: Annotated[float, typer.Option(min=2, max=30, help="Most seconds of every clip.")] = 10,
+    seed: Annotated[int, typer.Option(help="Number that decides which packets are lost.")] = 1,
     mediapipe_python: Annotated[
         Path | None, typer.Option(help="A Python that has MediaPipe, to measure landmarks independently.")
     ] = None,
@@ -134,14 +138,12 @@ def bench_loss(
     from kilocall.bench.loss import LOSSES, LossSettings, measure_loss
     from kilocall.bench.quality.compare import find_clips
     from kilocall.cli.screen import needs, progress_bar
-    from kilocall.proto.errors import BadInput
-    from kilocall.runtime.files import write_whole
+    from kilocall.runtime.files import check_output_folder, write_whole
 
     needs("matplotlib", "bench")
     from kilocall.bench.loss_plot import loss_plot, print_loss
 
-    if out.exists() and not out.is_dir():
-        raise BadInput(f"output {out} is a file, wanted is a folder")
+    check_output_folder(out)
     settings = LossSettings(
         losses=tuple(sorted({percent / 100 for percent in loss})) if loss else LOSSES,
         round_trip_s=round_trip_ms / 1000,
@@ -159,3 +161,79 @@ def bench_loss(
     write_whole(out / "loss.json", report.model_dump_json(indent=1).encode())
     write_whole(out / "loss.png", loss_plot(report))
     print_loss(report)
+
+
+@bench_app.command("call")
+def bench_call(
+    minutes: Annotated[float, typer.Option(min=0.1, max=600, help="Minutes they talk.")] = 10,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for report.json, the plot and logs.")] = Path(
+        "bench_call"
+    ),
+    loss: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of packets lost each way, 0.1 for 10 %; needs root.")
+    ] = 0,
+    rate_kbps: Annotated[float, typer.Option(min=0, help="Capacity each way in kbit/s; 0: no limit; needs root.")] = 0,
+    delay_ms: Annotated[float, typer.Option(min=0, max=5000, help="Milliseconds of delay each way; needs root.")] = 0,
+    jitter_ms: Annotated[
+        float, typer.Option(min=0, max=5000, help="Standard deviation of the delay, ms; needs root.")
+    ] = 0,
+    saver: Annotated[bool, typer.Option("--saver", help="Fewer bits for more delay.")] = False,
+    idle: Annotated[bool, typer.Option("--idle", help="Two empty rooms: what a silent connection costs.")] = False,
+    gallery: Annotated[int | None, typer.Option(min=0, max=8, help="Most pictures of each, as in a call.")] = None,
+    engine: EngineChoice = Engines.auto,
+) -> None:
+    """A call between the built-in speakers: delay, pauses, bits and whether anything grows; over a bad network too."""
+    from kilocall.cli.call import measure_call
+
+    measure_call(
+        minutes,
+        out,
+        loss=loss,
+        rate_kbps=rate_kbps,
+        delay_ms=delay_ms,
+        jitter_ms=jitter_ms,
+        saver=saver,
+        idle=idle,
+        gallery=gallery,
+        engine=engine.value,
+    )
+
+
+@bench_app.command("pages")
+def bench_pages(
+    seconds: Annotated[float, typer.Option(min=8, max=3600, help="Seconds they talk.")] = 30,
+    fps: Annotated[int, typer.Option(min=5, max=30, help="Frames per second of the speaker's camera.")] = 25,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder to keep reports and logs in.")] = None,
+) -> None:
+    """A call in two browsers: whether lips and sound meet, and the numbers shown against the bytes on the wire."""
+    from kilocall.cli.call import measure_pages
+
+    measure_pages(seconds, fps, out)
+
+
+@bench_app.command("speed")
+def bench_speed(
+    engine: Annotated[
+        list[Engines] | None, typer.Option(help="What runs the networks, repeatable; default: every one installed.")
+    ] = None,
+    threads: Annotated[
+        list[int] | None, typer.Option(min=1, max=64, help="CPU threads, repeatable; default: 1, 2, all cores.")
+    ] = None,
+    runs: Annotated[int, typer.Option(min=5, max=10_000, help="Timed calls of every stage.")] = 60,
+    streams: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=256, help="Instead: how many calls' senders, and receivers, keep 25 fps at once, up to N."
+        ),
+    ] = None,
+    family: FamilyName = None,
+    weights: Weights = None,
+    json: AsJson = False,
+) -> None:
+    """Milliseconds a stage and frames per second, per engine and thread count, beside plain torch."""
+    from kilocall.cli.machine import measure, measure_at_once
+
+    if streams is not None:
+        measure_at_once(streams, [e.value for e in engine or []], threads or [], json, family, weights)
+        return
+    measure([e.value for e in engine or []], threads or [], runs, json, family, weights)

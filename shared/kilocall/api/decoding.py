@@ -1,0 +1,129 @@
+"""A stream file to a video, as it is or with the face put back into a whole frame."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import BaseModel
+
+from kilocall.api.families import Progress, silent
+from kilocall.api.player import StreamPlayer
+from kilocall.model.family import Family
+from kilocall.proto.errors import BadInput
+from kilocall.runtime.files import check_output
+
+if TYPE_CHECKING:
+    from kilocall.receiver.whole_frame import WholeFrames
+
+__all__ = ["DecodeReport", "decode"]
+
+
+class DecodeReport(BaseModel):
+    """What a decoding made."""
+
+    video: Path
+    frames: int
+    seconds: float
+    size: int
+    width: int
+    height: int
+    pictures: int  # of the speaker that were moved
+    relative: bool
+    truncated: str | None  # what is wrong with the stream, if it breaks off
+    dropped_packets: int
+    wall_s: float
+
+
+def decode(
+    stream: Path | str,
+    out: Path | str,
+    *,
+    source: Path | str | None = None,
+    yaw: float = 0.0,
+    pitch: float = 0.0,
+    roll: float = 0.0,
+    size: int | None = None,
+    background: Path | str | None = None,
+    full_frame: bool = False,
+    engine: str = "auto",
+    threads: int = 0,
+    progress: Progress | None = None,
+    family: Family | None = None,
+) -> DecodeReport:
+    """Decodes a stream file into a video, optionally with another picture and the head turned (degrees).
+
+    `size` is the video's side, that of the source picture (256 or 512) unless given. With `full_frame` the face is
+    put back into the whole frame: of `background`, a picture or the clip that was encoded, or of `source`.
+    """
+    from kilocall.receiver.render import LARGEST_TURN_DEG, View
+    from kilocall.receiver.video_file import VideoFile
+
+    started = time.monotonic()
+    check_output(Path(out), [Path(path) for path in (stream, source, background) if path is not None])
+    for name, angle in (("yaw", yaw), ("pitch", pitch), ("roll", roll)):
+        if not abs(angle) <= LARGEST_TURN_DEG:
+            raise BadInput(f"{name} is {angle}; allowed are -{LARGEST_TURN_DEG:g} to {LARGEST_TURN_DEG:g} degrees")
+    player = StreamPlayer(stream, source=source, largest=size, engine=engine, threads=threads, family=family)
+    frames = _whole_frames(player, source, background) if full_frame else None
+    if frames is not None and size is not None:
+        raise BadInput(f"size is {size}; a full frame has the size of its background, {frames.width}x{frames.height}")
+    if background is not None and not full_frame:
+        raise BadInput(f"background {background} is for full frames alone")
+    size = size or player.size
+    player.renderer.view = View(yaw, pitch, roll)
+    report = progress or silent
+    total = player.reader.frame_count
+    if not total:
+        raise BadInput(f"{stream}: holds no complete motion packet ({player.reader.damage or 'it is empty'})")
+    shape = (frames.width, frames.height) if frames else (size, size)
+    with VideoFile(Path(out), fps=player.reader.header.fps, size=shape) as video:
+        for frame in player.frames():
+            video.write(frames.put(frame.rgb, frame.time_us) if frames else frame.rgb, frame.time_us)
+            report(video.frames, total)
+        if not video.frames:
+            raise BadInput(f"{stream}: no packet could be decoded ({player.packets.last_problem})")
+    return DecodeReport(
+        video=Path(out),
+        frames=video.frames,
+        seconds=player.reader.duration_us / 1e6,
+        size=size,
+        width=shape[0],
+        height=shape[1],
+        pictures=player.renderer.pictures,
+        relative=player.relative,
+        truncated=player.reader.damage,
+        dropped_packets=player.packets.dropped,
+        wall_s=time.monotonic() - started,
+    )
+
+
+def _whole_frames(player: StreamPlayer, source: Path | str | None, background: Path | str | None) -> WholeFrames:
+    """Where the face goes in the whole frame: as the stream says, or where it was found in the source picture."""
+    from kilocall.proto.control import CropPlace
+    from kilocall.receiver.whole_frame import PastePlace, WholeFrames
+    from kilocall.sender.capture import open_clip
+    from kilocall.sender.clip import Tracker
+    from kilocall.sender.face_crop import FaceCropper, plan_crops
+
+    behind = background or source
+    if behind is None:
+        raise BadInput("a stream holds the face alone; a full frame needs --background or a wide --source")
+    clip = open_clip(Path(behind))
+    if background is None:
+        tracker = Tracker(player.family)
+        first = next(iter(clip))
+        found = FaceCropper(tracker, plan=plan_crops([first], tracker)).crop(first).place
+        places = [PastePlace(0, found.x0, found.y0, found.side)]
+    else:
+        said = [record for record in player.reader.records() if isinstance(record, CropPlace)]
+        for place in said:
+            if (place.frame_width, place.frame_height) != (clip.width, clip.height):
+                raise BadInput(
+                    f"background {behind} is {clip.width}x{clip.height}, the stream was made from frames of "
+                    f"{place.frame_width}x{place.frame_height}"
+                )
+        start = said[0].time_us if said else 0
+        places = [PastePlace(max(0, place.time_us - start), place.x0, place.y0, place.side) for place in said]
+    return WholeFrames(((frame.capture_us, frame.rgb) for frame in clip), places)

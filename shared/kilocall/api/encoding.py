@@ -1,0 +1,208 @@
+"""A clip to a stream file."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from fractions import Fraction
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import BaseModel
+
+from kilocall.api.families import Progress, face_of_picture, open_family, silent
+from kilocall.api.live import GALLERY_KB, KEY_EVERY_S, pack_source_picture
+from kilocall.model.family import DETAIL, Family, Source, Track
+from kilocall.model.gallery import check_gallery
+from kilocall.proto.control import SourcePicture
+from kilocall.proto.errors import BadInput
+from kilocall.proto.motion_packet import MotionPacket
+from kilocall.proto.stream_file import StreamHeader, StreamWriter
+from kilocall.runtime.files import check_output
+from kilocall.runtime.pictures import fitted
+
+if TYPE_CHECKING:
+    from kilocall.sender.clip import FollowedClip
+    from kilocall.sender.encoder import PacketEncoder
+
+__all__ = ["EncodeReport", "encode"]
+
+
+class EncodeReport(BaseModel):
+    """What an encoding made and cost."""
+
+    stream: Path
+    frames: int
+    fps: float
+    seconds: float
+    source_bytes: int
+    pictures: int  # of the speaker in the file, the source picture included
+    picture_bytes: int  # of all of them
+    payload_bits_per_frame: float
+    payload_kbps: float
+    file_bytes: int
+    faces: int
+    reframings: int
+    lost_frames: int  # frames in which no face was seen; they repeat the last motion
+    relative: bool  # the source picture was taken for somebody else
+    warnings: list[str]
+    wall_s: float
+
+
+def encode(
+    clip: Path | str,
+    out: Path | str,
+    *,
+    source: Path | str | None = None,
+    fps: float | None = None,
+    quality: float = 50,
+    size: int | None = None,
+    frames_per_packet: int = 3,
+    gallery: int = 0,
+    gallery_kb: float = GALLERY_KB,
+    engine: str = "auto",
+    threads: int = 0,
+    progress: Progress | None = None,
+    family: Family | None = None,
+) -> EncodeReport:
+    """Encodes a video file into a stream file.
+
+    The source picture is the best frame of the clip unless `source` names a picture; `size` is its side, 256 unless
+    512 is asked for and the face is large enough in the clip. With a `gallery` the file holds up to so many pictures
+    of the speaker, the source picture included, in `gallery_kb` together, as far as they pay off. Raises BadInput
+    (NoFace for a clip without a face) and OSError; then no file is left behind.
+    """
+    from kilocall.sender.capture import open_clip
+    from kilocall.sender.clip import follow_clip
+    from kilocall.sender.encoder import PacketEncoder
+
+    started = time.monotonic()
+    check_gallery(gallery, gallery_kb)
+    clip, out, source = Path(clip), Path(out), None if source is None else Path(source)
+    check_output(out, (clip, source))
+    family = family or open_family(engine=engine, threads=threads)
+    if size not in (None, family.size, DETAIL * family.size):
+        raise BadInput(f"size is {size}; allowed are {family.size} and {DETAIL * family.size}")
+    video = open_clip(clip, fps)
+    given = None if source is None else face_of_picture(source, family, size=size)
+    followed = follow_clip(video, family, progress or silent, size=size)
+    own = followed.best_crop
+    packed, shown = pack_source_picture(family, own if given is None else given)
+    reference = family.source(own) if given is not None else shown
+    relative = given is not None and not _same_person(reference, shown)
+    rate = Fraction(video.fps).limit_denominator(1001)
+    encoder = PacketEncoder(
+        family,
+        reference if relative else shown,
+        onto=shown if relative else None,
+        fps=float(rate),
+        quality=quality,
+        frames_per_packet=frames_per_packet,
+        key_every_s=KEY_EVERY_S,
+    )
+    header = StreamHeader(
+        family=family.name,
+        weights_hash=family.weights_hash,
+        codebook_hash=family.codebook.hash,
+        fps=rate,
+        picture_size=family.size,
+        frame_width=video.width,
+        frame_height=video.height,
+        quality=quality,
+        tool=f"kilocall {_version()}",
+        frame_count=len(followed.tracks),
+    )
+    # A gallery is chosen by what the receiver will make of the packets, so they come first, and the file after it.
+    coded = _coded(encoder, followed.tracks)
+    warnings = [*followed.warnings]
+    further: list[SourcePicture] = []
+    if gallery > 1 and relative:
+        warnings.append(f"source {source} shows somebody else: it stays the only picture")
+    elif gallery > 1:
+        packets = list(coded)
+        coded = iter(packets)
+        further = _further_pictures(family, shown, packed, followed, packets, gallery, gallery_kb, progress or silent)
+    bits = 0
+    with StreamWriter(out, header) as writer:
+        writer.add_picture(packed)
+        for picture in further:
+            writer.add_reference(picture)
+        places = iter(followed.places)
+        place = next(places, None)
+        for when, first_us, packet in coded:
+            # A place holds from its own frame on; it goes before the packet that holds that frame.
+            while place is not None and place.time_us <= when:
+                writer.add_place(place)
+                place = next(places, None)
+            writer.add_packet(first_us, packet)
+            bits += 8 * len(packet.payload)
+    frames = len(followed.tracks)
+    if video.truncated:
+        warnings.append(f"{clip} breaks off: {video.truncated}; what came before is encoded")
+    return EncodeReport(
+        stream=out,
+        frames=frames,
+        fps=float(rate),
+        seconds=frames / float(rate),
+        source_bytes=len(packed.data),
+        pictures=1 + len(further),
+        picture_bytes=sum(len(picture.data) for picture in (packed, *further)),
+        payload_bits_per_frame=bits / frames,
+        payload_kbps=bits / frames * float(rate) / 1000,
+        file_bytes=out.stat().st_size,
+        faces=followed.faces,
+        reframings=followed.reframings,
+        lost_frames=followed.lost_frames,
+        relative=relative,
+        warnings=warnings,
+        wall_s=time.monotonic() - started,
+    )
+
+
+def _coded(encoder: PacketEncoder, tracks: list[tuple[int, Track]]) -> Iterator[tuple[int, int, MotionPacket]]:
+    """Packets with the times of their last and first frames."""
+    for count, (when, track) in enumerate(tracks):
+        packet = encoder.push_track(track, when)
+        if count + 1 == len(tracks):
+            packet = packet or encoder.flush()
+        if packet is not None:
+            yield when, encoder.first_us, packet
+
+
+def _further_pictures(
+    family: Family,
+    source: Source,
+    packed: SourcePicture,
+    followed: FollowedClip,
+    packets: list[tuple[int, int, MotionPacket]],
+    pictures: int,
+    kilobytes: float,
+    progress: Progress,
+) -> list[SourcePicture]:
+    """What to add to the source picture, the most useful first."""
+    from kilocall.codec.motion_codec import MotionDecoder
+    from kilocall.model.motion import Motion
+    from kilocall.sender.gallery import Probe, bytes_each, choose_pictures
+
+    side = len(source.picture if source.detail is None else source.detail)
+    each = bytes_each(pictures, kilobytes, packed, side)
+    decoder = MotionDecoder(family.codebook)
+    motions = [Motion.from_vector(vector) for _, _, packet in packets for vector in decoder.decode(packet)]
+    probes = [Probe(fitted(one.crop, family.size), motions[one.frame], one.crop) for one in followed.samples]
+    chosen = choose_pictures(family, source, probes, pictures=pictures, max_bytes=each, progress=progress)
+    return [proposal.packed for proposal in chosen]
+
+
+def _same_person(a: Source, b: Source) -> bool:
+    """Whether two pictures may show one person: head-fixed shapes that differ by no more than expressions do."""
+    from kilocall.model.shape import SAME_PERSON, shape_distance
+
+    return shape_distance(a.shape, b.shape) <= SAME_PERSON
+
+
+def _version() -> str:
+    try:
+        return version("kilocall")
+    except PackageNotFoundError:
+        return "from source"

@@ -1,0 +1,63 @@
+"""What people are told of a computer that is too slow, from counters written out here."""
+
+from __future__ import annotations
+
+from kilocall.runtime.keeping_up import KeepingUp
+
+
+def looked(keeping: KeepingUp, seconds: range, due_fps: float, made_fps: float, each_ms: float) -> list[str]:
+    """One look a second."""
+    return [keeping.look(s * 1_000_000, due_fps * s, int(made_fps * s), each_ms) for s in seconds]
+
+
+def test_slow_family_is_named_with_both_rates_and_what_helps() -> None:
+    texts = looked(KeepingUp("shows", "facevid2vid", 25), range(31), 25, 0.2, 5000)
+    assert texts[-1] == (
+        "this computer shows 0.2 of 25 pictures a second with facevid2vid; compact-256 is made for computers without "
+        "a GPU: start both sides without --family"
+    )
+
+
+def test_default_family_is_not_advised_against_itself() -> None:
+    texts = looked(KeepingUp("sends", "compact-256", 25), range(11), 25, 12, 80)
+    assert texts[-1] == "this computer sends 12 of 25 pictures a second: other programs may be keeping it busy"
+
+
+def test_nothing_is_said_while_all_are_made() -> None:
+    assert set(looked(KeepingUp("shows", "facevid2vid", 25), range(60), 25, 24.5, 36)) == {""}
+
+
+def test_few_pictures_for_another_reason_are_not_blamed_on_the_computer() -> None:
+    # A renderer that takes 10 ms is idle three quarters of the time: frames came late, or were lost.
+    assert set(looked(KeepingUp("shows", "compact-256", 25), range(60), 25, 5, 10)) == {""}
+
+
+def test_it_is_told_until_nearly_all_are_made_again() -> None:
+    keeping = KeepingUp("shows", "liveportrait", 25)
+    assert looked(keeping, range(11), 20, 10, 100)[-1]
+
+    def later(made_fps: float) -> str:
+        text = ""
+        start = 100
+        keeping.reset()
+        keeping.text = "slow"
+        for s in range(20):
+            text = keeping.look((start + s) * 1_000_000, 20.0 * s, int(made_fps * s), 48)
+        return text
+
+    assert "16 of 20" in later(16)
+    assert later(18) == ""
+
+
+def test_a_new_connection_and_a_pause_begin_anew() -> None:
+    keeping = KeepingUp("shows", "facevid2vid", 25)
+    assert looked(keeping, range(11), 25, 1, 1000)[-1]
+    assert keeping.look(11_000_000, 3, 11, 1000) == ""  # the counter of a new jitter buffer
+    assert looked(keeping, range(12, 22), 25, 1, 1000)[-1]
+    keeping.reset()
+    assert keeping.text == ""
+
+
+def test_one_picture_that_takes_long_is_told_at_once() -> None:
+    assert "0.04 of 25 pictures a second" in KeepingUp("shows", "liveportrait", 25).look(0, 3, 1, 26_000)
+    assert KeepingUp("shows", "liveportrait", 25).look(0, 3, 1, 500) == ""
