@@ -211,7 +211,9 @@ class _Bench:
         small = cv2.resize(self.crop, (rg.FACE_INPUT, rg.FACE_INPUT), interpolation=cv2.INTER_AREA)[None]
         tiny = cv2.resize(self.crop, (FREE_INPUT, FREE_INPUT), interpolation=cv2.INTER_AREA)[None]
         close = rg.cut_regions(self.crop, rg.regions(self.track.points))
+        again = rg.cut_face(self.crop, rg.face_region(self.track.points))[None]
         yield "face", "sender", self._run("face", crop=small)
+        yield "second look", "sender", self._run("face", crop=again)
         yield "eyes", "sender", self._run("eye", region=close[:2])
         yield "mouth", "sender", self._run("mouth", region=close[2:])
         yield "implicit points", "sender", self._run("implicit", crop=tiny)
@@ -239,6 +241,7 @@ class _Bench:
     def _cut(self) -> None:
         cv2.resize(self.crop, (rg.FACE_INPUT, rg.FACE_INPUT), interpolation=cv2.INTER_AREA)
         cv2.resize(self.crop, (FREE_INPUT, FREE_INPUT), interpolation=cv2.INTER_AREA)
+        rg.cut_face(self.crop, rg.face_region(self.track.points))
         rg.cut_regions(self.crop, rg.regions(self.track.points))
 
     def _codec_stages(self) -> Iterator[Stage]:
