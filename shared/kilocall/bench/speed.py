@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kilocall.model.compact import regions as rg
-from kilocall.model.compact.family import FREE_INPUT, CompactFamily, jacobian
+from kilocall.model.compact.family import FREE_INPUT, CompactFamily
 from kilocall.model.compact.motion_fit import MotionFit
 from kilocall.model.family import Source, Track, weights_folder
 from kilocall.model.motion import Motion
@@ -220,9 +220,8 @@ class _Bench:
         yield "appearance", "once", self._run("appearance", picture=self.crop[None])
         network = self.family.engine.load(self.family.folder / "renderer.onnx")
         network.hold(**self.family.appearance(self.crop), x_s=self.source.keypoints[None])
-        x_d = self.family.keypoints(self.source, self.motion)[None]
-        turn = jacobian(self.source.pose, self.motion)[None]
-        yield "render", "receiver", lambda: network(x_d=x_d, jacobian=turn)
+        driving = self.family.driving(self.source, self.motion)
+        yield "render", "receiver", lambda: network(**driving)
 
     def stages(self) -> Iterator[Stage]:
         """The networks, and what is numpy and Python around them."""

@@ -124,7 +124,7 @@ class Distance:
         if self._landmarks:
             gaze = [
                 points[..., iris, :] - points[..., list(eye), :].mean(-2)
-                for iris, eye in ((lm.RIGHT_IRIS, lm.RIGHT_EYE), (lm.LEFT_IRIS, lm.LEFT_EYE))
+                for iris, eye in lm.EYES
             ]
             parts.append(GAZE * _mean_square(np.stack(gaze, -2)))
             face = points[..., : lm.LANDMARKS, :]

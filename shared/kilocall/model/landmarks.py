@@ -51,6 +51,8 @@ RIGHT_EYE: Final = _within(_RIGHT_EYE)
 LEFT_EYE: Final = _within(_LEFT_EYE)
 RIGHT_IRIS: Final = _within((468,))[0]
 LEFT_IRIS: Final = _within((473,))[0]
+#: Iris and rim of either eye; the rim's corners are its first and fifth point, the outer one first.
+EYES: Final = ((RIGHT_IRIS, RIGHT_EYE), (LEFT_IRIS, LEFT_EYE))
 RIGHT_BROW: Final = _within(_RIGHT_BROW)
 LEFT_BROW: Final = _within(_LEFT_BROW)
 NOSE: Final = _within(_NOSE)
@@ -113,7 +115,7 @@ def gaze(points: NDArray[np.float32]) -> NDArray[np.float32]:
     points [..., LANDMARKS, 2]. To the picture's right is positive.
     """
     each = []
-    for iris, eye, (left, right) in ((RIGHT_IRIS, RIGHT_EYE, (0, 4)), (LEFT_IRIS, LEFT_EYE, (4, 0))):
+    for (iris, eye), (left, right) in zip(EYES, ((0, 4), (4, 0)), strict=True):
         along = points[..., eye[right], :] - points[..., eye[left], :]
         aside = points[..., iris, :] - points[..., list(eye), :].mean(-2)
         each.append((aside * along).sum(-1) / np.maximum(np.linalg.norm(along, axis=-1), 1e-6))

@@ -90,7 +90,7 @@ def _local_motions(mean: Array) -> NDArray[np.float64]:
             weight[lower] -= apart / len(pairs)
     right, left, lips = weights
     gaze = np.zeros(mean.shape)
-    for iris, eye in ((lm.RIGHT_IRIS, lm.RIGHT_EYE), (lm.LEFT_IRIS, lm.LEFT_EYE)):
+    for iris, eye in lm.EYES:
         gaze[list(eye), 0] -= 1 / len(eye)
         gaze[iris, 0] += 1
     return np.stack((right + left, right - left, lips, gaze))

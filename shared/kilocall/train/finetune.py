@@ -45,7 +45,7 @@ from kilocall.model.compact.stored import unpack
 from kilocall.model.family import Family, Picture, Source
 from kilocall.model.shape import ShapeModel
 from kilocall.proto.errors import BadInput, KilocallError
-from kilocall.runtime.files import write_whole
+from kilocall.runtime.files import check_output, write_whole
 from kilocall.sender.clip import GROUPS
 from kilocall.sender.source_picture import choose_source, pack_source
 from kilocall.train.footage import LEAST_SECONDS, Footage, read_footage
@@ -208,10 +208,7 @@ def _check_settings(
 ) -> None:
     if not clips:
         raise BadInput("no clip is named; at least one is needed")
-    if not out.parent.is_dir():
-        raise BadInput(f"output {out}: the folder {out.parent} does not exist")
-    if out.is_dir():
-        raise BadInput(f"output {out} is a folder")
+    check_output(out)
     if any(out.exists() and clip.exists() and out.samefile(clip) for clip in clips):
         raise BadInput(f"output {out} is one of the clips")
     if not 0.05 <= held_back <= 0.6:

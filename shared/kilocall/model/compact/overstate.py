@@ -47,7 +47,7 @@ class Overstatement:
         if self.gaze == 1:
             return moved
         result = moved.copy()
-        for iris, eye in ((lm.RIGHT_IRIS, lm.RIGHT_EYE), (lm.LEFT_IRIS, lm.LEFT_EYE)):
+        for iris, eye in lm.EYES:
             middle = moved[list(eye)].mean(0)
             asked = moved[iris] - middle
             further = asked + (self.gaze - 1) * (asked - (at_rest[iris] - at_rest[list(eye)].mean(0)))
