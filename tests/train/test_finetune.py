@@ -20,8 +20,9 @@ from kilocall.proto.errors import BadInput, KilocallError
 from kilocall.runtime.engine import choose_engine
 from kilocall.sample.perform import portrait
 from kilocall.train import finetune as module
-from kilocall.train.finetune import Learner, Split, finetune
+from kilocall.train.finetune import Learner, Looks, Split, finetune
 from kilocall.train.footage import Footage, read_footage
+from kilocall.train.low_rank import plain_state
 from train.faces import moved_portraits, write_clip
 
 SECONDS = 1.0
@@ -31,6 +32,7 @@ SECONDS = 1.0
 def one_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(module, "SOURCES", 3)
+    monkeypatch.setattr(module, "WARM_UP", 2)
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -57,7 +59,7 @@ def test_the_held_back_part_gets_better_and_the_file_says_by_how_much(
 ) -> None:
     out, said = tmp_path / "me.safetensors", list[str]()
     report = finetune(
-        [clip], out, family, held_back=0.3, steps=5, threads=1, least_seconds=SECONDS, device="cpu", say=said.append
+        [clip], out, family, held_back=0.3, steps=8, threads=1, least_seconds=SECONDS, device="cpu", say=said.append
     )
     assert report.after.psnr_db > report.before.psnr_db
     assert (report.frames_learnt, report.frames_held_back) == (16, 7)
@@ -86,6 +88,39 @@ def test_without_a_gain_no_file_is_written_and_the_old_one_stays(
     assert [p.name for p in tmp_path.iterdir() if p.name != "cache"] == ["me.safetensors"]
 
 
+def looks(psnr_db: float, landmark_px: float = 1.0, eye_gain: float | None = 0.9, ssim: float = 0.9) -> Looks:
+    return Looks(psnr_db=psnr_db, ssim=ssim, landmark_px=landmark_px, sharpness=0.7, mouth_gain=None, eye_gain=eye_gain)
+
+
+@pytest.mark.parametrize(
+    ("after", "said"),
+    [
+        (looks(25.0), "no better"),
+        (looks(26.0, ssim=0.89), "no better"),
+        (looks(26.0, landmark_px=1.1), "landmarks 1.00 to 1.10 px"),
+        (looks(26.0, eye_gain=0.5), "lids 0.90 to 0.50"),
+    ],
+)
+def test_what_gets_worse_in_anything_that_people_look_at_is_not_written(after: Looks, said: str) -> None:
+    with pytest.raises(KilocallError, match=f"{said}.*no file was written"):
+        module._refuse_no_gain(looks(25.0), after)
+
+
+def test_better_pictures_with_faces_as_they_were_are_written() -> None:
+    for after in (looks(25.2), looks(26.0, landmark_px=1.02), looks(26.0, eye_gain=1.05), looks(26.0, eye_gain=None)):
+        module._refuse_no_gain(looks(25.0), after)
+
+
+def test_a_share_of_the_way_is_worth_less_where_faces_get_worse_by_more_than_chance() -> None:
+    before = looks(25.0)
+    whole = module._worth(before, looks(26.0))
+    assert 0 < whole < 1
+    assert module._worth(before, looks(26.0, landmark_px=1.01, eye_gain=0.85)) == whole
+    assert module._worth(before, looks(25.9)) < whole
+    for worse in (looks(26.0, landmark_px=1.06), looks(26.0, eye_gain=0.5), looks(26.0, eye_gain=1.5)):
+        assert module._worth(before, worse) < module._worth(before, looks(25.5))
+
+
 @pytest.mark.parametrize("moment", ["pictures to learn from", "step 1"])
 def test_stopped_at_any_moment_the_old_file_stays(
     moment: str, clip: Path, family: CompactFamily, tmp_path: Path
@@ -112,7 +147,7 @@ def test_only_the_named_parts_learn_and_the_same_seed_learns_the_same(
     for _ in range(2):
         learner = Learner(family, footage, split, 0, parts=["generator"], device=torch.device("cpu"), seed=4)
         learner.run(2, lambda: False, lambda line: None, lambda done, total: None)
-        learner.best = learner.averaged.state_dict()
+        learner.best = plain_state(learner.averaged)
         made.append(learner.stored())
     changed = {name for name, value in made[0].items() if not np.array_equal(value, learner.base[name])}
     assert changed

@@ -23,7 +23,7 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 
 from kilocall.model.compact.deployed import Deployed
 from kilocall.train.calibration import Inputs, Picture, run_module
-from kilocall.train.shrink import halve_constants
+from kilocall.train.shrink import halve_constants, store_eight_bits
 
 OPSET: Final = 18
 
@@ -90,6 +90,9 @@ def quantise(module: Deployed, name: str, path: Path, calibration: list[Inputs],
                 onnx.save(onnx.load(whole), path)
             else:
                 quantise_convolutions(whole, path, calibration, kept)
+            if module.part == "extractor":
+                # Not the renderer's: personal files are written over its constants, which are halves or all 8-bit.
+                store_eight_bits(path)
             halve_constants(path)
             difference = check.difference(path)
             if kept is None or difference <= check.limit:
