@@ -230,3 +230,20 @@ def test_ms_ssim_of_a_shift_in_brightness_is_the_luminance_term_of_the_coarsest_
 
 def test_ms_ssim_of_small_pictures_cannot_be_told() -> None:
     assert metrics.ms_ssim(np.zeros((1, 175, 300, 3), np.uint8), np.zeros((1, 175, 300, 3), np.uint8)) is None
+
+
+def test_teeth_that_are_missing_are_counted_in_grey_levels() -> None:
+    face = _face(6)
+    for number, (upper, lower) in enumerate(lm.LIP_PAIRS):
+        face[:, upper], face[:, lower] = (100 + 10 * number, 120), (100 + 10 * number, 140)
+    truth = np.full((6, 256, 256, 3), 120, np.uint8)
+    made = truth.copy()
+    truth[:, 121:140, 90:130] = 220
+    made[:, 121:140, 90:130] = 180
+    assert metrics.interior_error(truth, truth, face) == 0
+    assert metrics.interior_error(made, truth, face) == pytest.approx(40, abs=0.5)
+    assert metrics.interior_error(made[:4], truth[:4], face[:4]) is None, "too few frames"
+    closed = face.copy()
+    for upper, lower in lm.LIP_PAIRS:
+        closed[:, lower] = closed[:, upper] + (0, 2)
+    assert metrics.interior_error(made, truth, closed) is None

@@ -42,14 +42,14 @@ def test_irises_stay_in_their_eyes_unless_asked_out(asked: float, shown: float) 
     assert result[IRISES, 0] - REST[IRISES, 0] == pytest.approx([shown, shown], abs=1e-4)
 
 
-def test_lids_open_further_and_the_rest_of_a_motion_stays() -> None:
+def test_lids_and_lips_open_further_and_the_rest_of_a_motion_stays() -> None:
     motion = Motion((0.1, 0.2, 0.3), (0.4, 0.5), 0.6, np.array([1, 2, 3, 4], np.float32))
-    shown = Overstatement(lids=1.5).motion(motion)
-    assert shown.expression.tolist() == [1.5, 3, 3, 4]
+    shown = Overstatement(lids=1.5, lips=1.25).motion(motion)
+    assert shown.expression.tolist() == [1.5, 3, 3.75, 4]
     assert (shown.rotation, shown.translation, shown.scale) == (motion.rotation, motion.translation, motion.scale)
 
 
 def test_stored_and_read_again() -> None:
-    said = Overstatement(lids=1.25, gaze=1.75)
+    said = Overstatement(lids=1.25, lips=1.125, gaze=1.75)
     assert Overstatement.of(said.arrays) == said
-    assert Overstatement.of({}) == Overstatement(1, 1)
+    assert Overstatement.of({}) == Overstatement(1, 1, 1)

@@ -97,13 +97,13 @@ def test_engines_agree(networks: Path) -> None:
 def test_engines_render_alike_with_held_features(networks: Path, name: str) -> None:
     from train.random_weights import random_motion, random_picture
 
-    x_s, x_d, jacobian = (t.numpy() for t in random_motion())
+    x_s, x_d, jacobian, interior = (t.numpy() for t in random_motion())
     pictures = []
     for engine in (_engine(name), _engine("torch")):
         network = engine.load(networks / "renderer.onnx")
         features = engine.load(networks / "appearance.onnx")(picture=random_picture().numpy())
         network.hold(**features, x_s=x_s)
-        pictures.append(network(x_d=x_d, jacobian=jacobian)["picture"].astype(int))
+        pictures.append(network(x_d=x_d, jacobian=jacobian, interior=interior)["picture"].astype(int))
     assert pictures[0].shape == (1, 256, 256, 3)
     # One grey level of rounding; a pixel that falls on the other side of a source pixel's edge may differ by more.
     difference = np.abs(pictures[0] - pictures[1])

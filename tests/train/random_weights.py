@@ -55,12 +55,17 @@ def noise_data(clips: int = 3, frames: int = 12) -> Dataset:
     return Dataset(pictures, mesh.astype(np.float32), start, tuple(f"clip{i}" for i in range(clips)))
 
 
-def random_motion() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """x_s, x_d [1, K, 2] and a Jacobian [1, 2, 2] of a small turn."""
+def random_motion() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """x_s, x_d [1, K, 2], a Jacobian [1, 2, 2] of a small turn, and brightness [1, BANDS] between open lips."""
     generator = torch.Generator().manual_seed(2)
     x_s = torch.rand(1, lm.LANDMARKS + IMPLICIT, 2, generator=generator) * 1.4 - 0.7
     x_d = x_s + torch.randn(x_s.shape, generator=generator) * 0.04 + 0.05
-    return x_s, x_d, torch.tensor([[[0.97, 0.12], [-0.1, 1.03]]])
+    for points in (x_s, x_d):
+        points[0, list(lm.INNER_LIPS)] = torch.tensor([[-0.2, 0.3]])
+        points[0, lm.INNER_LIPS[4]] = torch.tensor([0.2, 0.32])
+    for upper, lower in lm.LIP_PAIRS:
+        x_d[0, [upper, lower]] = torch.tensor([[0.0, 0.22], [0.01, 0.38]])
+    return x_s, x_d, torch.tensor([[[0.97, 0.12], [-0.1, 1.03]]]), torch.tensor([[2.0, 1.0, -3.0]])
 
 
 def random_picture() -> torch.Tensor:

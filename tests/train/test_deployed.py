@@ -14,25 +14,27 @@ CROP = torch.randint(0, 256, (1, 128, 128, 3), dtype=torch.uint8, generator=torc
 def test_shipped_renderer_is_the_trained_one_to_a_grey_level() -> None:
     network = random_renderer()
     picture = random_picture()
-    x_s, x_d, jacobian = random_motion()
+    x_s, x_d, jacobian, interior = random_motion()
     state = network.state_dict()
     with torch.inference_mode():
-        made, copied, field = network(network.appearance(as_float(picture)), x_s, x_d, jacobian)
+        made, copied, field = network(network.appearance(as_float(picture)), x_s, x_d, jacobian, interior)
+        without, _, _ = network(network.appearance(as_float(picture)), x_s, x_d, jacobian)
         features = SourceAppearance.from_state(state).eval()(picture)
-        shipped = PictureRenderer.from_state(state).eval()(*features, x_s, x_d, jacobian)[0]
+        shipped = PictureRenderer.from_state(state).eval()(*features, x_s, x_d, jacobian, interior)[0]
     wanted = (made * 255).round().clamp(0, 255).permute(0, 2, 3, 1)
     assert field.displacement.abs().max() > 0.02, "the random motion must move something"
     assert (made - copied).abs().max() > 0.1, "the painted part must show"
+    assert (made - without).abs().max() > 0.03, "what is seen between the lips must show"
     assert (shipped.float() - wanted).abs().max() <= 1
 
 
 def test_a_still_frame_is_the_source_picture_itself() -> None:
     state = random_renderer().state_dict()
     picture = random_picture()
-    x_s, _, _ = random_motion()
+    x_s, _, _, interior = random_motion()
     with torch.inference_mode():
         features = SourceAppearance.from_state(state).eval()(picture)
-        made = PictureRenderer.from_state(state).eval()(*features, x_s, x_s, torch.eye(2)[None])[0]
+        made = PictureRenderer.from_state(state).eval()(*features, x_s, x_s, torch.eye(2)[None], interior)[0]
     assert torch.equal(made, picture)
 
 

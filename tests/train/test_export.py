@@ -53,8 +53,8 @@ def test_exported_renderer_reproduces_torch_to_a_grey_level(tmp_path: Path) -> N
     state = random_renderer().state_dict()
     module = PictureRenderer.from_state(state).eval()
     features = run_module(SourceAppearance.from_state(state).eval(), {"picture": random_picture().numpy()})
-    x_s, x_d, jacobian = (t.numpy() for t in random_motion())
-    inputs = {**features, "x_s": x_s, "x_d": x_d, "jacobian": jacobian}
+    motion = dict(zip(("x_s", "x_d", "jacobian", "interior"), (t.numpy() for t in random_motion()), strict=True))
+    inputs = {**features, **motion}
     write_float(module, tmp_path / "renderer.onnx")
     session = ort.InferenceSession(str(tmp_path / "renderer.onnx"))
     made = session.run(["picture"], inputs)[0].astype(int)

@@ -12,7 +12,7 @@ from kilocall.runtime.engine import choose_engine
 from kilocall.sample import sample_clip
 from kilocall.sender.capture import open_clip
 from kilocall.train.dataset import SIZE, Dataset
-from kilocall.train.overstatement import GAZE_GAINS, LID_GAINS, fit_overstatement, opening_px
+from kilocall.train.overstatement import GAZE_GAINS, LID_GAINS, LIP_GAINS, fit_overstatement, opening_px
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +37,7 @@ def test_fit_finds_that_the_renderer_holds_lids_back(family: CompactFamily, data
     fitted = fit_overstatement(family, data, clips=1, frames=6)
     assert fitted.lids > 1
     assert fitted.lids in LID_GAINS
+    assert fitted.lips in LIP_GAINS
     assert fitted.gaze in GAZE_GAINS
 
 
@@ -47,7 +48,7 @@ def test_overstated_lids_close_further(family: CompactFamily, data: Dataset) -> 
     renderer = family.renderer(source)
     blink = family.motion(family.track(np.ascontiguousarray(shut)), source)
     seen = []
-    for gain in (0.5, 1.0, 1.5):
+    for gain in (0.2, 0.5, 0.8):
         renderer.overstatement = Overstatement(lids=gain)
         seen.append(float(opening_px(family.track(renderer.render(blink)).points)))
     assert seen[0] > seen[1] + 0.5 > seen[2] + 1.0

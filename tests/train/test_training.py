@@ -72,7 +72,7 @@ def test_discriminators_learn_to_tell_pictures_apart() -> None:
     adversary = Adversary(CPU)
     truth = torch.rand(4, 3, 64, 64)
     made = torch.nn.functional.avg_pool2d(truth, 5, 1, 2).requires_grad_()
-    losses = [adversary.loss({"patch": (made, truth), "close": (made, truth)}) for _ in range(30)]
+    losses = [adversary.loss({"patch": (made, truth), "mouth": (made, truth)}) for _ in range(30)]
     assert losses[-1].item() > losses[0].item() + 0.5
     losses[-1].backward()  # type: ignore[no-untyped-call]
     assert made.grad is not None

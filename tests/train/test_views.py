@@ -9,6 +9,7 @@ from torch import Tensor
 
 from kilocall.model import landmarks as lm
 from kilocall.model.compact.renderer import IMPLICIT, THUMB
+from kilocall.model.interior import BANDS
 from kilocall.train import views
 from kilocall.train.views import Pair, vary
 
@@ -30,7 +31,8 @@ def pair(rng: np.random.Generator) -> Pair:
         column, row = (round(float(c + 1) * SIZE / 2 - 0.5) for c in (x, y))
         truth[frame, :, row - 1 : row + 2, column - 1 : column + 2] = 0.7
     x_s = x_d[0] @ TURN.T + 0.1
-    return Pair(torch.full((1, 3, SIZE, SIZE), 0.3), truth, x_s, x_d, np.repeat(TURN[None], FRAMES, 0))
+    interior = np.full((FRAMES, BANDS), -0.2, np.float32)
+    return Pair(torch.full((1, 3, SIZE, SIZE), 0.3), truth, x_s, x_d, np.repeat(TURN[None], FRAMES, 0), interior)
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -61,7 +63,7 @@ def test_shoulders_move_without_the_head(monkeypatch: pytest.MonkeyPatch) -> Non
     first = pair(np.random.default_rng(1))
     columns = torch.linspace(0, 1, SIZE).expand(FRAMES, 3, SIZE, SIZE)
     moved = views._another_body(
-        Pair(first.picture, columns, first.x_s, first.x_d, first.jacobian), np.random.default_rng(0)
+        Pair(first.picture, columns, first.x_s, first.x_d, first.jacobian, first.interior), np.random.default_rng(0)
     )
     assert torch.allclose(moved.truth[:, :, : SIZE // 2], columns[:, :, : SIZE // 2], atol=1e-5)
     shift = (moved.truth - columns)[:, 0, -8:, 64:192].mean((1, 2)).abs()

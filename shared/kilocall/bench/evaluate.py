@@ -391,8 +391,17 @@ def _scores(
         eye_gain=metrics.opening_gain(face, true_face, lm.LID_PAIRS) if some else None,
         gaze_r=metrics.gaze_correlation(face, true_face) if some else None,
         gaze_gain=metrics.gaze_gain(face, true_face) if some else None,
+        interior_off=_interior_error(pictures, originals, truth, left_out),
         jitter_px=metrics.jitter(made.points, made.valid),
     )
+
+
+def _interior_error(
+    pictures: Sequence[Picture], originals: Sequence[Picture], truth: MeasuredLandmarks, left_out: set[int]
+) -> float | None:
+    seen = [int(number) for number in np.flatnonzero(truth.valid) if number not in left_out]
+    shown, wanted = ([frames[number] for number in seen] for frames in (pictures, originals))
+    return metrics.interior_error(shown, wanted, truth.face[seen]) if seen else None
 
 
 def _vmaf(shown: Sequence[Picture], wanted: Sequence[Picture], fps: float) -> float | None:

@@ -35,6 +35,7 @@ class Scores(BaseModel):
     eye_gain: float | None
     gaze_r: float | None = None  # the same of how far irises lie from the middles of their eyes
     gaze_gain: float | None = None
+    interior_off: float | None = None  # grey levels by which it is too bright or dark between open lips
     jitter_px: float | None  # mean second difference of the landmarks over time
 
 
@@ -185,7 +186,7 @@ def _gallery_table(evaluation: Evaluation) -> Table:
 
 _HEADINGS: Final = (
     "bits/frame", "p95", "kbit/s", "coding px", "landmarks px", "PSNR dB", "SSIM", "VMAF", "L1", "sharpness", "flicker",
-    "mouth r", "eye r", "gaze r", "mouth gain", "eye gain", "gaze gain", "jitter px", "still dB",
+    "mouth r", "eye r", "gaze r", "mouth gain", "eye gain", "gaze gain", "between lips", "jitter px", "still dB",
 )  # fmt: skip
 
 
@@ -210,6 +211,7 @@ def _cells(row: ClipResult | Means) -> list[str]:
         rounded(made.mouth_gain, 2),
         rounded(made.eye_gain, 2),
         rounded(made.gaze_gain, 2),
+        beside(made.interior_off, held.interior_off, 1),
         beside(made.jitter_px, row.truth_jitter_px, 2),
         rounded(row.still_gain_db, 2, sign=True),
     ]

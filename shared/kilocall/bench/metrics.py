@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from kilocall.model.interior import interior, openness
 from kilocall.model.landmarks import gaze, mean_opening
 from kilocall.proto.errors import BadInput
 
@@ -23,6 +24,7 @@ __all__ = [
     "flicker",
     "gaze_correlation",
     "gaze_gain",
+    "interior_error",
     "jitter",
     "l1",
     "landmark_distance",
@@ -44,6 +46,10 @@ MAX_PSNR: Final = 60.0
 #: Pixels at 256x256. Where lids or lips move less than this (standard deviation over the clip), the measured
 #: opening is mostly the noise of the landmark finder, and a correlation with it says nothing.
 MIN_OPENING_STD: Final = 0.35
+
+#: Lips less far open than this share of what shows all between them are left out, and clips with fewer such frames.
+MIN_OPENNESS: Final = 0.5
+FEWEST_OPEN: Final = 5
 
 #: A flat frame has no sharpness to compare with: variance of the Laplacian of luma in grey levels squared.
 _MIN_LAPLACIAN_VARIANCE: Final = 1.0
@@ -152,6 +158,20 @@ def gaze_gain(made: Points, truth: Points) -> float | None:
     """By how much irises turn aside for each pixel that the original's do; None as for openings."""
     _check_points(made, truth)
     return _gain_of(gaze(made), gaze(truth))
+
+
+def interior_error(made: Clip, truth: Clip, face: Points) -> float | None:
+    """Grey levels by which what is seen between the lips is too bright or too dark, mean over three bands from the
+    upper lip to the lower one and over the frames of an open mouth; None for fewer than five of these.
+
+    Teeth that are missing, or that are there where the original is dark. `face` [T, LANDMARKS, 2] is the original's.
+    """
+    _check_clips(made, truth)
+    errors = []
+    for shown, wanted, points in zip(made, truth, (face + 0.5) / 128 - 1, strict=True):
+        if openness(points) >= MIN_OPENNESS:
+            errors.append(np.abs(interior(shown, points) - interior(wanted, points)).mean() * 255)
+    return float(np.mean(errors)) if len(errors) >= FEWEST_OPEN else None
 
 
 def _correlation_of(made: Points, wanted: Points) -> float | None:

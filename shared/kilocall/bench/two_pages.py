@@ -31,6 +31,7 @@ from kilocall.bench.lip_sync import EVERY_S, FIRST_AT_S, OPEN_S, LipSync, lip_sy
 from kilocall.bench.wire_count import WireCount
 from kilocall.model.compact.family import CompactFamily
 from kilocall.model.family import Picture, load_family
+from kilocall.model.interior import BASIS
 from kilocall.proto.errors import BadInput
 from kilocall.runtime.engine import choose_engine
 from kilocall.sample import perform
@@ -104,6 +105,7 @@ def speaking_clip(folder: Path, family: CompactFamily, *, fps: int = 25, side: i
     source = family.source(np.asarray(portrait, np.uint8))
     jaw = family.shape_model.project(perform.open_jaw(source.shape))
     still = np.zeros(2 * len(source.free), np.float32)
+    dark = BASIS @ perform.DARK_MOUTH
     renderer = family.renderer(source)
 
     def frames() -> Iterator[Picture]:
@@ -115,7 +117,7 @@ def speaking_clip(folder: Path, family: CompactFamily, *, fps: int = 25, side: i
             motion = replace(
                 pose,
                 rotation=(pose.rotation[0] + turn, pose.rotation[1], pose.rotation[2]),
-                expression=np.concatenate((opened * jaw, still)).astype(np.float32),
+                expression=np.concatenate((opened * jaw, still, opened * dark)).astype(np.float32),
             )
             yield np.asarray(cv2.resize(renderer.render(motion), (side, side), interpolation=cv2.INTER_CUBIC), np.uint8)
 

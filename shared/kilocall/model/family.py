@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -65,6 +65,7 @@ class Track:
     depth: Array  # [K]
     free: Array  # [N, 2] implicit keypoints, which do not follow the head
     certainty: float  # 0..1 that there is a face at all
+    interior: Array = field(default_factory=lambda: np.zeros(0, np.float32))  # brightness between the lips [BANDS]
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,7 @@ class Source:
     certainty: float
     detail: Picture | None = None  # the same picture at twice the size [2S, 2S, 3]
     neck: tuple[float, float, float] = (0.0, 0.0, 0.0)  # what the head turns about, head-fixed
+    interior: Array = field(default_factory=lambda: np.zeros(0, np.float32))  # as in Track
 
     @property
     def keypoints(self) -> Array:

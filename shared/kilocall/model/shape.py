@@ -74,6 +74,7 @@ def fit_shape_model(clips: list[Array], expressions: int) -> tuple[ShapeModel, A
 #: What the first expressions are: both lids, one lid more than the other, the lips, the irises sideways.
 LOCAL_MOTIONS = 4
 LID_OPENINGS = 2
+LIP_OPENING = 2
 
 
 def _local_motions(mean: Array) -> NDArray[np.float64]:

@@ -15,6 +15,7 @@ from kilocall.codec.motion_codec import MotionEncoder
 from kilocall.model import landmarks as lm
 from kilocall.model.compact.family import CompactFamily
 from kilocall.model.family import Array, Picture, Source
+from kilocall.model.interior import BASIS
 from kilocall.model.motion import Motion
 from kilocall.proto.control import CropPlace, SourcePicture
 from kilocall.proto.motion_packet import MotionPacket
@@ -27,6 +28,8 @@ SHIPPED = Path(__file__).parent
 FPS = 25
 SECONDS = 8
 FRAMES_PER_PACKET = 3
+#: What an opening jaw adds between the lips, from above: the teeth stay, below them it is dark.
+DARK_MOUTH = np.array([0, -0.2, -0.35], np.float32)
 
 
 def portrait() -> Picture:
@@ -87,6 +90,8 @@ def perform(family: CompactFamily, source: Source, seed: int) -> list[Motion]:
         model.project(delta)
         for delta in (_blink(source.shape), open_jaw(source.shape), _purse(source.shape), _raise(source.shape))
     )
+    still = np.zeros(2 * len(source.free))
+    dark = BASIS @ DARK_MOUTH
     motions = []
     for i in range(count):
         expression = lids[i] * blink + mouth[i] * jaw + round_lips[i] * purse + brows[i] * raise_
@@ -96,7 +101,7 @@ def perform(family: CompactFamily, source: Source, seed: int) -> list[Motion]:
                 pose,
                 rotation=(pose.rotation[0] + yaw[i], pose.rotation[1] + pitch[i], pose.rotation[2] + roll[i]),
                 translation=(pose.translation[0] + 0.25 * yaw[i], pose.translation[1] + 0.3 * pitch[i]),
-                expression=np.concatenate((expression, np.zeros(2 * len(source.free)))).astype(np.float32),
+                expression=np.concatenate((expression, still, mouth[i] * dark)).astype(np.float32),
             )
         )
     return motions

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from kilocall.model.compact import regions as rg
 from kilocall.model.compact.deployed import Deployed
 from kilocall.model.compact.renderer import THUMB
+from kilocall.model.interior import interior
 from kilocall.model.shape import ShapeModel
 from kilocall.proto.errors import BadInput
 from kilocall.train.dataset import Dataset
@@ -69,6 +70,7 @@ def calibration(
                 "x_s": np.concatenate((points[:1, :, :2], free[0]), 1).astype(np.float32),
                 "x_d": np.concatenate((x_d, free[1]), 1).astype(np.float32),
                 "jacobian": jacobians(posed, source, drives),
+                "interior": interior(driving, points[1, :, :2])[None],
             }
         )
         truth.append(driving)

@@ -71,7 +71,9 @@ def export_run(
     )
     overstatement = fit_overstatement(CompactFamily(out, choose_engine("auto", 1)), dataset)
     put_overstatement(overstatement, out)
-    console.print(f"overstated are lids by {overstatement.lids:g}, gaze by {overstatement.gaze:g}")
+    console.print(
+        f"overstated are lids by {overstatement.lids:g}, lips by {overstatement.lips:g}, gaze by {overstatement.gaze:g}"
+    )
     return made
 
 

@@ -501,6 +501,7 @@ class Learner:
             source.keypoints,
             np.concatenate([d["x_d"] for d in driven]),
             np.concatenate([d["jacobian"] for d in driven]),
+            np.concatenate([d["interior"] for d in driven]),
         )
 
     def _made(self, network: Renderer, pair: Pair) -> tuple[Tensor, Tensor]:
@@ -510,7 +511,7 @@ class Learner:
         with torch.autocast(self.device.type, torch.bfloat16):
             seen = network.appearance(pair.picture.contiguous(memory_format=torch.channels_last))
             appearance = Appearance(*(t.expand(count, *t.shape[1:]) for t in seen))
-            made, _, _ = network(appearance, x_s, x_d, self._put(pair.jacobian))
+            made, _, _ = network(appearance, x_s, x_d, self._put(pair.jacobian), self._put(pair.interior))
         return made, x_d[:, : lm.LANDMARKS]
 
     def _put(self, value: NDArray[Any]) -> Tensor:

@@ -1,4 +1,4 @@
-"""How much further lids and irises must be asked to move than they shall: what the renderer holds back, measured.
+"""How much further lids, lips and irises must be asked to move than they shall: what the renderer holds back, measured.
 
 Losses on pixels leave lids between open and closed where they are unsure, and irises in the middle. On a trained
 renderer this is a factor, nearly the same for everybody, and pictures come out no worse when keypoints overstate by it.
@@ -22,6 +22,7 @@ from kilocall.train.dataset import SIZE, Dataset
 #: Tried in this order; the parabola through the best and its neighbours is not worth it.
 LID_GAINS: Final = (1.0, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6)
 # More, and those whose eyes follow fully would overshoot.
+LIP_GAINS: Final = (1.0, 1.05, 1.1, 1.15, 1.2, 1.25, 1.3)
 GAZE_GAINS: Final = (1.0, 1.2, 1.4, 1.6, 1.8, 2.0, 2.2)
 CLIPS: Final = 32
 FRAMES: Final = 10
@@ -32,8 +33,8 @@ Measure = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 def fit_overstatement(
     family: CompactFamily, data: Dataset, *, clips: int = CLIPS, frames: int = FRAMES
 ) -> Overstatement:
-    """The factors with which lids of made pictures open, and irises turn, most nearly as those of the driving ones do
-    (least squares, the lids first).
+    """The factors with which lids and lips of made pictures open, and irises turn, most nearly as those of the driving
+    ones do (least squares, one after the other).
 
     Both are looked for by the family's own landmark networks.
     """
@@ -41,13 +42,18 @@ def fit_overstatement(
     chosen = [films[i] for i in np.linspace(0, len(films) - 1, min(clips, len(films))).astype(int)]
     spans = [np.array(data.clip(clip)) for clip in chosen]
     lids = _best(family, data, spans, frames, opening_px, [Overstatement(lids=g) for g in LID_GAINS])
-    both = [replace(lids, gaze=gain) for gain in GAZE_GAINS]
-    return _best(family, data, spans, frames, gaze_px, both)
+    lips = _best(family, data, spans, frames, lip_opening_px, [replace(lids, lips=gain) for gain in LIP_GAINS])
+    return _best(family, data, spans, frames, gaze_px, [replace(lips, gaze=gain) for gain in GAZE_GAINS])
 
 
 def opening_px(points: NDArray[np.float32]) -> NDArray[np.float32]:
     """How far lids of points [..., LANDMARKS, 2] are open, pixels."""
     return lm.mean_opening(points, lm.LID_PAIRS) * (SIZE / 2)
+
+
+def lip_opening_px(points: NDArray[np.float32]) -> NDArray[np.float32]:
+    """How far lips of points [..., LANDMARKS, 2] are open, pixels."""
+    return lm.mean_opening(points, lm.LIP_PAIRS) * (SIZE / 2)
 
 
 def gaze_px(points: NDArray[np.float32]) -> NDArray[np.float32]:

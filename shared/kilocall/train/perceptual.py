@@ -27,8 +27,8 @@ class Seen(NamedTuple):
     features: Tensor  # scalar: relative L1 between what they see
     disagreement: Tensor  # scalar: mean distance of the lid and lip points that they find, pixels
     movement: Tensor  # scalar: mean difference of how far lids and lips open and irises turn, pixels
-    close_made: Tensor  # [B * 3, 3, 64, 64] right eye, left eye mirrored, mouth
-    close_truth: Tensor
+    eyes: tuple[Tensor, Tensor]  # made and true close-ups [B * 2, 3, 64, 64], left eyes mirrored
+    mouth: tuple[Tensor, Tensor]  # [B, 3, 64, 64]
 
 
 class LandmarkPerception(nn.Module):
@@ -60,7 +60,7 @@ class LandmarkPerception(nn.Module):
             a, b = found.chunk(2)
             disagreement = disagreement + (a - b).norm(dim=-1).mean() * (REGION_INPUT / 2)
             movement = movement + apart(a, b).mean() * (REGION_INPUT / 2)
-        return Seen(features, disagreement, movement, *close.chunk(2))
+        return Seen(features, disagreement, movement, _halves(eyes), _halves(mouth))
 
     def _region_grids(self, matrices: Tensor) -> Tensor:
         """Sampling grids [B * 3, 64, 64, 2] of region matrices [B, 3, 2, 3]."""
@@ -79,6 +79,11 @@ class LandmarkPerception(nn.Module):
         half = net.stem(region * 2 - 1)
         quarter = net.quarter(half)
         return [half, quarter], net.points(half, quarter)[0]
+
+
+def _halves(batch: Tensor) -> tuple[Tensor, Tensor]:
+    made, truth = batch.chunk(2)
+    return made, truth
 
 
 def _eye_apart(found: Tensor, truth: Tensor) -> Tensor:

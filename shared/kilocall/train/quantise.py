@@ -37,7 +37,7 @@ LADDERS: Final[dict[str, tuple[tuple[str, ...] | None, ...]]] = {
     "mouth": ((), ("score",), ("score", "stem.0"), None),
     "implicit": (None,),
     "appearance": (None,),
-    "renderer": (("adjust",), ("adjust", "assign", "paint"), None),
+    "renderer": (("adjust", "smooth"), ("adjust", "assign", "paint", "smooth"), None),
 }
 MOST_SHIFT_PX: Final = 0.1
 MOST_LOSS_DB: Final = 0.05

@@ -46,6 +46,7 @@ class Pair:
     x_s: Array  # [K + N, 2], the implicit keypoints last
     x_d: Array  # [B, K + N, 2]
     jacobian: Array  # [B, 2, 2]
+    interior: Array  # [B, BANDS] brightness between the lips
     inside: Tensor | None = None  # [1, 1, S, S]: 1 where the pictures show something; None: everywhere
 
 
@@ -85,7 +86,8 @@ def _lit(pair: Pair, rng: np.random.Generator) -> Pair:
     gamma = float(np.exp(rng.normal(0, 0.15)))
     colour = torch.from_numpy(gain).to(pair.truth.device)
     picture, truth = ((t.clamp(min=1e-4).pow(gamma) * colour).clamp(0, 1) for t in (pair.picture, pair.truth))
-    return replace(pair, picture=picture, truth=truth)
+    # Differences of brightness grow with it; what gamma does to them is less than their coding.
+    return replace(pair, picture=picture, truth=truth, interior=pair.interior * gain.mean())
 
 
 def _moved(pair: Pair, rng: np.random.Generator) -> Pair:

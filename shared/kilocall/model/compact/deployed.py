@@ -31,6 +31,7 @@ from kilocall.model.compact.renderer import (
     ImplicitDetector,
     MotionField,
 )
+from kilocall.model.interior import BANDS
 
 SIZE = 256
 POINTS = lm.LANDMARKS + IMPLICIT
@@ -235,6 +236,7 @@ class PictureRenderer(Deployed):
             "x_s": torch.zeros(1, POINTS, 2),
             "x_d": torch.zeros(1, POINTS, 2),
             "jacobian": torch.eye(2)[None],
+            "interior": torch.zeros(1, BANDS),
         }
 
     def forward(
@@ -247,8 +249,9 @@ class PictureRenderer(Deployed):
         x_s: Tensor,
         x_d: Tensor,
         jacobian: Tensor,
+        interior: Tensor,
     ) -> tuple[Tensor, ...]:
-        mixed, paint, field = self.planes(picture_f, at_128, at_64, at_32, motion_cue, x_s, x_d, jacobian)
+        mixed, paint, field = self.planes(picture_f, at_128, at_64, at_32, motion_cue, x_s, x_d, jacobian, interior)
         half = SIZE // 2
         picture = as_bytes(mixed).reshape(3, 2, 2, half, half).permute(3, 1, 4, 2, 0).reshape(1, SIZE, SIZE, 3)
         copies = as_bytes(1 - paint).reshape(2, 2, half, half).permute(2, 0, 3, 1).reshape(1, SIZE, SIZE)
@@ -264,6 +267,7 @@ class PictureRenderer(Deployed):
         x_s: Tensor,
         x_d: Tensor,
         jacobian: Tensor,
+        interior: Tensor,
     ) -> tuple[Tensor, Tensor, Field]:
         """The picture in 0..1 [3, 4, P] and what of it is painted [1, 4, P], before they are put in order as bytes."""
         field = self._motion(motion_cue, x_s[0], x_d[0], jacobian[0])
@@ -272,7 +276,7 @@ class PictureRenderer(Deployed):
         flow = self._at_256(torch.cat((field.displacement, field.gate), 1))  # [3, 4, P]
         where = (self.grid_256 + flow[:2]).reshape(2, -1).T.reshape(1, SIZE * 2, SIZE // 2, 2)
         copied = F.grid_sample(picture_f, where, padding_mode="border", align_corners=False).reshape(3, 4, -1)
-        painted = self._painted(at_128, at_64, at_32, field)  # [4, 4, P]
+        painted = self._painted(at_128, at_64, at_32, field, self.generator.sketch(x_d, interior))  # [4, 4, P]
         paint = flow[2:] * torch.sigmoid(-painted[3:])
         return copied + paint * (torch.sigmoid(painted[:3]) - copied), paint, field
 
@@ -324,7 +328,7 @@ class PictureRenderer(Deployed):
         displacement = displacement + gate * torch.tanh(adjust[:, :2]) * RESIDUAL_REACH
         return Field(displacement, torch.sigmoid(adjust[:, 2:]), gate, fine, coarse)
 
-    def _painted(self, at_128: Tensor, at_64: Tensor, at_32: Tensor, field: Field) -> Tensor:
+    def _painted(self, at_128: Tensor, at_64: Tensor, at_32: Tensor, field: Field, sketch: Tensor) -> Tensor:
         """Generator.forward."""
         net = self.generator
         flow, visible = field.displacement, field.visible
@@ -334,7 +338,9 @@ class PictureRenderer(Deployed):
         x = net.join_64(torch.cat((x, self._seen(at_64, torch.cat((flow, visible), 1)), field.fine), 1))
         x = double(net.narrow_64(x))
         large = self._enlarge(torch.cat((flow, visible), 1), self.to_128)
-        x = net.paint(net.join_128(torch.cat((x, self._seen(at_128, large)), 1)))
+        join, refine = net.join_128
+        x = join(torch.cat((x, self._seen(at_128, large)), 1)) + net.drawn(sketch)
+        x = net.smooth(net.paint(refine(x)))
         # To planes, as in `channels_last`.
         planes: Tensor = self.sixteen @ x.permute(0, 2, 3, 1).reshape(-1, 16).T
         return planes.reshape(4, 4, -1)

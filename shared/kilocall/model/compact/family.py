@@ -23,6 +23,7 @@ from kilocall.model.compact.overstate import Overstatement
 from kilocall.model.compact.personal import NETWORKS as PERSONAL_NETWORKS
 from kilocall.model.compact.personal import Personal, personal_folder
 from kilocall.model.family import DETAIL, Array, Picture, Source, Track, place
+from kilocall.model.interior import BASIS, interior
 from kilocall.model.motion import Motion
 from kilocall.model.shape import ShapeModel, rigid_weight
 from kilocall.proto.errors import BadInput, NoFace
@@ -110,7 +111,8 @@ class CompactFamily:
         points[list(lm.LEFT_EYE_REGION)] = rg.to_crop(matrices[1], eyes[1])
         points[list(lm.MOUTH_REGION)] = rg.to_crop(matrices[2], mouth)
         logit = (sure + sure_again) / 2 - SECOND_LOOK_LOGIT
-        return Track(points, both[:, 2], self._free(crop), float(1 / (1 + np.exp(-logit))))
+        certainty = float(1 / (1 + np.exp(-logit)))
+        return Track(points, both[:, 2], self._free(crop), certainty, interior(crop, points))
 
     def source(self, picture: Picture, track: Track | None = None) -> Source:
         detail = picture if picture.shape[0] == DETAIL * self.size else None
@@ -127,20 +129,21 @@ class CompactFamily:
             geo.rotation_angles(rotation),
             (float(translation[0]), float(translation[1])),
             float(scale),
-            np.zeros(self.shape_model.expressions + 2 * self.manifest["free_points"], np.float32),
+            np.zeros(self.shape_model.expressions + 2 * self.manifest["free_points"] + len(BASIS), np.float32),
         )
-        return Source(picture, pose, shape, track.free, track.certainty, detail, NECK)
+        return Source(picture, pose, shape, track.free, track.certainty, detail, NECK, track.interior)
 
     def motion(self, track: Track, source: Source, previous: Motion | None = None) -> Motion:
         fitted = MotionFit(source.shape, self.shape_model).fit(track.points, track.depth, previous)
         moved = (track.free - source.free).reshape(-1)
-        expression = np.concatenate((fitted.expression, moved)).astype(np.float32)
+        between_lips = BASIS @ (track.interior - source.interior)
+        expression = np.concatenate((fitted.expression, moved, between_lips)).astype(np.float32)
         return Motion(fitted.rotation, fitted.translation, fitted.scale, expression)
 
     def keypoints(self, source: Source, motion: Motion) -> Array:
         count = self.shape_model.expressions
         shape = source.shape + self.shape_model.delta(motion.expression[:count])
-        free = source.free + motion.expression[count:].reshape(-1, 2)
+        free = source.free + motion.expression[count : -len(BASIS)].reshape(-1, 2)
         return np.concatenate((place(shape, motion), free)).astype(np.float32)
 
     def renderer(self, source: Source) -> CompactRenderer:
@@ -153,12 +156,18 @@ class CompactFamily:
     def driving(
         self, source: Source, motion: Motion, overstatement: Overstatement | None = None
     ) -> dict[str, NDArray[np.float32]]:
-        """What the renderer network gets with every frame: x_d [1, K + N, 2] and the jacobian [1, 2, 2]."""
+        """What the renderer network gets with every frame: x_d [1, K + N, 2], the jacobian [1, 2, 2] and what is seen
+        between the lips [1, BANDS]."""
         stated = self.overstatement if overstatement is None else overstatement
         moved = self.keypoints(source, stated.motion(motion))
         rest = Motion(motion.rotation, motion.translation, motion.scale, np.zeros_like(motion.expression))
         x_d = stated.keypoints(moved, self.keypoints(source, rest))
-        return {"x_d": x_d[None], "jacobian": jacobian(source.pose, motion)[None]}
+        between_lips = source.interior + motion.expression[-len(BASIS) :] @ BASIS
+        return {
+            "x_d": x_d[None],
+            "jacobian": jacobian(source.pose, motion)[None],
+            "interior": between_lips.astype(np.float32)[None],
+        }
 
     def network_file(self, name: str) -> Path:
         """The file of a network, checked against the manifest: BadInput for one that is damaged."""

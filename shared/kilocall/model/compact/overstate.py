@@ -1,4 +1,4 @@
-"""How much further lids and irises are asked to move than they shall, because the renderer holds a part of it back."""
+"""How much further lids, lips and irises are asked to move than they shall: the renderer holds a part of it back."""
 
 from __future__ import annotations
 
@@ -11,20 +11,21 @@ from numpy.typing import NDArray
 
 from kilocall.model import landmarks as lm
 from kilocall.model.motion import Motion
-from kilocall.model.shape import LID_OPENINGS
+from kilocall.model.shape import LID_OPENINGS, LIP_OPENING
 
 #: An overstated iris stays this near to the middle of its eye, in widths of the eye between its corners: further out
 #: nobody can look, and the renderer has seen none.
 MAX_GAZE: Final = 0.28
-_STORED: Final = {"lids": "lid_gain", "gaze": "gaze_gain"}
+_STORED: Final = {"lids": "lid_gain", "lips": "lip_gain", "gaze": "gaze_gain"}
 _CORNERS: Final = (0, 4)  # of RIGHT_EYE and LEFT_EYE
 
 
 @dataclass(frozen=True)
 class Overstatement:
-    """Factors on what lids and irises do beside the source picture; nothing changes at rest, and nothing by 1."""
+    """Factors on what lids, lips and irises do beside the source picture; nothing changes at rest, and nothing by 1."""
 
     lids: float = 1.0
+    lips: float = 1.0
     gaze: float = 1.0
 
     @classmethod
@@ -37,9 +38,10 @@ class Overstatement:
         return {_STORED[name]: np.array([gain], np.float32) for name, gain in asdict(self).items()}
 
     def motion(self, motion: Motion) -> Motion:
-        """`motion` with the lids further open or closed."""
+        """`motion` with lids and lips further open or closed."""
         expression = motion.expression.copy()
         expression[:LID_OPENINGS] *= self.lids
+        expression[LIP_OPENING] *= self.lips
         return Motion(motion.rotation, motion.translation, motion.scale, expression)
 
     def keypoints(self, moved: NDArray[np.float32], at_rest: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -47,6 +47,8 @@ WEIGHTS: Final = "renderer.safetensors"
 #: The networks that a personal file changes.
 NETWORKS: Final = ("appearance.onnx", "renderer.onnx")
 _SCALE: Final = ".scale"
+#: A convolution that nothing learns.
+_FIXED: Final = ("/smooth/Conv",)
 _KEPT: Final = 4
 
 
@@ -232,26 +234,34 @@ def replace_convolutions(graph: Graph, state: State) -> None:
     8-bit ones get scales of their own; how their inputs are rounded stays as it was calibrated.
     """
     for node in graph.nodes:
-        if node.kind != "Conv":
+        if node.kind != "Conv" or node.name in _FIXED:
             continue
         weight, bias = folded(module_of(node.name, state), state)
         source = graph.made_by.get(node.inputs[1])
         if source is not None and source.kind == "DequantizeLinear":
-            _replace_8_bit(graph, source.inputs, graph.made_by[node.inputs[2]].inputs, weight, bias)
+            old_scale = graph.value(source.inputs[1])
+            scale = _replace_8_bit(graph, source.inputs, weight, old_scale)
+            if bias is not None:
+                _replace_bias(graph, graph.made_by[node.inputs[2]].inputs, bias, scale, old_scale)
         else:
             # Large constants are halves with a Cast behind.
             graph.replace(node.inputs[1] if source is None else source.inputs[0], weight)
-            graph.replace(node.inputs[2], bias)
+            if bias is not None:
+                graph.replace(node.inputs[2], bias)
 
 
-def _replace_8_bit(graph: Graph, weights: tuple[str, ...], biases: tuple[str, ...], weight: Array, bias: Array) -> None:
-    old_scale = graph.value(weights[1])
-    input_scale = graph.value(biases[1]) / old_scale
+def _replace_8_bit(graph: Graph, weights: tuple[str, ...], weight: Array, old_scale: Array) -> Array:
+    """Returns the new scale of each channel."""
     largest = np.abs(weight).reshape(len(weight), -1).max(1)
     scale = np.where(largest > 0, largest / 127, old_scale).astype(np.float32)
     steps = np.rint(weight / scale.reshape(-1, 1, 1, 1))
     graph.replace(weights[0], np.clip(steps, -127, 127))
     graph.replace(weights[1], scale)
+    return scale
+
+
+def _replace_bias(graph: Graph, biases: tuple[str, ...], bias: Array, scale: Array, old_scale: Array) -> None:
+    input_scale = graph.value(biases[1]) / old_scale
     bias_scale = (scale * input_scale).astype(np.float32)
     graph.replace(biases[0], np.clip(np.rint(bias / bias_scale), -(2.0**31) + 128, 2.0**31 - 128))
     graph.replace(biases[1], bias_scale)
@@ -272,7 +282,7 @@ def module_of(node: str, state: State) -> str:
     return found[0]
 
 
-def folded(module: str, state: State) -> tuple[Array, Array]:
+def folded(module: str, state: State) -> tuple[Array, Array | None]:
     """Weight and bias of a convolution with the batch norm behind it folded in, as the exported networks have them."""
     weight = state[module + ".weight"]
     if module == "field.enter.0":
@@ -283,6 +293,8 @@ def folded(module: str, state: State) -> tuple[Array, Array]:
     if module + ".bias" in state:
         return weight, state[module + ".bias"]
     norm = module.removesuffix("second") + "norm" if module.endswith("second") else module.removesuffix("0") + "1"
+    if norm + ".weight" not in state:
+        return weight, None
     gain = state[norm + ".weight"] / np.sqrt(state[norm + ".running_var"] + 1e-5)
     bias = state[norm + ".bias"] - state[norm + ".running_mean"] * gain
     return weight * gain.reshape(-1, 1, 1, 1), bias

@@ -1,6 +1,7 @@
 """Renderer: motion field, occlusion and generator with a copy path.
 
     x_s, x_d   source, driving keypoints [B, K, 2] in -1..1; face-vid2vid eq. 2 after projection
+    interior   [B, BANDS] how bright it is between the driving lips, see `interior.py`
     J          [B, 2, 2] what the head's turn does to a small patch: (s_s / s_d) (R_s R_d^T)[:2, :2]
     m_k        soft assignment of every pixel to a keypoint's motion (or to the still background)
 
@@ -15,6 +16,7 @@ the output is the source picture itself.
 
 from __future__ import annotations
 
+import itertools
 from typing import NamedTuple
 
 import torch
@@ -23,6 +25,8 @@ from torch.nn import functional as F
 
 from kilocall.model import landmarks as lm
 from kilocall.model.compact.blocks import Residual, conv, double, pixel_centres
+from kilocall.model.compact.sketch import MAPS, FaceSketch
+from kilocall.model.interior import BANDS
 
 FIELD = 64  # side of the motion field
 IMPLICIT = 5  # keypoints that the network finds for itself: hair, shoulders, background
@@ -32,6 +36,8 @@ THUMB = 64
 RESIDUAL_REACH = 0.12
 # Motion (crop units) at which the painted part fades in: 0.6 pixels of 256.
 GATE_MOTION = 0.6 / 128
+# Of the filter, in rows and in columns, that leaves no chequers.
+TAPS = (-1 / 16, 4 / 16, 10 / 16, 4 / 16, -1 / 16)
 
 
 class Appearance(NamedTuple):
@@ -178,6 +184,31 @@ class MotionField(nn.Module):
         return 1 - torch.exp(-(near + 0.3 * everywhere) / (GATE_MOTION**2))
 
 
+class Smooth(nn.Module):
+    """Takes the finest detail out of a picture [B, C, 2 S, 2 S] before its pixels are shuffled: [B, 4 C, S, S].
+
+    The four phases of a pixel shuffle come from filters of their own, and where a generator is unsure they settle on a
+    chequered pattern (Odena et al. 2016), which every loss of detail takes for detail. TAPS leave none of it, and three
+    quarters of what is twice as coarse.
+    """
+
+    kernel: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        kernel = torch.zeros(2, 2, 2, 2, 3, 3)  # to dy, dx from dy, dx of the neighbour at row, column
+        for dy, dx in itertools.product(range(2), repeat=2):
+            for (i, down), (j, across) in itertools.product(enumerate(TAPS, -2), repeat=2):
+                row, column = dy + i, dx + j
+                kernel[dy, dx, row % 2, column % 2, row // 2 + 1, column // 2 + 1] += down * across
+        self.register_buffer("kernel", kernel.reshape(4, 4, 3, 3), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        groups = x.shape[1] // 4
+        padded = F.pad(x, (1, 1, 1, 1), mode="replicate")
+        return F.conv2d(padded, self.kernel.to(x.dtype).repeat(groups, 1, 1, 1), groups=groups)
+
+
 class Generator(nn.Module):
     """Warped features to the painted picture and the copy mask [B, 4, 256, 256]."""
 
@@ -190,20 +221,26 @@ class Generator(nn.Module):
         self.join_64 = nn.Sequential(conv(b + b + 32, b), Residual(b))
         self.narrow_64 = conv(b, a, kernel=1)
         self.join_128 = nn.Sequential(conv(a + a, 32), Residual(32))
+        self.sketch = FaceSketch()
+        self.drawn = nn.Conv2d(MAPS, 32, 3, 1, 1, bias=False)
+        nn.init.zeros_(self.drawn.weight)
         self.paint = nn.Conv2d(32, 16, 3, 1, 1)
+        self.smooth = Smooth()
         self.shuffle = nn.PixelShuffle(2)
         with torch.no_grad():
             self.paint.bias[12:] = 2.0  # type: ignore[index]
 
-    def forward(self, appearance: Appearance, field: Field) -> Tensor:
+    def forward(self, appearance: Appearance, field: Field, x_d: Tensor, interior: Tensor) -> Tensor:
         flow, visible = field.displacement, field.visible
         half = F.avg_pool2d(flow, 2)
         x = self.join_32(torch.cat((sample(appearance.at_32, half) * F.avg_pool2d(visible, 2), field.coarse), 1))
         x = double(self.narrow_32(self.body(x)))
         x = self.join_64(torch.cat((x, sample(appearance.at_64, flow) * visible, field.fine), 1))
         x = double(self.narrow_64(x))
-        x = self.join_128(torch.cat((x, sample(appearance.at_128, upsample(flow, 2)) * upsample(visible, 2)), 1))
-        painted: Tensor = self.shuffle(self.paint(x))
+        join, refine = self.join_128
+        x = join(torch.cat((x, sample(appearance.at_128, upsample(flow, 2)) * upsample(visible, 2)), 1))
+        x = refine(x + self.drawn(self.sketch(x_d, interior)))
+        painted: Tensor = self.shuffle(self.smooth(self.paint(x)))
         return painted
 
 
@@ -218,12 +255,17 @@ class Renderer(nn.Module):
         self.generator = Generator()
 
     def forward(
-        self, appearance: Appearance, x_s: Tensor, x_d: Tensor, jacobian: Tensor
+        self, appearance: Appearance, x_s: Tensor, x_d: Tensor, jacobian: Tensor, interior: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Field]:
-        """Picture and the copied part alone, both [B, 3, 256, 256] in 0..1, and the motion field."""
+        """Picture and the copied part alone, both [B, 3, 256, 256] in 0..1, and the motion field.
+
+        `interior` [B, BANDS]: what is seen between the driving lips; None says nothing of it.
+        """
+        if interior is None:
+            interior = x_d.new_zeros(len(x_d), BANDS)
         field = self.field(appearance.motion_cue, x_s, x_d, jacobian)
         copied = sample(appearance.picture, upsample(field.displacement, 4))
-        painted = self.generator(appearance, field).float()
+        painted = self.generator(appearance, field, x_d, interior).float()
         paint = upsample(field.gate, 4) * torch.sigmoid(-painted[:, 3:])
         return copied + paint * (torch.sigmoid(painted[:, :3]) - copied), copied, field
 
