@@ -15,11 +15,23 @@ from numpy.typing import NDArray
 
 from kilocall.model import landmarks as lm
 
-__all__ = ["BANDS", "BAND_CENTRES", "BASIS", "SAMPLES", "SEEN_FROM_PX", "SEEN_WHOLLY_PX", "interior", "openness"]
+__all__ = [
+    "BANDS",
+    "BAND_CENTRES",
+    "BASIS",
+    "LUMA",
+    "SAMPLES",
+    "SEEN_FROM_PX",
+    "SEEN_WHOLLY_PX",
+    "interior",
+    "openness",
+]
 
 _Array = NDArray[np.float32]
 
 BANDS: Final = 3
+#: Brightness of red, green and blue (BT.601).
+LUMA: Final = (0.299, 0.587, 0.114)
 #: Where between upper and lower lip they lie; nearer to a lip, landmarks a pixel off would take its colour.
 BAND_CENTRES: Final = (0.25, 0.5, 0.75)
 #: Lips less far apart, in pixels of a 256x256 crop, show nothing between them; from the second number on all counts.
@@ -65,6 +77,6 @@ def interior(picture: NDArray[np.uint8], points: _Array) -> _Array:
     places = ((SAMPLES @ points + 1) * size - 1) / 2  # [BANDS + 1, S, 2] as pixel indices
     x, y = (np.ascontiguousarray(places[..., axis], np.float32) for axis in (0, 1))
     read = cv2.remap(picture, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    light = read.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32) / 255
+    light = read.astype(np.float32) @ np.array(LUMA, np.float32) / 255
     mean = light.mean(1)
     return np.asarray((mean[:BANDS] - mean[BANDS]) * how_open, np.float32)

@@ -16,7 +16,7 @@ from kilocall.model import geometry as geo
 from kilocall.model import landmarks as lm
 from kilocall.model.compact.regions import regions
 from kilocall.model.compact.renderer import IMPLICIT, Appearance, Renderer
-from kilocall.model.interior import BANDS, BASIS, SAMPLES, SEEN_FROM_PX, SEEN_WHOLLY_PX
+from kilocall.model.interior import BANDS, BASIS, LUMA, SAMPLES, SEEN_FROM_PX, SEEN_WHOLLY_PX
 from kilocall.model.shape import ShapeModel, rigid_weight
 from kilocall.proto.errors import BadInput
 from kilocall.train.adversary import PATCH, Adversary, squares
@@ -174,7 +174,8 @@ class RendererTask:
         first, truth = pictures[: self.sources], pictures[self.sources :]
         network = self.network
         assert isinstance(network, Renderer)
-        between = told_interior(interior_of(first, x_s), interior_of(truth, points, noise=dim))
+        wanted = interior_of(truth, points)
+        between = told_interior(interior_of(first, x_s), wanted + dim * openness_of(points))
         with torch.autocast(self.device.type, torch.bfloat16):
             made, copied = self._render(network, first, truth, x_s, x_d, jacobian, between, jitter=jitter)
         weight = watched(x_d)
@@ -186,7 +187,7 @@ class RendererTask:
         total = total + 0.5 * gradient_l1(made, truth, weight) + 0.25 * ssim_loss(made, truth)
         total = total + self.sharpen * texture_energy(made, truth)
         figures = {"l1": float((made.detach() - truth).abs().mean())}
-        apart = (interior_of(made, points) - interior_of(truth, points)).abs().mean()
+        apart = (interior_of(made, points) - wanted).abs().mean()
         total = total + INTERIOR * apart
         figures["interior"] = float(apart.detach()) * 255
         if self.perception is not None:
@@ -316,18 +317,22 @@ class RendererTask:
         return np.asarray(cv2.resize(picture, None, fx=0.6, fy=0.6, interpolation=cv2.INTER_AREA), np.uint8)
 
 
-def interior_of(pictures: Tensor, points: Tensor, *, noise: Tensor | None = None) -> Tensor:
-    """`interior` [B, BANDS] of pictures [B, 3, 256, 256] in 0..1 with points [B, K, 2]; `noise` is what coding adds."""
+def interior_of(pictures: Tensor, points: Tensor) -> Tensor:
+    """`interior` [B, BANDS] of pictures [B, 3, 256, 256] in 0..1 with points [B, K, 2]."""
     samples = torch.from_numpy(SAMPLES).to(points.device)
     places = torch.einsum("bsk,nkc->nbsc", samples, points)  # [B, BANDS + 1, S, 2]
-    light = (pictures * pictures.new_tensor([0.299, 0.587, 0.114])[:, None, None]).sum(1, keepdim=True)
+    light = (pictures * pictures.new_tensor(LUMA)[:, None, None]).sum(1, keepdim=True)
     mean = F.grid_sample(light, places, padding_mode="border", align_corners=False)[:, 0].mean(2)
+    found: Tensor = (mean[:, :BANDS] - mean[:, BANDS:]) * openness_of(points)
+    return found
+
+
+def openness_of(points: Tensor) -> Tensor:
+    """`openness` [B, 1] of points [B, K, 2]."""
     upper, lower = [a for a, _ in lm.LIP_PAIRS], [b for _, b in lm.LIP_PAIRS]
     apart = (points[:, upper] - points[:, lower]).norm(dim=-1).mean(1, keepdim=True) * 128
-    seen = ((apart - SEEN_FROM_PX) / (SEEN_WHOLLY_PX - SEEN_FROM_PX)).clamp(0, 1)
-    between = mean[:, :BANDS] - mean[:, BANDS:]
-    found: Tensor = (between if noise is None else between + noise) * seen
-    return found
+    seen: Tensor = ((apart - SEEN_FROM_PX) / (SEEN_WHOLLY_PX - SEEN_FROM_PX)).clamp(0, 1)
+    return seen
 
 
 def told_interior(source: Tensor, driving: Tensor) -> Tensor:
