@@ -5,6 +5,9 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
+PYTEST := $(BIN)/python -m pytest
+# PYTEST_ARGS may name tests of one kind alone.
+NO_TESTS := 5
 
 .PHONY: demo test lint check clean
 .DELETE_ON_ERROR:
@@ -19,7 +22,8 @@ lint: $(VENV)/.dev
 	$(BIN)/mypy
 
 check: $(VENV)/.dev
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(PYTEST) -n 2 --dist loadfile -m "not real_time" $(PYTEST_ARGS) || [ $$? -eq $(NO_TESTS) ]
+	$(PYTEST) -m real_time $(PYTEST_ARGS) || [ $$? -eq $(NO_TESTS) ]
 
 clean:
 	rm -rf $(VENV) demo build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

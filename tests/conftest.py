@@ -18,6 +18,27 @@ settings.load_profile("kilocall")
 
 ROOT = Path(__file__).parents[1]
 
+#: What runs calls, pages and services, or watches a clock: alone, one after the other. The rest shares the cores.
+REAL_TIME = (
+    "call",
+    "bench/test_call.py",
+    "bench/test_network.py",
+    "bench/test_streams.py",
+    "receiver",
+    "runtime",
+    "sender/test_capture.py",
+    "sender/test_live.py",
+    "sender/test_scout.py",
+    "test_docker.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    paths = [ROOT / "tests" / name for name in REAL_TIME]
+    for item in items:
+        if any(item.path.is_relative_to(path) for path in paths):
+            item.add_marker(pytest.mark.real_time)
+
 
 @pytest.fixture(scope="session")
 def clips() -> Path:

@@ -66,7 +66,7 @@ class SquareFamily:
         for upper, lower in (*lm.LIP_PAIRS, *lm.LID_PAIRS):
             self.rest[lower] = self.rest[upper]
 
-    def track(self, crop: Picture) -> Track:
+    def track(self, crop: Picture, previous: Track | None = None) -> Track:
         red, green, blue = (crop[..., c].astype(int) for c in range(3))
         rows, columns = np.nonzero((red > 180) & (green < 90) & (blue < 90))
         points, depth = self.rest.copy(), np.zeros(lm.LANDMARKS, np.float32)
@@ -92,6 +92,9 @@ class SquareFamily:
         lip = lm.LIP_PAIRS[0][1]
         further = float(track.points[lip, 1] - shift[1] - source.shape[lip, 1])
         return Motion((0.0, 0.0, 0.0), (float(shift[0]), float(shift[1])), 1.0, np.array([further], np.float32))
+
+    def aligner(self, source: Source) -> None:
+        return None
 
     def keypoints(self, source: Source, motion: Motion) -> NDArray[np.float32]:
         shape = source.shape.copy()

@@ -15,6 +15,7 @@ from kilocall.model.motion import Motion
 from kilocall.proto.control import SourcePicture
 from kilocall.proto.errors import BadInput
 from kilocall.sample import sample_stream
+from kilocall.sender.gallery import Proposal
 from kilocall.sender.scout import FEWEST_PROBES, LOOK_EVERY_S, SEEK_EVERY_S, Scout
 
 WITHIN_S = 60.0
@@ -50,8 +51,8 @@ class Call:
         self.scout.start()
         self.scout.ready.result(WITHIN_S)
 
-    def _found(self, base_hash: str, picture: SourcePicture) -> None:
-        self.found.append((base_hash, picture))
+    def _found(self, base_hash: str, proposal: Proposal) -> None:
+        self.found.append((base_hash, proposal.packed))
         self.news.set()
 
     def show(self, frames: list[tuple[Picture, Motion]]) -> None:
@@ -106,4 +107,4 @@ def test_somebody_elses_picture_has_no_further_ones(
 @pytest.mark.parametrize(("pictures", "kilobytes"), [(9, 40), (8, 1000)])
 def test_a_gallery_that_is_not_allowed_is_refused_before_anything_starts(pictures: int, kilobytes: float) -> None:
     with pytest.raises(BadInput, match="allowed"):
-        Scout(lambda base_hash, picture: None, lambda call: None, pictures=pictures, kilobytes=kilobytes)
+        Scout(lambda base_hash, proposal: None, lambda call: None, pictures=pictures, kilobytes=kilobytes)

@@ -37,7 +37,7 @@ class Tracker:
         self.last: Track | None = None
 
     def landmarks(self, crop_rgb: NDArray[np.uint8]) -> tuple[NDArray[np.float32], float]:
-        self.last = self.family.track(crop_rgb)
+        self.last = self.family.track(crop_rgb, self.last)
         return self.last.points, self.last.certainty
 
 

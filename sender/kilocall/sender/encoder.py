@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 
 from kilocall.codec.motion_codec import MotionEncoder
 from kilocall.model.family import Family, Picture, Source, Track
+from kilocall.model.gallery import Reference
 from kilocall.model.motion import Motion
 from kilocall.proto.errors import BadInput
 from kilocall.proto.limits import MAX_FRAMES
@@ -58,7 +60,7 @@ class PacketEncoder:
 
     def push(self, crop: Picture, capture_us: int) -> MotionPacket | None:
         """A crop uint8 [S, S, 3] captured at `capture_us`."""
-        return self.push_track(self.extractor.family.track(crop), capture_us)
+        return self.push_track(self.extractor.track(crop), capture_us)
 
     def push_track(self, track: Track, capture_us: int) -> MotionPacket | None:
         self.last_motion = self.extractor.from_track(track, capture_us)
@@ -102,11 +104,17 @@ class PacketEncoder:
     def follow(self, source: Source, *, onto: Source | None = None) -> None:
         """Another source picture from the next frame on; what is gathered belongs to the old one: `flush` first.
 
-        The codec's state stays: it predicts numbers and knows no picture.
+        The codec's state stays: it predicts numbers and knows no picture. No further picture is held of the new one.
         """
         self.source = source
         self._before.clear()
         self.extractor = MotionExtractor(self.extractor.family, source, onto=onto, smooth=self.extractor.smooth)
+
+    def hold(self, references: Sequence[Reference]) -> None:
+        """The further pictures of the speaker that the receiver holds from now on; implicit keypoints are placed by the
+        picture that a frame is shown on."""
+        if self.extractor.placer is not None:
+            self.extractor.placer.hold(references)
 
     def restart(self) -> None:
         """For a new connection: sequence 0, a key packet next, nothing gathered. Source and quality stay."""

@@ -1,9 +1,8 @@
 """Which further pictures of the speaker to send: the receiver's model is run here, on what this side sees.
 
-A frame that was sent is kept now and then as a *probe*: the crop, and the motion that was sent for it. The picture
-that the receiver makes of it is made here too, on the nearest of the pictures that it holds. A crop pays off as a
-further picture by how many decibels nearer to the crops the probes come that would be shown on it; its own frame does
-not count.
+A frame that was sent is kept now and then as a *probe*: the crop, and its motion. The picture that the receiver makes
+of it is made here too, on the nearest of the pictures that it holds. A crop pays off as a further picture by how many
+decibels nearer to the crops the probes come that would be shown on it; its own frame does not count.
 """
 
 from __future__ import annotations
@@ -57,7 +56,7 @@ class Probe:
     crop: Picture
     """As the networks see it [S, S, 3]."""
     motion: Motion
-    """As the receiver has it."""
+    """As the landmarks and the detector have it: how it was placed belongs to the picture that it was shown on."""
     candidate: Picture | None = None
     """As it would be sent, [S, S, 3] or [2S, 2S, 3]; None: it is no candidate, only a measure."""
 
@@ -133,6 +132,11 @@ class GallerySearch:
     def pictures(self) -> int:
         """Held by the receiver, the source picture included."""
         return len(self._held)
+
+    @property
+    def further(self) -> list[Reference]:
+        """Those beside the source picture."""
+        return [trial.reference for trial in self._held[1:]]
 
     @property
     def probes(self) -> int:

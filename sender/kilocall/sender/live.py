@@ -17,6 +17,7 @@ import numpy as np
 
 from kilocall.codec.codebook import Codebook
 from kilocall.model.family import Family, FamilyChoice, Picture, Track, interrupt
+from kilocall.model.gallery import Reference
 from kilocall.model.shape import SAME_PERSON, ShapeModel, shape_distance
 from kilocall.proto.control import SourcePicture
 from kilocall.proto.errors import BadInput, NoFace
@@ -161,6 +162,9 @@ class Sending(Worker):
         self._wanted = 0  # connection that packets are wanted for; the loop's
         self._begun = 0  # that the encoder codes for; the thread's
         self._candidates: deque[tuple[Picture, Track]] = deque(maxlen=CANDIDATES)
+        # Further pictures of the speaker by hash, with their source picture's, and those that the other side holds.
+        self._known: dict[str, tuple[str, Reference]] = {}
+        self._held: list[str] = []
         self._next_us = 0
         self._last_sent_us = 0
         self._gathered_since_us: int | None = None
@@ -194,6 +198,14 @@ class Sending(Worker):
     def confirm(self, picture_hash: str) -> None:
         """The other side is ready to move this picture."""
         self.ask(lambda: self._confirm(picture_hash))
+
+    def offered_reference(self, base_hash: str, picture_hash: str, reference: Reference) -> None:
+        """A further picture of this side's speaker goes to the other side."""
+        self.ask(lambda: self._known.setdefault(picture_hash, (base_hash, reference)))
+
+    def confirm_reference(self, picture_hash: str) -> None:
+        """The other side holds it, and shows frames on it from now on."""
+        self.ask(lambda: self._hold(picture_hash))
 
     def follow(self, plan: Plan) -> None:
         self.ask(lambda: self._follow(plan))
@@ -235,7 +247,8 @@ class Sending(Worker):
         self._calibration = Calibration(cast(HasShape, self._family).shape_model.mean)
         # Loads the networks and the cascades now rather than in the first second of the call.
         self._cropper.crop(Frame(np.zeros((256, 256, 3), np.uint8), 0, 0))
-        self._family.track(np.zeros((256, 256, 3), np.uint8))
+        blank = np.zeros((self._family.size, self._family.size, 3), np.uint8)
+        self._family.aligner(self._family.source(blank, replace(self._family.track(blank), certainty=1.0)))
         self._cropper.reset()
         if self._source_file is not None:
             self._take(self._face_of(self._source_file), from_file=True)
@@ -310,8 +323,9 @@ class Sending(Worker):
         self._last_sent_us = capture_us
         self.sent_frames += 1
         self._emit(encoder.push_track(track, capture_us))
-        if self._scout is not None and encoder.last_motion is not None and self._scout.wants():
-            self._scout.look(crop.rgb, encoder.last_motion, larger_crop(frame.rgb, crop, self._size or 0))
+        plain = encoder.extractor.plain
+        if self._scout is not None and plain is not None and self._scout.wants():
+            self._scout.look(crop.rgb, plain, larger_crop(frame.rgb, crop, self._size or 0))
         if self._alone_once:
             self._alone_once = False
             self._flush()
@@ -424,15 +438,26 @@ class Sending(Worker):
         else:
             self._encoder.follow(reference, onto=onto)
         self.source = source
+        self._known.clear()
+        self._held.clear()
         if self._scout is not None:
             self._scout.follow(*((source.packed, source.picture) if onto is None else (None,)))
+
+    def _hold(self, picture_hash: str) -> None:
+        base_hash, reference = self._known.get(picture_hash, ("", None))
+        of_this = self.source is not None and self.source.packed.picture_hash == base_hash
+        if self._encoder is not None and of_this and reference is not None and picture_hash not in self._held:
+            self._held.append(picture_hash)
+            self._encoder.hold([self._known[name][1] for name in self._held])
 
     def _begin(self, connection: int) -> None:
         self._begun = connection
         if self._offered is not None and self._offered is not self.source:
             self._adopt(self._offered)
+        self._held.clear()
         if self._encoder is not None:
             self._encoder.restart()
+            self._encoder.hold(())
         self._gathered_since_us = None
         self._face_told = None
         self._announce = False

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from kilocall.model.family import Family, Picture, Source, Track, transfer
 from kilocall.model.motion import POSE_NUMBERS, Motion
+from kilocall.sender.placing import Placer
 
 # One Euro (Casiez et al. 2012): cut-off in Hz at rest, and how fast it opens with speed. Lids and lips move within
 # two frames, so the expression is hardly filtered; poses carry the jitter that makes a still head tremble.
@@ -70,19 +71,34 @@ class MotionExtractor:
             np.where(pose, POSE_OPENING, EXPRESSION_OPENING),
         )
         self.smooth = smooth
+        # On somebody else's picture there is nothing to lie on.
+        self.placer = Placer(family, source) if onto is None else None
         self.reset()
 
     def reset(self) -> None:
         """The next frame starts anew: after a cut or another speaker."""
         self._previous: Motion | None = None
+        self._track: Track | None = None
+        #: Of the last frame, as its landmarks and the detector have it.
+        self.plain: Motion | None = None
+        if self.placer is not None:
+            self.placer.reset()
         self._filter.reset()
 
     def extract(self, crop: Picture, time_us: int) -> Motion:
-        return self.from_track(self.family.track(crop), time_us)
+        return self.from_track(self.track(crop), time_us)
+
+    def track(self, crop: Picture) -> Track:
+        """Finds the face in the next frame's crop."""
+        self._track = self.family.track(crop, self._track)
+        return self._track
 
     def from_track(self, track: Track, time_us: int) -> Motion:
         """Where the landmarks are known already (the cropper finds them too)."""
         fitted = self.family.motion(track, self.source, self._previous)
         self._previous = fitted
+        self.plain = fitted
+        if self.placer is not None:
+            fitted = self.placer.place(fitted, track)
         motion = Motion.from_vector(self._filter(fitted.vector, time_us)) if self.smooth else fitted
         return transfer(motion, self.source.pose, self.onto.pose) if self.onto else motion

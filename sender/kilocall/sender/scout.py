@@ -39,12 +39,12 @@ MOST_PROBES: Final = 32
 class Scout(Worker):
     """Is shown frames that were sent, and finds pictures that pay off; one at a time, until the budget is spent.
 
-    The motion is that before coding: what the receiver has differs by less than half a pixel.
+    The motion is that before implicit keypoints are placed and before coding.
     """
 
     def __init__(
         self,
-        found: Callable[[str, SourcePicture], None],
+        found: Callable[[str, Proposal], None],
         deliver: Deliver,
         *,
         pictures: int,
@@ -129,7 +129,7 @@ class Scout(Worker):
         packed, base_hash = proposal.packed, self._base_hash
         self._on_its_way[packed.picture_hash] = proposal
         logger.info("a further picture of %d bytes brings %.2f dB", len(packed.data), proposal.gain_db)
-        self._deliver(lambda: self._found(base_hash, packed))
+        self._deliver(lambda: self._found(base_hash, proposal))
 
     def _confirmed(self, picture_hash: str) -> None:
         proposal = self._on_its_way.pop(picture_hash, None)

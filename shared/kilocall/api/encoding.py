@@ -15,6 +15,7 @@ from kilocall.api.families import Progress, face_of_picture, open_family, silent
 from kilocall.api.live import GALLERY_KB, KEY_EVERY_S, pack_source_picture
 from kilocall.model.family import DETAIL, Family, Source, Track
 from kilocall.model.gallery import check_gallery
+from kilocall.model.motion import Motion
 from kilocall.proto.control import SourcePicture
 from kilocall.proto.errors import BadInput
 from kilocall.proto.motion_packet import MotionPacket
@@ -25,6 +26,7 @@ from kilocall.runtime.pictures import fitted
 if TYPE_CHECKING:
     from kilocall.sender.clip import FollowedClip
     from kilocall.sender.encoder import PacketEncoder
+    from kilocall.sender.gallery import Proposal
 
 __all__ = ["EncodeReport", "encode"]
 
@@ -113,16 +115,14 @@ def encode(
         tool=f"kilocall {_version()}",
         frame_count=len(followed.tracks),
     )
-    # A gallery is chosen by what the receiver will make of the packets, so they come first, and the file after it.
-    coded = _coded(encoder, followed.tracks)
     warnings = [*followed.warnings]
     further: list[SourcePicture] = []
     if gallery > 1 and relative:
         warnings.append(f"source {source} shows somebody else: it stays the only picture")
     elif gallery > 1:
-        packets = list(coded)
-        coded = iter(packets)
-        further = _further_pictures(family, shown, packed, followed, packets, gallery, gallery_kb, progress or silent)
+        proposals = _further_pictures(family, shown, packed, followed, gallery, gallery_kb, progress or silent)
+        further = [proposal.packed for proposal in proposals]
+        encoder.hold([proposal.reference for proposal in proposals])
     bits = 0
     with StreamWriter(out, header) as writer:
         writer.add_picture(packed)
@@ -130,7 +130,7 @@ def encode(
             writer.add_reference(picture)
         places = iter(followed.places)
         place = next(places, None)
-        for when, first_us, packet in coded:
+        for when, first_us, packet in _coded(encoder, followed.tracks):
             # A place holds from its own frame on; it goes before the packet that holds that frame.
             while place is not None and place.time_us <= when:
                 writer.add_place(place)
@@ -175,23 +175,20 @@ def _further_pictures(
     source: Source,
     packed: SourcePicture,
     followed: FollowedClip,
-    packets: list[tuple[int, int, MotionPacket]],
     pictures: int,
     kilobytes: float,
     progress: Progress,
-) -> list[SourcePicture]:
+) -> list[Proposal]:
     """What to add to the source picture, the most useful first."""
-    from kilocall.codec.motion_codec import MotionDecoder
-    from kilocall.model.motion import Motion
     from kilocall.sender.gallery import Probe, bytes_each, choose_pictures
 
     side = len(source.picture if source.detail is None else source.detail)
     each = bytes_each(pictures, kilobytes, packed, side)
-    decoder = MotionDecoder(family.codebook)
-    motions = [Motion.from_vector(vector) for _, _, packet in packets for vector in decoder.decode(packet)]
+    motions: list[Motion] = []
+    for _, track in followed.tracks:
+        motions.append(family.motion(track, source, motions[-1] if motions else None))
     probes = [Probe(fitted(one.crop, family.size), motions[one.frame], one.crop) for one in followed.samples]
-    chosen = choose_pictures(family, source, probes, pictures=pictures, max_bytes=each, progress=progress)
-    return [proposal.packed for proposal in chosen]
+    return choose_pictures(family, source, probes, pictures=pictures, max_bytes=each, progress=progress)
 
 
 def _same_person(a: Source, b: Source) -> bool:

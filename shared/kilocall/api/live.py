@@ -80,8 +80,8 @@ class Encoder:
         from kilocall.sender.gallery import PROBE_EVERY, Probe
 
         packet = self.packets.push(crop_rgb, capture_us)
-        if self._search is not None and self._pushed % PROBE_EVERY == 0 and self.packets.last_motion is not None:
-            self._search.add(Probe(crop_rgb, self.packets.last_motion, crop_rgb))
+        if self._search is not None and self._pushed % PROBE_EVERY == 0 and self.packets.extractor.plain is not None:
+            self._search.add(Probe(crop_rgb, self.packets.extractor.plain, crop_rgb))
         self._pushed += 1
         return packet
 
@@ -99,6 +99,7 @@ class Encoder:
         if proposal is None:
             return None
         search.hold(proposal.reference)
+        self.packets.hold(search.further)
         return proposal.packed
 
     def flush(self) -> MotionPacket | None:

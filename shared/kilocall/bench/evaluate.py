@@ -43,7 +43,7 @@ from kilocall.bench.landmark_measure import FamilyMeter, LandmarkMeter, Measured
 from kilocall.bench.vmaf import vmaf
 from kilocall.model import landmarks as lm
 from kilocall.model.family import Family, Picture, Source, Track
-from kilocall.model.gallery import check_gallery
+from kilocall.model.gallery import Reference, check_gallery
 from kilocall.model.motion import Motion
 from kilocall.proto.control import SourcePicture
 from kilocall.proto.errors import BadInput, KilocallError
@@ -85,6 +85,8 @@ class _Received:
     packed: SourcePicture
     source: Source
     motions: list[Motion]
+    plain: list[Motion]
+    """Before implicit keypoints were placed, and before coding."""
     lost: int
 
     @property
@@ -227,7 +229,20 @@ def _evaluate_clip(
         frozen=frozen,
         truth_jitter_px=metrics.jitter(truth.points, truth.valid),
         still_gain_db=decoded.psnr_db - frozen.psnr_db if frozen.psnr_db > STILL_PSNR else None,
-        gallery=_gallery(footage, received, truth, made, chosen, family, meter, gallery, gallery_kb),
+        gallery=_gallery(
+            footage,
+            received,
+            lambda references: (
+                _transmit(footage, footage.crops[chosen], family, quality, frames_per_packet, references, show=False)
+            ).motions,
+            truth,
+            made,
+            chosen,
+            family,
+            meter,
+            gallery,
+            gallery_kb,
+        ),
     )
     return result, _sheet_row(result, footage, received, chosen)
 
@@ -275,9 +290,19 @@ def _best_frame(footage: _Footage) -> int:
     ]
 
 
-def _transmit(footage: _Footage, source: Picture, family: Family, quality: float, frames_per_packet: int) -> _Received:
-    """Sends the crops through encoder, packet bytes and decoder."""
+def _transmit(
+    footage: _Footage,
+    source: Picture,
+    family: Family,
+    quality: float,
+    frames_per_packet: int,
+    references: Sequence[Reference] = (),
+    *,
+    show: bool = True,
+) -> _Received:
+    """Sends the crops through encoder, packet bytes and decoder, to a receiver that holds `references` as well."""
     encoder = Encoder(source, fps=footage.fps, quality=quality, frames_per_packet=frames_per_packet, family=family)
+    encoder.packets.hold(references)
     decoder = Decoder(encoder.source_picture, family=family)
     waiting: list[NDArray[np.float32]] = []  # keypoints before coding of frames that are not sent yet
     pictures: list[Picture] = []
@@ -285,6 +310,7 @@ def _transmit(footage: _Footage, source: Picture, family: Family, quality: float
     errors: list[float] = []
     seen: Track | None = None
     decoded: list[Motion] = []
+    plain: list[Motion] = []
     lost = 0
     for number, (when, track) in enumerate(zip(footage.times_us, footage.tracks, strict=True)):
         if track.certainty < _FACE_CERTAINTY:
@@ -293,6 +319,8 @@ def _transmit(footage: _Footage, source: Picture, family: Family, quality: float
             seen = track
         packet = encoder.packets.push_track(seen or track, when)
         assert encoder.packets.last_motion is not None
+        assert encoder.packets.extractor.plain is not None
+        plain.append(encoder.packets.extractor.plain)
         waiting.append(family.keypoints(encoder.source, encoder.packets.last_motion))
         if number + 1 == len(footage.tracks):
             packet = packet or encoder.flush()
@@ -308,16 +336,18 @@ def _transmit(footage: _Footage, source: Picture, family: Family, quality: float
             errors.append(float(np.linalg.norm(moved, axis=-1).mean()) * family.size / 2)
             # Some families make larger pictures than the crops that they are compared with.
             decoded.append(timed.motion)
-            pictures.append(fitted(decoder.renderer.render(timed.motion), family.size))
+            if show:
+                pictures.append(fitted(decoder.renderer.render(timed.motion), family.size))
         waiting.clear()
     return _Received(
-        pictures, np.array(bits), float(np.mean(errors)), encoder.source_picture, encoder.source, decoded, lost
+        pictures, np.array(bits), float(np.mean(errors)), encoder.source_picture, encoder.source, decoded, plain, lost
     )
 
 
 def _gallery(
     footage: _Footage,
     received: _Received,
+    send: Callable[[Sequence[Reference]], Sequence[Motion]],
     truth: MeasuredLandmarks,
     alone: MeasuredLandmarks,
     chosen: int,
@@ -334,7 +364,8 @@ def _gallery(
         received.source,
         received.packed,
         footage.crops,
-        received.motions,
+        received.plain,
+        send,
         pictures=pictures,
         kilobytes=kilobytes,
     )

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from kilocall.bench.evaluation import GalleryMeans, GalleryScores, Scores, rounded
 from kilocall.model.family import Family, Picture, Source
+from kilocall.model.gallery import Reference
 from kilocall.model.motion import Motion
 from kilocall.proto.control import SourcePicture
 from kilocall.proto.limits import MOST_PICTURES
@@ -39,11 +40,15 @@ def make_frames(
     packed: SourcePicture,
     crops: Sequence[Picture],
     motions: Sequence[Motion],
+    send: Callable[[Sequence[Reference]], Sequence[Motion]],
     *,
     pictures: int,
     kilobytes: float,
 ) -> tuple[list[MadeFrames], list[int]]:
-    """The frames of `motions` as shown on 2, 4 and 8 pictures, up to `pictures`, and which frames those are."""
+    """The clip as shown on 2, 4 and 8 pictures, up to `pictures`, and which frames those are.
+
+    Pictures are chosen by `motions`; `send` gives those that a receiver gets who holds further pictures.
+    """
     # The sender's side is imported late: an image with the receiver alone can still import this package's parts.
     from kilocall.sender.gallery import Probe, bytes_each, choose_pictures
 
@@ -57,7 +62,8 @@ def make_frames(
         used = chosen[: at_most - 1]
         for proposal in used:
             renderer.add(decode_picture(proposal.packed.data))
-        frames = [fitted(renderer.render(motion), family.size) for motion in motions]
+        sent = send([proposal.reference for proposal in used])
+        frames = [fitted(renderer.render(motion), family.size) for motion in sent]
         data = len(packed.data) + sum(len(proposal.packed.data) for proposal in used)
         made.append(MadeFrames(at_most, 1 + len(used), data, renderer.changes, frames))
     return made, [probes[proposal.probe] for proposal in chosen]

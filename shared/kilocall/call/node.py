@@ -35,6 +35,7 @@ from kilocall.runtime.peer import Peer
 from kilocall.runtime.peer_settings import PeerSettings
 from kilocall.runtime.worker import Deliver, Worker, deliver_to
 from kilocall.sender.camera import Camera, PageCamera, open_camera
+from kilocall.sender.gallery import Proposal
 from kilocall.sender.live import OwnSource, Sending, SendingEvents
 from kilocall.sender.scout import Scout
 
@@ -131,13 +132,23 @@ class CallNode:
         if settings.pictures < 2:
             return None
         return Scout(
-            lambda base_hash, picture: self._with_session(lambda session: session.own_reference(base_hash, picture)),
+            self._offer_reference,
             deliver,
             pictures=settings.pictures,
             kilobytes=settings.gallery_kb,
             engine=settings.engine,
             models=settings.models,
         )
+
+    def _offer_reference(self, base_hash: str, proposal: Proposal) -> None:
+        packed = proposal.packed
+        self.parts.sending.offered_reference(base_hash, packed.picture_hash, proposal.reference)
+        self._with_session(lambda session: session.own_reference(base_hash, packed))
+
+    def _reference_confirmed(self, picture_hash: str) -> None:
+        self.parts.sending.confirm_reference(picture_hash)
+        if self._scout is not None:
+            self._scout.confirmed(picture_hash)
 
     def _make_receiving(self, deliver: Deliver) -> Receiving:
         settings = self.settings
@@ -219,7 +230,7 @@ class CallNode:
         if sending.source is not None:
             self.parts.session.own_source(sending.source.packed)
         if self._scout is not None:
-            self.parts.session.on_reference = self._scout.confirmed
+            self.parts.session.on_reference = self._reference_confirmed
         if self.settings.personal is not None:
             self.parts.session.personal.offer(self.settings.personal.read_bytes())
 

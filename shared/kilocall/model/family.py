@@ -57,6 +57,14 @@ class FamilyChoice:
         return load_family(self.name, engine=engine, folder=self.weights, codebook=self.codebook, progress=progress)
 
 
+@dataclass(frozen=True, eq=False)
+class SecondLook:
+    """What a second look at a face found beside the first."""
+
+    change: Array  # of points and depths [K, 3]
+    logit: float  # of a face
+
+
 @dataclass(frozen=True)
 class Track:
     """Where a face's points are in a crop, in crop units (-1..1)."""
@@ -66,6 +74,8 @@ class Track:
     free: Array  # [N, 2] implicit keypoints, which do not follow the head
     certainty: float  # 0..1 that there is a face at all
     interior: Array = field(default_factory=lambda: np.zeros(0, np.float32))  # brightness between the lips [BANDS]
+    look: NDArray[np.uint8] | None = None  # the crop itself, small and grey, for families that align it
+    second: SecondLook | None = None  # None where there was none, or the frame before lent its own
 
 
 @dataclass(frozen=True)
@@ -97,6 +107,16 @@ class FrameRenderer(Protocol):
         """
 
 
+class Aligner(Protocol):
+    """Places the implicit keypoints of one speaker's frames by comparing them with one source picture."""
+
+    def align(self, motion: Motion, track: Track) -> Motion:
+        """A frame's motion, better placed; what was found is where the next frame starts."""
+
+    def reset(self) -> None:
+        """The next frame starts anew."""
+
+
 class Family(Protocol):
     """A set of networks that agree on keypoints. Networks load when first used: a sender never loads a generator."""
 
@@ -109,14 +129,17 @@ class Family(Protocol):
     @property
     def codebook(self) -> Codebook: ...
 
-    def track(self, crop: Picture) -> Track:
-        """Finds the face's points in a crop [S, S, 3]."""
+    def track(self, crop: Picture, previous: Track | None = None) -> Track:
+        """Finds the face's points in a crop [S, S, 3]; `previous`, of the frame before, saves work."""
 
     def source(self, picture: Picture, track: Track | None = None) -> Source:
         """Canonical keypoints of a picture [S, S, 3] or [2S, 2S, 3]; NoFace if it shows none."""
 
     def motion(self, track: Track, source: Source, previous: Motion | None = None) -> Motion:
         """Pose and expression of a tracked face against a source; `previous` is where the fit starts."""
+
+    def aligner(self, source: Source) -> Aligner | None:
+        """None for a family without implicit keypoints."""
 
     def keypoints(self, source: Source, motion: Motion) -> Array:
         """x_d [K + N, 2]: the source's points where `motion` puts them (face-vid2vid eq. 1 and 2)."""

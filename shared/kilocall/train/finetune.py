@@ -24,7 +24,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -46,11 +46,13 @@ from kilocall.model.compact.personal import MOST_BYTES, WEIGHTS, Personal, base_
 from kilocall.model.compact.regions import regions
 from kilocall.model.compact.renderer import IMPLICIT, Appearance, Renderer
 from kilocall.model.compact.stored import unpack
-from kilocall.model.family import Family, Picture, Source
+from kilocall.model.family import Family, Source
 from kilocall.proto.errors import BadInput, KilocallError, NoFace
 from kilocall.runtime.files import check_output, write_whole
 from kilocall.sender.clip import GROUPS
+from kilocall.sender.motion import MotionExtractor
 from kilocall.sender.source_picture import choose_source, pack_source
+from kilocall.train.align import aligned, seen_slopes
 from kilocall.train.footage import LEAST_SECONDS, Footage, read_footage
 from kilocall.train.loop import on_device
 from kilocall.train.losses import gradient_l1, ssim_loss, texture_energy, weighted_l1
@@ -75,6 +77,8 @@ RATE: Final = 3e-3
 BATCH: Final = 4  # driving frames of one source picture
 STEPS: Final = 300
 WARM_UP: Final = 20
+#: Of the alignment of a frame that has none before it.
+PLACING_STEPS: Final = 4
 CHECK_EVERY: Final = 50
 PATIENCE: Final = 4  # checks without a better one
 AVERAGE: Final = 0.97  # of the weights, over some thirty steps
@@ -184,14 +188,14 @@ def finetune(
             f"{footage.seconds:.0f} s of face: {len(split.learn)} pictures to learn from, {len(split.stop)} to stop "
             f"by, {len(split.held)} held back"
         )
-        before = measure(family, source, footage, split.held)
+        before = measure(family, source, footage, split.held, everybody=family)
         learner = Learner(family, footage, split, source, parts=parts, device=chosen, seed=seed)
         with first_interrupt() as interrupted:
             trained = time.monotonic()
             learner.run(steps, lambda: interrupted() or time.monotonic() - trained > 60 * minutes, say, progress)
             train_s = time.monotonic() - trained
         share, personal = _as_far_as_it_helps(learner, family, footage, source, say)
-        after = measure(family.personalised(personal), source, footage, split.held)
+        after = measure(family.personalised(personal), source, footage, split.held, everybody=family)
     _refuse_no_gain(before, after)
     personal = personal.with_figures(
         {"seconds": round(footage.seconds, 1), "before": before.model_dump(), "after": after.model_dump()}
@@ -278,12 +282,12 @@ def _as_far_as_it_helps(
 ) -> tuple[float, Personal]:
     """The share of the way that does best on the part that is kept for stopping, and the file that goes so far."""
     stop = learner.split.stop
-    before = measure(family, source, footage, stop, most=TRIED)
+    before = measure(family, source, footage, stop, everybody=family, most=TRIED)
     base = base_hash(family.manifest["files"])
     best: tuple[float, float, Personal] | None = None
     for share in SHARES:
         personal = Personal.between(learner.base, learner.stored(share), family=family.name, base=base)
-        looks = measure(family.personalised(personal), source, footage, stop, most=TRIED)
+        looks = measure(family.personalised(personal), source, footage, stop, everybody=family, most=TRIED)
         off, openings = looks.landmark_px - before.landmark_px, _openings_worse(before, looks)
         gain = _worth(before, looks)
         say(
@@ -310,22 +314,26 @@ def _openings_worse(before: Looks, after: Looks) -> float:
 
 
 def measure(
-    family: Family, source: int, footage: Footage, numbers: NDArray[np.int64], *, most: int = MEASURED
+    family: Family,
+    source: int,
+    footage: Footage,
+    numbers: NDArray[np.int64],
+    *,
+    everybody: Family,
+    most: int = MEASURED,
 ) -> Looks:
     """The frames `numbers`, or `most` of them, as a receiver shows them, beside the truth; landmarks by the family's
     own extractor.
 
-    The source picture is compressed as it is sent. Motion is not: its coding is the same before and after.
+    The source picture is compressed as it is sent. Motion is not: its coding is the same before and after. It comes
+    from `everybody`'s networks, as a sender's does, also where `family` is a person's.
     """
     numbers = numbers[:: math.ceil(len(numbers) / most)]
     shown: Source = family.source(pack_source(np.array(footage.pictures[source]))[1])
     renderer = family.renderer(shown)
     truth = [np.array(footage.pictures[n]) for n in numbers]
-    made: list[Picture] = []
-    last = None
-    for n in numbers:
-        last = family.motion(footage.tracks[n], shown, last)
-        made.append(renderer.render(last))
+    extractor = MotionExtractor(everybody, shown, smooth=False)
+    made = [renderer.render(extractor.from_track(footage.tracks[n], 0)) for n in numbers]
     # Crop units to pixels of 256.
     found, wanted = (
         np.stack(points).astype(np.float32) * 128
@@ -385,6 +393,7 @@ class Learner:
         self.perception = on_device(LandmarkPerception(load_extractor(family.folder)), device)
         self.start: Mapping[str, Tensor] = plain_state(self.network)
         self.best = self.start
+        self.everybody = copy.deepcopy(self.network).requires_grad_(False)
         self.trained = _learning(self.network, parts, torch.Generator().manual_seed(seed))
         self.averaged = copy.deepcopy(self.network)
         self.steps = 0
@@ -437,7 +446,7 @@ class Learner:
         source = self.sources[0 if self.rng.random() < 0.5 else int(self.rng.integers(len(self.sources)))]
         pair = self._pair(source, self.rng.choice(self.split.learn, BATCH))
         pair.x_d[:, : lm.LANDMARKS] += self.rng.normal(0, EXTRACTION_NOISE, (BATCH, lm.LANDMARKS, 2))
-        pair = vary(pair, self.network.implicit, self.rng)
+        pair = self._placed(vary(pair, self.network.implicit, self.rng))
         made, x_d = self._made(self.network, pair)
         truth = pair.truth
         # About half as much for eyes and mouth as in the training of everybody's renderer: those are learnt already.
@@ -465,7 +474,7 @@ class Learner:
         chosen = stop[np.linspace(0, len(stop) - 1, min(CHECKED, len(stop))).astype(int)]
         found = []
         for start in range(0, len(chosen), 8):
-            pair = self._pair(self.sources[0], chosen[start : start + 8])
+            pair = self._placed(self._pair(self.sources[0], chosen[start : start + 8]))
             error = (self._made(network, pair)[0] - pair.truth).square().mean((1, 2, 3)).clamp(min=1e-6)
             found.append(-10 * error.log10())
         return float(torch.cat(found).mean())
@@ -503,6 +512,20 @@ class Learner:
             np.concatenate([d["jacobian"] for d in driven]),
             np.concatenate([d["interior"] for d in driven]),
         )
+
+    def _placed(self, pair: Pair) -> Pair:
+        """The implicit keypoints where the sender places them, who has everybody's motion field."""
+        count = len(pair.truth)
+        x_s, x_d = self._put(np.repeat(pair.x_s[None], count, 0)), self._put(pair.x_d)
+        with torch.autocast(self.device.type, torch.bfloat16), torch.no_grad():
+            cue = self.everybody.appearance(pair.picture).motion_cue
+            cue, seen = (t.expand(count, *t.shape[1:]) for t in (cue, seen_slopes(pair.picture)))
+            free = aligned(
+                self.everybody.field, cue, seen, x_s, x_d, self._put(pair.jacobian), pair.truth, PLACING_STEPS
+            )
+        placed = pair.x_d.copy()
+        placed[:, lm.LANDMARKS :] = free.float().cpu().numpy()
+        return replace(pair, x_d=placed)
 
     def _made(self, network: Renderer, pair: Pair) -> tuple[Tensor, Tensor]:
         """Pictures [B, 3, S, S] in 0..1 and the landmarks that drive them [B, K, 2]."""

@@ -21,6 +21,7 @@ from kilocall.model.shape import ShapeModel, rigid_weight
 from kilocall.proto.errors import BadInput
 from kilocall.train.adversary import PATCH, Adversary, squares
 from kilocall.train.ahead import Ahead, PictureStore
+from kilocall.train.align import aligned, seen_slopes
 from kilocall.train.dataset import SIZE, Dataset
 from kilocall.train.extractor import frame_weights
 from kilocall.train.loop import on_device
@@ -31,7 +32,7 @@ Array = NDArray[np.float32]
 
 DRIVEN = 2  # driving frames a source picture, so that its features are computed once for several
 EXTRACTION_NOISE = 0.4 / 128  # crop units; what the landmark networks and the quantiser add
-IMPLICIT_NOISE = 1.5 / 128
+IMPLICIT_NOISE = 0.8 / 128  # what the quantiser and a frame of fast motion leave after the alignment
 INTERIOR_NOISE = 0.04
 PERCEPTION = 0.1  # about half of the pixel losses
 DISAGREEMENT = 0.004  # a pixel, for lids and lips that the landmark networks find elsewhere
@@ -258,9 +259,15 @@ class RendererTask:
         appearance = Appearance(*(t.repeat_interleave(n, 0) for t in appearance))
         free = network.implicit(F.avg_pool2d(torch.cat((first, truth)), 4))
         free_s, free_d = free[: len(first)].repeat_interleave(n, 0), free[len(first) :]
+        x_s = torch.cat((x_s.repeat_interleave(n, 0), free_s), 1)
+        seen = seen_slopes(first).repeat_interleave(n, 0)
+        placed = aligned(
+            network.field, appearance.motion_cue, seen, x_s, torch.cat((x_d, free_d), 1), jacobian, truth
+        )
+        # The detector learns as if it had found them there itself.
+        free_d = free_d + (placed - free_d).detach()
         if jitter is not None:
             free_d = free_d + jitter
-        x_s = torch.cat((x_s.repeat_interleave(n, 0), free_s), 1)
         made, copied, _ = network(appearance, x_s, torch.cat((x_d, free_d), 1), jacobian, interior)
         return made, copied
 

@@ -105,7 +105,9 @@ def read_clip(
     frames = np.stack(pictures)
     pictures.clear()
     crops = [_resized(frame, family.size) for frame in frames]
-    tracks = [family.track(picture) for picture in crops]
+    tracks: list[Track] = []
+    for picture in crops:
+        tracks.append(family.track(picture, tracks[-1] if tracks else None))
     lost = sum(track.certainty < _FACE_CERTAINTY for track in tracks)
     if lost == len(tracks):
         raise NoFace(f"{path}: no face in any of {len(tracks)} frames")

@@ -20,6 +20,7 @@ from kilocall.model.compact.blocks import double, pixel_centres
 from kilocall.model.compact.extractor import FaceNet, HeatmapHead, RegionNet
 from kilocall.model.compact.regions import FACE_INPUT, REGION_INPUT
 from kilocall.model.compact.renderer import (
+    DENSE_START,
     FIELD,
     GATE_MOTION,
     IMPLICIT,
@@ -157,7 +158,7 @@ class Implicit(Deployed):
 
 class SourceAppearance(Deployed):
     part = "renderer"
-    outputs = ("picture_f", "at_128", "at_64", "at_32", "motion_cue")
+    outputs = ("dense", "at_128", "at_64", "at_32", "motion_cue")
 
     def __init__(self, net: AppearanceNet) -> None:
         super().__init__()
@@ -174,15 +175,16 @@ class SourceAppearance(Deployed):
         made = self.net(as_float(picture))
         # Channels last: the renderer moves features by fetching whole pixels.
         features = (t.permute(0, 2, 3, 1) for t in (made.at_128, made.at_64, made.at_32))
-        return (made.picture, *features, made.motion_cue)
+        return (made.dense, *features, made.motion_cue)
 
 
 class PictureRenderer(Deployed):
     """Motion field, generator and the final mix, for one picture."""
 
     part = "renderer"
-    #: the picture [1, 256, 256, 3]; where its pixels come from [1, 2, 64, 64]; how far they are copies [1, 256, 256]
-    outputs = ("picture", "displacement", "copied")
+    #: the picture [1, 256, 256, 3]; where its pixels come from [1, 2, 64, 64]; how far they are copies [1, 256, 256];
+    #: how far each place goes with each implicit keypoint [1, N, 64, 64]
+    outputs = ("picture", "displacement", "copied", "follows")
 
     line: Tensor
     flat_grid: Tensor
@@ -212,7 +214,7 @@ class PictureRenderer(Deployed):
             "grid_64": centres.permute(2, 0, 1)[None],
             "to_128": bilinear_matrix(FIELD, 128),
             "to_256": bilinear_matrix(FIELD, SIZE).reshape(SIZE // 2, 2, FIELD).transpose(0, 1),
-            "grid_256": pixel_centres(SIZE)
+            "grid_256": (pixel_centres(SIZE) + DENSE_START)
             .reshape(SIZE // 2, 2, SIZE // 2, 2, 2)
             .permute(4, 1, 3, 0, 2)
             .reshape(2, 4, -1),
@@ -228,7 +230,7 @@ class PictureRenderer(Deployed):
 
     def examples(self) -> dict[str, Tensor]:
         return {
-            "picture_f": torch.zeros(1, 3, SIZE, SIZE),
+            "dense": torch.zeros(1, 3, 2 * SIZE, 2 * SIZE),
             "at_128": torch.zeros(1, 128, 128, 24),
             "at_64": torch.zeros(1, 64, 64, 48),
             "at_32": torch.zeros(1, 32, 32, 96),
@@ -241,7 +243,7 @@ class PictureRenderer(Deployed):
 
     def forward(
         self,
-        picture_f: Tensor,
+        dense: Tensor,
         at_128: Tensor,
         at_64: Tensor,
         at_32: Tensor,
@@ -251,15 +253,15 @@ class PictureRenderer(Deployed):
         jacobian: Tensor,
         interior: Tensor,
     ) -> tuple[Tensor, ...]:
-        mixed, paint, field = self.planes(picture_f, at_128, at_64, at_32, motion_cue, x_s, x_d, jacobian, interior)
+        mixed, paint, field = self.planes(dense, at_128, at_64, at_32, motion_cue, x_s, x_d, jacobian, interior)
         half = SIZE // 2
         picture = as_bytes(mixed).reshape(3, 2, 2, half, half).permute(3, 1, 4, 2, 0).reshape(1, SIZE, SIZE, 3)
         copies = as_bytes(1 - paint).reshape(2, 2, half, half).permute(2, 0, 3, 1).reshape(1, SIZE, SIZE)
-        return picture, field.displacement, copies
+        return picture, field.displacement, copies, field.follows
 
     def planes(
         self,
-        picture_f: Tensor,
+        dense: Tensor,
         at_128: Tensor,
         at_64: Tensor,
         at_32: Tensor,
@@ -275,7 +277,7 @@ class PictureRenderer(Deployed):
         # so that the painted part need not be shuffled: floats stay in planes and only bytes are put in order.
         flow = self._at_256(torch.cat((field.displacement, field.gate), 1))  # [3, 4, P]
         where = (self.grid_256 + flow[:2]).reshape(2, -1).T.reshape(1, SIZE * 2, SIZE // 2, 2)
-        copied = F.grid_sample(picture_f, where, padding_mode="border", align_corners=False).reshape(3, 4, -1)
+        copied = F.grid_sample(dense, where, padding_mode="border", align_corners=False).reshape(3, 4, -1)
         painted = self._painted(at_128, at_64, at_32, field, self.generator.sketch(x_d, interior))  # [4, 4, P]
         paint = flow[2:] * torch.sigmoid(-painted[3:])
         return copied + paint * (torch.sigmoid(painted[:3]) - copied), paint, field
@@ -318,6 +320,7 @@ class PictureRenderer(Deployed):
 
         prior = (wide[1] + affinity)[:, None] + wide[0][None]
         masks = torch.softmax(net.assign(fine).permute(0, 2, 3, 1) + prior, 3)
+        follows = masks[:, :, :, lm.LANDMARKS : POINTS].permute(0, 3, 1, 2)
         total = (sums @ masks.reshape(FIELD * FIELD, -1).T).reshape(1, 3, FIELD, FIELD)
         displacement = total[:, :2] + turned * total[:, 2:]
         adjust = net.adjust(fine)
@@ -326,7 +329,7 @@ class PictureRenderer(Deployed):
         everywhere = energy.mean((2, 3), keepdim=True)
         gate = 1 - torch.exp((near + 0.3 * everywhere) * (-1 / GATE_MOTION**2))
         displacement = displacement + gate * torch.tanh(adjust[:, :2]) * RESIDUAL_REACH
-        return Field(displacement, torch.sigmoid(adjust[:, 2:]), gate, fine, coarse)
+        return Field(displacement, torch.sigmoid(adjust[:, 2:]), gate, fine, coarse, follows)
 
     def _painted(self, at_128: Tensor, at_64: Tensor, at_32: Tensor, field: Field, sketch: Tensor) -> Tensor:
         """Generator.forward."""

@@ -17,12 +17,13 @@ from kilocall.codec.codebook import Codebook
 from kilocall.model import geometry as geo
 from kilocall.model import landmarks as lm
 from kilocall.model.compact import regions as rg
+from kilocall.model.compact.align import CompactAligner, look_at
 from kilocall.model.compact.detail import Detail, halved
 from kilocall.model.compact.motion_fit import MotionFit
 from kilocall.model.compact.overstate import Overstatement
 from kilocall.model.compact.personal import NETWORKS as PERSONAL_NETWORKS
 from kilocall.model.compact.personal import Personal, personal_folder
-from kilocall.model.family import DETAIL, Array, Picture, Source, Track, place
+from kilocall.model.family import DETAIL, Array, Picture, SecondLook, Source, Track, place
 from kilocall.model.interior import BASIS, interior
 from kilocall.model.motion import Motion
 from kilocall.model.shape import ShapeModel, rigid_weight
@@ -41,6 +42,9 @@ FACE_CERTAINTY: Final = 0.5
 #: The second look makes whatever it sees more like a face; so much less counts the mean of both logits. Of turned and
 #: shifted held-out faces 3.2 % are missed then (10.3 % by the first look), of their backgrounds 2.5 % taken for one.
 SECOND_LOOK_LOGIT: Final = 1.25
+#: A frame takes over what the second look at the frame before changed, if points changed and have moved by less (crop
+#: units; 3 pixels of 256). Half of the second looks keep nine tenths of what all of them gain.
+LENT_WITHIN: Final = 3 / 128
 
 
 class CompactFamily:
@@ -95,13 +99,13 @@ class CompactFamily:
     def _shape(self) -> dict[str, NDArray[np.float32]]:
         return load_file(self._file("shape.safetensors"))
 
-    def track(self, crop: Picture) -> Track:
+    def track(self, crop: Picture, previous: Track | None = None) -> Track:
         _check(crop, self.size)
         small: Picture = np.asarray(cv2.resize(crop, (rg.FACE_INPUT,) * 2, interpolation=cv2.INTER_AREA), np.uint8)
         first, sure = self._face(small)
-        again = rg.face_region(first[:, :2])
-        second, sure_again = self._face(rg.cut_face(crop, again))
-        both = rg.both_looks(first, second, again)
+        lent = _lent(first, previous)
+        second = self._second_look(crop, first) if lent is None else lent
+        both = first + second.change
         points = both[:, :2].copy()
         matrices = rg.regions(points)
         close = rg.cut_regions(crop, matrices)
@@ -110,9 +114,16 @@ class CompactFamily:
         points[list(lm.RIGHT_EYE_REGION)] = rg.to_crop(matrices[0], eyes[0])
         points[list(lm.LEFT_EYE_REGION)] = rg.to_crop(matrices[1], eyes[1])
         points[list(lm.MOUTH_REGION)] = rg.to_crop(matrices[2], mouth)
-        logit = (sure + sure_again) / 2 - SECOND_LOOK_LOGIT
+        logit = (sure + second.logit) / 2 - SECOND_LOOK_LOGIT
         certainty = float(1 / (1 + np.exp(-logit)))
-        return Track(points, both[:, 2], self._free(crop), certainty, interior(crop, points))
+        light, look = interior(crop, points), look_at(crop)
+        return Track(points, both[:, 2], self._free(crop), certainty, light, look, second if lent is None else None)
+
+    def _second_look(self, crop: Picture, first: Array) -> SecondLook:
+        """For points and depths [LANDMARKS, 3] that the first look found."""
+        again = rg.face_region(first[:, :2])
+        second, logit = self._face(rg.cut_face(crop, again))
+        return SecondLook(rg.both_looks(first, second, again) - first, logit)
 
     def source(self, picture: Picture, track: Track | None = None) -> Source:
         detail = picture if picture.shape[0] == DETAIL * self.size else None
@@ -139,6 +150,9 @@ class CompactFamily:
         between_lips = BASIS @ (track.interior - source.interior)
         expression = np.concatenate((fitted.expression, moved, between_lips)).astype(np.float32)
         return Motion(fitted.rotation, fitted.translation, fitted.scale, expression)
+
+    def aligner(self, source: Source) -> CompactAligner:
+        return CompactAligner(self, source)
 
     def keypoints(self, source: Source, motion: Motion) -> Array:
         count = self.shape_model.expressions
@@ -168,6 +182,10 @@ class CompactFamily:
             "jacobian": jacobian(source.pose, motion)[None],
             "interior": between_lips.astype(np.float32)[None],
         }
+
+    def motion_field(self) -> Network:
+        """The part of the renderer that says where everything comes from, and no more: what a sender needs of it."""
+        return self.engine.load(self._file("renderer.onnx"), outputs=("displacement", "follows"))
 
     def network_file(self, name: str) -> Path:
         """The file of a network, checked against the manifest: BadInput for one that is damaged."""
@@ -233,6 +251,16 @@ def jacobian(source: Motion, driving: Motion) -> Array:
     """J [2, 2] = (s_s / s_d) (R_s R_d^T)[:2, :2]: how a small patch of the driving frame lies in the source."""
     turn = geo.rotation_matrix(*source.rotation) @ geo.rotation_matrix(*driving.rotation).T
     return (turn[:2, :2] * (source.scale / driving.scale)).astype(np.float32)
+
+
+def _lent(first: Array, previous: Track | None) -> SecondLook | None:
+    """The frame before's second look, if it had one that changed little and the face is still there."""
+    if previous is None or previous.second is None:
+        return None
+    lent = previous.second
+    changed = float(np.linalg.norm(lent.change[:, :2], axis=1).mean())
+    moved = float(np.linalg.norm((first + lent.change)[:, :2] - previous.points, axis=1).mean())
+    return lent if max(changed, moved) < LENT_WITHIN else None
 
 
 def _check(crop: Picture, size: int) -> None:

@@ -99,10 +99,10 @@ class VolumeFamily:
         """Of the landmarks."""
         return self.landmarks.shape_model
 
-    def track(self, crop: Picture) -> VolumeTrack:
-        seen = self.landmarks.track(crop)
+    def track(self, crop: Picture, previous: Track | None = None) -> VolumeTrack:
+        seen = self.landmarks.track(crop, previous)
         head = self.runner.pose(self.runner.head(crop))
-        return VolumeTrack(seen.points, seen.depth, seen.free, seen.certainty, head=head)
+        return VolumeTrack(seen.points, seen.depth, seen.free, seen.certainty, second=seen.second, head=head)
 
     def source(self, picture: Picture, track: Track | None = None) -> VolumeSource:
         if picture.shape[0] != self.size:
@@ -128,6 +128,9 @@ class VolumeFamily:
         depth = seen.translation[2] - still.translation[2]
         numbers = np.append(change.reshape(-1), depth).astype(np.float32)
         return self._motion(seen, self.coding.coefficients(numbers))
+
+    def aligner(self, source: Source) -> None:
+        return None
 
     def keypoints(self, source: Source, motion: Motion) -> Array:
         flat: Array = self.keypoints_3d(source, motion)[:, :2]

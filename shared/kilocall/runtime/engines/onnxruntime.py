@@ -24,10 +24,12 @@ class OnnxRuntimeEngine(Engine):
         self._library: Any = onnxruntime
         self._sessions: dict[Path, Any] = {}
 
-    def load(self, model: Path) -> Network:
+    def load(self, model: Path, outputs: tuple[str, ...] = ()) -> Network:
         if model not in self._sessions:
             self._sessions[model] = self._open(model)
-        return _OnnxRuntimeNetwork(model.stem, self._sessions[model])
+        partly = self._library.RunOptions()
+        partly.only_execute_path_to_fetches = bool(outputs)
+        return _OnnxRuntimeNetwork(model.stem, self._sessions[model], outputs, partly)
 
     def _open(self, model: Path) -> Any:
         if not model.is_file():
@@ -43,17 +45,18 @@ class OnnxRuntimeEngine(Engine):
 
 
 class _OnnxRuntimeNetwork(CheckedNetwork):
-    def __init__(self, name: str, session: Any) -> None:
+    def __init__(self, name: str, session: Any, outputs: tuple[str, ...], options: Any) -> None:
         super().__init__(
             name,
             tuple(Port(p.name, tuple(p.shape), np.dtype(_TYPES[p.type])) for p in session.get_inputs()),
         )
         self._session = session
-        self._outputs = [p.name for p in session.get_outputs()]
+        self._options = options
+        self._outputs = list(outputs) or [p.name for p in session.get_outputs()]
 
     def _keep(self, name: str, value: Array) -> None:
         pass  # `_run` takes it from `_held`
 
     def _run(self, given: dict[str, Array]) -> dict[str, Array]:
-        values = self._session.run(self._outputs, {**self._held, **given})
+        values = self._session.run(self._outputs, {**self._held, **given}, self._options)
         return dict(zip(self._outputs, values, strict=True))

@@ -48,14 +48,14 @@ class OpenVinoEngine(Engine):
         self.threads, self.reason, self.cache, self.precision = threads, reason, cache, precision
         self._openvino = quiet_openvino()
         self._core: Any = self._openvino.Core()
-        self._compiled: dict[Path, Any] = {}
+        self._compiled: dict[tuple[Path, tuple[str, ...]], Any] = {}
 
-    def load(self, model: Path) -> Network:
-        if model not in self._compiled:
-            self._compiled[model] = self._compile(model)
-        return _OpenVinoNetwork(model.stem, self._openvino, self._compiled[model])
+    def load(self, model: Path, outputs: tuple[str, ...] = ()) -> Network:
+        if (model, outputs) not in self._compiled:
+            self._compiled[model, outputs] = self._compile(model, outputs)
+        return _OpenVinoNetwork(model.stem, self._openvino, self._compiled[model, outputs])
 
-    def _compile(self, model: Path) -> Any:
+    def _compile(self, model: Path, outputs: tuple[str, ...]) -> Any:
         if not model.is_file():
             raise BadInput(f"network {model} does not exist")
         settings = {
@@ -73,10 +73,26 @@ class OpenVinoEngine(Engine):
             settings["CACHE_DIR"] = str(kept)
         try:
             with _COMPILING:
-                return self._core.compile_model(str(model), "CPU", settings)
+                network = self._part(model, outputs) if outputs else str(model)
+                return self._core.compile_model(network, "CPU", settings)
         except RuntimeError as error:
             last = str(error).strip().splitlines()[-1]
             raise BadInput(f"network {model} cannot be read by OpenVINO: {last}") from error
+
+    def _part(self, model: Path, outputs: tuple[str, ...]) -> Any:
+        """What of a network leads to `outputs`, with the inputs that it needs."""
+        whole = self._core.read_model(str(model))
+        ends = [port.get_node() for port in whole.outputs if port.get_names() & set(outputs)]
+        needed, seen, open_ends = [], set(), list(ends)
+        while open_ends:
+            node = open_ends.pop()
+            if node.get_friendly_name() in seen:
+                continue
+            seen.add(node.get_friendly_name())
+            if node.get_type_name() == "Parameter":
+                needed.append(node)
+            open_ends.extend(port.get_source_output().get_node() for port in node.inputs())
+        return self._openvino.Model(ends, needed, model.stem)
 
     def _cache_of(self, model: Path) -> Path | None:
         """Where compiled code of this very file is kept; None where nothing can be kept.

@@ -35,8 +35,8 @@ class TorchEngine(Engine):
         torch.set_num_threads(threads)
         self._modules: dict[Path, Deployed] = {}
 
-    def load(self, model: Path) -> Network:
-        return TorchNetwork(model.stem, self.module(model), self.device)
+    def load(self, model: Path, outputs: tuple[str, ...] = ()) -> Network:
+        return TorchNetwork(model.stem, self.module(model), self.device, outputs)
 
     def module(self, model: Path) -> Deployed:
         """The network itself, on the engine's device."""
@@ -60,12 +60,12 @@ class TorchEngine(Engine):
 class TorchNetwork(CheckedNetwork):
     """A torch module behind the interface of the other engines."""
 
-    def __init__(self, name: str, module: Deployed, device: torch.device) -> None:
+    def __init__(self, name: str, module: Deployed, device: torch.device, outputs: tuple[str, ...] = ()) -> None:
         super().__init__(
             name,
             tuple(Port(n, tuple(v.shape), np.dtype(v.numpy().dtype)) for n, v in module.examples().items()),
         )
-        self._module, self._device = module, device
+        self._module, self._device, self._outputs = module, device, outputs or module.outputs
         self._constant: dict[str, Any] = {}
 
     def _keep(self, name: str, value: Array) -> None:
@@ -77,4 +77,5 @@ class TorchNetwork(CheckedNetwork):
         every = {**self._constant, **fresh}
         with torch.inference_mode():
             values = self._module(*(every[name] for name in self._ports))
-        return {n: v.cpu().numpy() for n, v in zip(self._module.outputs, values, strict=True)}
+        made = zip(self._module.outputs, values, strict=True)
+        return {name: value.cpu().numpy() for name, value in made if name in self._outputs}

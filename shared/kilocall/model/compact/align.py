@@ -1,0 +1,137 @@
+"""Places the implicit keypoints so that the receiver's copy of the source picture lies on what the camera sees.
+
+The detector finds them in one picture without knowing another, to four pixels or so. The sender holds the source
+picture too: it asks the receiver's motion field where every place of the frame would be fetched from, compares the
+copy with the frame, and moves the points by one Gauss-Newton step (Lucas and Kanade 1981) a frame:
+
+    I_s(p + d(p)) - I(p)   in grey levels, at the 64x64 places of the motion field
+    d(p) moves by -m_k(p)  for each unit that implicit keypoint k moves, m_k as in `renderer.py`
+
+How far the points were moved is kept for the next frame, which starts there: after a few frames the steps are small.
+No more numbers are sent, and a receiver need not know of it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from kilocall.model.family import Array, Picture, Source, Track
+from kilocall.model.interior import BASIS
+from kilocall.model.motion import Motion
+
+if TYPE_CHECKING:
+    from kilocall.model.compact.family import CompactFamily
+
+__all__ = ["LOOK", "Alignment", "CompactAligner", "look_at"]
+
+#: Side of the grey source picture that copies are fetched from, twice the motion field's.
+LOOK: Final = 128
+#: Its blur, pixels (standard deviation).
+BLUR: Final = 1.0
+#: Grey levels; larger differences are something else than a shift and count little (Cauchy's weight).
+ROBUST: Final = 12.0
+#: Contrast of frame and copy is made equal up to here.
+MOST_GAIN: Final = 2.0
+#: Keeps points where they are that hardly move anything: grey levels squared a pixel squared, summed over the field.
+DAMPING: Final = 250.0
+#: So much of what the detector says has moved since the frame before is believed before the step: all of it trembles,
+#: none of it lags.
+BELIEVED: Final = 0.5
+#: Share of the distance from the detector's points that a frame forgets: a wrong track heals within a second or two.
+FORGET: Final = 0.03
+#: Furthest step of a frame and furthest distance from the detector's points, crop units: 4 and 20 pixels of 256.
+MOST_STEP: Final = 4 / 128
+MOST_APART: Final = 20 / 128
+
+
+def look_at(crop: Picture) -> NDArray[np.uint8]:
+    """What is compared of a frame's crop [S, S, 3]: grey at the places of the motion field [LOOK / 2, LOOK / 2]."""
+    half = (LOOK // 2, LOOK // 2)
+    return np.asarray(np.rint(cv2.resize(_smooth(crop), half, interpolation=cv2.INTER_AREA)), np.uint8)
+
+
+class Alignment:
+    """How far one speaker's implicit keypoints are from where the detector has them, frame after frame."""
+
+    def __init__(self, picture: Picture) -> None:
+        """`picture` [S, S, 3]: the source."""
+        # A frame is seen as means of 2x2 pixels, so the copy is fetched from such means; they lie between the pixels.
+        grey = cv2.blur(_smooth(picture), (2, 2), borderType=cv2.BORDER_REPLICATE)
+        slopes = (cv2.Sobel(grey, -1, int(axis == 0), int(axis == 1), scale=1 / 8) for axis in (0, 1))
+        self._source = np.dstack((grey, *slopes))  # grey, its slope to the right, its slope downwards
+        line = np.arange(1, LOOK, 2, dtype=np.float32)
+        self._still = np.dstack(np.meshgrid(line, line))
+        self.moved: Array | None = None
+        """[N, 2], crop units."""
+        self._detected: Array | None = None
+
+    def expect(self, detected: Array) -> None:
+        """The next frame, whose points the detector has at `detected` [N, 2]."""
+        if self.moved is not None and self._detected is not None:
+            kept = self.moved - (1 - BELIEVED) * (detected - self._detected)
+            self.moved = np.clip(kept * (1 - FORGET), -MOST_APART, MOST_APART).astype(np.float32)
+        self._detected = detected
+
+    def step(self, look: NDArray[np.uint8], displacement: Array, follows: Array) -> None:
+        """A frame's `look` for which the field with the points as moved so far is `displacement` [2, F, F]; `follows`
+        [N, F, F] is how far each place goes with each point."""
+        count = len(follows)
+        before = np.zeros((count, 2), np.float32) if self.moved is None else self.moved
+        # Crop units are half a picture wide.
+        where = self._still + displacement.transpose(1, 2, 0) * np.float32(LOOK / 2)
+        fetched = cv2.remap(self._source, where, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)  # type: ignore[call-overload]
+        copy, right, down = cv2.split(fetched)
+        # A camera that gets brighter has moved nothing: the frame is seen in the light of the copy.
+        gain = np.clip(copy.std() / max(1.0, float(look.std())), 1 / MOST_GAIN, MOST_GAIN)
+        apart = ((look - look.mean()) * gain + copy.mean() - copy).astype(np.float32)
+        weight = 1 / (1 + (apart * (1 / ROBUST)) ** 2)
+        slopes = np.concatenate((follows * right, follows * down)).reshape(2 * count, -1)
+        weighted = slopes * weight.reshape(1, -1)
+        normal = weighted @ slopes.T + DAMPING * np.eye(2 * count, dtype=np.float32)
+        step = np.linalg.solve(normal, weighted @ apart.reshape(-1)).reshape(2, count).T * (-2 / LOOK)
+        moved = before + np.clip(step, -MOST_STEP, MOST_STEP)
+        self.moved = np.clip(moved, -MOST_APART, MOST_APART).astype(np.float32)
+
+
+class CompactAligner:
+    """Aligns frames of one speaker with one source picture; runs the motion field, a fifth of the renderer."""
+
+    def __init__(self, family: CompactFamily, source: Source) -> None:
+        self._family, self._source = family, source
+        self._field = family.motion_field()
+        self._wanted = {port.name for port in self._field.inputs}
+        self._field.hold(**self._only({**family.appearance(source.picture), "x_s": source.keypoints[None]}))
+        self.reset()
+
+    def reset(self) -> None:
+        self._alignment = Alignment(self._source.picture)
+
+    def align(self, motion: Motion, track: Track) -> Motion:
+        if track.look is None:
+            return motion
+        self._alignment.expect(track.free)
+        made = self._field(**self._only(self._family.driving(self._source, self._moved(motion))))
+        self._alignment.step(track.look, made["displacement"][0], made["follows"][0])
+        return self._moved(motion)
+
+    def _only(self, values: dict[str, Array]) -> dict[str, Array]:
+        """What of the renderer's inputs its field wants."""
+        return {name: value for name, value in values.items() if name in self._wanted}
+
+    def _moved(self, motion: Motion) -> Motion:
+        moved = self._alignment.moved
+        if moved is None:
+            return motion
+        expression = motion.expression.copy()
+        expression[-len(BASIS) - moved.size : -len(BASIS)] += moved.reshape(-1)
+        return Motion(motion.rotation, motion.translation, motion.scale, expression)
+
+
+def _smooth(picture: Picture) -> Array:
+    """Grey and blurred [LOOK, LOOK]."""
+    grey = cv2.resize(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), (LOOK, LOOK), interpolation=cv2.INTER_AREA)
+    return np.asarray(cv2.GaussianBlur(grey.astype(np.float32), (0, 0), BLUR), np.float32)
