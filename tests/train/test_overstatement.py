@@ -7,7 +7,8 @@ import pytest
 from kilocall.model import landmarks as lm
 from kilocall.model.compact.family import CompactFamily
 from kilocall.model.compact.overstate import Overstatement
-from kilocall.model.family import load_family
+from kilocall.model.family import Array, Source, load_family
+from kilocall.model.motion import Motion
 from kilocall.runtime.engine import choose_engine
 from kilocall.sample import sample_clip
 from kilocall.sender.capture import open_clip
@@ -33,9 +34,17 @@ def data(family: CompactFamily, tmp_path_factory: pytest.TempPathFactory) -> Dat
     return Dataset(crops.astype(np.uint8), meshes, np.array([0, len(crops)]), ("astronaut",))
 
 
-def test_fit_finds_that_the_renderer_holds_lids_back(family: CompactFamily, data: Dataset) -> None:
+def test_fit_finds_by_how_much_lids_are_held_back(
+    family: CompactFamily, data: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
     fitted = fit_overstatement(family, data, clips=1, frames=6)
-    assert fitted.lids > 1
+    driving = CompactFamily.driving
+
+    def held_back(self: CompactFamily, source: Source, motion: Motion, stated: Overstatement) -> dict[str, Array]:
+        return driving(self, source, Overstatement(lids=0.7).motion(motion), stated)
+
+    monkeypatch.setattr(CompactFamily, "driving", held_back)
+    assert fit_overstatement(family, data, clips=1, frames=6).lids >= fitted.lids + 0.2
     assert fitted.lids in LID_GAINS
     assert fitted.lips in LIP_GAINS
     assert fitted.gaze in GAZE_GAINS
