@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kilocall.model.family import Picture
+from kilocall.model.family import Family, Picture
+from kilocall.model.gallery import base_reference
 from kilocall.proto.errors import NoFace
 from kilocall.proto.motion_packet import MotionPacket
 from kilocall.runtime.pictures import encode_picture
@@ -254,3 +255,31 @@ def test_clip_file_that_is_missing_is_refused() -> None:
 
     with pytest.raises(BadInput):
         open_camera(str(Path("missing.mp4")), 25)
+
+
+def test_frames_are_placed_by_further_pictures_once_the_other_side_holds_them(
+    running: Running, faces: list[Picture], family: Family
+) -> None:
+    def held() -> int:
+        running.do_what_was_asked()
+        assert running.sending._encoder is not None
+        placer = running.sending._encoder.extractor.placer
+        assert placer is not None
+        return len(placer.references)
+
+    running.show(*faces[:12])
+    running.begin()
+    (own,) = running.told.sources
+    reference = base_reference(family, family.source(own.picture))
+    running.sending.offered_reference(own.packed.picture_hash, "a", reference)
+    running.sending.offered_reference("of another source", "b", reference)
+    assert held() == 1
+    for name in ("a", "a", "b", "never offered"):
+        running.sending.confirm_reference(name)
+    assert held() == 2
+    running.show(*faces[12:24])
+    assert running.told.packets
+    running.begin()  # another connection: what the other side holds is told anew
+    assert held() == 1
+    running.sending.confirm_reference("a")
+    assert held() == 2
