@@ -7,7 +7,7 @@ come from the family's manifest.
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -146,6 +146,14 @@ class Family(Protocol):
 
     def renderer(self, source: Source) -> FrameRenderer:
         """Computes the appearance once."""
+
+
+def track_in_turn(family: Family, crops: Iterable[Picture]) -> list[Track]:
+    """The face in each of a video's crops, one after the other."""
+    tracks: list[Track] = []
+    for crop in crops:
+        tracks.append(family.track(crop, tracks[-1] if tracks else None))
+    return tracks
 
 
 def place(shape: Array, motion: Motion) -> Array:

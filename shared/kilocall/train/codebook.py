@@ -12,7 +12,7 @@ from kilocall.codec.fit import fit_codebook
 from kilocall.codec.motion_codec import MotionDecoder, MotionEncoder
 from kilocall.model import landmarks as lm
 from kilocall.model.compact.family import CompactFamily
-from kilocall.model.family import Source, Track
+from kilocall.model.family import Source, track_in_turn
 from kilocall.model.interior import BASIS
 from kilocall.model.motion import POSE_NUMBERS, Motion
 from kilocall.model.shape import LOCAL_MOTIONS
@@ -45,10 +45,7 @@ def motion_streams(
     streams = []
     for done, clip in enumerate(clips):
         frames = list(data.clip(clip))[:most_frames]
-        tracks: list[Track] = []
-        for frame in frames:
-            crop = np.ascontiguousarray(data.pictures[frame])
-            tracks.append(family.track(crop, tracks[-1] if tracks else None))
+        tracks = track_in_turn(family, (np.ascontiguousarray(data.pictures[frame]) for frame in frames))
         source = family.source(np.ascontiguousarray(data.pictures[frames[0]]), tracks[0])
         extractor = MotionExtractor(family, source)
         vectors = [extractor.from_track(t, i * FRAME_US).vector for i, t in enumerate(tracks)]

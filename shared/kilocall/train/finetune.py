@@ -65,7 +65,7 @@ from kilocall.train.renderer import (
     PERCEPTION,
     watched,
 )
-from kilocall.train.run import choose_device, first_interrupt
+from kilocall.train.run import choose_device, first_interrupt, tiny_numbers_as_zero
 from kilocall.train.views import Pair, vary
 
 __all__ = ["PARTS", "FinetuneReport", "Looks", "finetune"]
@@ -146,6 +146,7 @@ class FinetuneReport(BaseModel):
     warnings: list[str]
 
 
+@tiny_numbers_as_zero()
 def finetune(
     clips: Sequence[Path],
     out: Path,
@@ -177,7 +178,6 @@ def finetune(
     chosen = choose_device(device)
     torch.set_num_threads(threads or os.cpu_count() or 1)
     cv2.setNumThreads(1)
-    torch.set_flush_denormal(True)
     with tempfile.TemporaryDirectory(prefix="kilocall-") as folder:
         footage = read_footage(clips, family, Path(folder), least_seconds=least_seconds, progress=progress)
         for warning in footage.warnings:

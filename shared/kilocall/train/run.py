@@ -44,6 +44,17 @@ SAVE_EVERY: Final = 250
 SHOW_EVERY: Final = 500
 
 
+@contextmanager
+def tiny_numbers_as_zero() -> Iterator[None]:
+    """Rounds denormal floats to zero, which is faster; whoever called gets them back."""
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)
+
+
+@tiny_numbers_as_zero()
 def run_training(
     network: NetworkName,
     data: Path,
@@ -72,7 +83,6 @@ def run_training(
     torch.set_num_threads(threads or os.cpu_count() or 1)
     # The loader's thread and torch's own share the cores; a third pool only makes them wait.
     cv2.setNumThreads(1)
-    torch.set_flush_denormal(True)
     torch.backends.cudnn.benchmark = True
     train, test = (Dataset.open(_part(data, name), cache / name) for name in ("train", "test"))
     landmarks = None if extractor is None else load_extractor(extractor / CHECKPOINT)

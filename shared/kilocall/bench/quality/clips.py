@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from kilocall.model.family import Family, Picture, Track
+from kilocall.model.family import Family, Picture, Track, track_in_turn
 from kilocall.proto.errors import BadInput, NoFace
 
 __all__ = ["MAX_SECONDS", "MIN_SECONDS", "SIZES", "BenchClip", "is_crop", "read_clip"]
@@ -105,9 +105,7 @@ def read_clip(
     frames = np.stack(pictures)
     pictures.clear()
     crops = [_resized(frame, family.size) for frame in frames]
-    tracks: list[Track] = []
-    for picture in crops:
-        tracks.append(family.track(picture, tracks[-1] if tracks else None))
+    tracks = track_in_turn(family, crops)
     lost = sum(track.certainty < _FACE_CERTAINTY for track in tracks)
     if lost == len(tracks):
         raise NoFace(f"{path}: no face in any of {len(tracks)} frames")

@@ -65,6 +65,10 @@ class Alignment:
         self._source = np.dstack((grey, *slopes))  # grey, its slope to the right, its slope downwards
         line = np.arange(1, LOOK, 2, dtype=np.float32)
         self._still = np.dstack(np.meshgrid(line, line))
+        self.reset()
+
+    def reset(self) -> None:
+        """The next frame starts where the detector has the points."""
         self.moved: Array | None = None
         """[N, 2], crop units."""
         self._detected: Array | None = None
@@ -105,10 +109,10 @@ class CompactAligner:
         self._field = family.motion_field()
         self._wanted = {port.name for port in self._field.inputs}
         self._field.hold(**self._only({**family.appearance(source.picture), "x_s": source.keypoints[None]}))
-        self.reset()
+        self._alignment = Alignment(source.picture)
 
     def reset(self) -> None:
-        self._alignment = Alignment(self._source.picture)
+        self._alignment.reset()
 
     def align(self, motion: Motion, track: Track) -> Motion:
         if track.look is None:
