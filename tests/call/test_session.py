@@ -15,6 +15,7 @@ from kilocall.proto.control import (
     HavePicture,
     Hello,
     MediaState,
+    PictureRate,
     ReceiverReport,
     ReferenceOffer,
     ReferencePiece,
@@ -42,6 +43,8 @@ class Side:
         self.files: list[tuple[str, bytes]] = []
         self.referred: list[tuple[str, str, bytes]] = []
         self.forgotten = 0
+        self.limits: list[float] = []
+        self.expected: list[float] = []
         self.said: list[ControlMessage] = []
         self.session = Session(hello, self, self, rate=RateControl(), clock_us=lambda: self.now_us, cache=cache)
 
@@ -53,6 +56,12 @@ class Side:
 
     def follow(self, plan: Plan) -> None:
         self.plans.append(plan)
+
+    def limit(self, fps: float) -> None:
+        self.limits.append(fps)
+
+    def expect(self, fps: float) -> None:
+        self.expected.append(fps)
 
     def prepare(self, picture_hash: str, data: bytes) -> None:
         self.prepared.append((picture_hash, data))
@@ -102,6 +111,30 @@ def test_first_words_are_hello_and_the_offer_of_the_picture() -> None:
     assert side.said == []
     side.open()
     assert side.said == [HELLO, MINE.offer(), FaceState(True, 5)]
+
+
+def test_what_can_be_shown_is_told_now_and_on_every_connection() -> None:
+    side = meet()
+    side.session.own_rate(12.5)
+    assert side.take_said() == [PictureRate(12_500)]
+    side.session.closed("lost", "")
+    side.session.own_rate(10)
+    assert side.take_said() == []
+    side.open()
+    assert PictureRate(10_000) in side.take_said()
+
+
+def test_what_the_other_side_can_show_limits_what_is_sent_and_its_camera_what_is_expected() -> None:
+    side = meet()
+    side.hear(PictureRate(12_500))
+    assert side.limits == [12.5]
+    assert side.expected == [25.0]
+
+
+def test_a_computer_that_shows_all_says_nothing_of_it() -> None:
+    side = Side()
+    side.open()
+    assert not any(isinstance(message, PictureRate) for message in side.said)
 
 
 def test_call_is_open_once_both_have_said_hello() -> None:

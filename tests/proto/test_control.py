@@ -23,6 +23,7 @@ from kilocall.proto.control import (
     MediaState,
     Part,
     PersonalPiece,
+    PictureRate,
     ReceiverReport,
     ReferenceOffer,
     ReferencePiece,
@@ -53,6 +54,7 @@ EXAMPLES: dict[str, ControlMessage] = {
     "want personal": WantPersonal(B, 16_005),
     "reference": ReferenceOffer(A, B, "avif", 4_973),
     "reference piece": ReferencePiece(B, 800, b"piece"),
+    "rate": PictureRate(12_500),
 }
 HELLO, PICTURE, PLACE = EXAMPLES["hello"], EXAMPLES["picture"], EXAMPLES["place"]
 
@@ -111,6 +113,7 @@ messages = st.one_of(
     st.builds(
         ReferenceOffer, hashes, hashes, st.sampled_from(("webp", "avif", "jpeg", "png")), st.integers(1, 16 << 10)
     ),
+    st.builds(PictureRate, st.integers(1000, 240_000)),
     st.builds(ReferencePiece, hashes, st.integers(0, 15_000), st.binary(min_size=1, max_size=1000)),
     st.builds(Part, st.integers(0, 250_000), st.binary(min_size=1, max_size=1000)),
 )
@@ -127,7 +130,7 @@ def test_golden_messages() -> None:
 
 def test_every_type_has_its_own_number_and_an_example() -> None:
     assert {type(message) for message in EXAMPLES.values()} == set(CONTROL_TYPES.values())
-    assert sorted(CONTROL_TYPES) == list(range(1, 16))
+    assert sorted(CONTROL_TYPES) == list(range(1, 17))
 
 
 @given(messages)
@@ -182,7 +185,7 @@ json_like = st.recursive(
 )
 
 
-@given(st.integers(0, 16), st.lists(json_like, max_size=8))
+@given(st.integers(0, 17), st.lists(json_like, max_size=8))
 def test_random_fields_are_refused_or_come_back(number: int, fields: list[Any]) -> None:
     try:
         message = parse_control(msgpack.packb([number, *fields]))
@@ -243,6 +246,7 @@ def test_malformed_messages_are_refused_with_a_reason(data: bytes, reason: str) 
         (EXAMPLES["report"], {"lost": 18}, "lost is 18, allowed is 0 to 17"),
         (EXAMPLES["report"], {"held_ms": 60_001}, "held_ms is 60001"),
         (EXAMPLES["face"], {"time_us": -1}, "time_us is -1"),
+        (EXAMPLES["rate"], {"millihertz": 999}, "millihertz is 999, allowed is 1000 to 240000"),
         (EXAMPLES["part"], {"data": b""}, "data is 0 bytes"),
         (EXAMPLES["part"], {"data": bytes(1001)}, "data is 1001 bytes"),
         (EXAMPLES["part"], {"left": 1 << 20}, "left is 1048576"),

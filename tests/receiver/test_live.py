@@ -50,6 +50,7 @@ class Rig:
     receiving: Receiving
     pictures: list[Rendered] = field(default_factory=list)
     played: list[Played] = field(default_factory=list)
+    rates: list[float] = field(default_factory=list)
     now_us: int = 5_000_000
 
     def step(self, seconds: float = 0.0) -> None:
@@ -78,8 +79,13 @@ def rig(picture: tuple[str, bytes]) -> Rig:
         ready=lambda name: None,
         refused=lambda name, why: None,
         played=lambda item: rig.played.append(item),
+        rate=lambda fps: rig.rates.append(fps),
     )
-    receiving = Receiving(events, deliver, threads=1, clock_us=lambda: rig.now_us)
+
+    def clock() -> tuple[float, float]:
+        return rig.now_us / 1e6, rig.now_us / 1e6
+
+    receiving = Receiving(events, deliver, threads=1, clock_us=lambda: rig.now_us, clock=clock)
     receiving.opened()
     rig = Rig(receiving)
     receiving.prepare(*picture)
@@ -87,10 +93,12 @@ def rig(picture: tuple[str, bytes]) -> Rig:
     return rig
 
 
-def coded(encoder: MotionEncoder, source: Source, first_us: int, frames: int) -> bytes:
+def coded(
+    encoder: MotionEncoder, source: Source, first_us: int, frames: int, spacing_us: int = SPACING_US
+) -> bytes:
     rest: Motion = source.pose
     vectors = np.repeat(rest.vector[None], frames, 0)
-    return bytes(MotionPacket.carry(encoder.encode(vectors), first_us, SPACING_US))
+    return bytes(MotionPacket.carry(encoder.encode(vectors), first_us, spacing_us))
 
 
 def test_packet_that_comes_with_a_new_connection_is_kept_for_those_that_refer_to_it(
@@ -168,6 +176,50 @@ def test_a_renderer_slower_than_the_motion_makes_the_newest_picture_and_loses_no
     assert rig.receiving._decoder.dropped == 0
     assert rig.receiving.jitter.received > 250
     assert len(rig.receiving._motions) <= 64
+
+
+@pytest.mark.parametrize(("render_ms", "fps", "heeds"), [(66, 12.5, True), (66, 12.5, False), (105, 8, True)])
+def test_a_slow_renderer_says_what_it_can_show_and_shows_that_evenly(
+    rig: Rig, family: Family, source: Source, monkeypatch: pytest.MonkeyPatch, render_ms: float, fps: float, heeds: bool
+) -> None:
+    """Whether the other side heeds it or, being older, sends on as before."""
+    encoder = MotionEncoder(family.codebook, reference="acknowledged")
+    usual = FaceRenderer.render
+
+    def slow(renderer: FaceRenderer, motion: Motion) -> np.ndarray:
+        rig.now_us += round(1000 * render_ms)
+        return usual(renderer, motion)
+
+    monkeypatch.setattr(FaceRenderer, "render", slow)
+    next_us, sent = rig.now_us, 0
+    began_us = rig.now_us
+    while rig.now_us < began_us + 8_000_000:
+        rate = rig.rates[-1] if heeds and rig.rates else 25.0
+        frames, spacing_us = (3 if rate == 25 else 1), round(1e6 / rate)
+        last_us = next_us + (frames - 1) * spacing_us
+        if last_us <= rig.now_us:
+            rig.receiving.push(coded(encoder, source, next_us, frames, spacing_us), last_us)
+            encoder.acknowledge(sent)
+            sent, next_us = sent + 1, last_us + spacing_us
+        rig.step()
+        rig.now_us += 2_000
+    assert rig.rates[-1] == fps
+    assert rig.receiving.pace.bound == "processor"
+    shown = [made for made in rig.pictures if made.made_us > began_us + 4_000_000]
+    period_ms = 1000 / fps
+    moved_ms = np.diff([made.time_us / 1000 for made in shown])
+    shown_ms = np.diff([made.made_us / 1000 for made in shown])
+    assert moved_ms.mean() == pytest.approx(period_ms, rel=0.03)
+    assert moved_ms.std() < 3
+    assert shown_ms.std() < 0.15 * period_ms
+    # What would have come is counted, not what was asked for.
+    assert rig.receiving.wanted == pytest.approx(8 * 25, rel=0.1)
+
+
+def test_the_rate_of_the_other_sides_camera_is_what_there_is_to_hold(rig: Rig) -> None:
+    rig.receiving.expect(10)
+    rig.step()
+    assert rig.receiving.pace.rates == (10, 8, 6, 5)
 
 
 def test_a_personal_file_changes_the_pictures_of_its_speaker_and_of_nobody_else(

@@ -20,7 +20,15 @@ def test_slow_family_is_named_with_both_rates_and_what_helps() -> None:
 
 def test_default_family_is_not_advised_against_itself() -> None:
     texts = looked(KeepingUp("sends", "compact-256", 25), range(11), 25, 12, 80)
-    assert texts[-1] == "this computer sends 12 of 25 pictures a second: other programs may be keeping it busy"
+    assert texts[-1] == "this computer sends 12 of 25 pictures a second: its processor makes no more"
+
+
+def test_other_programs_are_blamed_only_when_they_have_the_processor() -> None:
+    keeping = KeepingUp("shows", "compact-256", 25)
+    for s in range(11):
+        keeping.look(s * 1_000_000, 25.0 * s, 12 * s, 80, "other programs")
+    assert keeping.text == "this computer shows 12 of 25 pictures a second: other programs are keeping it busy"
+    assert "its processor" in keeping.look(11_000_000, 275, 132, 80, "processor")
 
 
 def test_nothing_is_said_while_all_are_made() -> None:

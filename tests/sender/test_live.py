@@ -84,6 +84,30 @@ class Running:
     sending: Sending
     camera: Frames
     told: Told
+    clock: WorkClock
+
+    def play(self, pictures: list[Picture], seconds: float, work_ms: float, *, own: float = 1.0) -> None:
+        """A camera of 25 pictures a second and a thread that each takes `work_ms`; the newest is taken when it is free.
+
+        `own` is the share of that time for which the thread has the processor.
+        """
+        usual = self.sending._look
+
+        def look(frame: Frame) -> None:
+            usual(frame)
+            self.clock.wall_s += work_ms / 1000
+            self.clock.own_s += own * work_ms / 1000
+
+        self.sending._look = look  # type: ignore[method-assign]
+        until_s = self.clock.wall_s + seconds
+        while self.clock.wall_s < until_s:
+            due = START_US + self.camera.count * PERIOD_US
+            behind = round(1e6 * self.clock.wall_s) - (due - START_US)
+            self.camera.count += max(0, behind // PERIOD_US)
+            self.clock.wall_s = max(self.clock.wall_s, self.camera.count * PERIOD_US / 1e6)
+            self.camera.show(pictures[self.camera.count % len(pictures)])
+            self.sending.step()
+        self.sending._look = usual  # type: ignore[method-assign]
 
     def show(self, *pictures: Picture) -> int:
         """Capture time of the last one."""
@@ -104,12 +128,22 @@ class Running:
             answer.set_result(question())
 
 
+class WorkClock:
+    """The thread's time, which stands still but for what the test says that a frame takes."""
+
+    def __init__(self) -> None:
+        self.wall_s = self.own_s = 0.0
+
+    def __call__(self) -> tuple[float, float]:
+        return self.wall_s, self.own_s
+
+
 @pytest.fixture
 def running() -> Running:
-    camera, told = Frames(), Told()
-    sending = Sending(camera, told.events, lambda call: call(), plan=FixedPlan())
+    camera, told, clock = Frames(), Told(), WorkClock()
+    sending = Sending(camera, told.events, lambda call: call(), plan=FixedPlan(), clock=clock)
     sending.opened()
-    return Running(sending, camera, told)
+    return Running(sending, camera, told, clock)
 
 
 def black(like: Picture) -> Picture:
@@ -226,6 +260,61 @@ def test_fewer_frames_are_looked_at_when_the_plan_says_so(running: Running, face
     running.sending._follow(FixedPlan(fps=12.5))
     running.show(*faces[:20])
     assert 9 <= running.sending.frames <= 11
+
+
+def sent_times_ms(packets: list[MotionPacket]) -> list[float]:
+    """Capture times of all frames, as the packets tell them."""
+    return [time_us / 1000 for packet in packets for time_us in packet.frame_times_us(START_US)]
+
+
+@pytest.mark.parametrize(("work_ms", "fps", "frames", "allowed_ms"), [(66, 12.5, 2, 2.0), (84, 10.0, 1, 21.0)])
+def test_a_slow_computer_sends_fewer_frames_evenly_and_not_later(
+    running: Running, faces: list[Picture], work_ms: float, fps: float, frames: int, allowed_ms: float
+) -> None:
+    """At 10 of 25 a camera's frames lie 80 or 120 ms apart, which deviates by 20; at 12.5 all lie 80 apart."""
+    running.show(*faces[:12])
+    running.begin()
+    running.clock.wall_s = running.camera.count * PERIOD_US / 1e6
+    running.play(faces[12:], 4.0, work_ms)
+    assert running.sending.fps == fps
+    assert running.sending.limited_by == "processor"
+    del running.told.packets[:-1]
+    running.play(faces[12:], 4.0, work_ms)
+    packets = running.told.packets[1:]
+    assert {packet.frame_count for packet in packets} == {frames}
+    spacing = np.diff(sent_times_ms(packets))
+    assert spacing.mean() == pytest.approx(1000 / fps, rel=0.03)
+    assert spacing.std() <= allowed_ms
+
+
+def test_the_lowest_of_plan_pace_and_what_the_other_side_shows_is_sent(
+    running: Running, faces: list[Picture]
+) -> None:
+    sending = running.sending
+    running.show(*faces[:12])
+    running.begin()
+    assert (sending.fps, sending.limited_by, sending.frames_per_message) == (25, "none", 3)
+    sending.limit(12.5)
+    running.do_what_was_asked()
+    assert (sending.fps, sending.limited_by, sending.frames_per_message) == (12.5, "the other side", 2)
+    running.show(*faces[12:32])
+    rest = running.told.packets[1:]  # without the first, which goes alone
+    assert {packet.frame_count for packet in rest} == {2}
+    assert {packet.spacing_us for packet in rest} == {80_000}
+    sending.follow(FixedPlan(fps=5))
+    running.do_what_was_asked()
+    assert (sending.fps, sending.limited_by) == (5, "network")
+    assert sending.wanted_fps == 5
+    sending.follow(FixedPlan())
+    running.begin()  # another connection: what the other side shows is not known
+    assert (sending.fps, sending.limited_by, sending.frames_per_message) == (25, "none", 3)
+
+
+def test_a_thread_that_waits_for_the_processor_blames_other_programs(running: Running, faces: list[Picture]) -> None:
+    running.show(*faces[:12])
+    running.clock.wall_s = running.camera.count * PERIOD_US / 1e6
+    running.play(faces[12:], 3.0, 84, own=0.5)
+    assert running.sending.limited_by == "other programs"
 
 
 def test_camera_off_is_no_face(running: Running, faces: list[Picture]) -> None:

@@ -36,6 +36,7 @@ __all__ = [
     "MediaState",
     "Part",
     "PersonalPiece",
+    "PictureRate",
     "ReceiverReport",
     "ReferenceOffer",
     "ReferencePiece",
@@ -581,6 +582,34 @@ class ReferencePiece(ControlMessage):
         )
 
 
+@dataclass(frozen=True)
+class PictureRate(ControlMessage):
+    """How many pictures a second the sender of this message can show; more of them are of no use to it.
+
+    Not said by who can show all. Who does not know the message sends on as before.
+    """
+
+    TYPE: ClassVar[int] = 16
+    FIELDS: ClassVar[int] = 1
+
+    millihertz: int
+    """Pictures in a thousand seconds, 1000 to 240000."""
+
+    def __post_init__(self) -> None:
+        _integer(self, "millihertz", self.millihertz, 1000, 240_000)
+
+    @property
+    def fps(self) -> float:
+        return self.millihertz / 1000
+
+    def _fields(self) -> list[object]:
+        return [self.millihertz]
+
+    @classmethod
+    def _from(cls, fields: list[object]) -> Self:
+        return cls(_of(cls, "millihertz", fields[0], int))
+
+
 CONTROL_TYPES: dict[int, type[ControlMessage]] = {
     message.TYPE: message
     for message in (
@@ -599,6 +628,7 @@ CONTROL_TYPES: dict[int, type[ControlMessage]] = {
         WantPersonal,
         ReferenceOffer,
         ReferencePiece,
+        PictureRate,
     )
 }
 """Message class by type number."""

@@ -18,7 +18,7 @@ import msgpack
 from kilocall.proto.errors import BadPacket
 from kilocall.proto.limits import HISTORY, LEVELS, MAX_FRAMES, MAX_PAYLOAD_BYTES, PROTOCOL_VERSION, SEQUENCES
 
-__all__ = ["HEADER_BYTES", "SPACING_UNIT_US", "TIMES_MS", "Coded", "MotionPacket"]
+__all__ = ["HEADER_BYTES", "MAX_SPACING_US", "SPACING_UNIT_US", "TIMES_MS", "Coded", "MotionPacket"]
 
 SPACING_UNIT_US = 100
 MAX_SPACING_US = 2047 * SPACING_UNIT_US

@@ -44,7 +44,8 @@ RESYNC_AFTER_US = 250_000
 RESYNC_PACKETS = 2
 """So many late packets in a row, with nothing played for so long, mean that the way has become longer."""
 STALE_US = 100_000
-"""A frame that nobody asked for in time, or that was held up with others, is not shown after so long."""
+"""A frame that nobody asked for in time, or that was held up with others, is not shown after so long, or after the time
+from it to the next where that is longer."""
 IN_TIME = 0.9
 """Share of the packets that are to arrive in time for their first frame."""
 SECOND_CHANCES = 2
@@ -194,7 +195,7 @@ class JitterBuffer:
                     self.repeated += 1
                 elif (
                     self._played_time_us is not None and time_us <= self._played_time_us
-                ) or time_us + offset_us < now_us - STALE_US:
+                ) or time_us + offset_us < now_us - max(STALE_US, held.packet.spacing_us):
                     self.skipped += 1
                 else:
                     lost = 0

@@ -26,8 +26,9 @@ from kilocall.receiver.decode import PacketDecoder
 from kilocall.receiver.jitter_buffer import DueFrame, JitterBuffer, Verdict
 from kilocall.receiver.render import FaceRenderer, View
 from kilocall.runtime.engine import choose_engine
+from kilocall.runtime.pace import EvenSteps, Pace
 from kilocall.runtime.pictures import as_jpeg, decode_picture
-from kilocall.runtime.worker import CLOSE_WITHIN_S, Deliver, Milliseconds, Worker
+from kilocall.runtime.worker import CLOSE_WITHIN_S, Deliver, Milliseconds, WorkClock, Worker, work_clock
 
 __all__ = ["Played", "Receiving", "ReceivingEvents", "Rendered"]
 
@@ -85,6 +86,8 @@ class ReceivingEvents:
     """Called on the model thread with every picture, for a virtual camera."""
     played: Callable[[Played], None] | None = None
     """Called on the model thread, while something records."""
+    rate: Callable[[float], None] = lambda fps: None
+    """So many pictures a second can be shown from now on; the other side should send no more."""
     problem: Callable[[str], None] = lambda text: None
 
 
@@ -104,6 +107,7 @@ class Receiving(Worker):
         models: FamilyChoice | None = None,
         keep: bool = False,
         clock_us: Callable[[], int] = lambda: time.monotonic_ns() // 1000,
+        clock: WorkClock = work_clock,
     ) -> None:
         super().__init__("receiver", lambda text: deliver(lambda: events.problem(text)))
         self.events = events
@@ -113,7 +117,12 @@ class Receiving(Worker):
         self.watched = True
         """Whether anybody looks; otherwise nothing is rendered."""
         self.render_ms, self.decode_ms = Milliseconds(), Milliseconds()
+        self.pace = Pace()
+        """What this thread holds of what the other side has."""
+        self._steps, self._clock, self._fps = EvenSteps(), clock, 25.0
         self.rendered = 0
+        self.wanted = 0.0
+        """Pictures that would be shown if this computer were fast enough; counts on like `rendered`."""
         self.malformed = 0
         self.inbox_dropped = 0
         self.kept: deque[Rendered] | None = deque(maxlen=KEEP_MOST) if keep else None
@@ -177,6 +186,10 @@ class Receiving(Worker):
         """Adds a further picture of the speaker of a prepared source picture; `reference` follows."""
         self.ask(lambda: self._refer(base_hash, picture_hash, data))
 
+    def expect(self, fps: float) -> None:
+        """The other side has a camera of `fps`; 25 unless told."""
+        self.ask(lambda: self._expect(fps))
+
     def forget(self) -> None:
         """Another speaker: nothing is shown until the next picture is ready."""
         self.ask(self._forget)
@@ -213,12 +226,17 @@ class Receiving(Worker):
         while self._inbox:
             self._take(*self._inbox.popleft())
         due = self._jitter.pop(self._clock_us())
+        chosen: list[tuple[int, Motion | None]] = []
         for frame in due:
+            self._count_wanted(frame.time_us)
             self._play(frame)
-        if due:
-            self._render(due[-1].time_us)
+            # Of more than can be shown, because the other side has not heard of it or does not care, even steps.
+            if self._steps.take(frame.time_us, self.pace.fps) or self.pace.rung == 0:
+                chosen.append((frame.time_us, self._last))
+        if chosen:
+            self._render(*chosen[-1], left_out=len(chosen) - 1)
         elif self._view_changed and self._last is not None and self._clock_us() - self._rendered_us > STILL_US:
-            self._render(self.last_time_us)
+            self._render(self.last_time_us, self._last)
         next_us = self._jitter.next_due_us()
         return REST_S if next_us is None else min(REST_S, max(0.0, (next_us - self._clock_us()) / 1e6))
 
@@ -244,6 +262,12 @@ class Receiving(Worker):
                 del self._motions[next(iter(self._motions))]
         self.decode_ms.add(time.perf_counter() - began)
 
+    def _count_wanted(self, time_us: int) -> None:
+        """A frame of a lower rate than wanted, because this side has asked for it, stands for those not sent."""
+        since_us, held_fps = time_us - self.last_time_us, self.pace.fps
+        asked_for = held_fps < self._fps and 0 < since_us <= 1.5e6 / held_fps
+        self.wanted += max(1.0, since_us * self._fps / 1e6) if asked_for else 1.0
+
     def _play(self, due: DueFrame) -> None:
         vectors = self._motions.get(due.packet.sequence)
         if vectors is None:  # could not be decoded: what was shown stays
@@ -256,16 +280,16 @@ class Receiving(Worker):
             if self.events.played is not None:
                 self.events.played(Played(due.time_us, due.packet, vectors[due.index :]))
 
-    def _render(self, time_us: int) -> None:
+    def _render(self, time_us: int, motion: Motion | None, left_out: int = 0) -> None:
         if self._next is not None and self._next[0] in self._renderers and _reached(time_us, self._next[1]):
             self._show(self._next[0])
         renderer = self._renderers.get(self.shown_hash or "")
-        if renderer is None or self._last is None or not self.watched:
+        if renderer is None or motion is None or not self.watched:
             return
-        began = time.perf_counter()
+        began, (began_s, had_s) = time.perf_counter(), self._clock()
         renderer.view = self._view
         self._view_changed = False
-        rgb = renderer.render(self._last)
+        rgb = renderer.render(motion)
         if self.events.rgb is not None:
             self.events.rgb(rgb)
         jpeg = as_jpeg(rgb, JPEG_QUALITY)
@@ -279,6 +303,11 @@ class Receiving(Worker):
             if len(self.kept_times) < 2 * TIMES_MOST:
                 self.kept_times.extend((time_us, now_us))
         self._deliver(lambda: self.events.picture(made))
+        ended_s, had_in_all_s = self._clock()
+        if self.pace.done(round(1e6 * ended_s), ended_s - began_s, had_in_all_s - had_s, left_out):
+            fps = self.pace.fps
+            logger.info("pace: %g pictures a second can be shown (%s)", fps, self.pace.bound)
+            self._deliver(lambda: self.events.rate(fps))
 
     def _show(self, picture_hash: str) -> None:
         self.shown_hash = picture_hash
@@ -351,6 +380,10 @@ class Receiving(Worker):
         self._personal = family
         self._renderers = {name: renderer.made_by(family) for name, renderer in self._renderers.items()}
         self._deliver(lambda: self.events.personal(file_hash, size, None))
+
+    def _expect(self, fps: float) -> None:
+        if fps != self._fps:
+            self._fps, self.pace, self._steps = fps, Pace(fps), EvenSteps(fps)
 
     def _forget(self) -> None:
         self._speaker += 1

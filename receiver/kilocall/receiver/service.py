@@ -232,6 +232,7 @@ class ReceiverService:
                 assert mine is not None
                 if (theirs.weights_hash, theirs.codebook_hash) != (mine.weights_hash, mine.codebook_hash):
                     raise BadInput(f"the sender has other weights: {same_models(theirs.family)}")
+                receiving.expect(theirs.fps_numerator / theirs.fps_denominator)
             case SourcePicture(data=b"") as offer:
                 self._wanted = offer.picture_hash
                 if self.source is not None and self.source.picture_hash == offer.picture_hash:
@@ -269,9 +270,9 @@ class ReceiverService:
                 peer.send_control(bytes(report))
 
     def _keep_up(self, receiving: Receiving) -> None:
-        jitter, told = receiving.jitter, self._keeping_up.text
-        due = jitter.played + jitter.skipped
-        self._keeping_up.look(receiving.last_time_us, due, receiving.rendered, receiving.render_ms.percentile(0.5))
+        told, each_ms = self._keeping_up.text, receiving.render_ms.percentile(0.5)
+        due, slow_by = receiving.wanted + receiving.jitter.skipped, receiving.pace.slow_by
+        self._keeping_up.look(receiving.last_time_us, due, receiving.rendered, each_ms, slow_by)
         if self._keeping_up.text and not told:
             logger.warning("%s", self._keeping_up.text)
 

@@ -15,7 +15,7 @@ from kilocall.model.gallery import Reference
 from kilocall.model.motion import Motion
 from kilocall.proto.errors import BadInput
 from kilocall.proto.limits import MAX_FRAMES
-from kilocall.proto.motion_packet import MotionPacket
+from kilocall.proto.motion_packet import MAX_SPACING_US, MotionPacket
 from kilocall.sender.motion import MotionExtractor
 
 
@@ -52,7 +52,8 @@ class PacketEncoder:
         self.codec = MotionEncoder(
             family.codebook, quality, reference=reference, key_interval=max(1, round(key_every_s * fps))
         )
-        self._spacing_us = round(1e6 / fps)
+        self.spacing_us = round(1e6 / fps)
+        """From frame to frame, about; may be changed with the frame rate."""
         self._gathered: list[tuple[int, NDArray[np.float32]]] = []
         self._before: deque[list[tuple[int, NDArray[np.float32]]]] = deque(maxlen=MAX_FRAMES)  # by packet
         self._first_us = 0
@@ -78,7 +79,7 @@ class PacketEncoder:
         coded = self.codec.encode(np.stack([vector for _, vector in frames]))
         # A camera's frames do not come at the nominal rate; the packet says how far apart these were.
         spans = len(frames) - 1
-        spacing = round((times[-1] - times[0]) / spans) if spans else self._spacing_us
+        spacing = round((times[-1] - times[0]) / spans) if spans else self.spacing_us
         self._first_us = times[0]
         return MotionPacket.carry(coded, times[0], spacing)
 
@@ -95,7 +96,7 @@ class PacketEncoder:
         for packet in reversed(unknown):
             for time_us, vector in reversed(packet):
                 # Behind a pause the mean spacing would put all at wrong times.
-                if len(frames) == most or next_us - time_us > 3 * self._spacing_us:
+                if len(frames) == most or next_us - time_us > min(3 * self.spacing_us, MAX_SPACING_US):
                     return frames[::-1]
                 frames.append((time_us, vector))
                 next_us = time_us

@@ -24,8 +24,9 @@ from kilocall.proto.errors import BadInput, NoFace
 from kilocall.proto.limits import LEVELS
 from kilocall.proto.motion_packet import MotionPacket
 from kilocall.runtime.engine import choose_engine
+from kilocall.runtime.pace import EvenSteps, Limit, Pace, frames_in_message
 from kilocall.runtime.pictures import as_jpeg, decode_picture, fitted
-from kilocall.runtime.worker import Deliver, Milliseconds, Worker
+from kilocall.runtime.worker import Deliver, Milliseconds, WorkClock, Worker, work_clock
 from kilocall.sender.calibration import Calibration, Face
 from kilocall.sender.camera import Camera
 from kilocall.sender.capture import Frame
@@ -48,6 +49,8 @@ CANDIDATES: Final = 25
 RECENT_SOURCES: Final = 6
 #: A packet may say that its frames lie 204 ms apart, and no frame waits longer for others.
 LONGEST_WAIT_US: Final = 200_000
+#: What a frame's way from the camera to its message takes beside the wait.
+ON_THE_WAY_US: Final = 50_000
 #: Robustness against a receiver that has lost its state although packets were delivered; 1 bit a frame.
 KEY_EVERY_S: Final = 4.0
 CAMERA_WAIT_S: Final = 0.04
@@ -127,8 +130,10 @@ class Sending(Worker):
         plan: Plan,
         keep: bool = False,
         scout: Scout | None = None,
+        clock: WorkClock = work_clock,
     ) -> None:
-        """`size` is the side of source pictures where the camera has the pixels; the networks' own unless given.
+        """`fps` is what the camera is asked for; fewer are sent where the plan, the other side or this computer's pace
+        say so. `size` is the side of source pictures where the camera has the pixels; the networks' own unless given.
 
         `scout` is shown what is sent, to find further pictures of the speaker; who made it starts and ends it.
         """
@@ -142,6 +147,11 @@ class Sending(Worker):
         self._keep: dict[int, bytes] | None = {} if keep else None
         self._scout = scout
         self.plan = plan
+        self.pace = Pace(fps)
+        """What this thread holds."""
+        self.shown_fps = float("inf")
+        """What the other side can show."""
+        self._steps, self._clock = EvenSteps(fps), clock
         self.preview_wanted = False
         self.overlay_wanted = False
         self.camera_off = False
@@ -165,7 +175,6 @@ class Sending(Worker):
         # Further pictures of the speaker by hash, with their source picture's, and those that the other side holds.
         self._known: dict[str, tuple[str, Reference]] = {}
         self._held: list[str] = []
-        self._next_us = 0
         self._last_sent_us = 0
         self._gathered_since_us: int | None = None
         self._alone_once = False
@@ -209,6 +218,34 @@ class Sending(Worker):
 
     def follow(self, plan: Plan) -> None:
         self.ask(lambda: self._follow(plan))
+
+    def limit(self, fps: float) -> None:
+        """The other side shows no more pictures a second; forgotten with the next connection."""
+        self.ask(lambda: self._limit(fps))
+
+    @property
+    def fps(self) -> float:
+        """Frames a second that are sent now."""
+        return min(self._fps, self.plan.fps, self.pace.fps, self.shown_fps)
+
+    @property
+    def wanted_fps(self) -> float:
+        """What would be sent if this computer were fast enough."""
+        return min(self._fps, self.plan.fps, self.shown_fps)
+
+    @property
+    def limited_by(self) -> Limit:
+        """Why `fps` is not the camera's rate."""
+        if self.fps >= self._fps:
+            return "none"
+        if self.pace.fps <= self.wanted_fps:
+            return self.pace.bound
+        return "the other side" if self.shown_fps <= self.plan.fps else "network"
+
+    @property
+    def frames_per_message(self) -> int:
+        """At the rate that is sent now."""
+        return frames_in_message(self.plan.frames_per_message, min(self._fps, self.plan.fps), self.fps)
 
     def take_source(self) -> Future[None]:
         """The best of the last frames becomes the source picture; the future carries NoFace when there is none."""
@@ -267,20 +304,18 @@ class Sending(Worker):
                 text = self.camera.error or "the camera has ended"
                 self._deliver(lambda: self._events.problem(text))
             return 0.1 if self.camera.ended else 0.0
-        if not self._is_due(frame.capture_us):
+        if not self._steps.take(frame.capture_us, self.fps):
             return 0.0
         if self.camera_off:
             self._note_face(False, frame.capture_us)
             return 0.0
+        began_s, had_s = self._clock()
         self._look(frame)
+        ended_s, had_in_all_s = self._clock()
+        if self.pace.done(round(1e6 * ended_s), ended_s - began_s, had_in_all_s - had_s, self._steps.left_out):
+            logger.info("pace: %g pictures a second can be sent (%s)", self.pace.fps, self.pace.bound)
+            self._fit_messages()
         return 0.0
-
-    def _is_due(self, capture_us: int) -> bool:
-        period_us = 1e6 / min(self._fps, self.plan.fps)
-        if capture_us < self._next_us - period_us / 3:
-            return False
-        self._next_us = max(int(self._next_us + period_us), int(capture_us + period_us / 2))
-        return True
 
     def _look(self, frame: Frame) -> None:
         began = time.perf_counter()
@@ -353,7 +388,9 @@ class Sending(Worker):
 
     def _flush_overdue(self) -> None:
         since_us = self._gathered_since_us
-        if since_us is not None and time.monotonic_ns() // 1000 - since_us > LONGEST_WAIT_US + 50_000:
+        # One frame that does not come is waited for; a camera that stands still is not.
+        wait_us = min(LONGEST_WAIT_US, round(1e6 * self.frames_per_message / self.fps))
+        if since_us is not None and time.monotonic_ns() // 1000 - since_us > wait_us + ON_THE_WAY_US:
             self._flush()
 
     def _note_face(self, seen: bool, capture_us: int) -> None:
@@ -429,7 +466,7 @@ class Sending(Worker):
                 self._family,
                 reference,
                 fps=self._fps,
-                frames_per_packet=self.plan.frames_per_message,
+                frames_per_packet=self.frames_per_message,
                 key_every_s=KEY_EVERY_S,
                 reference="acknowledged",
                 onto=onto,
@@ -458,6 +495,7 @@ class Sending(Worker):
         if self._encoder is not None:
             self._encoder.restart()
             self._encoder.hold(())
+        self._limit(float("inf"))
         self._gathered_since_us = None
         self._face_told = None
         self._announce = False
@@ -467,9 +505,19 @@ class Sending(Worker):
     def _follow(self, plan: Plan) -> None:
         self.plan = plan
         if self._encoder is not None:
-            self._encoder.frames_per_packet = plan.frames_per_message
             self._encoder.repeat_frames = plan.repeat_frames
             self._encoder.codec.set_quality(100 * plan.level / (LEVELS - 1))
+        self._fit_messages()
+
+    def _limit(self, fps: float) -> None:
+        self.shown_fps = fps
+        self._fit_messages()
+
+    def _fit_messages(self) -> None:
+        """After a change of the rate."""
+        if self._encoder is not None:
+            self._encoder.frames_per_packet = self.frames_per_message
+            self._encoder.spacing_us = round(1e6 / self.fps)
 
     # What the own page shows
 

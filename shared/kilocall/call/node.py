@@ -159,6 +159,7 @@ class CallNode:
                 refused=lambda name, why: self._with_session(lambda session: session.picture_refused(name, why)),
                 personal=self._personal,
                 reference=self._reference,
+                rate=lambda fps: self._with_session(lambda session: session.own_rate(fps)),
                 problem=self._problem,
             ),
             deliver,

@@ -364,6 +364,8 @@ def _metrics(node: CallNode) -> CollectorRegistry:
         "payload_bits_per_frame": "Coded motion, bits a frame",
         "fps_out": "Frames sent a second",
         "fps_in": "Pictures shown a second",
+        "rate_out": "Frames a second that are aimed at",
+        "rate_in": "Pictures a second that this computer can show, 25 at most",
         "loss_pct": "Motion packets that the other side missed, percent",
         "delay_ms": "From capture to picture, milliseconds",
         "render_ms": "Rendering, milliseconds",

@@ -12,9 +12,10 @@ from typing import Final
 
 from pydantic import BaseModel
 
+from kilocall.runtime.pace import Limit
 from kilocall.runtime.traffic import KINDS, Traffic
 
-__all__ = ["CallReport", "Rates", "Stage", "TrafficMeter", "h264_kbps", "memory_mib", "percentile"]
+__all__ = ["CallReport", "RateInUse", "Rates", "Stage", "TrafficMeter", "h264_kbps", "memory_mib", "percentile"]
 
 #: What x264 (veryfast, zero latency, CRF 48) needs at 256x256 for a structural similarity of 0.83, about what this
 #: codec reaches: mean over two clips of unseen people, PyAV 18.1, and one RTP packet a frame with 50 bytes of IP, UDP,
@@ -80,6 +81,19 @@ class Rates(BaseModel):
     def of(counts: dict[str, int], seconds: float) -> Rates:
         rate = {kind: 8 * count / 1000 / seconds if seconds > 0 else 0.0 for kind, count in counts.items()}
         return Rates(seconds=seconds, total=sum(rate.values()), **rate)
+
+
+class RateInUse(BaseModel):
+    """How many pictures a second are aimed at, and why not all that the camera gives."""
+
+    fps: float
+    """At the end of the call."""
+    limit: Limit
+    """What keeps it there: this computer's processor, other programs on it, the network, or the other side's wish."""
+    least_fps: float
+    """The lowest that this computer's own speed has asked for."""
+    changes: int
+    """How often that changed."""
 
 
 class Stage(BaseModel):
@@ -165,6 +179,10 @@ class CallReport(BaseModel):
     frames_per_message: int
     fps_out: float
     fps_in: float
+    rate_out: RateInUse
+    """Of the pictures sent."""
+    rate_in: RateInUse
+    """What this side can show, and has told the other side."""
     pictures: int
     longest_gap_ms: float
     gaps_ms: Gaps

@@ -31,6 +31,7 @@ from kilocall.proto.control import (
     Hello,
     MediaState,
     PersonalPiece,
+    PictureRate,
     ReceiverReport,
     ReferenceOffer,
     ReferencePiece,
@@ -62,6 +63,7 @@ class Outgoing(Protocol):
     def acknowledge(self, sequence: int) -> None: ...
     def confirm(self, picture_hash: str) -> None: ...
     def follow(self, plan: Plan) -> None: ...
+    def limit(self, fps: float) -> None: ...
 
 
 class Incoming(Protocol):
@@ -71,6 +73,7 @@ class Incoming(Protocol):
     def use(self, picture_hash: str, from_us: int) -> None: ...
     def personalise(self, file_hash: str, data: bytes) -> None: ...
     def refer(self, base_hash: str, picture_hash: str, data: bytes) -> None: ...
+    def expect(self, fps: float) -> None: ...
     def forget(self) -> None: ...
 
 
@@ -156,6 +159,7 @@ class Session:
         self._greeted = False
         self._own_face: FaceState | None = None
         self._media = MediaState(muted=False, camera_off=False)
+        self._own_rate: PictureRate | None = None
         self._sent_at: dict[int, int] = {}
         self._dropped_us: int | None = None
         self._ready: str | None = None
@@ -186,6 +190,8 @@ class Session:
         self._say(self.hello)
         if self._media.muted or self._media.camera_off:
             self._say(self._media)
+        if self._own_rate is not None:
+            self._say(self._own_rate)
         for exchange in self._exchanges:
             exchange.opened()
         self.personal.opened()
@@ -224,6 +230,11 @@ class Session:
     def own_media(self, *, muted: bool, camera_off: bool) -> None:
         self._media = MediaState(muted=muted, camera_off=camera_off)
         self._say(self._media)
+
+    def own_rate(self, fps: float) -> None:
+        """So many pictures a second can be shown here."""
+        self._own_rate = PictureRate(round(1000 * fps))
+        self._say(self._own_rate)
 
     def picture_ready(self, picture_hash: str) -> None:
         """The receiving side can move this picture."""
@@ -312,6 +323,8 @@ class Session:
                 self._on_change()
             case ReceiverReport():
                 self._take_report(message, arrived_us)
+            case PictureRate():
+                self._outgoing.limit(message.fps)
             case Bye():
                 self.said_bye = message.reason
             case CropPlace():
@@ -338,6 +351,7 @@ class Session:
             self._refuse(f"{problem}: {_cure(mine.family, theirs.family)}")
             return
         self._greeted = True
+        self._incoming.expect(theirs.fps_numerator / theirs.fps_denominator)
         self.remote = replace(self.remote, present=True, muted=False, camera_off=False)
         self._to("open", "")
 

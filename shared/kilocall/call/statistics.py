@@ -13,6 +13,7 @@ from kilocall.call.report import (
     Delays,
     Pauses,
     PhaseChange,
+    RateInUse,
     Rates,
     Sample,
     Sound,
@@ -187,8 +188,12 @@ class CallStatistics:
             "loss_pct": _rounded(None if session is None or session.loss is None else 100 * session.loss),
             "rtt_ms": _rounded(session.rtt_ms if session is not None else None),
             "delay_ms": _rounded(delay_ms),
-            "frames_per_message": sending.plan.frames_per_message,
-            "h264_kbps": round(h264_kbps(min(sending.plan.fps, parts.settings.fps)), 1),
+            "rate_out": sending.fps,
+            "rate_out_limit": sending.limited_by,
+            "rate_in": receiving.pace.fps,
+            "rate_in_limit": receiving.pace.bound,
+            "frames_per_message": sending.frames_per_message,
+            "h264_kbps": round(h264_kbps(sending.fps), 1),
             "sender_ms": _rounded(sending.crop_ms.percentile(0.5)),
             "render_ms": _rounded(receiving.render_ms.percentile(0.5)),
             "gallery_pictures": _own_pictures(session),
@@ -216,17 +221,17 @@ class CallStatistics:
         sending, receiving, session = parts.sending, parts.receiving, parts.session
         opened = session is not None and session.phase == "open"
         if opened and not sending.camera_off:
-            fps = min(sending.plan.fps, parts.settings.fps)
-            self._frames_due += fps * seconds
+            self._frames_due += sending.wanted_fps * seconds
             each_ms = (sending.crop_ms.percentile(0.5) or 0.0) + (sending.motion_ms.percentile(0.5) or 0.0)
-            self.sends.look(round(1e6 * self._looked_at), self._frames_due, sending.frames, each_ms)
+            at_us, slow_by = round(1e6 * self._looked_at), sending.pace.slow_by
+            self.sends.look(at_us, self._frames_due, sending.frames, each_ms, slow_by)
         else:
             self.sends.reset()
         if opened and receiving.watched and receiving.shown_hash is not None:
-            jitter = receiving.jitter
             # By the frames' own times: a thread that is inside a network for seconds takes them in bursts.
-            due, at_us = jitter.played + jitter.skipped, receiving.last_time_us
-            self.receives.look(at_us, due, receiving.rendered, receiving.render_ms.percentile(0.5))
+            due, at_us = receiving.wanted + receiving.jitter.skipped, receiving.last_time_us
+            render_ms, slow_by = receiving.render_ms.percentile(0.5), receiving.pace.slow_by
+            self.receives.look(at_us, due, receiving.rendered, render_ms, slow_by)
         else:
             self.receives.reset()
         for stage in (self.receives, self.sends):
@@ -269,7 +274,19 @@ class CallStatistics:
             frames_sent=sending.sent_frames,
             packets_sent=sending.packets_sent,
             key_packets=sending.key_packets,
-            frames_per_message=sending.plan.frames_per_message,
+            frames_per_message=sending.frames_per_message,
+            rate_out=RateInUse(
+                fps=sending.fps,
+                limit=sending.limited_by,
+                least_fps=sending.pace.least_fps,
+                changes=sending.pace.changes,
+            ),
+            rate_in=RateInUse(
+                fps=receiving.pace.fps,
+                limit=receiving.pace.bound,
+                least_fps=receiving.pace.least_fps,
+                changes=receiving.pace.changes,
+            ),
             fps_out=sending.sent_frames / span,
             fps_in=self.pictures / span,
             pictures=self.pictures,

@@ -1,7 +1,7 @@
 """Whether this computer makes as many pictures a second as there are to make, and how to say that it does not.
 
-A renderer that is slower than the pictures come is no error: the newest is made, the others never are. But whoever
-looks must be told why the picture stutters.
+A renderer that is slower than the pictures come is no error: fewer are made. But whoever looks must be told why the
+picture is not as smooth as it could be.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections import deque
 from typing import Final, Literal
 
 from kilocall.model.family import DEFAULT_FAMILY
+from kilocall.runtime.pace import Limit
 
 __all__ = ["KeepingUp"]
 
@@ -30,6 +31,7 @@ class KeepingUp:
         """`verb` is what this computer does with pictures; `fps` how many there are until that has been counted."""
         self._verb, self._family, self._fps = verb, family, fps
         self._counts: deque[tuple[int, float, int]] = deque()
+        self._slow_by: Limit = "processor"
         self.text = ""
         """What to tell people; empty while all is well."""
 
@@ -38,12 +40,14 @@ class KeepingUp:
         self._counts.clear()
         self.text = ""
 
-    def look(self, at_us: int, due: float, made: int, each_ms: float | None) -> str:
+    def look(self, at_us: int, due: float, made: int, each_ms: float | None, slow_by: Limit = "processor") -> str:
         """`text` after another look at counters that only grow.
 
         `due` pictures of which `made` were made by the time `at_us`, microseconds on whatever clock they are counted
-        by; making one takes `each_ms`. Counters that have begun anew are noticed.
+        by; making one takes `each_ms`, and `slow_by` is what makes it take so long. Counters that have begun anew are
+        noticed.
         """
+        self._slow_by = slow_by
         counts = self._counts
         if counts and (at_us < counts[-1][0] or due < counts[-1][1] or made < counts[-1][2]):
             self.reset()
@@ -70,7 +74,8 @@ class KeepingUp:
         made = f"{made_fps:.0f}" if made_fps >= 10 else f"{made_fps:.1f}" if made_fps >= 0.1 else f"{made_fps:.1g}"
         said = f"this computer {self._verb} {made} of {due_fps:.0f} pictures a second"
         if self._family == DEFAULT_FAMILY:
-            return f"{said}: other programs may be keeping it busy"
+            others = self._slow_by == "other programs"
+            return f"{said}: {'other programs are keeping it busy' if others else 'its processor makes no more'}"
         return (
             f"{said} with {self._family}; {DEFAULT_FAMILY} is made for computers without a GPU: "
             "start both sides without --family"

@@ -6,22 +6,30 @@ import asyncio
 import atexit
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any, TypeVar
 
-__all__ = ["Deliver", "Milliseconds", "Worker", "deliver_to"]
+__all__ = ["Deliver", "Milliseconds", "WorkClock", "Worker", "deliver_to", "work_clock"]
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Deliver = Callable[[Callable[[], None]], None]
 """Runs something on the event loop; may be called on any thread."""
+WorkClock = Callable[[], tuple[float, float]]
+"""Seconds that have passed, and those that the calling thread has had the processor for; from whatever moment on."""
 CLOSE_WITHIN_S = 1.5
 #: A process whose threads are inside a network when it ends is aborted; slow networks take seconds for a picture.
 EXIT_WITHIN_S = 15.0
+
+
+def work_clock() -> tuple[float, float]:
+    """The real WorkClock."""
+    return time.perf_counter(), time.thread_time()
 
 
 def deliver_to(loop: asyncio.AbstractEventLoop) -> Deliver:

@@ -17,6 +17,8 @@ const FIELDS = {
   "gallery-kb": ["gallery_kb", 1],
   "fps-out": ["fps_out", 0],
   "fps-in": ["fps_in", 0],
+  "rate-out": ["rate_out", 1],
+  "rate-in": ["rate_in", 1],
   "loss": ["loss_pct", 1],
   "rtt": ["rtt_ms", 0],
   "delay": ["delay_ms", 0],
@@ -30,6 +32,7 @@ export class NumbersPanel {
     this.panel = panel;
     this.plot = new RatePlot(panel.querySelector("svg"));
     this.comparison = panel.querySelector("#comparison");
+    this.rateWhy = panel.querySelector("#rate-why");
     this.dropped = panel.querySelector("#dropped"); // counted by reason
     this.fields = Object.fromEntries(Object.keys(FIELDS).map((id) => [id, panel.querySelector(`#${id}`)]));
   }
@@ -37,6 +40,7 @@ export class NumbersPanel {
   show(numbers) {
     for (const [id, [name, decimals]] of Object.entries(FIELDS)) this.fields[id].textContent = fixed(numbers[name], decimals);
     this.dropped.textContent = fixed(numbers.dropped && Object.values(numbers.dropped).reduce((sum, count) => sum + count, 0), 0);
+    this.rateWhy.textContent = whyFewer(numbers);
     const { out_kbps: out, in_kbps: incoming, out_motion_kbps: movement, audio_out_kbps: sound, h264_kbps: h264 } = numbers;
     // The same sound would go with H.264, so that all three lines are whole calls.
     const withH264 = Number.isFinite(h264) ? h264 + (sound ?? 0) : null;
@@ -50,8 +54,23 @@ export class NumbersPanel {
   }
 
   clear() {
+    this.rateWhy.textContent = "";
     for (const field of [this.dropped, ...Object.values(this.fields)]) field.textContent = DASH;
   }
+}
+
+// Why fewer pictures are aimed at than the cameras have.
+function whyFewer({ rate_out: out, rate_out_limit: sending, rate_in: incoming, rate_in_limit: showing }) {
+  const because = {
+    network: "the network carries no more",
+    processor: "this computer's processor makes no more",
+    "other programs": "other programs keep this computer busy",
+    "the other side": "the other computer shows no more",
+  };
+  return [
+    because[sending] && `${fixed(out, 1)} a second are sent: ${because[sending]}.`,
+    because[showing] && `${fixed(incoming, 1)} a second are shown: ${because[showing]}.`,
+  ].filter(Boolean).join(" ");
 }
 
 function fixed(value, decimals) {
