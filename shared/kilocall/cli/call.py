@@ -13,7 +13,7 @@ from typing import Any
 from rich.logging import RichHandler
 from rich.text import Text
 
-from kilocall.call.report import CallReport
+from kilocall.call.report import CallReport, RateInUse
 from kilocall.call.running import run_call, run_server
 from kilocall.call.settings import settings_from
 from kilocall.cli.screen import console, needs, print_facts, print_table, progress_bar
@@ -123,6 +123,7 @@ def print_report(report: CallReport, title: str = "call") -> None:
             ("everything on the wire", f"{report.steady_out.total:.1f} kbit/s out, {report.steady_into.total:.1f} in"),
             ("motion", f"{report.payload_bits_per_frame:.1f} bits a frame, {report.frames_per_message} a message"),
             ("frames", f"{report.fps_out:.1f} a second out, {report.fps_in:.1f} in"),
+            ("aimed at", f"{_rate(report.rate_out)} out, {_rate(report.rate_in)} in"),
             ("pictures of you", f"{report.gallery_pictures}, {report.gallery_bytes} bytes for the further ones"),
             ("loss", "unknown" if report.loss_pct is None else f"{report.loss_pct:.1f} %"),
             ("speech heard", f"{report.sound.heard_s:.1f} s"),
@@ -131,6 +132,10 @@ def print_report(report: CallReport, title: str = "call") -> None:
     )
     for remark in report.remarks:
         console().print(Text(remark), soft_wrap=True)
+
+
+def _rate(rate: RateInUse) -> str:
+    return f"{rate.fps:g}" if rate.limit == "none" else f"{rate.fps:g} ({rate.limit})"
 
 
 def _ms(value: float | None) -> str:
