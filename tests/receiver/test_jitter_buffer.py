@@ -178,6 +178,21 @@ def test_after_an_outage_of_two_seconds_fresh_motion_plays_within_300_ms(frames:
     assert 0 <= shown_us - back_us <= 300_000
 
 
+@pytest.mark.parametrize(
+    ("period_us", "late_us", "shown"), [(40_000, 130_000, False), (160_000, 130_000, True), (160_000, 190_000, False)]
+)
+def test_how_late_a_frame_may_be_depends_on_how_far_the_next_is(period_us: int, late_us: int, shown: bool) -> None:
+    """A renderer that is busy asks for nothing for a while: one frame a packet, 25 or six a second."""
+    buffer = JitterBuffer()
+    for number in range(12):
+        at_us = number * period_us
+        buffer.push(replace(packet(0, frames=1), sequence=number, time_ms=at_us // 1000), at_us)
+        buffer.pop(at_us)
+    due_us = buffer.next_due_us()
+    assert due_us is not None
+    assert any(frame.due_us == due_us for frame in buffer.pop(due_us + late_us)) == shown
+
+
 def test_packets_held_up_for_two_seconds_are_not_shown_when_they_come_at_once() -> None:
     arrivals = [(ready_us(n) + 30_000, packet(n)) for n in range(16)]
     free_us = ready_us(16) + 2_000_000

@@ -220,6 +220,15 @@ def test_the_rate_of_the_other_sides_camera_is_what_there_is_to_hold(rig: Rig) -
     rig.receiving.expect(10)
     rig.step()
     assert rig.receiving.pace.rates == (10, 8, 6, 5)
+    assert rig.rates == []
+    for number in range(20):
+        rig.receiving.pace.done(number * 100_000, 0.15, 0.15)
+    rig.receiving.expect(25)
+    rig.step()
+    assert rig.rates == [25]  # the other side is not kept at what was asked of the one before
+    rig.receiving.expect(25)
+    rig.step()
+    assert rig.rates == [25]
 
 
 def test_a_personal_file_changes_the_pictures_of_its_speaker_and_of_nobody_else(

@@ -313,8 +313,13 @@ def test_the_lowest_of_plan_pace_and_what_the_other_side_shows_is_sent(
 def test_a_thread_that_waits_for_the_processor_blames_other_programs(running: Running, faces: list[Picture]) -> None:
     running.show(*faces[:12])
     running.clock.wall_s = running.camera.count * PERIOD_US / 1e6
+    running.play(faces[12:], 2.0, 84, own=0.5)
+    assert running.sending.limited_by == "none"  # nothing is sent yet
+    running.begin()
     running.play(faces[12:], 3.0, 84, own=0.5)
     assert running.sending.limited_by == "other programs"
+    assert running.sending._encoder is not None
+    assert running.sending._encoder.codec.key_interval == round(4 * running.sending.fps)
 
 
 def test_camera_off_is_no_face(running: Running, faces: list[Picture]) -> None:

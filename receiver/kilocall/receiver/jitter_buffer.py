@@ -45,7 +45,7 @@ RESYNC_PACKETS = 2
 """So many late packets in a row, with nothing played for so long, mean that the way has become longer."""
 STALE_US = 100_000
 """A frame that nobody asked for in time, or that was held up with others, is not shown after so long, or after the time
-from it to the next where that is longer."""
+between two frames where that is longer."""
 IN_TIME = 0.9
 """Share of the packets that are to arrive in time for their first frame."""
 SECOND_CHANCES = 2
@@ -195,7 +195,7 @@ class JitterBuffer:
                     self.repeated += 1
                 elif (
                     self._played_time_us is not None and time_us <= self._played_time_us
-                ) or time_us + offset_us < now_us - max(STALE_US, held.packet.spacing_us):
+                ) or time_us + offset_us < now_us - self._stale_us(held, time_us):
                     self.skipped += 1
                 else:
                     lost = 0
@@ -215,6 +215,13 @@ class JitterBuffer:
         if self._played_time_us is None or self._played_number is None or held.number <= self._played_number:
             return False
         return time_us <= self._played_time_us + held.packet.spacing_us // 2
+
+    def _stale_us(self, held: _Held, time_us: int) -> int:
+        """How late this frame may be: at few frames a second the next is far off, and one is made while it waits."""
+        apart_us = held.packet.spacing_us
+        if not apart_us and self._played_time_us is not None:
+            apart_us = time_us - self._played_time_us
+        return min(max(STALE_US, apart_us), MOST_DELAY_US)
 
     def next_due_us(self) -> int | None:
         """When `pop` will have something; None while nothing is held."""

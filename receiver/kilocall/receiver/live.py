@@ -383,6 +383,8 @@ class Receiving(Worker):
 
     def _expect(self, fps: float) -> None:
         if fps != self._fps:
+            if self.pace.rung:  # what was told holds no more
+                self._deliver(lambda: self.events.rate(fps))
             self._fps, self.pace, self._steps = fps, Pace(fps), EvenSteps(fps)
 
     def _forget(self) -> None:

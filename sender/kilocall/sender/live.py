@@ -311,11 +311,16 @@ class Sending(Worker):
             return 0.0
         began_s, had_s = self._clock()
         self._look(frame)
+        if self._sending:  # before, what loads the machine is the program's own start
+            self._keep_pace(began_s, had_s)
+        return 0.0
+
+    def _keep_pace(self, began_s: float, had_s: float) -> None:
+        """After a frame whose work began at this time of the clock."""
         ended_s, had_in_all_s = self._clock()
         if self.pace.done(round(1e6 * ended_s), ended_s - began_s, had_in_all_s - had_s, self._steps.left_out):
             logger.info("pace: %g pictures a second can be sent (%s)", self.pace.fps, self.pace.bound)
             self._fit_messages()
-        return 0.0
 
     def _look(self, frame: Frame) -> None:
         began = time.perf_counter()
@@ -518,6 +523,7 @@ class Sending(Worker):
         if self._encoder is not None:
             self._encoder.frames_per_packet = self.frames_per_message
             self._encoder.spacing_us = round(1e6 / self.fps)
+            self._encoder.codec.key_interval = max(1, round(KEY_EVERY_S * self.fps))
 
     # What the own page shows
 

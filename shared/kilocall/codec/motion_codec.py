@@ -181,7 +181,7 @@ class MotionEncoder:
             raise BadInput(f"thrift is {thrift}, still is {still}; allowed are 0 to 1 and 0.5 to 1")
         self.codebook = codebook
         self._reference_mode = reference
-        self._key_interval = key_interval
+        self.key_interval = key_interval
         self._thrift = thrift / 256  # prices are in 1/256 bit
         self._still = still
         self._tables = _Tables(codebook)
@@ -272,7 +272,7 @@ class MotionEncoder:
         reference = state.reference
         if reference is None or reference not in self._held or state.key_wanted:
             return None
-        if self._key_interval is not None and state.frames_since_key >= self._key_interval:
+        if self.key_interval is not None and state.frames_since_key >= self.key_interval:
             return None
         return reference if (state.next_sequence - reference) % SEQUENCES < HISTORY else None
 
