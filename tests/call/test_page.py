@@ -410,6 +410,22 @@ def test_numbers_are_shown_and_plotted(page: Any, node: FakeNode) -> None:
     assert page.get_attribute("[data-series=out]", "d").count("L") >= 1
 
 
+def test_fewer_pictures_are_explained_beside_the_numbers(page: Any, node: FakeNode) -> None:
+    sent = {"rate_out": 12.5, "rate_out_limit": "the other side"}
+    shown = {"rate_in": 10.0, "rate_in_limit": "processor"}
+    node.say({**NUMBERS, **sent, **shown})
+    wait(lambda: page.inner_text("#rate-out") == "12.5")
+    assert page.inner_text("#rate-in") == "10.0"
+    assert page.inner_text("#rate-why") == (
+        "12.5 a second are sent: the other computer shows no more. "
+        "10 a second are shown: this computer's processor makes no more."
+    )
+    all_of_them = {"rate_out": 25.0, "rate_out_limit": "none", "rate_in": 25.0, "rate_in_limit": "none"}
+    node.say({**NUMBERS, **all_of_them})
+    wait(lambda: page.inner_text("#rate-out") == "25.0")
+    assert page.text_content("#rate-why") == ""
+
+
 @pytest.mark.parametrize(
     ("change", "title", "text"),
     [

@@ -68,8 +68,8 @@ function whyFewer({ rate_out: out, rate_out_limit: sending, rate_in: incoming, r
     "the other side": "the other computer shows no more",
   };
   return [
-    because[sending] && `${fixed(out, 1)} a second are sent: ${because[sending]}.`,
-    because[showing] && `${fixed(incoming, 1)} a second are shown: ${because[showing]}.`,
+    because[sending] && `${out} a second are sent: ${because[sending]}.`,
+    because[showing] && `${incoming} a second are shown: ${because[showing]}.`,
   ].filter(Boolean).join(" ");
 }
 
