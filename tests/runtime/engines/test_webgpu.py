@@ -14,7 +14,7 @@ import pytest
 from kilocall.proto.errors import BadInput
 from kilocall.runtime.engine import check_settings, choose_engine, installed_engines
 
-INSTALL = "needs pip install 'kilocall[gpu]', libvulkan1 and mesa-vulkan-drivers 23.1 or newer"
+INSTALL = "needs pip install 'kilocall[gpu]', libvulkan1 and mesa-vulkan-drivers of Mesa 25.0 (Debian 12: backports)"
 
 #: Run apart: the plug-in reads the environment once, and a driver may crash. A file, its inputs as in a call, and the
 #: answers of both engines.
