@@ -167,7 +167,7 @@ def choose_engine(name: str = "auto", threads: int = 0) -> Engine:
     installed = installed_engines()
     count = threads or min(physical_cores(), MOST_AUTO_THREADS)
     if name in GPU_ENGINES:
-        return _with_fallback(cast(EngineName, name), count, "asked for")
+        return _with_fallback(name, count, "asked for")
     if name != "auto":
         return make_engine(cast(EngineName, name), count, "asked for")
     if installed["torch"] is not None and cuda_driver_present():

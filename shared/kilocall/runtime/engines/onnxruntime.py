@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 
 from kilocall.proto.errors import BadInput
-from kilocall.runtime.engine import Array, CheckedNetwork, Engine, Network, Port
+from kilocall.runtime.engine import Array, CheckedNetwork, Engine, EngineName, Network, Port
 
 _TYPES = {"tensor(uint8)": np.uint8, "tensor(float)": np.float32, "tensor(int64)": np.int64}
 
 
 class OnnxRuntimeEngine(Engine):
-    name = "onnxruntime"
+    name: EngineName = "onnxruntime"
 
     def __init__(self, threads: int, reason: str, *, exact: bool = False) -> None:
         """`exact` computes 8-bit networks in floats between the roundings, as GPUs do, where the CPU's 8-bit products

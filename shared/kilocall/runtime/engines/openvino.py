@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from kilocall.proto.errors import BadInput
-from kilocall.runtime.engine import Array, CheckedNetwork, Engine, Network, Port, how_to_install
+from kilocall.runtime.engine import Array, CheckedNetwork, Engine, EngineName, Network, Port, how_to_install
 from kilocall.runtime.machine import lacks_avx2
 
 _TELEMETRY = "openvino_telemetry"
@@ -45,8 +45,8 @@ _COMPILING = threading.Lock()
 class OpenVinoEngine(Engine):
     """Compiling takes 1.7 s for all networks of a call, 0.5 s from `cache`, a folder that this user owns."""
 
-    name = "openvino"
-    device = "CPU"
+    name: EngineName = "openvino"
+    device: str = "CPU"
 
     def __init__(
         self,
