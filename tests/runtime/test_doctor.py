@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from kilocall.model.family import weights_folder
 from kilocall.runtime.doctor import Diagnosis, diagnose
+from kilocall.runtime.engine import GPU_ENGINES, how_to_install, installed_engines
 
 
 def _weights(folder: Path) -> Path:
@@ -32,6 +34,23 @@ def test_a_whole_installation_is_healthy(tmp_path: Path) -> None:
     assert _value(found, "chosen") == "openvino on 1 thread (asked for)"
     assert _value(found, "trained steps") == "renderer 7"
     assert _value(found, "face.onnx").endswith("hash matches")
+
+
+def test_every_engine_tells_how_long_its_networks_take_or_how_it_is_installed() -> None:
+    section = next(s for s in diagnose("openvino", 1).sections if s.title == "engines")
+    engines = {f.name: f for f in section.findings}
+    for name, number in installed_engines().items():
+        found = engines[name]
+        if number is None:
+            assert found.value == f"not installed: {how_to_install(name)}"
+        elif found.state == "ok":
+            assert set(found.milliseconds) == {file.stem for file in weights_folder().glob("*.onnx")}
+            assert all(ms > 0 for ms in found.milliseconds.values())
+            assert found.value.startswith(f"{number} on ")
+        else:
+            assert name in GPU_ENGINES, found.value
+            assert "finds no GPU" in found.value or "driver does not work" in found.value
+    assert engines["openvino"].state == "ok"
 
 
 def test_a_changed_weights_file_is_named_and_fails(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,16 @@ import numpy as np
 import pytest
 
 from kilocall.proto.errors import BadInput
-from kilocall.runtime.engine import ENGINES, Engine, EngineName, choose_engine, installed_engines, physical_cores
+from kilocall.runtime.engine import (
+    ENGINES,
+    Engine,
+    EngineName,
+    choose_engine,
+    gpu_candidates,
+    installed_engines,
+    physical_cores,
+)
+from kilocall.runtime.machine import intel_compute
 
 FILE_ENGINES: tuple[EngineName, ...] = ("openvino", "onnxruntime")
 
@@ -184,6 +194,58 @@ def test_compiled_networks_are_kept_by_content_and_a_damaged_cache_does_no_harm(
     assert len(blobs) == 1
     blobs[0].write_bytes(blobs[0].read_bytes()[:1000])
     np.testing.assert_array_equal(points(), plain)
+
+
+def test_a_processor_without_avx2_is_told_what_openvino_lacks() -> None:
+    code = (
+        "import pathlib\n"
+        "from kilocall.model.family import weights_folder\n"
+        "from kilocall.runtime.engine import choose_engine\n"
+        "print(choose_engine('auto', 1).name)\n"
+        "choose_engine('openvino', 1).load(weights_folder() / 'implicit.onnx')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        check=False,
+        text=True,
+        capture_output=True,
+        env={**os.environ, "ONEDNN_MAX_CPU_ISA": "SSE41", "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    if platform.machine().lower() not in ("x86_64", "amd64"):
+        pytest.skip("only x86 has AVX2")
+    last = done.stderr.strip().splitlines()[-1]
+    assert "BadInput: network" in last
+    assert "cannot run in OpenVINO: the processor has no AVX2; choose --engine onnxruntime" in last
+    assert done.stdout.strip() == ("openvino" if installed_engines()["onnxruntime"] is None else "onnxruntime")
+
+
+def test_a_gpu_engine_is_no_candidate_without_a_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from kilocall.runtime import machine
+
+    if sys.platform != "linux":
+        pytest.skip("macOS and Windows say otherwise which adapters there are")
+    monkeypatch.setattr(machine, "_DRM", tmp_path)
+    if not Path("/dev/dxg").exists():
+        assert machine.graphics() == ()
+        assert gpu_candidates() == ()
+    device = tmp_path / "renderD128" / "device"
+    device.mkdir(parents=True)
+    (device / "uevent").write_text("DRIVER=i915\nPCI_ID=8086:46A6\n")
+    assert machine.graphics()[0] == "DRIVER=i915 PCI_ID=8086:46A6"
+    opencl = tmp_path / "opencl"
+    monkeypatch.setattr(machine, "_OPENCL_DRIVERS", opencl)
+    assert not machine.intel_compute()
+    opencl.mkdir()
+    (opencl / "intel.icd").touch()
+    assert machine.intel_compute()
+    assert "openvino-gpu" in gpu_candidates()
+
+
+def test_openvinos_gpu_engine_tells_what_it_needs() -> None:
+    if intel_compute():
+        pytest.skip("this machine may have a GPU that OpenVINO can use")
+    with pytest.raises(BadInput, match=r"engine openvino-gpu finds no GPU \(.*it needs an Intel GPU"):
+        choose_engine("openvino-gpu", 1)
 
 
 def test_choosing_openvino_loads_no_telemetry(tmp_path: Path) -> None:

@@ -7,18 +7,29 @@ import json
 import platform
 import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final, Literal
 
 from kilocall.proto.errors import BadInput
-from kilocall.runtime.engine import choose_engine, cuda_driver_present, installed_engines, physical_cores
+from kilocall.runtime.engine import (
+    MOST_AUTO_THREADS,
+    EngineName,
+    choose_engine,
+    cuda_driver_present,
+    how_to_install,
+    installed_engines,
+    make_engine,
+    physical_cores,
+)
 from kilocall.runtime.machine import cpu_model, instruction_sets
 
 State = Literal["ok", "missing", "broken"]
 
 MIN_PYTHON: Final = (3, 11)
+#: All runs of one engine's networks together; loading comes on top.
+ENGINE_BUDGET_S: Final = 0.3
 #: Codec, whether it is for reading or writing, and what it is needed for.
 CODECS: Final[tuple[tuple[str, Literal["r", "w"], str], ...]] = (
     ("h264", "r", "reading clips"),
@@ -43,6 +54,7 @@ class Finding:
     name: str
     value: str
     state: State = "ok"
+    milliseconds: dict[str, float] = field(default_factory=dict)  # of one run of each network, of engines only
 
 
 @dataclass(frozen=True)
@@ -102,7 +114,10 @@ def _processor() -> Iterator[Finding]:
 
 def _engines(engine: str, threads: int) -> Iterator[Finding]:
     for name, number in installed_engines().items():
-        yield Finding(name, number or "not installed", "ok" if number else "missing")
+        if number is None:
+            yield Finding(name, f"not installed: {how_to_install(name)}", "missing")
+        else:
+            yield _timed(name, number, threads)
     yield Finding("CUDA", *_cuda())
     try:
         chosen = choose_engine(engine, threads)
@@ -110,7 +125,26 @@ def _engines(engine: str, threads: int) -> Iterator[Finding]:
         yield Finding("chosen", str(error), "broken")
         return
     count = f"{chosen.threads} thread{'s' if chosen.threads > 1 else ''}"
+    if chosen.device_name != "CPU":
+        count = f"{chosen.device_name}, {count}"
     yield Finding("chosen", f"{chosen.name} on {count} ({chosen.reason})")
+
+
+def _timed(name: EngineName, number: str, threads: int) -> Finding:
+    """How long the packaged networks take on an installed engine.
+
+    One that does not work is no more than missing here: what needs it says so where it is chosen.
+    """
+    from kilocall.model.family import weights_folder
+    from kilocall.runtime.timing import frame_ms, network_files, time_networks
+
+    try:
+        engine = make_engine(name, threads or min(physical_cores(), MOST_AUTO_THREADS), "doctor")
+        times = time_networks(engine, network_files(weights_folder()), ENGINE_BUDGET_S)
+    except Exception as error:  # a library or driver that is broken may raise anything
+        return Finding(name, f"{number}, does not work: {error}", "missing")
+    each = ", ".join(f"{network} {ms:.1f}" for network, ms in times.items())
+    return Finding(name, f"{number} on {engine.device_name}: {frame_ms(times):.1f} ms a frame ({each})", "ok", times)
 
 
 def _cuda() -> tuple[str, State]:

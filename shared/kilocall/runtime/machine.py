@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import subprocess
 import sys
@@ -33,6 +34,79 @@ def instruction_sets() -> tuple[str, ...] | None:
         return None
     have = set(flags.split())
     return tuple(name for name in INSTRUCTION_SETS if name in have)
+
+
+def lacks_avx2() -> bool:
+    """Whether an x86 processor is known to have no AVX2, or is told to hide it (oneDNN's ONEDNN_MAX_CPU_ISA)."""
+    if platform.machine().lower() not in ("x86_64", "amd64"):
+        return False
+    if os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper() in ("SSE41", "AVX"):
+        return True
+    found = instruction_sets()
+    return found is not None and "avx2" not in found
+
+
+def graphics() -> tuple[str, ...]:
+    """The graphics adapters and their drivers, as far as the system tells without loading one; empty: none known.
+
+    For telling whether they changed, not for showing. Of drivers outside the kernel it tells the file and its date.
+    """
+    if sys.platform == "win32":
+        return _windows_graphics()
+    if sys.platform == "darwin":
+        # Metal comes with the system, and every Mac with Apple's processor has its GPU.
+        return (f"Metal of macOS {platform.mac_ver()[0]}",) if platform.machine() == "arm64" else ()
+    adapters = tuple(_uevent(node) for node in sorted(_DRM.glob("renderD*")))
+    if Path("/dev/dxg").exists():  # Windows' GPU inside WSL
+        adapters += ("dxg",)
+    if not adapters:
+        return ()
+    drivers = (file for folder in (*_VULKAN_DRIVERS, _OPENCL_DRIVERS) for file in sorted(folder.glob("*")))
+    dated = tuple(f"{file} {file.stat().st_mtime_ns}" for file in drivers if file.is_file())
+    return (*adapters, f"kernel {platform.release()}", *dated)
+
+
+def intel_compute() -> bool:
+    """Whether there is an Intel GPU with a driver that OpenVINO can use; loads none."""
+    if sys.platform == "win32":
+        return any("intel" in adapter.lower() for adapter in _windows_graphics())
+    if sys.platform == "darwin":
+        return False
+    has_driver = any("intel" in file.name.lower() for file in _OPENCL_DRIVERS.glob("*.icd"))
+    return has_driver and any("PCI_ID=8086:" in _uevent(node) for node in _DRM.glob("renderD*"))
+
+
+_DRM: Final = Path("/sys/class/drm")
+_VULKAN_DRIVERS: Final = (Path("/usr/share/vulkan/icd.d"), Path("/etc/vulkan/icd.d"))
+_OPENCL_DRIVERS: Final = Path("/etc/OpenCL/vendors")
+
+
+def _uevent(node: Path) -> str:
+    """Driver and PCI numbers of a Linux graphics device, in one line."""
+    try:
+        return " ".join((node / "device" / "uevent").read_text().split())
+    except OSError:
+        return node.name
+
+
+def _windows_graphics() -> tuple[str, ...]:
+    """Name and driver version of every display adapter in the registry."""
+    found: list[str] = []
+    if sys.platform == "win32":
+        import winreg
+
+        adapters = r"SYSTEM\CurrentControlSet\Control\Class\{4d36e968-e325-11ce-bfc1-08002be10318}"
+        try:
+            with winreg.OpenKey(winreg.HKEY_LOCAL_MACHINE, adapters) as display:
+                for number in range(winreg.QueryInfoKey(display)[0]):
+                    name = winreg.EnumKey(display, number)
+                    if name.isdigit():
+                        with winreg.OpenKey(display, name) as adapter:
+                            parts = (winreg.QueryValueEx(adapter, part)[0] for part in ("DriverDesc", "DriverVersion"))
+                            found.append(" ".join(map(str, parts)))
+        except OSError:
+            return tuple(found)
+    return tuple(found)
 
 
 def _cpuinfo() -> dict[str, str]:

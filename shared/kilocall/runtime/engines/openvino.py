@@ -1,4 +1,7 @@
-"""OpenVINO on the CPU: the fastest engine there (8-bit convolutions, grid_sample with vector instructions)."""
+"""OpenVINO on the CPU: the fastest engine there (8-bit convolutions, grid_sample with vector instructions).
+
+And on Intel's GPUs, where it wants OpenCL.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from kilocall.proto.errors import BadInput
-from kilocall.runtime.engine import Array, CheckedNetwork, Engine, Network, Port
+from kilocall.runtime.engine import Array, CheckedNetwork, Engine, EngineName, Network, Port, how_to_install
+from kilocall.runtime.machine import lacks_avx2
 
 _TELEMETRY = "openvino_telemetry"
 KEPT_VERSIONS: Final = 4
@@ -41,11 +45,24 @@ _COMPILING = threading.Lock()
 class OpenVinoEngine(Engine):
     """Compiling takes 1.7 s for all networks of a call, 0.5 s from `cache`, a folder that this user owns."""
 
-    name = "openvino"
+    name: EngineName = "openvino"
+    device: str = "CPU"
 
-    def __init__(self, threads: int, reason: str, cache: Path | None = None, *, precision: str = "f32") -> None:
-        """`precision` is what floats are computed in: f32, f16 or bf16 (where the CPU has it)."""
+    def __init__(
+        self,
+        threads: int,
+        reason: str,
+        cache: Path | None = None,
+        *,
+        precision: str = "f32",
+        exact: bool = False,
+    ) -> None:
+        """`precision` is what floats are computed in: f32, f16 or bf16 (where the CPU has it).
+
+        `exact` computes 8-bit networks in floats between the roundings.
+        """
         self.threads, self.reason, self.cache, self.precision = threads, reason, cache, precision
+        self.exact = exact
         self._openvino = quiet_openvino()
         self._core: Any = self._openvino.Core()
         self._compiled: dict[tuple[Path, tuple[str, ...]], Any] = {}
@@ -58,7 +75,25 @@ class OpenVinoEngine(Engine):
     def _compile(self, model: Path, outputs: tuple[str, ...]) -> Any:
         if not model.is_file():
             raise BadInput(f"network {model} does not exist")
-        settings = {
+        settings = self._settings()
+        kept = self._cache_of(model)
+        if kept is not None:
+            settings["CACHE_DIR"] = str(kept)
+        try:
+            with _COMPILING:
+                network = self._part(model, outputs) if outputs else str(model)
+                return self._core.compile_model(network, self.device, settings)
+        except RuntimeError as error:
+            if self.device == "CPU" and lacks_avx2():
+                raise BadInput(
+                    f"network {model} cannot run in OpenVINO: the processor has no AVX2; "
+                    f"choose --engine onnxruntime ({how_to_install('onnxruntime')})"
+                ) from error
+            last = str(error).strip().splitlines()[-1]
+            raise BadInput(f"network {model} cannot be read by OpenVINO: {last}") from error
+
+    def _settings(self) -> dict[str, str]:
+        return {
             "PERFORMANCE_HINT": "LATENCY",
             "NUM_STREAMS": "1",
             "INFERENCE_NUM_THREADS": str(self.threads),
@@ -67,17 +102,8 @@ class OpenVinoEngine(Engine):
             # Not bfloat16, which OpenVINO takes by itself where the CPU has it: coordinates in it cost up to 0.3 dB,
             # and beside 8-bit convolutions it gains nothing (9.8 and 10.0 ms a picture).
             "INFERENCE_PRECISION_HINT": self.precision,
+            **({"LP_TRANSFORMS_MODE": "NO"} if self.exact else {}),
         }
-        kept = self._cache_of(model)
-        if kept is not None:
-            settings["CACHE_DIR"] = str(kept)
-        try:
-            with _COMPILING:
-                network = self._part(model, outputs) if outputs else str(model)
-                return self._core.compile_model(network, "CPU", settings)
-        except RuntimeError as error:
-            last = str(error).strip().splitlines()[-1]
-            raise BadInput(f"network {model} cannot be read by OpenVINO: {last}") from error
 
     def _part(self, model: Path, outputs: tuple[str, ...]) -> Any:
         """What of a network leads to `outputs`, with the inputs that it needs."""
@@ -112,6 +138,32 @@ class OpenVinoEngine(Engine):
         except OSError:
             return None
         return folder
+
+
+class OpenVinoGpuEngine(OpenVinoEngine):
+    """The first of Intel's GPUs that OpenVINO finds."""
+
+    name = "openvino-gpu"
+    device = "GPU"
+
+    def __init__(self, threads: int, reason: str, cache: Path | None = None) -> None:
+        """Raises BadInput where OpenVINO finds no GPU."""
+        super().__init__(threads, reason, cache)
+        try:
+            self.device_name = str(self._core.get_property(self.device, "FULL_DEVICE_NAME"))
+        except RuntimeError as error:
+            last = str(error).strip().splitlines()[-1]
+            hint = (
+                "; it needs an Intel GPU and Intel's OpenCL driver (Debian: intel-opencl-icd)"
+                if sys.platform == "linux"
+                else "; it needs an Intel GPU"
+            )
+            raise BadInput(f"engine openvino-gpu finds no GPU ({last}){hint}") from error
+
+    def _settings(self) -> dict[str, str]:
+        # Not the float16 that OpenVINO takes on GPUs by itself: it rounds coordinates near 1 by up to 2^-12, which is
+        # 0.03 of a pixel of 256, at every step.
+        return {"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": "1", "INFERENCE_PRECISION_HINT": self.precision}
 
 
 class _OpenVinoNetwork(CheckedNetwork):
