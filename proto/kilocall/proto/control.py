@@ -28,6 +28,7 @@ __all__ = [
     "PICTURE_FORMATS",
     "Acknowledge",
     "Bye",
+    "Compared",
     "ControlMessage",
     "CropPlace",
     "FaceState",
@@ -37,8 +38,10 @@ __all__ = [
     "Part",
     "PersonalPiece",
     "ReceiverReport",
+    "Recognise",
     "ReferenceOffer",
     "ReferencePiece",
+    "Reveal",
     "SourcePicture",
     "WantPersonal",
     "WantPicture",
@@ -581,6 +584,63 @@ class ReferencePiece(ControlMessage):
         )
 
 
+@dataclass(frozen=True)
+class Reveal(ControlMessage):
+    """The nonce that this side had committed to before the connection was made; see `trust.py`."""
+
+    TYPE: ClassVar[int] = 16
+    FIELDS: ClassVar[int] = 1
+
+    nonce: bytes
+    """32 bytes."""
+
+    def __post_init__(self) -> None:
+        _thirty_two(self, "nonce", self.nonce)
+
+    def _fields(self) -> list[object]:
+        return [self.nonce]
+
+    @classmethod
+    def _from(cls, fields: list[object]) -> Self:
+        return cls(_of(cls, "nonce", fields[0], bytes))
+
+
+@dataclass(frozen=True)
+class Recognise(ControlMessage):
+    """Shows that this side was there when the words of an earlier connection were compared."""
+
+    TYPE: ClassVar[int] = 17
+    FIELDS: ClassVar[int] = 1
+
+    proof: bytes
+    """32 bytes."""
+
+    def __post_init__(self) -> None:
+        _thirty_two(self, "proof", self.proof)
+
+    def _fields(self) -> list[object]:
+        return [self.proof]
+
+    @classmethod
+    def _from(cls, fields: list[object]) -> Self:
+        return cls(_of(cls, "proof", fields[0], bytes))
+
+
+@dataclass(frozen=True)
+class Compared(ControlMessage):
+    """The person on this side has said that the words of this connection are the same."""
+
+    TYPE: ClassVar[int] = 18
+    FIELDS: ClassVar[int] = 0
+
+    def _fields(self) -> list[object]:
+        return []
+
+    @classmethod
+    def _from(cls, fields: list[object]) -> Self:
+        return cls()
+
+
 CONTROL_TYPES: dict[int, type[ControlMessage]] = {
     message.TYPE: message
     for message in (
@@ -599,6 +659,9 @@ CONTROL_TYPES: dict[int, type[ControlMessage]] = {
         WantPersonal,
         ReferenceOffer,
         ReferencePiece,
+        Reveal,
+        Recognise,
+        Compared,
     )
 }
 """Message class by type number."""
@@ -644,6 +707,11 @@ def _hex(message: type[ControlMessage], name: str, value: object) -> str:
 def _hash(message: ControlMessage, name: str, value: str) -> None:
     if len(value) != 64 or not set(value) <= set("0123456789abcdef"):
         raise BadPacket(f"{type(message).__name__} {name} is {value!r:.80}, not 64 hexadecimal digits")
+
+
+def _thirty_two(message: ControlMessage, name: str, value: bytes) -> None:
+    if len(value) != 32:
+        raise BadPacket(f"{type(message).__name__} {name} is {len(value)} bytes, not 32")
 
 
 def _text(message: ControlMessage, name: str, value: str, most: int) -> None:
