@@ -186,8 +186,8 @@ def test_meeting_point_that_was_restarted_connects_anew_unless_both_have_the_sam
 
     async def check() -> None:
         async with Server() as before:
-            first, second, first.live = await two(before, second_waits_s=60)
-            second.live = theirs
+            first, second, session = await two(before, second_waits_s=60)
+            first.live, second.live = session, theirs
         async with Server(MeetingSettings(sweep_s=1000), clock, before.port) as server:
             assert isinstance(await first.next(), Joined)
             clock.now += 16

@@ -29,9 +29,11 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from kilocall.proto.errors import BadInput, BadPacket, NotProven
 from kilocall.proto.words import WORDS
 
-__all__ = ["NOT_PROVEN", "SPOKEN_WORDS", "Handshake", "LinkSecret", "fingerprint", "fingerprint_lines"]
+__all__ = ["NOT_PROVEN", "ONE_WAY_ROOM", "SPOKEN_WORDS", "Handshake", "LinkSecret", "fingerprint", "fingerprint_lines"]
 
 VERSION: Final = b"\x01"
+ONE_WAY_ROOM: Final = "one-way"
+"""Between the two services, which have no room."""
 NONCE_BYTES: Final = 32
 LEAST_SECRET_BYTES, MOST_SECRET_BYTES = 16, 48
 SPOKEN_WORDS: Final = 4
