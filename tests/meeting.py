@@ -15,6 +15,10 @@ from websockets.exceptions import ConnectionClosed
 
 from kilocall.call.meeting_point import MeetingPoint, MeetingSettings, create_app
 from kilocall.call.signalling import MAX_MESSAGE_BYTES, Joined, Paired, Signalling, websocket_url
+from kilocall.proto.trust import LinkSecret
+
+SECRET = LinkSecret("AAECAwQFBgcICQoLDA0ODw")
+OTHER_SECRET = LinkSecret("Dw4NDAsKCQgHBgUEAwIBAA")
 
 
 class Clock:
@@ -76,12 +80,11 @@ class Server:
             return last
 
 
-async def two(server: Server) -> tuple[Signalling, Signalling, int]:
-    """Two parties in a room, paired; the first makes the offer."""
-    first = await Signalling(server.url, "tea", first_wait_s=0.01).__aenter__()
-    joined = await first.next()
-    assert isinstance(joined, Joined)
-    second = await Signalling(server.url, "tea", joined.secret, first_wait_s=0.01).__aenter__()
+async def two(server: Server, *, second_waits_s: float = 0.01) -> tuple[Signalling, Signalling, int]:
+    """Two parties in a room, paired; the first makes the offer. The second waits so long before it comes back."""
+    first = await Signalling(server.url, "tea", SECRET, first_wait_s=0.01).__aenter__()
+    assert isinstance(await first.next(), Joined)
+    second = await Signalling(server.url, "tea", SECRET, first_wait_s=second_waits_s).__aenter__()
     assert isinstance(await second.next(), Joined)
     paired = [await link.next() for link in (first, second)]
     assert [pair.offer for pair in paired if isinstance(pair, Paired)] == [True, False]

@@ -15,7 +15,7 @@ from kilocall.cli.app import app
 
 ROOT = Path(__file__).parents[1]
 ROOTS = ("proto", "sender", "receiver", "shared")
-DOCUMENTS = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+DOCUMENTS = (ROOT / "README.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").glob("*.md")))
 ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text()
 
 

@@ -24,7 +24,7 @@ from kilocall.proto.stream_file import ReferencePicture, TimedPacket
 from kilocall.runtime.pictures import decode_picture, encode_picture
 from kilocall.sample import sample_clip
 from links import run
-from meeting import Server
+from meeting import SECRET, Server
 
 FPS = 6.0
 BYTES = 1500
@@ -113,8 +113,8 @@ def test_a_further_picture_is_shown_and_recorded_and_a_lost_one_never(
     async def call() -> Recording:
         async with (
             Server() as server,
-            running(server, clip, tmp_path / "a", "tea#secret-0123456789") as speaker,
-            running(server, clip, tmp_path / "b", "tea#secret-0123456789") as viewer,
+            running(server, clip, tmp_path / "a", f"tea#{SECRET.text}") as speaker,
+            running(server, clip, tmp_path / "b", f"tea#{SECRET.text}") as viewer,
         ):
             await until(lambda: bool(on(viewer)) and sum(on(viewer)) > 3)
             await viewer.controls.record(on=True)

@@ -9,11 +9,12 @@ import pytest
 
 from kilocall.call import link as link_module
 from kilocall.call.link import Link, RoomAddress, Tasks
+from kilocall.proto.trust import Handshake
 from kilocall.runtime.inbox import Message
 from kilocall.runtime.peer import Peer
 from kilocall.runtime.peer_settings import PeerSettings
 from links import run
-from meeting import Server
+from meeting import SECRET, Server
 
 
 class Events:
@@ -25,7 +26,7 @@ class Events:
 
     def joined(self, address: RoomAddress, others: int) -> None: ...
     def paired(self) -> None: ...
-    def opened(self, peer: Peer) -> None:
+    def opened(self, peer: Peer, handshake: Handshake) -> None:
         self.opened_peers.append(peer)
         self.opened_now.set()
 
@@ -45,12 +46,11 @@ class Events:
 
 
 async def two_links(server: Server, tasks: Tasks) -> list[tuple[Link, Events]]:
-    secret = "a-secret-of-this-test"
     settings = PeerSettings(loopback="only", audio=False)
     parties = []
     for _ in range(2):
         events = Events()
-        link = Link(RoomAddress(server.url, "tea", secret), settings, events, tasks)
+        link = Link(RoomAddress(server.url, "tea", SECRET), settings, events, tasks)
         tasks.own(link.run(), "link")
         parties.append((link, events))
     for _, events in parties:

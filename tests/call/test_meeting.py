@@ -5,28 +5,35 @@ from __future__ import annotations
 import asyncio
 import time
 
-from kilocall.call.signalling import Paired, Signal, Signalling
+from kilocall.call.signalling import Commit, Paired, Signal, Signalling
+from kilocall.proto.trust import Handshake
 from kilocall.runtime.peer import Peer
 from kilocall.runtime.peer_settings import PeerSettings
 from links import lose_all, run
-from meeting import Server, two
+from meeting import SECRET, Server, two
 
 SETTINGS = PeerSettings(loopback="only", vanished_after_s=0.5)
 
 
 async def meet(link: Signalling, paired: Paired) -> Peer:
     """Makes the connection of a session, as a node would."""
-    peer = Peer(SETTINGS)
+    peer, handshake = Peer(SETTINGS), Handshake(SECRET.key, "tea", offers=paired.offer)
+    link.commit(paired.session, handshake.commitment)
+    commitment = await link.next()
+    assert isinstance(commitment, Commit)
+    handshake.meet(commitment.commitment)
     if paired.offer:
-        link.send(paired.session, "offer", await peer.offer())
-    while True:
-        event = await link.next()
-        if isinstance(event, Signal) and event.session == paired.session:
-            break
+        offer = await peer.offer()
+        link.send(paired.session, "offer", offer, handshake.seal(offer))
+    description = await link.next()
+    assert isinstance(description, Signal)
+    assert description.session == paired.session
+    handshake.check(description.sdp, description.tag)
     if paired.offer:
-        await peer.accept(event.sdp)
+        await peer.accept(description.sdp)
     else:
-        link.send(paired.session, "answer", await peer.answer(event.sdp))
+        answer = await peer.answer(description.sdp)
+        link.send(paired.session, "answer", answer, handshake.seal(answer))
     assert await peer.wait_open(), peer.closed_because
     return peer
 

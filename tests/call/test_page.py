@@ -111,6 +111,7 @@ class FakeNode:
                 "reconstructed": True,
                 "camera_off": False,
             },
+            "trust": {"words": [], "verified": False, "expected": False},
             "own_source_at": "13:58",
             "remote_view": {"yaw": 0, "pitch": 0, "roll": 0},
             "virtual_camera": {"available": False, "on": False, "reason": "there is no loopback camera"},
@@ -490,6 +491,32 @@ def test_badge_says_when_and_shows_the_picture(page: Any, node: FakeNode) -> Non
     wait(lambda: page.evaluate("document.getElementById('remote-source-picture').naturalWidth") == 256)
     assert page.is_visible("#remote-source-picture")
     assert page.get_attribute("#badge-button", "aria-expanded") == "true"
+
+
+WORDS = ["acorn", "river", "panda", "velvet"]
+
+
+def test_words_are_shown_and_that_they_are_the_same_is_told_with_the_words(page: Any, node: FakeNode) -> None:
+    assert not page.is_visible("#trust")
+    node.become(trust={"words": WORDS, "verified": False, "expected": False})
+    wait(lambda: page.is_visible("#trust"))
+    assert page.inner_text("#words").split() == WORDS
+    assert page.inner_text("#trust-text").startswith("Read these out: the other side must see the same.")
+    assert not page.is_visible("#badge-verified")
+    page.click("#same")
+    wait(lambda: node.asked("compared") == [{"type": "compared", "words": WORDS}])
+    node.become(trust={"words": WORDS, "verified": True, "expected": True})
+    wait(lambda: page.is_visible("#badge-verified"))
+    assert page.inner_text("#badge-verified") == "Verified"
+    assert not page.is_visible("#same")
+    wait(lambda: page.inner_text("#announcer") == "Verified: nobody is in between")
+
+
+def test_somebody_else_on_a_link_whose_words_were_compared_is_told(page: Any, node: FakeNode) -> None:
+    node.become(trust={"words": WORDS, "verified": False, "expected": True})
+    wait(lambda: "the other side is another computer now, or somebody else" in page.inner_text("#trust-text"))
+    assert page.is_visible("#same")
+    assert not page.is_visible("#badge-verified")
 
 
 def test_head_turn_is_asked_for_and_reset(page: Any, node: FakeNode) -> None:

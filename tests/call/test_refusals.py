@@ -14,19 +14,32 @@ from kilocall.call.signalling import Signalling
 from kilocall.proto.errors import BadInput
 from kilocall.receiver.display import listen
 from kilocall.sender.camera import open_camera
+from meeting import OTHER_SECRET, SECRET
 
 
 @pytest.mark.parametrize(
     ("room", "found"),
     [
-        ("tea", RoomAddress("http://here:1", "tea", None)),
-        ("tea#secret-of-the-room", RoomAddress("http://here:1", "tea", "secret-of-the-room")),
-        ("https://there/tea#s", RoomAddress("https://there", "tea", "s")),
+        (f"tea#{SECRET.text}", RoomAddress("http://here:1", "tea", SECRET)),
+        (f"https://there/tea#{SECRET.text}", RoomAddress("https://there", "tea", SECRET)),
     ],
 )
 def test_room_is_a_name_or_a_link(room: str, found: RoomAddress) -> None:
     assert find_room(room, "http://here:1") == found
     assert find_room(found.link, "http://elsewhere") == found
+
+
+def test_a_room_without_a_secret_gets_one_that_is_made_here() -> None:
+    first, second = (find_room("tea", "http://here:1") for _ in range(2))
+    assert (first.server, first.room) == ("http://here:1", "tea")
+    assert first.secret != second.secret
+    assert find_room(first.link, "http://elsewhere") == first
+
+
+def test_a_secret_that_is_too_short_is_refused_without_being_shown() -> None:
+    with pytest.raises(BadInput, match="the link's secret has 72 bits; allowed are 16 to 48 random bytes") as refusal:
+        find_room("http://here:1/tea#0123456789ab", "http://here:1")
+    assert "0123456789ab" not in str(refusal.value)
 
 
 @pytest.mark.parametrize("room", ["", "a b", "ftp://x/room", "http:///room", "x" * 65, "http://host/a/b"])
@@ -66,13 +79,12 @@ def test_third_party_and_wrong_secret_are_refused_with_the_reason() -> None:
         listening = listen("127.0.0.1", 0)
         address = f"http://127.0.0.1:{listening.getsockname()[1]}"
         server = asyncio.create_task(serve(listening))
-        secret = "0123456789abcdef"
-        async with Signalling(address, "tea", secret) as one, Signalling(address, "tea", secret) as two:
+        async with Signalling(address, "tea", SECRET) as one, Signalling(address, "tea", SECRET) as two:
             await asyncio.gather(one.next(), two.next())
-            async with Signalling(address, "tea", secret) as third:
+            async with Signalling(address, "tea", SECRET) as third:
                 with pytest.raises(BadInput, match="two parties already"):
                     await asyncio.wait_for(third.next(), 5)
-            async with Signalling(address, "tea", "another-secret-123") as stranger:
+            async with Signalling(address, "tea", OTHER_SECRET) as stranger:
                 with pytest.raises(BadInput, match="another secret"):
                     await asyncio.wait_for(stranger.next(), 5)
         server.cancel()

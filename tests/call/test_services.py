@@ -10,11 +10,17 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from kilocall.proto.errors import BadInput
+from handshakes import OFFER
+from kilocall.proto.errors import BadInput, NotProven
+from kilocall.proto.trust import ONE_WAY_ROOM, Handshake
+from kilocall.receiver import service as receiver_service
 from kilocall.receiver.service import ReceiverService, ReceiverSettings
+from kilocall.runtime.peer import Peer
+from kilocall.runtime.peer_settings import PeerSettings
 from kilocall.sample import sample_clip
 from kilocall.sender import service as sender_service
 from kilocall.sender.service import SenderService, SenderSettings
+from meeting import OTHER_SECRET, SECRET
 
 WITHIN_S = 15.0
 
@@ -25,16 +31,28 @@ async def until(true: Callable[[], bool]) -> None:
             await asyncio.sleep(0.02)
 
 
-def receiver_of(sender: SenderService, monkeypatch: pytest.MonkeyPatch) -> ReceiverService:
-    """A receiver whose HTTP request is a call on the same event loop."""
-    receiver = ReceiverService(ReceiverSettings(loopback="only"))
+def serve(sender: SenderService, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets receivers' HTTP requests be calls on the same event loop; those to http://between get another's answer."""
     loop = asyncio.get_running_loop()
 
-    def ask(address: str, offer: str) -> str:
-        return asyncio.run_coroutine_threadsafe(sender.answer(offer), loop).result(WITHIN_S)
+    async def take(address: str, body: dict[str, str]) -> dict[str, Any]:
+        if address.endswith("/handshakes"):
+            return {"commitment": sender.meet(body["commitment"])}
+        sdp, tag = await sender.answer_proven(body["sdp"], body.get("commitment", ""), body.get("tag", ""))
+        if address.startswith("http://between"):
+            between = Peer(PeerSettings(audio=False, loopback="only"))
+            sdp = await between.answer(body["sdp"])
+            await between.close()
+        return {"sdp": sdp, "tag": tag}
 
-    monkeypatch.setattr(receiver, "_ask", ask)
-    return receiver
+    def post(address: str, body: dict[str, str]) -> dict[str, Any]:
+        return asyncio.run_coroutine_threadsafe(take(address, body), loop).result(WITHIN_S)
+
+    monkeypatch.setattr(receiver_service, "_post", post)
+
+
+def new_receiver(token: str | None = SECRET.text) -> ReceiverService:
+    return ReceiverService(ReceiverSettings(loopback="only", token=token))
 
 
 def run(main: Coroutine[Any, Any, None]) -> None:
@@ -45,12 +63,25 @@ def test_one_sender_serves_two_receivers_and_stops(tmp_path: Path, monkeypatch: 
     clip = sample_clip("drawing", tmp_path, threads=1)
 
     async def main() -> None:
-        sender = SenderService(SenderSettings(camera=str(clip), loopback="only"))
+        sender = SenderService(SenderSettings(camera=str(clip), loopback="only", token=SECRET.text))
+        serve(sender, monkeypatch)
         await sender.start()
         with pytest.raises(BadInput, match="running already"):
             await sender.start()
-        first, second = receiver_of(sender, monkeypatch), receiver_of(sender, monkeypatch)
+        first, second = new_receiver(), new_receiver()
         await asyncio.gather(first.open(), second.open())
+        # Somebody in between, and receivers that have not the token: nothing comes of them.
+        for receiver, address, refused_by_sender in (
+            (new_receiver(), "http://between", 0),
+            (new_receiver(OTHER_SECRET.text), "http://sender", 1),
+            (new_receiver(None), "http://sender", 2),
+        ):
+            receiver._hello, receiver._receiving = first._hello, first._receiving
+            with pytest.raises(NotProven):
+                await receiver._converse(address)
+            assert sender.not_proven == refused_by_sender
+            assert receiver.not_proven == (receiver._secret is not None)
+        await until(lambda: not sender.receivers)
         await first.start("http://sender")
         await until(lambda: first.pictures >= 5)
         # The second comes in when packets already refer to what only the first holds.
@@ -91,14 +122,23 @@ def test_page_camera_is_refused_by_the_sender() -> None:
 
 
 def test_sender_that_is_not_running_says_so_and_asks_for_its_token() -> None:
-    app = sender_service.create_app(SenderSettings(camera="missing.mp4", token="open-sesame"), start=False)
+    app = sender_service.create_app(SenderSettings(camera="missing.mp4", token=SECRET.text), start=False)
     with TestClient(app) as client:
         assert client.get("/health").json() == {"running": False, "problem": None}
         assert client.get("/state").status_code == 401
-        client.headers["Authorization"] = "Bearer open-sesame"
+        client.headers["Authorization"] = f"Bearer {SECRET.text}"
         assert client.get("/state").json()["receivers"] == []
         answer = client.post("/receivers", json={"type": "offer", "sdp": "v=0"})
+        assert answer.status_code == 422
+        assert "the receiver needs the same KILOCALL_TOKEN" in answer.json()["error"]
+        mine, offer = Handshake(SECRET.key, ONE_WAY_ROOM, offers=True), OFFER
+        mine.meet(client.post("/handshakes", json={"commitment": mine.commitment}).json()["commitment"])
+        proven = {"type": "offer", "sdp": offer, "commitment": mine.commitment, "tag": mine.seal(offer)}
+        answer = client.post("/receivers", json=proven)
         assert (answer.status_code, answer.json()) == (422, {"error": "the sender is not running; POST /start first"})
+        # Once: what was seen on the way is worth nothing.
+        assert "no handshake came before this offer" in client.post("/receivers", json=proven).json()["error"]
+        assert app.state.service.not_proven == 2
         answer = client.post("/start", json={})
         assert answer.status_code == 422
         assert "missing.mp4" in answer.json()["error"]

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from handshakes import shaken
 from kilocall.call.rate_control import Plan, RateControl
 from kilocall.call.session import Session
 from kilocall.proto.control import (
@@ -19,11 +20,13 @@ from kilocall.proto.control import (
     ReceiverReport,
     ReferenceOffer,
     ReferencePiece,
+    Reveal,
     SourcePicture,
     WantPicture,
     parse_control,
 )
 from kilocall.proto.motion_packet import MotionPacket
+from meeting import SECRET
 
 A, B = "0f" * 32, "a5" * 32
 HELLO = Hello("compact-256", A, B, 25_000, 1000, 256)
@@ -46,7 +49,15 @@ class Side:
         self.limits: list[float] = []
         self.expected: list[float] = []
         self.said: list[ControlMessage] = []
-        self.session = Session(hello, self, self, rate=RateControl(), clock_us=lambda: self.now_us, cache=cache)
+        self.session = Session(
+            hello,
+            self,
+            self,
+            rate=RateControl(),
+            clock_us=lambda: self.now_us,
+            link_name=SECRET.name,
+            cache=cache,
+        )
 
     def acknowledge(self, sequence: int) -> None:
         self.acknowledged.append(sequence)
@@ -83,7 +94,9 @@ class Side:
         return True
 
     def open(self) -> None:
-        self.session.opened(self.send)
+        mine, self.theirs = shaken()
+        self.mine = mine
+        self.session.opened(self.send, mine)
 
     def hear(self, *messages: ControlMessage) -> None:
         for message in messages:
@@ -110,7 +123,7 @@ def test_first_words_are_hello_and_the_offer_of_the_picture() -> None:
     side.session.own_face(True, 5)
     assert side.said == []
     side.open()
-    assert side.said == [HELLO, MINE.offer(), FaceState(True, 5)]
+    assert side.said == [HELLO, Reveal(side.mine.nonce), MINE.offer(), FaceState(True, 5)]
 
 
 def test_what_can_be_shown_is_told_now_and_on_every_connection() -> None:
@@ -300,6 +313,29 @@ def test_nothing_is_believed_before_hello() -> None:
     side.hear(THEIRS.offer(), FaceState(True, 1))
     assert side.session.malformed == 2
     assert not side.session.remote.face
+
+
+def test_words_are_known_with_the_other_sides_nonce_and_differ_with_each_connection() -> None:
+    side = meet()
+    assert side.session.acquaintance.words == ()
+    side.theirs.reveal(side.mine.nonce)
+    side.hear(Reveal(side.theirs.nonce))
+    words = side.session.acquaintance.words
+    assert words == side.theirs.words
+    side.session.closed("lost", "")
+    assert side.session.acquaintance.words == ()
+    side.open()
+    side.hear(HELLO, Reveal(side.theirs.nonce))
+    assert len(side.session.acquaintance.words) == 4
+    assert side.session.acquaintance.words != words
+
+
+def test_nonce_that_was_not_committed_to_ends_the_call() -> None:
+    side = meet()
+    side.hear(Reveal(bytes(32)))
+    assert side.session.phase == "refused"
+    assert "somebody may be in between" in side.session.reason
+    assert isinstance(side.said[-1], Bye)
 
 
 def test_offers_faster_than_a_person_changes_pictures_are_dropped() -> None:

@@ -16,15 +16,18 @@ import numpy as np
 import pytest
 
 from call.kept import distances, kept
+from kilocall.call import ROOM_VARIABLE
+from kilocall.call.link import RoomAddress
 from kilocall.call.report import CallReport
 from kilocall.model.family import Family, load_family
+from kilocall.proto.trust import LinkSecret
 from kilocall.runtime.engine import choose_engine
 from kilocall.sample import NAMES, sample_clip
 
 ROOT = Path(__file__).parents[2]
 SECONDS = 8
 BEEP_AT_S, BEEP_S = 0.5, 0.3
-SECRET = "test-secret-0123456789"
+ROOM = "test"
 
 
 @dataclass
@@ -43,10 +46,10 @@ def _environment(cache: Path) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join(roots), "OMP_NUM_THREADS": "1", "KILOCALL_CACHE": str(cache)}
 
 
-def _kilocall(cache: Path, *arguments: str) -> subprocess.Popen[str]:
+def _kilocall(cache: Path, *arguments: str, link: str = "") -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "kilocall.cli", *arguments],
-        env=_environment(cache),
+        env={**_environment(cache), ROOM_VARIABLE: link},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -88,14 +91,16 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     _beeps(folder / "beeps.wav")
     clips = {name: sample_clip(name, folder, threads=1) for name in NAMES}
     server, address = _serve(folder)
+    link = RoomAddress(address, ROOM, LinkSecret.make()).link
     nodes: dict[str, subprocess.Popen[str]] = {}
     try:
         for name in NAMES:
             nodes[name] = _kilocall(
                 folder / f"cache_{name}",
-                *("call", "--headless", "--room", f"test#{SECRET}", "--server", address),
+                *("call", "--headless"),
                 *("--camera", str(clips[name]), "--microphone", str(folder / "beeps.wav"), "--seconds", str(SECONDS)),
                 *("--report", str(folder / f"{name}.json"), "--keep-pictures", str(folder / name)),
+                link=link,
             )
         output = {name: node.communicate(timeout=50)[0] for name, node in nodes.items()}
     finally:

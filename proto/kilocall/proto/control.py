@@ -28,6 +28,7 @@ __all__ = [
     "PICTURE_FORMATS",
     "Acknowledge",
     "Bye",
+    "Compared",
     "ControlMessage",
     "CropPlace",
     "FaceState",
@@ -38,8 +39,10 @@ __all__ = [
     "PersonalPiece",
     "PictureRate",
     "ReceiverReport",
+    "Recognise",
     "ReferenceOffer",
     "ReferencePiece",
+    "Reveal",
     "SourcePicture",
     "WantPersonal",
     "WantPicture",
@@ -583,13 +586,70 @@ class ReferencePiece(ControlMessage):
 
 
 @dataclass(frozen=True)
+class Reveal(ControlMessage):
+    """The nonce that this side had committed to before the connection was made; see `trust.py`."""
+
+    TYPE: ClassVar[int] = 16
+    FIELDS: ClassVar[int] = 1
+
+    nonce: bytes
+    """32 bytes."""
+
+    def __post_init__(self) -> None:
+        _thirty_two(self, "nonce", self.nonce)
+
+    def _fields(self) -> list[object]:
+        return [self.nonce]
+
+    @classmethod
+    def _from(cls, fields: list[object]) -> Self:
+        return cls(_of(cls, "nonce", fields[0], bytes))
+
+
+@dataclass(frozen=True)
+class Recognise(ControlMessage):
+    """Shows that this side was there when the words of an earlier connection were compared."""
+
+    TYPE: ClassVar[int] = 17
+    FIELDS: ClassVar[int] = 1
+
+    proof: bytes
+    """32 bytes."""
+
+    def __post_init__(self) -> None:
+        _thirty_two(self, "proof", self.proof)
+
+    def _fields(self) -> list[object]:
+        return [self.proof]
+
+    @classmethod
+    def _from(cls, fields: list[object]) -> Self:
+        return cls(_of(cls, "proof", fields[0], bytes))
+
+
+@dataclass(frozen=True)
+class Compared(ControlMessage):
+    """The person on this side has said that the words of this connection are the same."""
+
+    TYPE: ClassVar[int] = 18
+    FIELDS: ClassVar[int] = 0
+
+    def _fields(self) -> list[object]:
+        return []
+
+    @classmethod
+    def _from(cls, fields: list[object]) -> Self:
+        return cls()
+
+
+@dataclass(frozen=True)
 class PictureRate(ControlMessage):
     """How many pictures a second the sender of this message can show; more of them are of no use to it.
 
     Not said by who can show all. Who does not know the message sends on as before.
     """
 
-    TYPE: ClassVar[int] = 16
+    TYPE: ClassVar[int] = 19
     FIELDS: ClassVar[int] = 1
 
     millihertz: int
@@ -628,6 +688,9 @@ CONTROL_TYPES: dict[int, type[ControlMessage]] = {
         WantPersonal,
         ReferenceOffer,
         ReferencePiece,
+        Reveal,
+        Recognise,
+        Compared,
         PictureRate,
     )
 }
@@ -674,6 +737,11 @@ def _hex(message: type[ControlMessage], name: str, value: object) -> str:
 def _hash(message: ControlMessage, name: str, value: str) -> None:
     if len(value) != 64 or not set(value) <= set("0123456789abcdef"):
         raise BadPacket(f"{type(message).__name__} {name} is {value!r:.80}, not 64 hexadecimal digits")
+
+
+def _thirty_two(message: ControlMessage, name: str, value: bytes) -> None:
+    if len(value) != 32:
+        raise BadPacket(f"{type(message).__name__} {name} is {len(value)} bytes, not 32")
 
 
 def _text(message: ControlMessage, name: str, value: str, most: int) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -12,7 +11,7 @@ import typer
 from kilocall.model.family import DEFAULT_FAMILY, FamilyChoice
 from kilocall.proto.errors import KilocallError
 from kilocall.receiver.service import ReceiverSettings, create_app
-from kilocall.runtime.service import run_service
+from kilocall.runtime.service import read_token, run_service
 
 
 def main(
@@ -25,8 +24,9 @@ def main(
     engine: str = "auto",
     threads: Annotated[int, typer.Option(min=0, max=64)] = 1,
 ) -> None:
-    """Shows what one sender sends. KILOCALL_TOKEN in the environment is what the sender asks for."""
+    """Shows what one sender sends. KILOCALL_TOKEN in the environment is the sender's."""
     try:
+        token = read_token()
         models = FamilyChoice(family, weights, codebook)
         models.check()
         settings = ReceiverSettings(
@@ -34,7 +34,7 @@ def main(
             models=models,
             engine=engine,
             threads=threads,
-            token=os.environ.get("KILOCALL_TOKEN") or None,
+            token=token,
         )
         run_service(create_app(settings), host, port)
     except (KilocallError, OSError) as error:

@@ -25,7 +25,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from kilocall.model.family import FamilyChoice, same_models
 from kilocall.proto.control import Bye, CropPlace, FaceState, HavePicture, Hello, SourcePicture, WantPicture
 from kilocall.proto.control import parse_control as parse
-from kilocall.proto.errors import BadInput, BadPacket, KilocallError
+from kilocall.proto.errors import BadInput, BadPacket, KilocallError, NotProven
+from kilocall.proto.trust import ONE_WAY_ROOM, Handshake, LinkSecret
 from kilocall.receiver.live import Receiving, ReceivingEvents, Rendered
 from kilocall.receiver.render import LARGEST_TURN_DEG, View
 from kilocall.runtime.inbox import Message
@@ -62,7 +63,7 @@ class ReceiverSettings(BaseModel):
     sender: str | None = None
     """Address of a sender service; None: POST /start names it."""
     token: str | None = None
-    """What the sender asks for."""
+    """A LinkSecret: the sender's, which proves to have it too."""
     models: FamilyChoice = Field(default_factory=FamilyChoice)
     """The same on both sides."""
     engine: str = "auto"
@@ -75,6 +76,9 @@ class ReceiverService:
 
     def __init__(self, settings: ReceiverSettings) -> None:
         self.settings = settings
+        self.not_proven = 0
+        """Answers refused because they may be of somebody who has not the token."""
+        self._secret = LinkSecret(settings.token) if settings.token is not None else None
         self.sender: str | None = None
         self.problem: str | None = None
         self.peer: Peer | None = None
@@ -152,6 +156,7 @@ class ReceiverService:
             "render_ms": receiving.render_ms.percentile(0.5) if receiving is not None else None,
             "received_bytes": self.peer.traffic()[1].total_bytes if self.peer is not None else 0,
             "malformed": self._malformed,
+            "not_proven": self.not_proven,
         }
 
     async def next_picture(self) -> bytes | None:
@@ -210,20 +215,22 @@ class ReceiverService:
             await peer.close("ended")
 
     def _ask(self, sender: str, offer: str) -> str:
-        """Posts the offer; on a thread of its own."""
-        body = json.dumps({"type": "offer", "sdp": offer}).encode()
-        headers = {"Content-Type": "application/json"}
-        if self.settings.token is not None:
-            headers["Authorization"] = f"Bearer {self.settings.token}"
-        request = urllib.request.Request(f"{sender}/receivers", body, headers)
+        """Brings the offer to the sender and returns its answer; on a thread of its own. Raises NotProven, BadInput."""
+        body = {"type": "offer", "sdp": offer}
+        if self._secret is None:
+            return _text(_post(f"{sender}/receivers", body), "sdp")
+        handshake = Handshake(self._secret.key, ONE_WAY_ROOM, offers=True)
+        met = _post(f"{sender}/handshakes", {"commitment": handshake.commitment})
         try:
-            with urllib.request.urlopen(request, timeout=ANSWER_WITHIN_S) as response:
-                answer = json.loads(response.read(MAX_ANSWER_BYTES))
-        except urllib.error.HTTPError as error:
-            raise BadInput(f"refused ({error.code}): {error.read(300).decode(errors='replace')}") from None
-        if not isinstance(answer, dict) or not isinstance(answer.get("sdp"), str):
-            raise BadInput("the answer holds no sdp")
-        return str(answer["sdp"])
+            handshake.meet(_text(met, "commitment"))
+            body |= {"commitment": handshake.commitment, "tag": handshake.seal(offer)}
+            answer = _post(f"{sender}/receivers", body)
+            sdp = _text(answer, "sdp")
+            handshake.check(sdp, _text(answer, "tag"))
+        except NotProven:
+            self.not_proven += 1
+            raise
+        return sdp
 
     def _take(self, peer: Peer, receiving: Receiving, message: Message) -> None:
         match parse(message.data):
@@ -292,6 +299,25 @@ class ReceiverService:
 
     def _note(self, text: str) -> None:
         self.problem = text
+
+
+def _post(address: str, body: dict[str, str]) -> dict[str, Any]:
+    request = urllib.request.Request(address, json.dumps(body).encode(), {"Content-Type": "application/json"})
+    try:
+        with urllib.request.urlopen(request, timeout=ANSWER_WITHIN_S) as response:
+            answer = json.loads(response.read(MAX_ANSWER_BYTES))
+    except urllib.error.HTTPError as error:
+        raise BadInput(f"refused ({error.code}): {error.read(300).decode(errors='replace')}") from None
+    if not isinstance(answer, dict):
+        raise BadInput("the answer is not an object")
+    return answer
+
+
+def _text(answer: dict[str, Any], name: str) -> str:
+    value = answer.get(name)
+    if not isinstance(value, str):
+        raise BadInput(f"the answer holds no {name}")
+    return value
 
 
 class _Start(BaseModel):

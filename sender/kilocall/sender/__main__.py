@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -11,7 +10,7 @@ import typer
 
 from kilocall.model.family import DEFAULT_FAMILY, FamilyChoice
 from kilocall.proto.errors import KilocallError
-from kilocall.runtime.service import run_service
+from kilocall.runtime.service import open_to_others, read_token, run_service
 from kilocall.sender.service import SenderSettings, create_app
 
 
@@ -29,8 +28,9 @@ def main(
     engine: str = "auto",
     threads: Annotated[int, typer.Option(min=0, max=64)] = 1,
 ) -> None:
-    """One speaker to one or more receivers. KILOCALL_TOKEN in the environment is asked of every request."""
+    """One speaker to one or more receivers. KILOCALL_TOKEN in the environment is what receivers must have too."""
     try:
+        token = read_token()
         models = FamilyChoice(family, weights, codebook)
         models.check()
         settings = SenderSettings(
@@ -41,8 +41,11 @@ def main(
             models=models,
             engine=engine,
             threads=threads,
-            token=os.environ.get("KILOCALL_TOKEN") or None,
+            token=token,
         )
+        warning = open_to_others(host, token)
+        if warning:
+            print(f"kilocall.sender: {warning}", file=sys.stderr)
         run_service(create_app(settings, start=not wait), host, port)
     except (KilocallError, OSError) as error:
         print(f"kilocall.sender: {error}", file=sys.stderr)

@@ -3,8 +3,12 @@
 A receiver posts its WebRTC offer to /receivers and gets the answer; motion and the source picture follow on the data
 channels. Motion is predicted from what every receiver has acknowledged, so one encoder serves them all.
 
+With a token, which both sides have and no receiver sends, offer and answer are authenticated as those of a call are
+(`kilocall.proto.trust`): the receiver posts its commitment to /handshakes first and gets the sender's.
+
     POST /start {"camera": "0"}   POST /stop   PUT /source (a picture file)   GET /source.jpg
-    POST /receivers {"type": "offer", "sdp": ...}   GET /state   GET /health   GET /metrics
+    POST /handshakes {"commitment": ...}   POST /receivers {"type": "offer", "sdp": ..., "commitment": ..., "tag": ...}
+    GET /state   GET /health   GET /metrics
 """
 
 from __future__ import annotations
@@ -13,6 +17,7 @@ import asyncio
 import contextlib
 import hmac
 import logging
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,9 +39,10 @@ from kilocall.proto.control import (
     WantPicture,
     parse_control,
 )
-from kilocall.proto.errors import BadInput, BadPacket, KilocallError
+from kilocall.proto.errors import BadInput, BadPacket, KilocallError, NotProven
 from kilocall.proto.limits import HISTORY
 from kilocall.proto.motion_packet import MotionPacket
+from kilocall.proto.trust import ONE_WAY_ROOM, Handshake, LinkSecret
 from kilocall.runtime.inbox import Message
 from kilocall.runtime.peer import MAX_SDP_BYTES, Peer
 from kilocall.runtime.peer_settings import PeerSettings
@@ -50,6 +56,8 @@ __all__ = ["SenderService", "SenderSettings", "create_app"]
 logger = logging.getLogger(__name__)
 
 MAX_PICTURE_BYTES: Final = 4 << 20
+MOST_HANDSHAKES: Final = 64
+HANDSHAKE_S: Final = 30.0
 
 
 class SenderSettings(BaseModel):
@@ -70,7 +78,8 @@ class SenderSettings(BaseModel):
     threads: Annotated[int, Field(ge=0, le=64)] = 1
     loopback: Literal["exclude", "include", "only"] = "include"
     token: str | None = None
-    """Asked for as `Authorization: Bearer ...` by everything but /health; None: by nothing."""
+    """A LinkSecret that receivers must have, and that is asked for as `Authorization: Bearer ...` by everything but
+    /health, /handshakes and /receivers; None: by nothing."""
 
 
 @dataclass(eq=False)
@@ -95,6 +104,10 @@ class SenderService:
         self._hello: Hello | None = None
         self._own: SourcePicture | None = None
         self._face: FaceState | None = None
+        self.not_proven = 0
+        """Offers refused because they may be of somebody who has not the token."""
+        self._secret = LinkSecret(settings.token) if settings.token is not None else None
+        self._handshakes: dict[str, tuple[float, Handshake]] = {}  # by the receiver's commitment: when it came
         self._tasks: set[asyncio.Task[None]] = set()
         self._lock = asyncio.Lock()
 
@@ -159,6 +172,35 @@ class SenderService:
             if sending is not None:
                 await asyncio.to_thread(sending.close)
 
+    def meet(self, commitment: str) -> str:
+        """A receiver's commitment to this side's; its offer follows within 30 s. Raises NotProven, BadInput."""
+        if self._secret is None:
+            raise BadInput("this sender has no token: start it with KILOCALL_TOKEN, or the receiver without")
+        now = time.monotonic()
+        self._handshakes = {key: one for key, one in self._handshakes.items() if now - one[0] < HANDSHAKE_S}
+        while len(self._handshakes) >= MOST_HANDSHAKES:
+            del self._handshakes[next(iter(self._handshakes))]
+        handshake = Handshake(self._secret.key, ONE_WAY_ROOM, offers=False)
+        handshake.meet(commitment)
+        self._handshakes[commitment] = now, handshake
+        return handshake.commitment
+
+    async def answer_proven(self, offer: str, commitment: str, tag: str) -> tuple[str, str]:
+        """As `answer`, with this side's tag. With a token it raises NotProven unless the receiver has it too."""
+        if self._secret is None:
+            return await self.answer(offer), ""
+        _, handshake = self._handshakes.pop(commitment, (0.0, None))
+        try:
+            if handshake is None:
+                raise NotProven("no handshake came before this offer: the receiver needs the same KILOCALL_TOKEN")
+            handshake.check(offer, tag)
+        except NotProven as error:
+            self.not_proven += 1
+            logger.warning("%s", error)
+            raise
+        answer = await self.answer(offer)
+        return answer, handshake.seal(answer)
+
     async def answer(self, offer: str) -> str:
         """A receiver's offer to this side's answer. Raises BadInput, or BadPacket for an offer that is none."""
         if self.sending is None:
@@ -191,6 +233,7 @@ class SenderService:
             "face": bool(sending and sending.face_seen),
             "source": sending.source.id if sending is not None and sending.source is not None else None,
             "frames": sending.sent_frames if sending is not None else 0,
+            "not_proven": self.not_proven,
             "payload_bits_per_frame": round(sending.payload_bits / max(1, sending.sent_frames), 1) if sending else 0.0,
             "receivers": [
                 {
@@ -314,6 +357,13 @@ class _Offer(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
     type: Literal["offer"]
     sdp: Annotated[str, Field(max_length=MAX_SDP_BYTES)]
+    commitment: Annotated[str, Field(max_length=64)] = ""
+    tag: Annotated[str, Field(max_length=64)] = ""
+
+
+class _Commitment(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+    commitment: Annotated[str, Field(max_length=64)]
 
 
 def create_app(settings: SenderSettings, *, start: bool = True) -> FastAPI:
@@ -382,9 +432,15 @@ def create_app(settings: SenderSettings, *, start: bool = True) -> FastAPI:
             return Response(status_code=404)
         return Response(as_jpeg(sending.source.picture), media_type="image/jpeg")
 
-    @app.post("/receivers", dependencies=asked)
+    # These two ask for no token: who has it shows that, and never sends it.
+    @app.post("/handshakes")
+    async def begin_handshake(theirs: _Commitment) -> dict[str, str]:
+        return {"commitment": app.state.service.meet(theirs.commitment)}
+
+    @app.post("/receivers")
     async def add_receiver(offer: _Offer) -> dict[str, str]:
-        return {"type": "answer", "sdp": await app.state.service.answer(offer.sdp)}
+        sdp, tag = await app.state.service.answer_proven(offer.sdp, offer.commitment, offer.tag)
+        return {"type": "answer", "sdp": sdp, "tag": tag}
 
     return app
 

@@ -27,9 +27,12 @@ import numpy as np
 from pydantic import BaseModel
 
 from kilocall.bench.network import SIDES, BadNetwork, Side, Way, why_unavailable
+from kilocall.call import ROOM_VARIABLE
+from kilocall.call.link import RoomAddress
 from kilocall.call.report import CallReport, Sample
 from kilocall.proto.errors import BadInput
 from kilocall.proto.motion_packet import TIMES_MS
+from kilocall.proto.trust import LinkSecret
 from kilocall.receiver.video_file import VideoFile
 from kilocall.runtime.files import check_output_folder, write_whole
 from kilocall.sample import NAMES, sample_clip
@@ -46,7 +49,7 @@ __all__ = [
     "slope",
 ]
 
-ROOM: Final = "bench#two-parties-of-a-bench"
+ROOM: Final = "bench"
 START_WITHIN_S: Final = 60.0
 END_WITHIN_S: Final = 15.0
 #: Caches and allocators have filled by then; slopes are taken of what follows.
@@ -151,6 +154,7 @@ class TwoParties:
         self._seconds, self._options, self._keep, self._engine = seconds, tuple(options), keep, engine
         self._cameras = cameras
         self._server: Party | None = None
+        self._secret = LinkSecret.make()
         self._address = ""
 
     def __enter__(self) -> Self:
@@ -202,7 +206,7 @@ class TwoParties:
         return [Shown(made_us - (made_us - time_us) % wrap_us, made_us) for time_us, made_us in pairs]
 
     def _join(self, side: Side, camera: str) -> None:
-        arguments = ["call", "--headless", "--verbose", "--room", ROOM, "--server", self._address]
+        arguments = ["call", "--headless", "--verbose"]
         arguments += ["--camera", camera, "--seconds", str(self._seconds), "--engine", self._engine]
         arguments += ["--report", str(self.folder / f"{side}.json"), *self._options]
         if self._keep:
@@ -216,6 +220,7 @@ class TwoParties:
         # One thread in every library beside the engine's own: both parties share the cores.
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
         environment |= {"KILOCALL_CACHE": str(self.folder / f"cache_{name}"), "COLUMNS": "200"}
+        environment[ROOM_VARIABLE] = RoomAddress(self._address, ROOM, self._secret).link
         return Party(command, environment, self.folder / f"{name}.log")
 
 

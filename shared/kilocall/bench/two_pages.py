@@ -29,10 +29,13 @@ from numpy.typing import NDArray
 
 from kilocall.bench.lip_sync import EVERY_S, FIRST_AT_S, OPEN_S, LipSync, lip_sync, openings
 from kilocall.bench.wire_count import WireCount
+from kilocall.call import ROOM_VARIABLE
+from kilocall.call.link import RoomAddress
 from kilocall.model.compact.family import CompactFamily
 from kilocall.model.family import Picture, load_family
 from kilocall.model.interior import BASIS
 from kilocall.proto.errors import BadInput
+from kilocall.proto.trust import LinkSecret
 from kilocall.runtime.engine import choose_engine
 from kilocall.sample import perform
 
@@ -209,15 +212,16 @@ def two_pages(folder: Path, devices: dict[str, tuple[Path, Path]]) -> Iterator[d
     pages: dict[str, Page] = {}
     try:
         meeting = _said(server, folder / "serve.log", r"(http://[\d.]+:\d+)")
+        link = RoomAddress(meeting, "two", LinkSecret.make()).link
         with sync_playwright() as engine:
             nodes = {}
             for name in devices:
                 nodes[name] = _kilocall(
                     folder / f"{name}.log",
                     *("call", "--verbose", "--no-open", "--port", "0", "--camera", "browser"),
-                    *("--room", "two#two-pages-0123456789", "--server", meeting),
                     *("--report", str(folder / f"{name}.json"), "--keep-pictures", str(folder / name)),
                     *("--recordings", str(folder)),
+                    link=link,
                 )
                 started.append(nodes[name])
             for name, (camera, sound) in devices.items():
@@ -272,11 +276,16 @@ def _is_shown(told: dict[str, Any], texts: Sequence[str]) -> bool:
     return all(abs(float(text) - told[name]) < 0.06 for text, name in zip(texts, ("out_kbps", "in_kbps"), strict=True))
 
 
-def _kilocall(log: Path, *arguments: str) -> subprocess.Popen[bytes]:
+def _kilocall(log: Path, *arguments: str, link: str = "") -> subprocess.Popen[bytes]:
     with log.open("wb") as file:
         return subprocess.Popen(
             [sys.executable, "-m", "kilocall.cli", *arguments],
-            env={**os.environ, "OMP_NUM_THREADS": "1", "KILOCALL_CACHE": str(log.with_suffix(".cache"))},
+            env={
+                **os.environ,
+                "OMP_NUM_THREADS": "1",
+                "KILOCALL_CACHE": str(log.with_suffix(".cache")),
+                ROOM_VARIABLE: link,
+            },
             stdout=file,
             stderr=subprocess.STDOUT,
             # Linux shares the processor between sessions: a browser has one of its own, and so has a user's terminal.

@@ -11,8 +11,10 @@ from typing import Any
 from kilocall.call.outputs import Outputs
 from kilocall.call.parts import CallParts, now_us, program_version
 from kilocall.call.recording import Recording
+from kilocall.call.session import Session
 from kilocall.call.statistics import CallStatistics
 from kilocall.model.family import Picture
+from kilocall.proto.errors import BadInput
 from kilocall.receiver.render import View
 
 __all__ = ["Controls"]
@@ -77,6 +79,7 @@ class Controls:
                 "camera_off": bool(remote and remote.camera_off),
                 "muted": bool(remote and remote.muted),
             },
+            "trust": self._trust(session),
             "own_source_at": sending.source.taken_at or None if sending.source is not None else None,
             "remote_view": {"yaw": self.view.yaw, "pitch": self.view.pitch, "roll": self.view.roll},
             "virtual_camera": {
@@ -84,6 +87,15 @@ class Controls:
                 "on": outputs.virtual,
                 "reason": outputs.virtual_reason,
             },
+        }
+
+    @staticmethod
+    def _trust(session: Session | None) -> dict[str, Any]:
+        acquaintance = session.acquaintance if session is not None else None
+        return {
+            "words": list(acquaintance.words) if acquaintance is not None else [],
+            "verified": acquaintance is not None and bool(acquaintance.words) and acquaintance.verified,
+            "expected": acquaintance is not None and acquaintance.expected,
         }
 
     def sources(self) -> dict[str, Any]:
@@ -130,6 +142,13 @@ class Controls:
     def camera(self, on: bool) -> None:
         self._parts.sending.camera_off = not on
         self._say_media()
+
+    def compared(self, words: tuple[str, ...]) -> None:
+        """The person has seen that the other side's words are these. Raises BadInput if they have changed since."""
+        session = self._parts.session
+        if session is None:
+            raise BadInput("there is no connection whose words could be compared")
+        session.acquaintance.compared(words)
 
     def calibrate(self, on: bool) -> None:
         self._parts.sending.overlay_wanted = on

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import secrets
 import signal
 import socket
 import sys
@@ -22,9 +21,11 @@ from rich.text import Text
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
+from kilocall.call import ROOM_VARIABLE
 from kilocall.call.link import RoomAddress
 from kilocall.call.report import CallReport
 from kilocall.proto.errors import BadInput
+from kilocall.proto.trust import LinkSecret
 from kilocall.sample import NAMES, sample_clip
 
 __all__ = ["DemoCall", "demo_call"]
@@ -70,7 +71,7 @@ async def _run(
     seconds: float, folder: Path, clips: dict[str, Path], *, browser: bool, engine: str, saver: bool
 ) -> DemoCall:
     console = Console(stderr=True, highlight=False)
-    room = RoomAddress(f"http://127.0.0.1:{_free_port()}", "demo", secrets.token_urlsafe(16))
+    room = RoomAddress(f"http://127.0.0.1:{_free_port()}", "demo", LinkSecret.make())
     ports = {name: _free_port() for name in clips}
     call = DemoCall({name: f"http://127.0.0.1:{port}" for name, port in ports.items()})
     processes: list[asyncio.subprocess.Process] = []
@@ -82,10 +83,10 @@ async def _run(
     try:
         processes.append(await _start(folder / "serve.log", "serve", "--port", room.server.rsplit(":", 1)[1]))
         for name, clip in clips.items():
-            options = ["--room", room.link, "--camera", str(clip), "--port", str(ports[name]), "--no-open"]
+            options = ["--camera", str(clip), "--port", str(ports[name]), "--no-open"]
             options += ["--report", str(folder / f"call_{name}.json"), "--engine", engine]
             options += ["--recordings", str(folder), *(["--saver"] if saver else [])]
-            processes.append(await _start(folder / f"call_{name}.log", "call", *options))
+            processes.append(await _start(folder / f"call_{name}.log", "call", *options, link=room.link))
         console.print(Text(f"room, full with these two: {room.link}"), soft_wrap=True)
         for name, page in call.pages.items():
             console.print(Text(f"{name}'s page: {page}"), soft_wrap=True)
@@ -115,9 +116,9 @@ async def _run(
     return call
 
 
-async def _start(log: Path, verb: str, *options: str) -> asyncio.subprocess.Process:
+async def _start(log: Path, verb: str, *options: str, link: str = "") -> asyncio.subprocess.Process:
     # One thread in every library beside the engine's own: two nodes share the cores.
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", ROOM_VARIABLE: link}
     with log.open("wb") as out:
         return await asyncio.create_subprocess_exec(
             sys.executable, "-m", "kilocall.cli", verb, *options, stdout=out, stderr=out, env=environment

@@ -12,8 +12,9 @@ from urllib.parse import urlsplit
 
 from aiortc import MediaStreamTrack
 
-from kilocall.call.signalling import Joined, Left, Paired, Signal, Signalling
-from kilocall.proto.errors import BadInput, BadPacket
+from kilocall.call.signalling import Commit, Joined, Left, Paired, Signal, Signalling
+from kilocall.proto.errors import BadInput, BadPacket, NotProven
+from kilocall.proto.trust import Handshake, LinkSecret
 from kilocall.runtime.inbox import Message
 from kilocall.runtime.peer import Peer, own_addresses
 from kilocall.runtime.peer_settings import PeerSettings
@@ -68,28 +69,32 @@ class RoomAddress:
 
     server: str
     room: str
-    secret: str | None
+    secret: LinkSecret
 
     @property
     def link(self) -> str:
         """What the other side gives to --room."""
         base = self.server if "://" in self.server else f"http://{self.server}"
-        return f"{base.rstrip('/')}/{self.room}" + (f"#{self.secret}" if self.secret else "")
+        return f"{base.rstrip('/')}/{self.room}#{self.secret.text}"
 
 
 def find_room(room: str, server: str) -> RoomAddress:
-    """`NAME`, `NAME#secret` or a whole link, which then names the server too. Raises BadInput."""
+    """`NAME`, `NAME#secret` or a whole link, which then names the server too; a secret is made where none is given.
+
+    Raises BadInput.
+    """
     if "://" in room:
         parts = urlsplit(room)
         place, name, secret = f"{parts.scheme}://{parts.netloc}", parts.path.strip("/"), parts.fragment
         if parts.scheme not in ("http", "https") or not parts.netloc:
-            raise BadInput(f"room is {room!r:.120}; allowed: a name, NAME#secret, or http(s)://server/NAME#secret")
+            shown = room.partition("#")[0]
+            raise BadInput(f"room is {shown!r:.120}; allowed: a name, NAME#secret, or http(s)://server/NAME#secret")
     else:
         place = server
         name, _, secret = room.partition("#")
     if not re.fullmatch(r"[A-Za-z0-9._~-]{1,64}", name):
         raise BadInput(f"room is {name!r:.80}; allowed are 1 to 64 letters, digits and . _ ~ -")
-    return RoomAddress(place, name, secret or None)
+    return RoomAddress(place, name, LinkSecret(secret) if secret else LinkSecret.make())
 
 
 class LinkEvents(Protocol):
@@ -101,8 +106,8 @@ class LinkEvents(Protocol):
     def paired(self) -> None:
         """Two are in the room: a connection is being made."""
 
-    def opened(self, peer: Peer) -> None:
-        """Messages can be sent."""
+    def opened(self, peer: Peer, handshake: Handshake) -> None:
+        """Messages can be sent; `handshake` is how the connection was made."""
 
     def motion(self, message: Message) -> None: ...
     def control(self, message: Message) -> None: ...
@@ -125,9 +130,18 @@ class LinkEvents(Protocol):
 class _Attempt:
     session: int
     offer: bool
-    signals: asyncio.Queue[Signal] = field(default_factory=lambda: asyncio.Queue(4))
+    commits: asyncio.Queue[Commit] = field(default_factory=lambda: asyncio.Queue(2))
+    signals: asyncio.Queue[Signal] = field(default_factory=lambda: asyncio.Queue(2))
     peer: Peer | None = None
     task: asyncio.Task[None] | None = None
+
+    def take(self, message: Commit | Signal) -> None:
+        """One of the other side's; more than are needed are dropped."""
+        if isinstance(message, Commit):
+            if not self.commits.full():
+                self.commits.put_nowait(message)
+        elif not self.signals.full():
+            self.signals.put_nowait(message)
 
 
 class Link:
@@ -138,12 +152,14 @@ class Link:
         self.peer: Peer | None = None
         self.connections = 0
         """How many have been opened."""
+        self.not_proven = 0
+        """Descriptions that were refused, because they may be of somebody who is not the other side."""
         self._events, self._tasks = events, tasks
         self._attempt: _Attempt | None = None
         self._ending = False
 
     async def run(self) -> None:
-        """Raises BadInput when the meeting point refuses."""
+        """Raises BadInput when the meeting point refuses, or somebody may be in between."""
         address = self.address
         async with Signalling(address.server, address.room, address.secret) as meeting:
             self._tasks.own(self._renew_when_lost(meeting), "renew")
@@ -152,13 +168,11 @@ class Link:
                 event = await meeting.next()
                 match event:
                     case Joined():
-                        self.address = RoomAddress(address.server, event.room, event.secret)
-                        self._events.joined(self.address, event.others)
+                        self._events.joined(address, event.others)
                     case Paired():
                         await self._begin(event, meeting)
-                    case Signal() if self._attempt is not None and event.session == self._attempt.session:
-                        if not self._attempt.signals.full():
-                            self._attempt.signals.put_nowait(event)
+                    case Commit() | Signal() if self._attempt is not None and event.session == self._attempt.session:
+                        self._attempt.take(event)
                     case Left():
                         self._events.left()
                     case _:
@@ -191,39 +205,57 @@ class Link:
             on_delivered=events.delivered,
         )
         attempt.peer = peer
+        handshake = Handshake(self.address.secret.key, self.address.room, offers=attempt.offer)
         opened = False
         try:
             try:
-                await asyncio.wait_for(self._describe(attempt, peer, meeting), SIGNAL_WITHIN_S)
+                await asyncio.wait_for(self._describe(attempt, peer, meeting, handshake), SIGNAL_WITHIN_S)
             except TimeoutError:
                 await peer.close(f"no answer from the other side within {SIGNAL_WITHIN_S:g} s")
+            except NotProven as error:
+                # Not tried again: whoever is in between would get as many tries.
+                self.not_proven += 1
+                logger.warning("%s", error)
+                self._ending = True
+                await peer.close(str(error))
+                meeting.give_up(str(error))
             except BadPacket as error:
                 logger.warning("%s", error)
                 await peer.close(str(error))
             if await peer.wait_open():
                 opened = True
                 self.peer = peer
+                meeting.live = attempt.session
                 self.connections += 1
-                events.opened(peer)
+                events.opened(peer, handshake)
                 motion = self._tasks.own(_pump(peer.motion.get, events.motion), "motion")
                 await _pump(peer.control.get, events.control)
                 await peer.wait_closed()
                 motion.cancel()
         finally:
             if self.peer is peer:
-                self.peer = None
+                self.peer = meeting.live = None
             # Whoever replaced this connection has told already.
             if self._attempt is attempt and not self._ending:
                 events.closed(peer.closed_because or "the connection has ended")
             if peer.state != "closed":
                 await peer.close("replaced by another connection" if opened else "given up")
 
-    async def _describe(self, attempt: _Attempt, peer: Peer, meeting: Signalling) -> None:
+    async def _describe(self, attempt: _Attempt, peer: Peer, meeting: Signalling, handshake: Handshake) -> None:
+        meeting.commit(attempt.session, handshake.commitment)
         if attempt.offer:
-            meeting.send(attempt.session, "offer", await peer.offer())
-            await peer.accept((await attempt.signals.get()).sdp)
+            offer = await peer.offer()  # while the other side's commitment is on its way
+            handshake.meet((await attempt.commits.get()).commitment)
+            meeting.send(attempt.session, "offer", offer, handshake.seal(offer))
+            theirs = await attempt.signals.get()
+            handshake.check(theirs.sdp, theirs.tag)
+            await peer.accept(theirs.sdp)
         else:
-            meeting.send(attempt.session, "answer", await peer.answer((await attempt.signals.get()).sdp))
+            handshake.meet((await attempt.commits.get()).commitment)
+            theirs = await attempt.signals.get()
+            handshake.check(theirs.sdp, theirs.tag)
+            answer = await peer.answer(theirs.sdp)
+            meeting.send(attempt.session, "answer", answer, handshake.seal(answer))
 
     async def _renew_when_lost(self, meeting: Signalling) -> None:
         """Asks for another connection for as long as the last one is lost, or silent against expectation."""

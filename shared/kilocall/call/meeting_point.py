@@ -1,17 +1,21 @@
 """The meeting point, `kilocall serve`: rooms in which two parties exchange offer and answer.
 
-Motion, pictures and sound never pass here. A room is made by the first who joins and has a secret that belongs
-to its link; two may be in it. Everything that comes from outside is bounded in size, number and rate, and
-nobody waits for a party that does not read.
+Motion, pictures and sound never pass here. A room is made by the first who joins; two may be in it, and the second
+must show the same token as the first: both make it from the secret of their link, and its hash is all that is kept.
+Everything that comes from outside is bounded in size, number and rate, and nobody waits for a party that does not
+read.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import hmac
 import itertools
+import json
 import logging
+import secrets
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
@@ -23,6 +27,8 @@ from pydantic import BaseModel, ValidationError
 from kilocall.call.signalling import (
     MAX_MESSAGE_BYTES,
     SIGNALLING_VERSION,
+    Commit,
+    FromClient,
     Join,
     Joined,
     Leave,
@@ -31,7 +37,6 @@ from kilocall.call.signalling import (
     Refused,
     Renew,
     Signal,
-    new_secret,
     parse_from_client,
 )
 
@@ -56,7 +61,7 @@ class MeetingSettings:
     """Messages a second from one party, on average."""
     message_burst: int = 30
     come_back_within_s: float = 15.0
-    """A party whose connection broke keeps its place so long, unless another takes it."""
+    """A party whose connection broke keeps its place so long; nobody else gets it."""
     empty_room_s: float = 60.0
     waiting_room_s: float = 3600.0
     """A room in which one party has waited so long is closed."""
@@ -67,9 +72,11 @@ class MeetingSettings:
 class _Member:
     token: str
     order: int
+    live: int | None = None
+    """Session whose connection it had and wanted to keep when it joined."""
     outbox: asyncio.Queue[BaseModel | None] = field(default_factory=lambda: asyncio.Queue(MOST_UNREAD))
     lost_at: float | None = None
-    """When its connection broke; None while it is connected."""
+    """When its connection broke, or its place was set aside; None while it is connected."""
 
     def put(self, message: BaseModel | None) -> None:
         """None: close. A party that does not read loses its oldest messages."""
@@ -81,11 +88,12 @@ class _Member:
 @dataclass
 class _Room:
     name: str
-    secret: str
+    token_hash: bytes
     changed_at: float
     """When anyone last came, went or was paired."""
     members: list[_Member] = field(default_factory=list)
-    session: int = 0
+    session: int = field(default_factory=lambda: secrets.randbelow(1 << 31))
+    """Counts up from a random number: a meeting point that was started anew must not give an old number again."""
     paired: frozenset[str] = frozenset()
     """Tokens of the two of the present session."""
 
@@ -102,6 +110,23 @@ class _RefusedError(Exception):
 
 def _refuse(code: str, reason: str) -> _RefusedError:
     return _RefusedError(Refused.model_validate({"code": code, "reason": reason}))
+
+
+def _other_version(version: int) -> _RefusedError:
+    older = "the caller" if version < SIGNALLING_VERSION else "the meeting point"
+    said = f"caller speaks version {version}, meeting point {SIGNALLING_VERSION}: please update {older}"
+    return _refuse("version", said)
+
+
+def _check_version(text: str) -> None:
+    """Raises _RefusedError for a join of another version, whose fields may well be others."""
+    try:
+        message = json.loads(text)
+    except (ValueError, RecursionError):
+        return
+    version = message.get("version") if isinstance(message, dict) and message.get("type") == "join" else None
+    if type(version) is int and abs(version) < 1000 and version != SIGNALLING_VERSION:
+        raise _other_version(version)
 
 
 class _Bucket:
@@ -164,7 +189,7 @@ class MeetingPoint:
                     if not room.members and self.rooms.get(room.name) is room:
                         del self.rooms[room.name]  # its link makes it again
                     return
-                if isinstance(message, Signal):
+                if isinstance(message, Commit | Signal):
                     self._pass_on(room, member, message)
                 elif isinstance(message, Renew):
                     self._renew(room, message.session)
@@ -226,53 +251,80 @@ class MeetingPoint:
             raise _refuse("rate", f"more than {self.settings.message_rate:g} messages a second")
         return text
 
-    def _parse(self, text: str) -> Join | Signal | Renew | Leave:
+    def _parse(self, text: str) -> FromClient:
         try:
             message = parse_from_client(text)
         except ValidationError as error:
+            _check_version(text)
             where = ".".join(map(str, error.errors()[0]["loc"]))
             raise _refuse("malformed", f"message is not one known: {where} {error.errors()[0]['msg']}"[:300]) from None
         self._messages.labels(message.type).inc()
         return message
 
-    def _join(self, join: Join | Signal | Renew | Leave) -> tuple[_Room, _Member]:
+    def _join(self, join: FromClient) -> tuple[_Room, _Member]:
         if not isinstance(join, Join):
             raise _refuse("malformed", f"first message is {join.type}, not join")
         if join.version != SIGNALLING_VERSION:
-            older = "the caller" if join.version < SIGNALLING_VERSION else "the meeting point"
-            raise _refuse(
-                "version",
-                f"caller speaks version {join.version}, meeting point {SIGNALLING_VERSION}: please update {older}",
-            )
+            raise _other_version(join.version)
+        known = join.room in self.rooms
+        room = self._room(join)
+        member = self._place(room, join)
+        if not known and join.live is not None:
+            # This meeting point was started anew. Whoever is on the other end of that connection comes back as well.
+            room.members.append(_Member("", next(self._orders), join.live, lost_at=self._clock()))
+        room.changed_at = self._clock()
+        others = len(room.connected) - 1
+        member.put(Joined(member=member.token, others=others))
+        if others and room.paired != frozenset(one.token for one in room.connected):
+            self._pair_unless_alive(room)
+        return room, member
+
+    def _room(self, join: Join) -> _Room:
+        """The room that is asked for, made if there is none."""
+        token_hash = hashlib.sha256(join.token.encode()).digest()
         room = self.rooms.get(join.room)
         if room is None:
             if len(self.rooms) >= self.settings.most_rooms:
                 raise _refuse("busy", f"{self.settings.most_rooms} rooms exist; try again later")
-            room = _Room(join.room, join.secret or new_secret(), self._clock())
-            self.rooms[join.room] = room
-        elif not hmac.compare_digest(room.secret.encode(), (join.secret or "").encode()):
-            raise _refuse("secret", f"room {join.room} exists and has another secret; ask for its link")
+            room = self.rooms[join.room] = _Room(join.room, token_hash, self._clock())
+        elif not hmac.compare_digest(room.token_hash, token_hash):
+            raise _refuse("token", f"room {join.room} exists and has another secret; ask for its link")
+        return room
 
+    def _place(self, room: _Room, join: Join) -> _Member:
+        """The new member in the room: in its old place, in the one set aside for it, or in a free one."""
         # The one who comes back takes the old place, even if the old connection still looks alive.
-        old = next((member for member in room.members if member.token == join.member), None)
+        old = next((member for member in room.members if member.token and member.token == join.member), None)
+        if old is None:
+            old = next((member for member in room.members if not member.token and member.live == join.live), None)
         if old is None and len(room.members) == 2:
-            old = next((member for member in room.members if member.lost_at is not None), None)
-            if old is None:
-                raise _refuse("full", f"room {join.room} has two parties already")
-        member = _Member(new_secret(), next(self._orders))
+            raise self._full(room)
+        token = old.token if old is not None else ""
+        order = old.order if old is not None and old.token else next(self._orders)
+        member = _Member(token or join.member or secrets.token_urlsafe(16), order, join.live)
         if old is not None:
-            if old.token == join.member:
-                member.token, member.order = old.token, old.order
             room.members.remove(old)
             old.put(Refused(code="replaced", reason="joined again from elsewhere"))
             old.put(None)
         room.members.append(member)
-        room.changed_at = self._clock()
-        others = len(room.connected) - 1
-        member.put(Joined(room=room.name, secret=room.secret, member=member.token, others=others))
-        if len(room.connected) == 2 and room.paired != frozenset(one.token for one in room.connected):
+        return member
+
+    def _full(self, room: _Room) -> _RefusedError:
+        away = [member.lost_at for member in room.members if member.lost_at is not None]
+        kept = ""
+        if away:
+            left_s = max(0.0, min(away) + self.settings.come_back_within_s - self._clock())
+            kept = f"; one has lost its connection and keeps its place for {left_s:.0f} s more"
+        return _refuse("full", f"room {room.name} has two parties already{kept}")
+
+    def _pair_unless_alive(self, room: _Room) -> None:
+        """Begins a session, unless both say that they are connected already and by which session."""
+        first, second = room.connected
+        if first.live is None or first.live != second.live:
             self._pair(room)
-        return room, member
+        else:
+            room.session = first.live
+            room.paired = frozenset((first.token, second.token))
 
     def _pair(self, room: _Room) -> None:
         room.session += 1
@@ -281,9 +333,10 @@ class MeetingPoint:
         self._pairings.inc()
         first = min(room.connected, key=lambda member: member.order)
         for member in room.connected:
+            member.live = None
             member.put(Paired(session=room.session, offer=member is first))
 
-    def _pass_on(self, room: _Room, sender: _Member, signal: Signal) -> None:
+    def _pass_on(self, room: _Room, sender: _Member, signal: Commit | Signal) -> None:
         if signal.session == room.session and sender in room.members:
             for member in room.members:
                 if member is not sender:

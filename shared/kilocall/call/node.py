@@ -28,6 +28,7 @@ from kilocall.call.settings import CallSettings
 from kilocall.call.statistics import CallStatistics
 from kilocall.proto.errors import BadInput
 from kilocall.proto.motion_packet import TIMES_MS, MotionPacket
+from kilocall.proto.trust import Handshake
 from kilocall.receiver.live import Receiving, ReceivingEvents, Rendered
 from kilocall.runtime.files import write_whole
 from kilocall.runtime.inbox import Message
@@ -206,7 +207,7 @@ class CallNode:
             await asyncio.to_thread(keep_pictures, settings.keep_pictures, parts.sending.kept, parts.receiving)
         if settings.report is not None:
             await asyncio.to_thread(write_whole, settings.report, (report.model_dump_json(indent=2) + "\n").encode())
-        if self._refusal is not None and not self._statistics.pictures:
+        if self._refusal is not None and (parts.link.not_proven or not self._statistics.pictures):
             raise BadInput(self._refusal)
         return report
 
@@ -224,6 +225,7 @@ class CallNode:
             receiving,
             rate=self.parts.rate,
             clock_us=now_us,
+            link_name=self.parts.address.secret.name,
             cache=self.settings.cache,
             on_change=self.controls.tell_state,
             on_plan=self._follow_plan,
@@ -294,13 +296,13 @@ class CallNode:
                 self._statistics.lost()  # a silent connection is being replaced
             session.connecting()
 
-    def opened(self, peer: Peer) -> None:
+    def opened(self, peer: Peer, handshake: Handshake) -> None:
         parts = self.parts
         logger.info("the connection is open")
         self._statistics.opened()
         self._reporter.opened()
         parts.receiving.restart()
-        self._with_session(lambda session: session.opened(peer.send_control))
+        self._with_session(lambda session: session.opened(peer.send_control, handshake))
         parts.sending.begin()
         peer.set_speech(bitrate_bps=parts.rate.plan.audio_bps, packet_ms=parts.rate.plan.audio_packet_ms)
         if peer.remote_audio is not None:
@@ -314,6 +316,8 @@ class CallNode:
         session = self.parts.session
         if session is not None and session.phase == "refused":
             self._refused(session.reason)
+            # Nothing more is to be shown of whoever that is.
+            self._tasks.own(self.parts.link.close(lambda: None), "refused")
 
     def delivered(self, data: bytes) -> None:
         self._with_session(lambda session: session.delivered(data))

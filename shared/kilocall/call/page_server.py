@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from kilocall.call.node import PICTURE, CallNode
 from kilocall.model.family import Picture
 from kilocall.proto.errors import KilocallError
+from kilocall.proto.trust import SPOKEN_WORDS
 from kilocall.receiver.display import MAX_UPLOAD_BYTES, MAX_VIEWERS
 from kilocall.receiver.render import LARGEST_TURN_DEG, View
 from kilocall.runtime.pictures import as_jpeg
@@ -53,6 +54,16 @@ class CameraOn(_Command):
 class Calibrate(_Command):
     type: Literal["calibrate"]
     on: bool
+
+
+Word = Annotated[str, Field(max_length=16)]
+
+
+class ComparedWords(_Command):
+    """The person has seen that the other side's words are the same as these."""
+
+    type: Literal["compared"]
+    words: Annotated[list[Word], Field(min_length=SPOKEN_WORDS, max_length=SPOKEN_WORDS)]
 
 
 class TakeSource(_Command):
@@ -104,6 +115,7 @@ Command = (
     Mute
     | CameraOn
     | Calibrate
+    | ComparedWords
     | TakeSource
     | UseSource
     | Turn
@@ -335,6 +347,8 @@ async def _obey(command: Command, viewer: _Viewer, node: CallNode, hub: LiveHub)
             node.controls.camera(command.on)
         case Calibrate():
             node.controls.calibrate(command.on)
+        case ComparedWords():
+            node.controls.compared(tuple(command.words))
         case TakeSource():
             await node.controls.take_source()
         case UseSource():

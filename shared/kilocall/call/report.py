@@ -192,6 +192,10 @@ class CallReport(BaseModel):
     packets_late: int
     packets_duplicate: int
     malformed: int
+    not_proven: int
+    """Descriptions refused because they may be of somebody in between."""
+    verified: bool
+    """Whether the person here has compared the words with the other side of the last connection."""
     dropped: dict[str, int]
     pictures_sent: int
     pictures_from_cache: int

@@ -3,7 +3,7 @@
 A Session outlives connections: after a change of network the next one goes on with the same pictures. It does no
 input or output of its own and runs no network: it is told what arrived, and asks its ports to do things.
 
-    opened    -> Hello, MediaState, the own picture's offer
+    opened    -> Hello, Reveal, MediaState, the own picture's offer
     Hello     checked: version, family, weights; a difference ends the call with a Bye that says what to update
     offer     -> WantPicture, unless the picture is in the cache; HavePicture once it can be moved
 """
@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal, Protocol, SupportsBytes
 
+from kilocall.call.acquaintance import Acquaintance
 from kilocall.call.exchange import PICTURES, Exchange
 from kilocall.call.personal import PersonalFiles
 from kilocall.call.rate_control import Feedback, Plan, RateControl
@@ -24,6 +25,7 @@ from kilocall.call.references import References
 from kilocall.model.family import OWN_WEIGHTS
 from kilocall.proto.control import (
     Bye,
+    Compared,
     ControlMessage,
     CropPlace,
     FaceState,
@@ -33,16 +35,19 @@ from kilocall.proto.control import (
     PersonalPiece,
     PictureRate,
     ReceiverReport,
+    Recognise,
     ReferenceOffer,
     ReferencePiece,
+    Reveal,
     SourcePicture,
     WantPersonal,
     WantPicture,
     parse_control,
 )
-from kilocall.proto.errors import BadPacket
+from kilocall.proto.errors import BadPacket, NotProven
 from kilocall.proto.limits import HISTORY, PROTOCOL_VERSION
 from kilocall.proto.motion_packet import MotionPacket
+from kilocall.proto.trust import Handshake
 
 __all__ = ["Incoming", "Outgoing", "Phase", "Remote", "Session", "greeting"]
 
@@ -92,7 +97,8 @@ class Remote:
 
 
 class Session:
-    """One call's state. Times in microseconds of `clock_us`; `cache` is a folder that outlives the call."""
+    """One call's state. Times in microseconds of `clock_us`; `cache` is a folder that outlives the call, `link_name` is
+    LinkSecret.name."""
 
     def __init__(
         self,
@@ -102,6 +108,7 @@ class Session:
         *,
         rate: RateControl,
         clock_us: Callable[[], int],
+        link_name: str,
         cache: Path | None = None,
         on_change: Callable[[], None] = lambda: None,
         on_plan: Callable[[Plan], None] = lambda plan: None,
@@ -152,6 +159,10 @@ class Session:
             cache_folder=cache,
         )
         """Further pictures of the speaker, both sides'."""
+        self.acquaintance = Acquaintance(
+            link_name, say=self._say, drop=self._drop, changed=on_change, folder=cache
+        )
+        """Whether the other side is who the person here takes it for."""
         self.on_reference: Callable[[str], None] = lambda picture_hash: None
         """Told the hash of each further picture of this side's that the other side holds."""
         self._on_change, self._on_plan = on_change, on_plan
@@ -180,14 +191,15 @@ class Session:
     def connecting(self, reason: str = "") -> None:
         self._to("connecting", reason)
 
-    def opened(self, send: Callable[[bytes], bool]) -> None:
-        """A connection can be used from now on."""
+    def opened(self, send: Callable[[bytes], bool], handshake: Handshake) -> None:
+        """A connection can be used from now on; `handshake` is how it was made."""
         self._send = send
         self._greeted = False
         self.said_bye = None
         self.confirmed = None
         self._sent_at.clear()
         self._say(self.hello)
+        self.acquaintance.opened(handshake)
         if self._media.muted or self._media.camera_off:
             self._say(self._media)
         if self._own_rate is not None:
@@ -204,6 +216,7 @@ class Session:
         """The connection is gone; nothing is sent until the next one."""
         self._send = None
         self._greeted = False
+        self.acquaintance.closed()
         self.remote = replace(self.remote, present=False, face=False)
         if self.phase != "refused":
             self._to(phase, reason)
@@ -316,6 +329,8 @@ class Session:
                 self.references.take_offer(message)
             case ReferencePiece():
                 self.references.take_piece(message)
+            case Reveal() | Recognise() | Compared():
+                self._take_acquaintance(message)
             case FaceState():
                 self._take_face(message, arrived_us)
             case MediaState():
@@ -354,6 +369,13 @@ class Session:
         self._incoming.expect(theirs.fps_numerator / theirs.fps_denominator)
         self.remote = replace(self.remote, present=True, muted=False, camera_off=False)
         self._to("open", "")
+
+    def _take_acquaintance(self, message: Reveal | Recognise | Compared) -> None:
+        try:
+            self.acquaintance.take(message)
+        except NotProven as error:
+            self.malformed += 1
+            self._refuse(str(error))
 
     def _picture_offered(self, picture_hash: str, first: bool) -> None:
         if first and picture_hash != self.remote.picture_hash:

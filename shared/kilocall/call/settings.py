@@ -33,7 +33,7 @@ class CallSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    room: Annotated[str, Field(min_length=1, max_length=200)]
+    room: Annotated[str, Field(min_length=1, max_length=400)]
     """Name of the room, or the whole link that the other side sent."""
     server: str = "http://127.0.0.1:8700"
     camera: str = "0"

@@ -1,11 +1,14 @@
 """How two parties find each other: the messages of the meeting point, and the client that speaks them.
 
-JSON objects over one WebSocket, each with its `type`; `meeting_point.py` is the other end.
+JSON objects over one WebSocket, each with its `type`; `meeting_point.py` is the other end. Nothing that comes from it
+is believed: descriptions are authenticated with the link's secret, which is never sent (`kilocall.proto.trust`).
 
-    -> join                 room, secret from the link (none: make the room), member token when coming back
-    <- joined               the room's secret and the member token, to come back with after a lost connection
+    -> join                 room, token made from the link's secret; when coming back the member token, and the session
+                            whose connection is alive
+    <- joined               the member token, to come back with after a lost connection
     <- paired               two are here: a new session begins, `offer` says who makes the offer
-    -> signal  <- signal    offer and answer of a session, passed on as they are
+    -> commit  <- commit    what each side commits to, passed on as it is
+    -> signal  <- signal    offer and answer of a session with their tags, passed on as they are
     -> renew                the session's connection is lost: begin another
     -> leave   <- left      one has gone
     <- refused              with a reason; the connection is closed then
@@ -17,7 +20,6 @@ import asyncio
 import contextlib
 import logging
 import random
-import secrets
 from collections import deque
 from types import TracebackType
 from typing import Annotated, Literal, Self
@@ -28,10 +30,12 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
 
 from kilocall.proto.errors import BadInput
+from kilocall.proto.trust import LinkSecret
 
 __all__ = [
     "MAX_MESSAGE_BYTES",
     "SIGNALLING_VERSION",
+    "Commit",
     "Event",
     "Join",
     "Joined",
@@ -42,13 +46,12 @@ __all__ = [
     "Renew",
     "Signal",
     "Signalling",
-    "new_secret",
     "websocket_url",
 ]
 
 logger = logging.getLogger(__name__)
 
-SIGNALLING_VERSION = 1
+SIGNALLING_VERSION = 2
 MAX_MESSAGE_BYTES = 32 << 10
 MAX_SDP = 16 << 10
 OPEN_WITHIN_S = 8.0
@@ -64,28 +67,43 @@ class _Message(BaseModel):
 
 Room = Annotated[str, Field(pattern=r"^[A-Za-z0-9._~-]{1,64}$")]
 Token = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{16,64}$")]
+JoinToken = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{43}$")]
+SessionId = Annotated[int, Field(ge=0, lt=1 << 32)]
 
 
 class Join(_Message):
     type: Literal["join"] = "join"
     version: int = SIGNALLING_VERSION
     room: Room
-    secret: Token | None = None
+    token: JoinToken
+    """LinkSecret.token; the same for both."""
     member: Token | None = None
+    live: SessionId | None = None
+    """Session whose connection this side has and keeps, if the other side has it too."""
+
+
+class Commit(_Message):
+    """What a side commits to for a session, before any description; goes both ways."""
+
+    type: Literal["commit"] = "commit"
+    session: SessionId
+    commitment: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class Signal(_Message):
     """An offer or answer; goes both ways."""
 
     type: Literal["signal"] = "signal"
-    session: Annotated[int, Field(ge=0, lt=1 << 32)]
+    session: SessionId
     kind: Literal["offer", "answer"]
     sdp: Annotated[str, Field(max_length=MAX_SDP)]
+    tag: Annotated[str, Field(max_length=64)] = ""
+    """Handshake.seal's; none is for the other side to refuse, not for the meeting point."""
 
 
 class Renew(_Message):
     type: Literal["renew"] = "renew"
-    session: Annotated[int, Field(ge=0, lt=1 << 32)]
+    session: SessionId
 
 
 class Leave(_Message):
@@ -94,8 +112,6 @@ class Leave(_Message):
 
 class Joined(_Message):
     type: Literal["joined"] = "joined"
-    room: Room
-    secret: Token
     member: Token
     others: Annotated[int, Field(ge=0, le=1)]
     """How many are in the room beside this one."""
@@ -103,7 +119,7 @@ class Joined(_Message):
 
 class Paired(_Message):
     type: Literal["paired"] = "paired"
-    session: Annotated[int, Field(ge=0, lt=1 << 32)]
+    session: SessionId
     offer: bool
     """Whether this side makes the offer."""
 
@@ -114,29 +130,21 @@ class Left(_Message):
 
 class Refused(_Message):
     type: Literal["refused"] = "refused"
-    code: Literal["full", "secret", "version", "busy", "malformed", "rate", "expired", "replaced"]
+    code: Literal["full", "token", "version", "busy", "malformed", "rate", "expired", "replaced"]
     reason: Annotated[str, Field(max_length=300)]
 
 
-Event = Joined | Paired | Signal | Left
+Event = Joined | Paired | Commit | Signal | Left
 """What `Signalling.next` returns."""
+FromClient = Join | Commit | Signal | Renew | Leave
 
-_from_client: TypeAdapter[Join | Signal | Renew | Leave] = TypeAdapter(
-    Annotated[Join | Signal | Renew | Leave, Field(discriminator="type")]
-)
-_from_server: TypeAdapter[Joined | Paired | Signal | Left | Refused] = TypeAdapter(
-    Annotated[Joined | Paired | Signal | Left | Refused, Field(discriminator="type")]
-)
+_from_client: TypeAdapter[FromClient] = TypeAdapter(Annotated[FromClient, Field(discriminator="type")])
+_from_server: TypeAdapter[Event | Refused] = TypeAdapter(Annotated[Event | Refused, Field(discriminator="type")])
 
 
-def parse_from_client(text: str) -> Join | Signal | Renew | Leave:
+def parse_from_client(text: str) -> FromClient:
     """Raises pydantic's ValidationError, a ValueError."""
     return _from_client.validate_json(text)
-
-
-def new_secret() -> str:
-    """128 random bits for a room's link."""
-    return secrets.token_urlsafe(16)
 
 
 def websocket_url(server: str) -> str:
@@ -151,34 +159,33 @@ def websocket_url(server: str) -> str:
 class Signalling:
     """A place in a room of a meeting point, kept through lost connections.
 
-        async with Signalling("http://localhost:8400", "tea") as link:
+        async with Signalling("http://localhost:8400", "tea", LinkSecret.make()) as link:
             match await link.next():
-                case Paired(session=session, offer=True):
-                    link.send(session, "offer", await peer.offer())
+                case Paired(session=session):
+                    link.commit(session, handshake.commitment)
 
     Comes back by itself, after 0.25 s and then up to 8 s, as the same member of the room. A connection between
-    the parties does not depend on it. Raises BadInput for settings that cannot be used.
+    the parties does not depend on it: while `live` names its session, coming back does not replace it. Raises BadInput
+    for settings that cannot be used.
     """
 
     def __init__(
         self,
         server: str,
         room: str,
-        secret: str | None = None,
+        secret: LinkSecret,
         *,
         first_wait_s: float = 0.25,
         most_wait_s: float = 8.0,
     ) -> None:
         self.url = websocket_url(server)
         try:
-            self._join = Join(room=room, secret=secret)
-        except ValidationError as error:
-            problem = error.errors()[0]
-            raise BadInput(
-                f"{problem['loc'][-1]} is {problem['input']!r:.80}; allowed for a room are 1 to 64 and for a secret "
-                "16 to 64 letters, digits, - and _"
-            ) from None
+            self._join = Join(room=room, token=secret.token)
+        except ValidationError:
+            raise BadInput(f"room is {room!r:.80}; allowed are 1 to 64 letters, digits and . _ ~ -") from None
         self.connected = False
+        self.live: int | None = None
+        """Session whose connection is open."""
         self.malformed = 0
         """Messages of the server that made no sense and were dropped."""
         self._waits_s = (first_wait_s, most_wait_s)
@@ -187,6 +194,7 @@ class Signalling:
         self._outbox: deque[_Message] = deque(maxlen=MOST_WAITING)
         self._to_send = asyncio.Event()
         self._refused: Refused | None = None
+        self._given_up = ""
         self._failure: BaseException | None = None
         self._task: asyncio.Task[None] | None = None
         self._leaving = False
@@ -204,11 +212,6 @@ class Signalling:
         self._hurry.set()
         if self._socket is not None:
             self._socket.transport.abort()
-
-    @property
-    def secret(self) -> str | None:
-        """The room's secret for the link, once it is known."""
-        return self._join.secret
 
     async def __aenter__(self) -> Self:
         self._task = asyncio.create_task(self._run())
@@ -235,7 +238,9 @@ class Signalling:
 
     async def next(self) -> Event:
         """The next event. Raises BadInput with the reason when the meeting point refuses for good."""
-        while not self._events:
+        while self._given_up or not self._events:
+            if self._given_up:
+                raise BadInput(self._given_up)
             if self._refused is not None:
                 raise BadInput(f"meeting point refused: {self._refused.reason}")
             if self._failure is not None:
@@ -244,9 +249,18 @@ class Signalling:
             await self._changed.wait()
         return self._events.popleft()
 
-    def send(self, session: int, kind: Literal["offer", "answer"], sdp: str) -> None:
-        """Sends this side's offer or answer of a session; later, when there is no connection just now."""
-        self._put(Signal(session=session, kind=kind, sdp=sdp))
+    def commit(self, session: int, commitment: str) -> None:
+        """Sends what this side commits to for a session; later, when there is no connection just now."""
+        self._put(Commit(session=session, commitment=commitment))
+
+    def send(self, session: int, kind: Literal["offer", "answer"], sdp: str, tag: str) -> None:
+        """Sends this side's offer or answer of a session, likewise."""
+        self._put(Signal(session=session, kind=kind, sdp=sdp, tag=tag))
+
+    def give_up(self, reason: str) -> None:
+        """Makes `next` raise BadInput with this reason, whatever else has come."""
+        self._given_up = reason
+        self._changed.set()
 
     def renew(self, session: int) -> None:
         """Asks for a new session, because the connection of this one is lost."""
@@ -296,7 +310,7 @@ class Signalling:
 
     async def _converse(self, socket: ClientConnection) -> bool:
         """Speaks until the connection ends; True when it was to end for good."""
-        await socket.send(self._join.model_dump_json())
+        await socket.send(self._join.model_copy(update={"live": self.live}).model_dump_json())
         writer = asyncio.create_task(self._write(socket))
         try:
             async for text in socket:
@@ -310,7 +324,7 @@ class Signalling:
                     return True
                 if isinstance(message, Joined):
                     self.connected = True
-                    self._join = Join(room=message.room, secret=message.secret, member=message.member)
+                    self._join = self._join.model_copy(update={"member": message.member})
                     self._to_send.set()
                 self._events.append(message)
                 self._changed.set()

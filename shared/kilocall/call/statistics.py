@@ -298,6 +298,8 @@ class CallStatistics:
             packets_late=jitter.late,
             packets_duplicate=jitter.duplicates,
             malformed=receiving.malformed + (session.malformed if session is not None else 0),
+            not_proven=parts.link.not_proven,
+            verified=session is not None and session.acquaintance.verified,
             dropped=self._dropped(),
             pictures_sent=session.pictures.sent if session is not None else 0,
             pictures_from_cache=session.pictures.from_cache if session is not None else 0,

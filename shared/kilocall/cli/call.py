@@ -4,23 +4,30 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import sys
 import tempfile
 import webbrowser
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
+from urllib.parse import urlsplit
 
 from rich.logging import RichHandler
 from rich.text import Text
 
+from kilocall.call.link import find_room
 from kilocall.call.report import CallReport, RateInUse
 from kilocall.call.running import run_call, run_server
 from kilocall.call.settings import settings_from
 from kilocall.cli.screen import console, needs, print_facts, print_table, progress_bar
 from kilocall.proto.errors import BadInput
 from kilocall.runtime.files import check_output_folder
+from kilocall.runtime.web import LOOPBACK
 
 __all__ = ["make_call", "measure_call", "measure_pages", "print_report", "serve_meeting_point"]
+
+MOST_LINK: Final = 400
+"""Characters."""
 
 
 def serve_meeting_point(host: str, port: int, verbose: bool) -> None:
@@ -28,13 +35,24 @@ def serve_meeting_point(host: str, port: int, verbose: bool) -> None:
     run_server(host, port, on_ready=lambda address: _say(f"meeting point at {address}; Ctrl-C ends it"))
 
 
-def make_call(*, open_page: bool, verbose: bool, family: str | None, **options: Any) -> None:
+def make_call(
+    *, room: str, room_is_public: bool, open_page: bool, verbose: bool, family: str | None, **options: Any
+) -> None:
+    """`room_is_public`: it came as an argument, which other users of this machine can see."""
     _log(verbose)
+    if room == "-":
+        options["room"] = _read_link()
+    else:
+        options["room"] = room
+        if "#" in room and room_is_public:
+            _say("other users of this machine can see a link in a program's arguments; --room - reads it instead")
     if family is not None:
         options["family"] = family
     settings = settings_from(**options)
     if settings.headless and settings.seconds is None:
         raise BadInput("seconds is missing: a call without a page ends after --seconds N")
+
+    _say_what_is_seen(find_room(settings.room, settings.server).server)
 
     def page(address: str) -> None:
         _say(f"page: {address}")
@@ -43,6 +61,26 @@ def make_call(*, open_page: bool, verbose: bool, family: str | None, **options: 
 
     report = run_call(settings, on_page=page, on_link=lambda link: _say(f"the other side joins with: --room '{link}'"))
     print_report(report)
+
+
+def _read_link() -> str:
+    """The first line of standard input."""
+    if sys.stdin.isatty():
+        _say("the link, or the name of a room:")
+    line = sys.stdin.readline(MOST_LINK + 1).strip()
+    if not line:
+        raise BadInput("room is '-', but standard input holds no line")
+    return line
+
+
+def _say_what_is_seen(server: str) -> None:
+    """What a way to the meeting point without TLS leaves open."""
+    parts = urlsplit(server if "://" in server else f"http://{server}")
+    if parts.scheme in ("http", "ws") and parts.hostname not in LOOPBACK:
+        _say(
+            "the meeting point is asked without TLS: it and the network on the way there see that a call takes place "
+            "and your addresses, and can keep it from taking place; they cannot see, hear or take part"
+        )
 
 
 def measure_call(

@@ -294,7 +294,10 @@ class Peer:
         lines = [line for line in description.sdp.splitlines() if not line.startswith("a=extmap:")]
         plain = RTCSessionDescription(sdp="\r\n".join(lines) + "\r\n", type=description.type)
         await self._connection.setLocalDescription(plain)
-        return str(self._connection.localDescription.sdp)
+        made = str(self._connection.localDescription.sdp).splitlines()
+        # One fingerprint, the one that is compared (proto/trust.py); aiortc writes it with two longer hashes as well.
+        spare = ("a=fingerprint:sha-384 ", "a=fingerprint:sha-512 ")
+        return "".join(f"{line}\r\n" for line in made if not line.startswith(spare))
 
     async def _set_remote(self, text: str, kind: Literal["offer", "answer"]) -> None:
         if len(text) > MAX_SDP_BYTES:

@@ -2,15 +2,38 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import MutableMapping
 from typing import Any
 
 import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from kilocall.proto.errors import KilocallError
+from kilocall.proto.errors import BadInput, KilocallError
+from kilocall.proto.trust import LinkSecret
+from kilocall.runtime.web import LOOPBACK
 
-__all__ = ["run_service"]
+__all__ = ["TOKEN_VARIABLE", "open_to_others", "read_token", "run_service"]
+
+TOKEN_VARIABLE = "KILOCALL_TOKEN"
+
+
+def read_token() -> str | None:
+    """What sender and receiver know each other by, from the environment. Raises BadInput for what can be guessed."""
+    token = os.environ.get(TOKEN_VARIABLE) or None
+    if token is not None:
+        try:
+            LinkSecret(token)
+        except BadInput as error:
+            raise BadInput(f"{TOKEN_VARIABLE}: {error}") from None
+    return token
+
+
+def open_to_others(host: str, token: str | None) -> str:
+    """A sentence for whoever starts a service that anybody may connect to, or nothing."""
+    if token is not None or host in LOOPBACK:
+        return ""
+    return f"{host} without {TOKEN_VARIABLE}: whoever reaches it may connect, or put himself in between"
 
 
 def run_service(app: ASGIApp, host: str, port: int) -> None:

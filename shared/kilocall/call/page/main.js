@@ -9,7 +9,7 @@ import { NumbersPanel } from "./numbers.js";
 import { Overlay } from "./overlay.js";
 import { PictureCanvas } from "./pictures.js";
 import { Sources } from "./sources.js";
-import { badgeText, callStatus, ownNote, remoteNote } from "./status.js";
+import { badgeText, callStatus, ownNote, remoteNote, trustText } from "./status.js";
 import { HeadTurn } from "./turn.js";
 
 const $ = (id) => document.getElementById(id);
@@ -142,11 +142,13 @@ function waitsForCamera() {
 function tellChanges(before, next) {
   if (before.muted !== next.muted) announcer.say(next.muted ? "Your microphone is off" : "Your microphone is on");
   if (before.camera_off !== next.camera_off) announcer.say(next.camera_off ? "Your camera is off" : "Your camera is on");
+  if (!before.trust?.verified && next.trust?.verified) announcer.say("Verified: nobody is in between");
   if (before.recording !== next.recording) announcer.say(next.recording ? "Recording" : "Recording stopped");
 }
 
 function render() {
   renderStage();
+  renderTrust();
   renderControls();
   renderOwn();
 }
@@ -171,6 +173,22 @@ function renderStage() {
     renderStage.said = phase;
     announcer.say(phase);
   }
+}
+
+function renderTrust() {
+  const trust = state?.trust;
+  const known = Boolean(connected && trust?.words.length);
+  const before = $("trust").hidden;
+  $("trust").hidden = !known;
+  $("badge-verified").hidden = !known || !trust.verified;
+  if (!known) return;
+  const text = trustText(trust);
+  if ($("trust-text").textContent !== text) $("trust-text").textContent = text;
+  if ($("words").textContent !== trust.words.join("")) {
+    $("words").replaceChildren(...trust.words.map((word) => Object.assign(document.createElement("li"), { textContent: word })));
+  }
+  $("same").hidden = trust.verified;
+  if (before && trust.expected && !trust.verified) announcer.say(text);
 }
 
 function renderControls() {
@@ -293,6 +311,7 @@ $("link").onfocus = () => $("link").select();
 $("leave").onclick = leave;
 $("help-button").onclick = help;
 $("sound-button").onclick = start;
+$("same").onclick = () => connection.ask("compared", { words: state.trust.words });
 $("badge-button").onclick = () => showSource($("remote-source").hidden);
 $("message-close").onclick = () => { $("message").hidden = true; };
 $("virtual").onchange = () => connection.ask("virtual_camera", { on: $("virtual").checked });

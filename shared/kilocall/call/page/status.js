@@ -51,6 +51,15 @@ export function badgeText(takenAt, pictures = 1) {
   return `Reconstructed from a picture taken at ${takenAt}`;
 }
 
+// What is said about the words to compare.
+export function trustText({ verified, expected }) {
+  if (verified) return "Nobody is: you have compared the words on this link. Those of this call are";
+  const changed = expected
+    ? "You have compared words on this link before, but the other side is another computer now, or somebody else. "
+    : "";
+  return `${changed}Read these out: the other side must see the same. If it does not, leave the call.`;
+}
+
 function sentence(text) {
   const trimmed = text.trim();
   return /[.!?]$/.test(trimmed) ? upper(trimmed) : `${upper(trimmed)}.`;

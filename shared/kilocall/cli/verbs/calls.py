@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from kilocall.call import ROOM_VARIABLE
 from kilocall.cli.options import CodebookFile, EngineChoice, Engines, FamilyName, GalleryKb, Weights
 
 __all__ = ["call", "serve"]
@@ -24,7 +25,14 @@ def serve(
 
 
 def call(
-    room: Annotated[str, typer.Option(help="Name of the room, or the link that the other side sent.")],
+    context: typer.Context,
+    room: Annotated[
+        str,
+        typer.Option(
+            help="Name of the room, or the link that the other side sent; -: read it from standard input.",
+            envvar=ROOM_VARIABLE,
+        ),
+    ],
     server: Annotated[str, typer.Option(help="Meeting point.", metavar="URL")] = "http://127.0.0.1:8700",
     camera: Annotated[
         str, typer.Option(help="Number of a camera, a clip, or `browser`: that of the page.", metavar="0|CLIP|browser")
@@ -78,7 +86,9 @@ def call(
     """One party of a call: camera in, the other side's picture on a page."""
     from kilocall.cli.call import make_call
 
+    source_of_room = context.get_parameter_source("room")
     make_call(
+        room_is_public=source_of_room is not None and source_of_room.name == "COMMANDLINE",
         open_page=open_page,
         verbose=verbose,
         room=room,
