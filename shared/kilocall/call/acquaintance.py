@@ -134,10 +134,13 @@ class Acquaintance:
             return _Kept()
 
     def _keep(self, kept: _Kept) -> None:
+        if kept == self._kept:
+            return
         self._kept = kept
         if self._folder is None:
             return
         try:
+            self._folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             keep_newest(self._folder, self._name, kept.model_dump_json().encode(), MOST_LINKS)
         except OSError as error:
             logger.warning("that the words were compared cannot be kept: %s", error)
