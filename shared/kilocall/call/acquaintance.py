@@ -130,7 +130,9 @@ class Acquaintance:
         except FileNotFoundError:
             return _Kept()
         except (OSError, ValidationError) as error:
-            logger.warning("what was kept of this link cannot be read, its words are to be compared again: %s", error)
+            # Not what pydantic says: that may show what is in the file.
+            why = error.strerror if isinstance(error, OSError) else "the file is broken"
+            logger.warning("what was kept of this link cannot be read, its words are to be compared again: %s", why)
             return _Kept()
 
     def _keep(self, kept: _Kept) -> None:
