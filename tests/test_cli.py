@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 import signal
@@ -23,6 +24,7 @@ from typer.main import get_command
 
 from kilocall.cli import run
 from kilocall.cli.app import app
+from kilocall.cli.call import say_what_is_seen
 from kilocall.cli.replay import read_upload
 from kilocall.cli.streams import find_stream
 from kilocall.proto.errors import BadInput
@@ -145,6 +147,35 @@ def test_help_loads_nothing_heavy(command: Command) -> None:
     loaded = set(out.split("loaded", 1)[1].split())
     assert not loaded & {"numpy", "cv2", "av", "torch", "openvino", "onnxruntime", "fastapi", "pydantic"}, err
     assert "Talking-head video" in out
+
+
+def test_a_link_is_read_from_standard_input_and_one_that_can_be_guessed_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("http://127.0.0.1:9/tea#guessed1\n"))
+    assert "the link's secret has 48 bits; allowed are 16 to 48 random bytes" in refused(capsys, "call", "--room", "-")
+    monkeypatch.setattr("sys.stdin", io.StringIO(""))
+    assert "standard input holds no line" in refused(capsys, "call", "--room", "-")
+
+
+def test_a_link_comes_from_the_environment_and_one_among_the_arguments_is_warned_of(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("KILOCALL_ROOM", "tea#guessed1")
+    assert "the link's secret has 48 bits" in refused(capsys, "call")
+    assert run(["call", "--room", "tea#guessed1"]) == 2
+    assert "other users of this machine can see a link in a program's arguments" in capsys.readouterr().err
+
+
+def test_what_a_meeting_point_without_tls_can_see_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    for server, said in (
+        ("http://meeting.example:8700", True),
+        ("meeting.example", True),
+        ("https://meeting.example", False),
+        ("http://127.0.0.1:8700", False),
+    ):
+        say_what_is_seen(server)
+        assert ("is asked without TLS" in capsys.readouterr().err) == said
 
 
 @pytest.mark.parametrize(

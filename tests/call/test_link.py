@@ -23,8 +23,11 @@ class Events:
     def __init__(self) -> None:
         self.opened_peers: list[Peer] = []
         self.opened_now = asyncio.Event()
+        self.joins: list[int] = []
 
-    def joined(self, address: RoomAddress, others: int) -> None: ...
+    def joined(self, address: RoomAddress, others: int) -> None:
+        self.joins.append(others)
+
     def paired(self) -> None: ...
     def opened(self, peer: Peer, handshake: Handshake) -> None:
         self.opened_peers.append(peer)
@@ -43,6 +46,35 @@ class Events:
     def left(self) -> None: ...
     def audio(self) -> Any:
         return None
+
+
+def test_meeting_point_that_is_restarted_replaces_no_connection() -> None:
+    async def check() -> None:
+        tasks = Tasks()
+        async with Server() as before:
+            parties = await two_links(before, tasks)
+            peers = [events.opened_peers[0] for _, events in parties]
+            for _, events in parties:
+                events.joins.clear()
+        async with Server(port=before.port) as server:
+            while not all(events.joins for _, events in parties):  # noqa: ASYNC110  # of two links
+                await asyncio.sleep(0.05)
+            await asyncio.sleep(0.5)
+            assert [link.peer for link, _ in parties] == peers
+            assert all(len(events.opened_peers) == 1 for _, events in parties)
+            assert all(peer.state == "open" for peer in peers)
+            # Asked to, it connects them anew as ever.
+            for _, events in parties:
+                events.opened_now.clear()
+            server.point._renew(server.point.rooms["tea"], server.point.rooms["tea"].session)
+            for _, events in parties:
+                await events.opened_now.wait()
+            assert all(len(events.opened_peers) == 2 for _, events in parties)
+            for link, _ in parties:
+                await link.close(lambda: None)
+            await tasks.close()
+
+    run(check())
 
 
 async def two_links(server: Server, tasks: Tasks) -> list[tuple[Link, Events]]:

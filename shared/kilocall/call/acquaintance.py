@@ -130,14 +130,19 @@ class Acquaintance:
         except FileNotFoundError:
             return _Kept()
         except (OSError, ValidationError) as error:
-            logger.warning("what was kept of this link cannot be read, its words are to be compared again: %s", error)
+            # Not what pydantic says: that may show what is in the file.
+            why = error.strerror if isinstance(error, OSError) else "the file is broken"
+            logger.warning("what was kept of this link cannot be read, its words are to be compared again: %s", why)
             return _Kept()
 
     def _keep(self, kept: _Kept) -> None:
+        if kept == self._kept:
+            return
         self._kept = kept
         if self._folder is None:
             return
         try:
+            self._folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             keep_newest(self._folder, self._name, kept.model_dump_json().encode(), MOST_LINKS)
         except OSError as error:
             logger.warning("that the words were compared cannot be kept: %s", error)

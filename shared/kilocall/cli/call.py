@@ -24,7 +24,7 @@ from kilocall.proto.errors import BadInput
 from kilocall.runtime.files import check_output_folder
 from kilocall.runtime.web import LOOPBACK
 
-__all__ = ["make_call", "measure_call", "measure_pages", "print_report", "serve_meeting_point"]
+__all__ = ["make_call", "measure_call", "measure_pages", "print_report", "say_what_is_seen", "serve_meeting_point"]
 
 MOST_LINK: Final = 400
 """Characters."""
@@ -52,7 +52,7 @@ def make_call(
     if settings.headless and settings.seconds is None:
         raise BadInput("seconds is missing: a call without a page ends after --seconds N")
 
-    _say_what_is_seen(find_room(settings.room, settings.server).server)
+    say_what_is_seen(find_room(settings.room, settings.server).server)
 
     def page(address: str) -> None:
         _say(f"page: {address}")
@@ -73,7 +73,7 @@ def _read_link() -> str:
     return line
 
 
-def _say_what_is_seen(server: str) -> None:
+def say_what_is_seen(server: str) -> None:
     """What a way to the meeting point without TLS leaves open."""
     parts = urlsplit(server if "://" in server else f"http://{server}")
     if parts.scheme in ("http", "ws") and parts.hostname not in LOOPBACK:

@@ -53,7 +53,7 @@ export function badgeText(takenAt, pictures = 1) {
 
 // What is said about the words to compare.
 export function trustText({ verified, expected }) {
-  if (verified) return "Nobody is: you have compared the words on this link. Those of this call are";
+  if (verified) return "No: you have compared words with the other side on this link. Those of this connection are:";
   const changed = expected
     ? "You have compared words on this link before, but the other side is another computer now, or somebody else. "
     : "";
