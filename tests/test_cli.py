@@ -23,7 +23,6 @@ from typer.main import get_command
 
 from kilocall.cli import run
 from kilocall.cli.app import app
-from kilocall.cli.replay import read_upload
 from kilocall.cli.streams import find_stream
 from kilocall.proto.errors import BadInput
 
@@ -331,31 +330,6 @@ def test_samples_are_found_by_name() -> None:
     assert find_stream(Path("clip.kcs")) == Path("clip.kcs")
     with pytest.raises(BadInput, match="astronaut, drawing"):
         find_stream(Path("sample:nobody"))
-
-
-@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp"])
-def test_an_upload_is_reduced_and_upright(suffix: str) -> None:
-    wide = np.zeros((600, 2400, 3), np.uint8)
-    wide[:, 1200:] = 255
-    done, data = cv2.imencode(suffix, wide)
-    assert done
-    picture = read_upload(data.tobytes())
-    assert picture.shape == (256, 1024, 3)
-    assert picture[:, 600:].mean() > 250
-    assert picture[:, :400].mean() < 5
-
-
-def test_an_upload_of_too_many_pixels_is_refused_before_it_is_decoded() -> None:
-    done, data = cv2.imencode(".png", np.zeros((6000, 6000), np.uint8))
-    assert done
-    with pytest.raises(BadInput, match="6000x6000"):
-        read_upload(data.tobytes())
-
-
-@pytest.mark.parametrize("data", [b"", b"GIF89a", b"\x89PNG\r\n\x1a\n", bytes(1000)])
-def test_an_upload_that_is_no_picture_is_refused(data: bytes) -> None:
-    with pytest.raises(BadInput, match="JPEG, PNG, WebP or AVIF"):
-        read_upload(data)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are sent as on POSIX")
