@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import subprocess
@@ -15,7 +16,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from PIL import features
+from PIL import Image, features
 from runtime.attacks import avif_that_lies, jpeg_of_many_scans, png_bomb
 
 from kilocall.proto.errors import BadInput
@@ -219,10 +220,6 @@ def test_upload_that_is_no_picture_is_refused(decoder: PictureDecoder, data: byt
 
 @pytest.mark.parametrize("mode", ["RGBA", "L", "P"])
 def test_transparent_or_grey_upload_comes_back_as_rgb(decoder: PictureDecoder, mode: str) -> None:
-    import io
-
-    from PIL import Image
-
     out = io.BytesIO()
     Image.new(mode, (12, 8)).save(out, "PNG")
     assert decoder.decode(out.getvalue(), UPLOAD).shape == (8, 12, 3)
