@@ -12,7 +12,6 @@ from queue import Queue
 
 import numpy as np
 import pytest
-from runtime.attacks import avif_that_lies, jpeg_of_many_scans
 from safetensors.numpy import load_file
 
 from kilocall.codec.motion_codec import MotionEncoder
@@ -26,6 +25,7 @@ from kilocall.receiver.render import FaceRenderer
 from kilocall.runtime.engine import choose_engine
 from kilocall.runtime.pictures import decode_picture, encode_picture
 from kilocall.sample import sample_stream
+from runtime.attacks import avif_that_lies, jpeg_of_many_scans
 
 SPACING_US = 40_000
 

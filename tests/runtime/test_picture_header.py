@@ -9,11 +9,11 @@ from contextlib import suppress
 import numpy as np
 import pytest
 from PIL import Image, features
-from runtime.attacks import avif_that_lies
 
 from kilocall.proto.errors import BadInput
 from kilocall.runtime.picture_header import PictureHeader, read_header
 from kilocall.runtime.pictures import PictureFormat, decode_picture, encode_picture
+from runtime.attacks import avif_that_lies
 
 AVIF = pytest.mark.skipif(not features.check("avif"), reason="this Pillow has no AVIF")
 FORMATS: list[PictureFormat] = [name for name in ("avif", "webp") if features.check(name)]

@@ -17,12 +17,12 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image, features
-from runtime.attacks import avif_that_lies, jpeg_of_many_scans, png_bomb
 
 from kilocall.proto.errors import BadInput
 from kilocall.runtime.picture_decoder import FROM_OTHERS, UPLOAD
 from kilocall.runtime.picture_process import PictureDecoder
 from kilocall.runtime.pictures import decode_picture, encode_picture
+from runtime.attacks import avif_that_lies, jpeg_of_many_scans, png_bomb
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="memory is limited on Linux alone")
 AVIF = pytest.mark.skipif(not features.check("avif"), reason="this Pillow has no AVIF")

@@ -1,8 +1,8 @@
 """Format and size of a compressed picture as its decoder will find them, read before anything is decoded.
 
-What an AVIF's container says of the size is a claim: the decoder allocates what the AV1 sequence header inside says. Only
-pictures as `encode_picture` writes them are read here, AVIF of one still and WebP of one frame: grids, layers, alpha,
-sequences and animations are refused, whatever their size.
+What an AVIF's container says of the size is a claim: the decoder allocates what the AV1 sequence header inside says.
+Only pictures as `encode_picture` writes them are read here, AVIF of one still and WebP of one frame: grids, layers,
+alpha, sequences and animations are refused, whatever their size.
 
 Sources: ISO/IEC 23008-12 (boxes), AV1 Bitstream & Decoding Process Specification 5.3 and 5.5 (OBUs, sequence header),
 RFC 9649 (WebP), RFC 6386 section 9.1 (VP8 frame header).
