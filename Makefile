@@ -1,6 +1,7 @@
 # make demo   encode and decode the built-in samples, write demo/
 # make test   ruff, mypy and pytest
-# Both set up .venv first; only `make test` needs torch.
+# make fuzz   a million changed packets, messages and files for everything that reads what others send
+# All set up .venv first; only `make test` needs torch.
 
 PYTHON ?= python3
 VENV   ?= .venv
@@ -9,7 +10,7 @@ PYTEST := $(BIN)/python -m pytest
 # PYTEST_ARGS may name tests of one kind alone.
 NO_TESTS := 5
 
-.PHONY: demo test lint check clean
+.PHONY: demo test lint check fuzz clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.core
@@ -25,8 +26,12 @@ check: $(VENV)/.dev
 	$(PYTEST) -n 2 --dist loadfile -m "not real_time" $(PYTEST_ARGS) || [ $$? -eq $(NO_TESTS) ]
 	$(PYTEST) -m real_time $(PYTEST_ARGS) || [ $$? -eq $(NO_TESTS) ]
 
+# FUZZ_ARGS may be `--inputs 10000`, `--seed 2` or `--target streams`.
+fuzz: $(VENV)/.dev
+	cd tests && ../$(BIN)/python -m fuzz $(FUZZ_ARGS)
+
 clean:
-	rm -rf $(VENV) demo build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) demo tests/fuzz-findings build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find sender receiver shared proto tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:

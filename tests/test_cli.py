@@ -25,9 +25,11 @@ from typer.main import get_command
 from kilocall.cli import run
 from kilocall.cli.app import app
 from kilocall.cli.call import say_what_is_seen
-from kilocall.cli.replay import read_upload
 from kilocall.cli.streams import find_stream
+from kilocall.proto.control import SourcePicture
 from kilocall.proto.errors import BadInput
+from kilocall.proto.stream_file import StreamReader, StreamWriter
+from runtime.attacks import avif_that_lies, jpeg_of_many_scans
 
 ROOT = Path(__file__).parents[1]
 SOURCES = os.pathsep.join(str(ROOT / name) for name in ("proto", "sender", "receiver", "shared"))
@@ -364,29 +366,51 @@ def test_samples_are_found_by_name() -> None:
         find_stream(Path("sample:nobody"))
 
 
-@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp"])
-def test_an_upload_is_reduced_and_upright(suffix: str) -> None:
-    wide = np.zeros((600, 2400, 3), np.uint8)
-    wide[:, 1200:] = 255
-    done, data = cv2.imencode(suffix, wide)
-    assert done
-    picture = read_upload(data.tobytes())
-    assert picture.shape == (256, 1024, 3)
-    assert picture[:, 600:].mean() > 250
-    assert picture[:, :400].mean() < 5
+def altered(stream: Path, out: Path, *, picture: bytes | None = None, gap_us: int = 0) -> Path:
+    """The stream with other bytes as its source picture, and with a gap before its second half."""
+    reader = StreamReader(stream)
+    source = reader.source_picture()
+    assert source is not None
+    with StreamWriter(out, reader.header) as writer:
+        writer.add_picture(source if picture is None else SourcePicture("webp", picture))
+        packets = list(reader.packets())
+        for number, timed in enumerate(packets):
+            late = gap_us if number >= len(packets) // 2 else 0
+            writer.add_packet(timed.time_us + late, timed.packet)
+    return out
 
 
-def test_an_upload_of_too_many_pixels_is_refused_before_it_is_decoded() -> None:
-    done, data = cv2.imencode(".png", np.zeros((6000, 6000), np.uint8))
-    assert done
-    with pytest.raises(BadInput, match="6000x6000"):
-        read_upload(data.tobytes())
+@pytest.mark.parametrize(
+    ("attack", "said"),
+    [(lambda: jpeg_of_many_scans(20_000), "no AVIF or WebP"), (lambda: avif_that_lies(256, 4000), "4000x4000")],
+    ids=["jpeg of 20,000 scans", "avif that lies"],
+)
+@pytest.mark.parametrize("verb", ["decode", "replay"])
+def test_stream_whose_picture_is_an_attack_is_refused_at_once(
+    stream: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    verb: str,
+    attack: Callable[[], bytes],
+    said: str,
+) -> None:
+    bad = altered(stream, tmp_path / "bad.kcs", picture=attack())
+    arguments = ["-o", tmp_path / "out.mp4"] if verb == "decode" else ["--no-open"]
+    began = time.monotonic()
+    line = refused(capsys, verb, bad, *arguments)
+    assert time.monotonic() - began < 20  # it took 41 s on an idle machine
+    assert f"{bad}: its source picture cannot be used" in line
+    assert said in line
+    assert not (tmp_path / "out.mp4").exists()
 
 
-@pytest.mark.parametrize("data", [b"", b"GIF89a", b"\x89PNG\r\n\x1a\n", bytes(1000)])
-def test_an_upload_that_is_no_picture_is_refused(data: bytes) -> None:
-    with pytest.raises(BadInput, match="JPEG, PNG, WebP or AVIF"):
-        read_upload(data)
+def test_stream_with_a_gap_of_days_is_refused_before_anything_is_written(
+    stream: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    long = altered(stream, tmp_path / "long.kcs", gap_us=12 * 24 * 3600 * 1_000_000)
+    line = refused(capsys, "decode", long, "-o", tmp_path / "out.mp4")
+    assert f"{long}: its last frame comes after 288.0 h, a video may last 24 h" in line
+    assert [file.name for file in tmp_path.iterdir()] == ["long.kcs"]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are sent as on POSIX")

@@ -11,7 +11,7 @@ from typing import SupportsBytes
 import numpy as np
 import pytest
 
-from kilocall.call.personal import KEPT, MOST_OFFERS, PersonalFiles
+from kilocall.call.personal import KEPT, MOST_OFFERS, MOST_TAKEN, TAKEN_IN_US, PersonalFiles
 from kilocall.call.settings import settings_from
 from kilocall.proto.control import MAX_PIECE_BYTES, PersonalPiece, WantPersonal, parse_control
 from kilocall.proto.errors import BadInput, WrongFamily
@@ -23,12 +23,16 @@ HASH = hashlib.sha256(FILE).hexdigest()
 class Party:
     """One side; what it says waits in a list."""
 
-    def __init__(self, folder: Path | None = None, *, use: bool = True) -> None:
+    def __init__(self, folder: Path | None = None, *, use: bool | None = True) -> None:
+        """`use` is what becomes of a file here; None: it is still being made ready."""
         self.said: deque[bytes] = deque()
         self.drops: list[str] = []
         self.got: list[tuple[str, bytes]] = []
         self.use = use
-        self.files = PersonalFiles(say=self._say, drop=self.drops.append, got=self._got, folder=folder)
+        self.now_us = 0
+        self.files = PersonalFiles(
+            say=self._say, drop=self.drops.append, got=self._got, clock_us=lambda: self.now_us, folder=folder
+        )
 
     def _say(self, message: SupportsBytes) -> None:
         self.said.append(bytes(message))
@@ -37,7 +41,7 @@ class Party:
         self.got.append((file_hash, data))
         if self.use:
             self.files.used(file_hash, len(data))
-        else:
+        elif self.use is False:
             self.files.refused(file_hash, "it does not fit")
 
     def hear(self, data: bytes) -> None:
@@ -154,6 +158,80 @@ def test_offers_without_end_are_not_looked_at() -> None:
         b.files.take(PersonalPiece(f"{number:02d}" * 32, 1000, 0, b""))
     assert len(b.said) == MOST_OFFERS
     assert len(b.drops) == 5
+
+
+def offered(b: Party, data: bytes) -> None:
+    """A peer that offers and sends a small file at once, whether it was asked or not."""
+    file_hash = hashlib.sha256(data).hexdigest()
+    b.files.take(PersonalPiece(file_hash, len(data), 0, b""))
+    b.files.take(PersonalPiece(file_hash, len(data), 0, data))
+
+
+@pytest.mark.parametrize("reconnect", [False, True])
+def test_206_small_files_in_11_seconds_are_a_few_and_the_rest_is_dropped(tmp_path: Path, reconnect: bool) -> None:
+    b = Party(tmp_path, use=False)
+    for number in range(206):
+        b.now_us = number * 11_000_000 // 206
+        if reconnect:
+            b.files.opened()
+        offered(b, b"file %d" % number)
+    assert len(b.got) == MOST_TAKEN
+    assert len(b.drops) >= 206 - MOST_TAKEN
+
+
+def test_the_same_file_offered_again_and_again_is_made_ready_once(tmp_path: Path) -> None:
+    a, b = Party(), Party(tmp_path, use=None)
+    a.files.offer(FILE)
+    offer = a.said[0]
+    talk(a, b)
+    for _ in range(200):
+        b.hear(offer)
+        b.files.opened()
+    assert len(b.got) == 1
+    assert not b.said
+    b.files.used(HASH, len(FILE))
+    talk(b, a)
+    assert a.files.confirmed
+
+
+def test_a_cached_file_offered_again_and_again_is_made_ready_once(tmp_path: Path) -> None:
+    a = Party()
+    a.files.offer(FILE)
+    offer = a.said[0]
+    talk(a, Party(tmp_path))
+    later = Party(tmp_path, use=None)
+    for _ in range(200):
+        later.hear(offer)
+    assert len(later.got) == 1
+
+
+def test_a_file_that_could_not_be_used_is_not_looked_at_again() -> None:
+    b = Party(use=False)
+    for _ in range(3):
+        offered(b, b"nothing")
+    assert len(b.got) == 1
+    assert len(b.drops) == 4
+
+
+def test_after_a_minute_another_file_is_welcome() -> None:
+    b = Party()
+    for number in range(MOST_TAKEN + 1):
+        b.files.opened()
+        offered(b, b"file %d" % number)
+    assert len(b.got) == MOST_TAKEN
+    b.now_us = TAKEN_IN_US
+    b.files.opened()
+    offered(b, b"another")
+    assert len(b.got) == MOST_TAKEN + 1
+
+
+def test_another_speaker_may_bring_the_file_of_the_one_before() -> None:
+    b = Party()
+    offered(b, FILE[:1000])
+    b.files.forget()
+    b.files.opened()
+    offered(b, FILE[:1000])
+    assert len(b.got) == 2
 
 
 def test_a_piece_of_nothing_that_was_offered_is_not_sent() -> None:

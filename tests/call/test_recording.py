@@ -1,8 +1,16 @@
 from __future__ import annotations
 
+import errno
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from datetime import datetime
 from fractions import Fraction
 from pathlib import Path
+from queue import Queue
+from typing import Any
 
 import av
 import numpy as np
@@ -29,7 +37,12 @@ def codebook() -> Codebook:
     return Codebook.load(weights_folder() / "codebook.safetensors")
 
 
-def recorder(folder: Path, codebook: Codebook, further: tuple[SourcePicture, ...] = ()) -> Recorder:
+def recorder(
+    folder: Path,
+    codebook: Codebook,
+    further: tuple[SourcePicture, ...] = (),
+    on_problem: Callable[[str], None] = lambda text: None,
+) -> Recorder:
     return Recorder(
         folder,
         PICTURE,
@@ -41,6 +54,7 @@ def recorder(folder: Path, codebook: Codebook, further: tuple[SourcePicture, ...
         tool="test",
         further=further,
         now=NOW,
+        on_problem=on_problem,
     )
 
 
@@ -157,3 +171,122 @@ def test_failed_recording_says_so_and_leaves_no_file(tmp_path: Path, codebook: C
     with pytest.raises(OSError, match=r"recording .* failed"):
         recording.close()
     assert list(tmp_path.iterdir()) == []
+
+
+class FullDisk:
+    """A file on a disk with so much room."""
+
+    def __init__(self, file: Any, room: list[int]) -> None:
+        self.file, self.room = file, room
+
+    def write(self, data: bytes) -> int:
+        if len(data) > self.room[0]:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        self.room[0] -= len(data)
+        return int(self.file.write(data))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.file, name)
+
+
+def speech(seconds: float) -> np.ndarray:
+    return np.asarray(8000 * np.sin(np.arange(int(seconds * 48_000)) * 0.06), np.int16)
+
+
+@pytest.mark.parametrize("full", ["stream_file", "recording"])
+def test_full_disk_is_told_at_once_and_what_is_written_can_be_played(
+    tmp_path: Path, codebook: Codebook, monkeypatch: pytest.MonkeyPatch, full: str
+) -> None:
+    room = [1500] if full == "stream_file" else [6000]
+    module = "kilocall.proto.stream_file" if full == "stream_file" else "kilocall.call.recording"
+
+    def open_on_full_disk(*arguments: Any, **options: Any) -> FullDisk:
+        return FullDisk(open(*arguments, **options), room)
+
+    monkeypatch.setattr(f"{module}.open", open_on_full_disk, raising=False)
+    told: Queue[str] = Queue()
+    recording = recorder(tmp_path, codebook, on_problem=told.put)
+    items = received(codebook, 100)
+    for item in items:
+        recording.add_motion(item)
+        recording.add_speech(speech(0.12), item.time_us)
+    why = told.get(timeout=30)
+    assert str(recording.stream) in why
+    assert "No space left on device" in why
+    recording.add_motion(items[0])
+    with pytest.raises(OSError, match="No space left on device"):
+        recording.close()
+    monkeypatch.undo()
+    reader = StreamReader(recording.stream)
+    assert reader.damage == "ends without an index"
+    assert f"its first {reader.frame_count} frames can be played" in why
+    assert 10 < reader.frame_count < 300
+    assert reader.source_picture() == PICTURE
+    with av.open(str(recording.sound)) as container:
+        assert sum(frame.samples for frame in container.decode(audio=0)) > 0
+
+
+def test_recording_never_takes_the_name_of_a_file_that_is_there(tmp_path: Path, codebook: Codebook) -> None:
+    (tmp_path / "call-2024-05-06-070809.ogg").write_bytes(b"speech of another")
+    (tmp_path / "call-2024-05-06-070809-2.kcs").write_bytes(b"another")
+    recording = recorder(tmp_path, codebook)
+    item = received(codebook, 1)[0]
+    recording.add_motion(item)
+    recording.add_speech(speech(0.5), item.time_us)
+    made = recording.close()
+    assert made is not None
+    assert made.stream.name == "call-2024-05-06-070809-3.kcs"
+    assert made.sound is not None
+    assert (tmp_path / "call-2024-05-06-070809.ogg").read_bytes() == b"speech of another"
+    assert (tmp_path / "call-2024-05-06-070809-2.kcs").read_bytes() == b"another"
+
+
+KILLED = """
+import sys, time
+from pathlib import Path
+from call.test_recording import received, recorder, speech
+from kilocall.codec.codebook import Codebook
+from kilocall.model.family import weights_folder
+codebook = Codebook.load(weights_folder() / "codebook.safetensors")
+recording = recorder(Path(sys.argv[1]), codebook)
+for item in received(codebook, 60):
+    recording.add_motion(item)
+    recording.add_speech(speech(0.12), item.time_us)
+while recording._waiting.qsize():
+    time.sleep(0.01)
+print("written", flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no kill -9")
+def test_recording_of_a_call_that_is_killed_can_be_played_to_its_last_second(tmp_path: Path) -> None:
+    root = Path(__file__).parents[2]
+    path = os.pathsep.join(str(root / name) for name in ("sender", "receiver", "shared", "proto", "tests"))
+    process = subprocess.Popen(
+        [sys.executable, "-c", KILLED, str(tmp_path)], stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": path}
+    )
+    assert process.stdout is not None
+    with process, process.stdout as lines:
+        assert lines.readline() == b"written\n"
+        process.kill()
+    names = sorted(file.name for file in tmp_path.iterdir())
+    assert names == ["call-2024-05-06-070809.kcs", "call-2024-05-06-070809.ogg"]
+    reader = StreamReader(tmp_path / names[0])
+    assert reader.frame_count >= 3 * 59  # the one in work may be missing
+    assert reader.source_picture() == PICTURE
+    with av.open(str(tmp_path / names[1])) as container:
+        seconds = sum(frame.samples for frame in container.decode(audio=0)) / 48_000
+    assert seconds > 60 * 0.12 - 1.5
+
+
+def test_recording_is_readable_while_it_grows(tmp_path: Path, codebook: Codebook) -> None:
+    recording = recorder(tmp_path, codebook)
+    for number, item in enumerate(received(codebook, 5)):
+        recording.add_motion(item)
+        until = time.monotonic() + 10
+        while StreamReader(recording.stream).frame_count < 3 * (number + 1):
+            assert time.monotonic() < until
+            time.sleep(0.01)
+    assert recording.close() is not None
+    assert not StreamReader(recording.stream).truncated

@@ -279,6 +279,71 @@ def test_full_disk_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.Mon
     assert list(tmp_path.iterdir()) == []
 
 
+def test_full_disk_is_told_with_the_name_of_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="No space left") as caught:
+        write(tmp_path / "talk.kcs")
+    assert caught.value.filename == str(tmp_path / "talk.kcs")
+
+
+def test_growing_file_is_readable_after_every_record_and_stays_when_it_is_aborted(tmp_path: Path) -> None:
+    path = tmp_path / "talk.kcs"
+    writer = StreamWriter(path, HEADER, growing=True)
+    for number in range(5):
+        writer.add_packet(number * 120_000, packet(number))
+        reader = StreamReader(path)
+        assert reader.frame_count == 3 * (number + 1)
+        assert reader.damage == "ends without an index"
+    writer.abort()
+    assert StreamReader(path).frame_count == 15
+
+
+def test_growing_file_that_is_closed_is_like_any_other(tmp_path: Path) -> None:
+    write(tmp_path / "whole.kcs")
+    whole = StreamReader(tmp_path / "whole.kcs")
+    writer = StreamWriter(tmp_path / "grown.kcs", whole.header, growing=True)
+    for record in whole.records():
+        if isinstance(record, TimedPacket):
+            writer.add_packet(record.time_us, record.packet)
+        elif isinstance(record, SourcePicture):
+            writer.add_picture(record)
+        elif isinstance(record, CropPlace):
+            writer.add_place(record)
+    writer.close()
+    assert (tmp_path / "grown.kcs").read_bytes() == (tmp_path / "whole.kcs").read_bytes()
+
+
+def test_growing_file_replaces_no_other(tmp_path: Path) -> None:
+    path = tmp_path / "talk.kcs"
+    path.write_bytes(b"kept")
+    with pytest.raises(FileExistsError):
+        StreamWriter(path, HEADER, growing=True)
+    assert path.read_bytes() == b"kept"
+
+
+def test_growing_file_ends_with_its_last_whole_record_when_the_disk_is_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "talk.kcs"
+    writer = StreamWriter(path, HEADER, growing=True)
+    writer.add_packet(0, packet(0))
+    size = path.stat().st_size
+
+    def half(file: Any) -> None:
+        with open(path, "ab") as other:
+            other.write(b"half a record")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(writer, "_write_through", half)
+    with pytest.raises(OSError, match="No space left"):
+        writer.add_packet(120_000, packet(1))
+    assert path.stat().st_size == size
+    assert StreamReader(path).frame_count == 3
+
+
 def test_failing_rename_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(source: Any, target: Any) -> None:
         raise PermissionError("refused")

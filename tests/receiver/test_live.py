@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from queue import Queue
@@ -18,11 +20,12 @@ from kilocall.model.family import Family, Source, load_family, weights_folder
 from kilocall.model.motion import Motion
 from kilocall.proto.motion_packet import MotionPacket
 from kilocall.proto.stream_file import StreamReader
-from kilocall.receiver.live import Played, Receiving, ReceivingEvents, Rendered
+from kilocall.receiver.live import MOST_UNDECODED, Played, Receiving, ReceivingEvents, Rendered
 from kilocall.receiver.render import FaceRenderer
 from kilocall.runtime.engine import choose_engine
 from kilocall.runtime.pictures import decode_picture, encode_picture
 from kilocall.sample import sample_stream
+from runtime.attacks import avif_that_lies, jpeg_of_many_scans
 
 SPACING_US = 40_000
 
@@ -52,15 +55,22 @@ class Rig:
     played: list[Played] = field(default_factory=list)
     rates: list[float] = field(default_factory=list)
     now_us: int = 5_000_000
+    waits_for_pictures: bool = True
+    refused: list[tuple[str, str]] = field(default_factory=list)
+
+    def _answer(self) -> None:
+        while self.receiving._jobs:
+            answer, question = self.receiving._jobs.popleft()
+            answer.set_result(question())
 
     def step(self, seconds: float = 0.0) -> None:
         """Runs the thread's work for so long; what was asked of it comes first, as on the thread."""
         until_us = self.now_us + round(seconds * 1e6)
         while True:
-            jobs = list(self.receiving._jobs)
-            self.receiving._jobs.clear()
-            for answer, question in jobs:
-                answer.set_result(question())
+            self._answer()
+            while self.receiving._undecoded and self.waits_for_pictures:
+                time.sleep(0.005)
+                self._answer()
             self.receiving.step()
             if self.now_us >= until_us:
                 return
@@ -68,7 +78,7 @@ class Rig:
 
 
 @pytest.fixture
-def rig(picture: tuple[str, bytes]) -> Rig:
+def rig(picture: tuple[str, bytes]) -> Iterator[Rig]:
     rig: Rig
 
     def deliver(call: object) -> None:
@@ -77,7 +87,7 @@ def rig(picture: tuple[str, bytes]) -> Rig:
     events = ReceivingEvents(
         picture=lambda made: rig.pictures.append(made),
         ready=lambda name: None,
-        refused=lambda name, why: None,
+        refused=lambda *what: rig.refused.append(what),
         played=lambda item: rig.played.append(item),
         rate=lambda fps: rig.rates.append(fps),
     )
@@ -90,7 +100,8 @@ def rig(picture: tuple[str, bytes]) -> Rig:
     rig = Rig(receiving)
     receiving.prepare(*picture)
     rig.step()
-    return rig
+    yield rig
+    receiving.closed()
 
 
 def coded(
@@ -291,3 +302,113 @@ def test_a_further_picture_is_held_once_and_only_beside_its_source_picture(
     rig.receiving.push(coded(encoder, source, rig.now_us - 120_000, 3), rig.now_us)
     rig.step(0.3)
     assert len(rig.pictures) == 3
+
+
+@pytest.mark.parametrize(
+    ("attack", "why"),
+    [(lambda: jpeg_of_many_scans(20_000), "no AVIF or WebP"), (lambda: avif_that_lies(256, 4000), "4000x4000")],
+    ids=["jpeg of 20,000 scans", "avif that lies"],
+)
+def test_a_picture_that_would_take_a_minute_or_a_gigabyte_is_refused_at_once(
+    rig: Rig, family: Family, source: Source, attack: Callable[[], bytes], why: str
+) -> None:
+    data = attack()
+    began = time.monotonic()
+    rig.receiving.prepare("ee" * 32, data)
+    rig.step()
+    assert time.monotonic() - began < 5
+    assert rig.refused[0][0] == "ee" * 32
+    assert why in rig.refused[0][1]
+    encoder = MotionEncoder(family.codebook, reference="acknowledged")
+    rig.receiving.push(coded(encoder, source, rig.now_us - 120_000, 3), rig.now_us)
+    rig.step(0.3)
+    assert len(rig.pictures) == 3
+
+
+def test_pictures_are_made_while_another_is_decoded(
+    rig: Rig, family: Family, source: Source, picture: tuple[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on = threading.Event()
+    usual = rig.receiving._pictures.decode
+
+    def slow(data: bytes) -> np.ndarray:
+        assert go_on.wait(60)
+        return usual(data)
+
+    monkeypatch.setattr(rig.receiving._pictures, "decode", slow)
+    rig.waits_for_pictures = False
+    rig.receiving.prepare("ee" * 32, picture[1])
+    encoder = MotionEncoder(family.codebook, reference="acknowledged")
+    rig.receiving.push(coded(encoder, source, rig.now_us - 120_000, 3), rig.now_us)
+    rig.step(0.3)
+    assert len(rig.pictures) == 3
+    assert "ee" * 32 not in rig.receiving._renderers
+    go_on.set()
+    rig.waits_for_pictures = True
+    rig.step()
+    assert "ee" * 32 in rig.receiving._renderers
+
+
+def test_pictures_that_come_faster_than_they_are_decoded_are_refused(
+    rig: Rig, picture: tuple[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on = threading.Event()
+    usual = rig.receiving._pictures.decode
+
+    def slow(data: bytes) -> np.ndarray:
+        assert go_on.wait(60)
+        return usual(data)
+
+    monkeypatch.setattr(rig.receiving._pictures, "decode", slow)
+    rig.waits_for_pictures = False
+    for number in range(MOST_UNDECODED + 5):
+        rig.receiving.prepare(f"{number:064x}", picture[1])
+    rig.step()
+    assert [why for _, why in rig.refused] == [f"{MOST_UNDECODED} pictures wait to be decoded already"] * 5
+    go_on.set()
+    rig.waits_for_pictures = True
+    rig.step()
+    assert len(rig.receiving._renderers) <= 3
+
+
+def test_a_picture_of_the_speaker_before_is_not_shown_as_that_of_the_next(
+    rig: Rig, picture: tuple[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig.receiving.prepare("ee" * 32, picture[1])
+    rig.receiving.forget()
+    rig.step()
+    assert rig.receiving.shown_hash is None
+    rig.receiving.prepare("dd" * 32, picture[1])
+    rig.step()
+    assert rig.receiving.shown_hash == "dd" * 32
+
+
+def test_personal_files_that_come_fast_are_made_ready_one_at_a_time_and_the_last_of_them(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers: Queue[str] = Queue()
+    rig.receiving.events.personal = lambda file_hash, size, why: answers.put(file_hash)
+    usual, at_once, most = Personal.parse, 0, 0
+
+    def parse(data: bytes) -> Personal:
+        nonlocal at_once, most
+        at_once += 1
+        most = max(most, at_once)
+        time.sleep(0.2)
+        at_once -= 1
+        return usual(data)
+
+    monkeypatch.setattr(Personal, "parse", parse)
+    before = threading.active_count()
+    for number in range(206):
+        rig.receiving.personalise(f"{number:064x}", b"no personal file")
+        rig.step()
+        assert threading.active_count() <= before + 2
+    until = time.monotonic() + 30
+    while rig.receiving._making is not None and time.monotonic() < until:
+        rig.step()
+        time.sleep(0.01)
+    assert most == 1
+    made = [answers.get() for _ in range(answers.qsize())]
+    assert len(made) < 206
+    assert made[-1] == f"{205:064x}"

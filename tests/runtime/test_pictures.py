@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import struct
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -115,39 +113,22 @@ def test_damaged_bytes_never_raise_anything_else(portrait: Picture, format: Pict
             assert decode_picture(bytes(broken)).shape[2] == 3
 
 
-def test_a_small_file_that_claims_a_huge_picture_is_refused_undecoded() -> None:
-    def chunk(name: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
-
-    header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
-    bomb = (
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", header)
-        + chunk(b"IDAT", zlib.compress(bytes(9)))
-        + chunk(b"IEND", b"")
-    )
-    with pytest.raises(BadInput):
-        decode_picture(bomb)
-    out = io.BytesIO()
-    Image.new("RGB", (1030, 10)).save(out, "PNG")
-    with pytest.raises(BadInput, match="1030x10, at most 1024x1024"):
-        decode_picture(out.getvalue())
+def test_too_large_a_picture_is_refused_undecoded() -> None:
+    for format in FORMATS:
+        out = io.BytesIO()
+        Image.new("RGB", (1030, 10)).save(out, format.upper())
+        with pytest.raises(BadInput, match="1030x10, at most 1024x1024"):
+            decode_picture(out.getvalue())
 
 
 def test_too_many_bytes_are_refused_unread() -> None:
-    with pytest.raises(BadInput, match="1048577 bytes"):
-        decode_picture(bytes((1 << 20) + 1))
+    with pytest.raises(BadInput, match="262145 bytes"):
+        decode_picture(bytes((256 << 10) + 1))
 
 
-def test_formats_that_nobody_sends_are_refused() -> None:
+@pytest.mark.parametrize("format", ["GIF", "JPEG", "PNG"])
+def test_formats_that_are_not_written_are_not_read(format: str) -> None:
     out = io.BytesIO()
-    Image.new("RGB", (8, 8)).save(out, "GIF")
-    with pytest.raises(BadInput, match="no AVIF, WebP, JPEG or PNG"):
+    Image.new("RGB", (8, 8)).save(out, format)
+    with pytest.raises(BadInput, match="no AVIF or WebP"):
         decode_picture(out.getvalue())
-
-
-def test_a_transparent_or_grey_picture_comes_back_as_rgb() -> None:
-    for mode in ("RGBA", "L", "P"):
-        out = io.BytesIO()
-        Image.new(mode, (12, 8)).save(out, "PNG")
-        assert decode_picture(out.getvalue()).shape == (8, 12, 3)

@@ -14,7 +14,6 @@ from kilocall.model.family import Family, Picture
 from kilocall.model.gallery import base_reference
 from kilocall.proto.errors import NoFace
 from kilocall.proto.motion_packet import MotionPacket
-from kilocall.runtime.pictures import encode_picture
 from kilocall.sample import sample_clip
 from kilocall.sender.capture import Frame, open_clip
 from kilocall.sender.live import OwnSource, Sending, SendingEvents
@@ -248,7 +247,7 @@ def test_source_without_a_face_is_refused_and_changes_nothing(running: Running, 
         running.sending._take_from_camera()
     running.show(*faces[:12])
     before = running.sending.source
-    future = running.sending.use_picture(encode_picture(np.full((64, 64, 3), 90, np.uint8))[1])
+    future = running.sending.use_picture(np.full((64, 64, 3), 90, np.uint8))
     running.sending._jobs.popleft()
     assert not future.done()
     with pytest.raises(NoFace):

@@ -49,7 +49,7 @@ __all__ = [
     "parse_control",
 ]
 
-PICTURE_FORMATS = ("webp", "avif", "jpeg", "png")
+PICTURE_FORMATS = ("webp", "avif")
 MAX_PICTURE_BYTES = 256 << 10
 MAX_KEYPOINT_NUMBERS = 4096
 MAX_MESSAGE_BYTES = MAX_PICTURE_BYTES + 4 * MAX_KEYPOINT_NUMBERS + 1024

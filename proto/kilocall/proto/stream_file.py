@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import stat
 import struct
+import time
 import zlib
 from bisect import bisect_right
 from collections.abc import Iterator
@@ -47,6 +48,7 @@ MAX_FILE_BYTES = 512 << 20  # days of motion; refused before it is read into mem
 MAX_RECORD_BYTES = 1 << 20
 MAX_INDEX_ENTRIES = 1 << 15
 MAX_TIME_US = (1 << 40) - 1  # 12 days
+SYNC_EVERY_S = 1.0
 
 _HEADER, _PICTURE, _MOTION, _PLACE, _INDEX, _REFERENCE = 1, 2, 3, 4, 5, 6
 _FOOTER = struct.Struct(">QI4s")  # offset of the index record, CRC-32 of the offset, end mark
@@ -205,12 +207,19 @@ class StreamWriter:
     """Writes a stream file under a temporary name; `close()` gives it its own.
 
     As a context manager it closes at the end, or aborts when an error leaves the block. When writing fails
-    (disk full), nothing stays behind and the OSError is raised.
+    (disk full), nothing stays behind and an OSError that names the file is raised.
+
+    A `growing` file has its own name from the start, and whatever is there stays: every record is given to the system
+    at once, to the disk once a second, and the file can be read at any time, however writing ends. FileExistsError
+    where the name is taken.
     """
 
-    def __init__(self, path: str | os.PathLike[str], header: StreamHeader) -> None:
+    def __init__(self, path: str | os.PathLike[str], header: StreamHeader, *, growing: bool = False) -> None:
         self.path = Path(path)
-        self._temporary = self.path.with_name(f".{self.path.name}.{os.urandom(6).hex()}.part")
+        self._growing = growing
+        part = self.path.with_name(f".{self.path.name}.{os.urandom(6).hex()}.part")
+        self._temporary = self.path if growing else part
+        self._synced_s = time.monotonic()
         self._fps = header.fps
         self._spacing_us = round(Fraction(1_000_000) / header.fps)
         self._offset = 0
@@ -222,7 +231,11 @@ class StreamWriter:
         self._pictures = 0
         # close() or abort() closes it.
         self._file: BinaryIO | None = open(self._temporary, "xb")  # noqa: SIM115
-        self._put(MAGIC + struct.pack(">H", FILE_VERSION) + _record(_HEADER, bytes(header)))
+        try:
+            self._put(MAGIC + struct.pack(">H", FILE_VERSION) + _record(_HEADER, bytes(header)))
+        except OSError:
+            self._temporary.unlink(missing_ok=True)  # without its header it is of no use
+            raise
 
     @property
     def size(self) -> int:
@@ -279,10 +292,11 @@ class StreamWriter:
             self._file.flush()
             os.fsync(self._file.fileno())
             self._file.close()
-            os.replace(self._temporary, self.path)
-        except OSError:
+            if not self._growing:
+                os.replace(self._temporary, self.path)
+        except OSError as error:
             self.abort()
-            raise
+            raise _naming(error, self.path) from error
         self._file = None
         # The rename itself must reach the disk; not every system lets a folder be opened.
         with suppress(OSError):
@@ -293,13 +307,20 @@ class StreamWriter:
                 os.close(folder)
 
     def abort(self) -> None:
-        """Removes what was written. After `close()` it does nothing."""
-        if self._file is not None:
-            file, self._file = self._file, None
-            # Closing flushes, and on a full disk fails again; the reason is already on its way up.
-            with suppress(OSError):
-                file.close()
+        """Removes what was written, but for a growing file, which ends with its last whole record. After `close()` it
+        does nothing."""
+        if self._file is None:
+            return
+        file, self._file = self._file, None
+        # Closing flushes, and on a full disk fails again; the reason is already on its way up.
+        with suppress(OSError):
+            file.close()
+        if not self._growing:
             self._temporary.unlink(missing_ok=True)
+            return
+        with suppress(OSError):
+            if self.path.stat().st_size > self._offset:
+                os.truncate(self.path, self._offset)
 
     def __enter__(self) -> Self:
         return self
@@ -317,10 +338,19 @@ class StreamWriter:
             raise BadInput(f"{self.path} is already closed")
         try:
             self._file.write(data)
-        except OSError:
+            if self._growing:
+                self._write_through(self._file)
+        except OSError as error:
             self.abort()
-            raise
+            raise _naming(error, self.path) from error
         self._offset += len(data)
+
+    def _write_through(self, file: BinaryIO) -> None:
+        file.flush()
+        now_s = time.monotonic()
+        if now_s - self._synced_s >= SYNC_EVERY_S:
+            self._synced_s = now_s
+            os.fsync(file.fileno())
 
 
 class StreamReader:
@@ -462,6 +492,13 @@ class StreamReader:
         self.index = tuple(sorted(index, key=lambda entry: (entry.time_us, entry.offset)))
         if not self.truncated:
             self._damaged("its index or footer is unusable")
+
+
+def _naming(error: OSError, path: Path) -> OSError:
+    """The same with the file's name: a failing write does not know it."""
+    if error.filename is not None or error.errno is None:
+        return error
+    return OSError(error.errno, error.strerror, str(path))
 
 
 def _read(path: Path) -> bytes:

@@ -8,7 +8,7 @@ import time
 from array import array
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -21,13 +21,15 @@ from kilocall.model.family import DETAIL, Family, FamilyChoice, Picture, Source,
 from kilocall.model.motion import Motion
 from kilocall.proto.control import ReceiverReport
 from kilocall.proto.errors import BadInput, BadPacket
+from kilocall.proto.limits import MOST_PICTURES
 from kilocall.proto.motion_packet import TIMES_MS, MotionPacket
 from kilocall.receiver.decode import PacketDecoder
 from kilocall.receiver.jitter_buffer import DueFrame, JitterBuffer, Verdict
 from kilocall.receiver.render import FaceRenderer, View
 from kilocall.runtime.engine import choose_engine
 from kilocall.runtime.pace import EvenSteps, Pace
-from kilocall.runtime.pictures import as_jpeg, decode_picture
+from kilocall.runtime.picture_process import PictureDecoder
+from kilocall.runtime.pictures import as_jpeg
 from kilocall.runtime.worker import CLOSE_WITHIN_S, Deliver, Milliseconds, WorkClock, Worker, work_clock
 
 __all__ = ["Played", "Receiving", "ReceivingEvents", "Rendered"]
@@ -42,6 +44,8 @@ MOST_ARRIVED: Final = 1024
 REST_S: Final = 0.1
 #: After so long without a due frame a changed view is shown on the last one.
 STILL_US: Final = 80_000
+#: The other side's pictures that wait to be decoded: its source picture, twice over, and all that it may add.
+MOST_UNDECODED: Final = 2 + MOST_PICTURES
 KEEP_MOST: Final = 1500
 #: Times of pictures: 13 minutes at 25 a second.
 TIMES_MOST: Final = 20_000
@@ -141,6 +145,10 @@ class Receiving(Worker):
         self._personal: Family | None = None  # that renders the speaker shown; None: everybody's
         self._speaker = 0  # how often another one has come
         self._making: threading.Thread | None = None
+        self._make_next: tuple[str, bytes] | None = None  # the newest personal file, while one before is made ready
+        self._pictures = PictureDecoder()
+        self._decoding = ThreadPoolExecutor(1, "pictures")
+        self._undecoded = 0
         self._view = View()
         self._view_changed = False
         self._last: Motion | None = None
@@ -210,6 +218,7 @@ class Receiving(Worker):
         interrupt(getattr(self, "_family", None))
 
     def opened(self) -> None:
+        self._pictures.start()
         self._family = self._models.load(choose_engine(self._engine, self._threads))
         self._decoder = PacketDecoder(self._family.codebook)
         # Loads every network now: the first picture of the call then takes 30 ms instead of 400.
@@ -218,6 +227,8 @@ class Receiving(Worker):
         FaceRenderer(self._family, source).render(source.pose)
 
     def closed(self) -> None:
+        self._pictures.close()
+        self._decoding.shutdown(wait=False, cancel_futures=True)
         # A process that ends while a thread compiles networks is aborted.
         if self._making is not None:
             self._making.join(CLOSE_WITHIN_S)
@@ -315,12 +326,23 @@ class Receiving(Worker):
         self._next = None
 
     def _prepare(self, picture_hash: str, data: bytes) -> None:
-        if picture_hash not in self._renderers:
+        if picture_hash in self._renderers:
+            self._prepared(picture_hash, None)
+        else:
+            self._decode(
+                data,
+                lambda picture: self._prepared(picture_hash, picture),
+                lambda why: self.events.refused(picture_hash, why),
+            )
+
+    def _prepared(self, picture_hash: str, picture: Picture | None) -> None:
+        """`picture` is needed where there is no renderer yet."""
+        if picture is not None and picture_hash not in self._renderers:
             try:
-                source = self._family.source(self._picture_of(data))
+                source = self._family.source(picture)
                 self._renderers[picture_hash] = FaceRenderer(self._personal or self._family, source)
                 self._references[picture_hash] = set()
-            except ValueError as error:  # BadInput, NoFace, BadPacket
+            except ValueError as error:  # NoFace, BadInput
                 text = str(error)
                 self._deliver(lambda: self.events.refused(picture_hash, text))
                 return
@@ -332,29 +354,70 @@ class Receiving(Worker):
         self._deliver(lambda: self.events.ready(picture_hash))
 
     def _refer(self, base_hash: str, picture_hash: str, data: bytes) -> None:
+        if picture_hash in self._references.get(base_hash, ()):
+            self._deliver(lambda: self.events.reference(picture_hash, None))
+        else:
+            self._decode(
+                data,
+                lambda picture: self._referred(base_hash, picture_hash, picture),
+                lambda why: self.events.reference(picture_hash, why),
+            )
+
+    def _referred(self, base_hash: str, picture_hash: str, picture: Picture) -> None:
         why: str | None = None
         renderer, known = self._renderers.get(base_hash), self._references.setdefault(base_hash, set())
         if renderer is None:
             why = "its source picture is not held"
         elif picture_hash not in known:
             try:
-                renderer.add_picture(self._picture_of(data))
+                renderer.add_picture(picture)
                 known.add(picture_hash)
-            except ValueError as error:  # BadInput, NoFace, BadPacket
+            except ValueError as error:  # NoFace, BadInput
                 why = str(error)
         self._references = {name: held for name, held in self._references.items() if name in self._renderers}
         self._deliver(lambda: self.events.reference(picture_hash, why))
 
+    def _decode(self, data: bytes, then: Callable[[Picture], None], refuse: Callable[[str], None]) -> None:
+        """`then` on this thread once the picture is decoded, in the order they came; pictures are made meanwhile.
+
+        Nothing follows where the speaker is another by then: what was to be shown is forgotten.
+        """
+        if self._undecoded >= MOST_UNDECODED:
+            self._deliver(lambda: refuse(f"{MOST_UNDECODED} pictures wait to be decoded already"))
+            return
+        self._undecoded += 1
+        speaker = self._speaker
+
+        def take(picture: Picture | None) -> None:
+            self._undecoded -= 1
+            if picture is not None and speaker == self._speaker:
+                then(picture)
+
+        def work() -> None:
+            picture: Picture | None = None
+            try:
+                picture = self._picture_of(data)
+            except ValueError as error:  # BadInput, BadPacket
+                text = str(error)
+                self._deliver(lambda: refuse(text))
+            self.ask(lambda: take(picture))
+
+        self._decoding.submit(work)
+
     def _picture_of(self, data: bytes) -> Picture:
         """A picture from the other side [S, S, 3] or [2S, 2S, 3]; BadInput or BadPacket for what is none."""
-        picture = decode_picture(data)
+        picture = self._pictures.decode(data)
         sides = (self._family.size, DETAIL * self._family.size)
         if picture.shape[0] != picture.shape[1] or picture.shape[0] not in sides:
             raise BadPacket(f"picture is {picture.shape[1]}x{picture.shape[0]}, wanted is a side of {sides}")
         return picture
 
     def _personalise(self, file_hash: str, data: bytes) -> None:
-        """Reading and compiling take a second, in which pictures must go on: another thread does it."""
+        """Reading and compiling take a second, in which pictures must go on: another thread does it, one file after
+        the other. Of those that come meanwhile the newest is made ready next, the others never."""
+        if self._making is not None:
+            self._make_next = (file_hash, data)
+            return
         sources = [renderer.source for renderer in self._renderers.values()]
         arguments = (file_hash, data, sources[:1], self._speaker)
         self._making = threading.Thread(target=self._make_personal, args=arguments, name="personal", daemon=True)
@@ -362,17 +425,28 @@ class Receiving(Worker):
 
     def _make_personal(self, file_hash: str, data: bytes, sources: list[Source], speaker: int) -> None:
         # Networks that this thread runs are the personal ones alone: each has working memory of its own.
+        family: Family | None = None
         try:
             if not isinstance(self._family, CompactFamily):
                 raise BadInput(f"family {self._family.name} takes no personal files")
             family = self._family.personalised(Personal.parse(data))
             for source in sources:
                 family.renderer(source).render(source.pose)
-        except (ValueError, OSError) as error:
-            text = str(error)
+        # Whatever an engine raises over another's numbers, whoever offered them must be told and the next be made.
+        except Exception as error:
+            family, text = None, str(error)
             self._deliver(lambda: self.events.personal(file_hash, len(data), text))
-            return
-        self.ask(lambda: self._use_personal(file_hash, len(data), family, speaker))
+        self.ask(lambda: self._made_personal(file_hash, len(data), family, speaker))
+
+    def _made_personal(self, file_hash: str, size: int, family: Family | None, speaker: int) -> None:
+        if family is not None:
+            self._use_personal(file_hash, size, family, speaker)
+        if self._making is not None:
+            self._making.join()  # it asked for this as its last act
+        self._making = None
+        if self._make_next is not None:
+            following, self._make_next = self._make_next, None
+            self._personalise(*following)
 
     def _use_personal(self, file_hash: str, size: int, family: Family, speaker: int) -> None:
         if speaker != self._speaker:
@@ -389,6 +463,7 @@ class Receiving(Worker):
 
     def _forget(self) -> None:
         self._speaker += 1
+        self._make_next = None
         if self._personal is not None:
             self._personal = None
             self._renderers.clear()

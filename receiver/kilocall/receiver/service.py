@@ -33,7 +33,8 @@ from kilocall.runtime.inbox import Message
 from kilocall.runtime.keeping_up import KeepingUp
 from kilocall.runtime.peer import Peer
 from kilocall.runtime.peer_settings import PeerSettings
-from kilocall.runtime.pictures import as_jpeg, decode_picture
+from kilocall.runtime.picture_process import decode_from_others
+from kilocall.runtime.pictures import as_jpeg
 from kilocall.runtime.worker import deliver_to
 
 __all__ = ["ReceiverService", "ReceiverSettings", "create_app"]
@@ -403,7 +404,7 @@ def create_app(settings: ReceiverSettings) -> FastAPI:
         packed = app.state.service.source
         if packed is None:
             return Response(status_code=404)
-        rgb = await asyncio.to_thread(decode_picture, packed.data)
+        rgb = await asyncio.to_thread(decode_from_others, packed.data)
         return Response(as_jpeg(rgb), media_type="image/jpeg")
 
     @app.get("/stream.mjpg")

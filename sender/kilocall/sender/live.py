@@ -25,7 +25,7 @@ from kilocall.proto.limits import LEVELS
 from kilocall.proto.motion_packet import MotionPacket
 from kilocall.runtime.engine import choose_engine
 from kilocall.runtime.pace import EvenSteps, Limit, Pace, frames_in_message
-from kilocall.runtime.pictures import as_jpeg, decode_picture, fitted
+from kilocall.runtime.pictures import as_jpeg, fitted
 from kilocall.runtime.worker import Deliver, Milliseconds, WorkClock, Worker, work_clock
 from kilocall.sender.calibration import Calibration, Face
 from kilocall.sender.camera import Camera
@@ -251,9 +251,9 @@ class Sending(Worker):
         """The best of the last frames becomes the source picture; the future carries NoFace when there is none."""
         return self.ask(self._take_from_camera)
 
-    def use_picture(self, data: bytes) -> Future[None]:
-        """The face of a picture file; the future carries BadInput or NoFace."""
-        return self.ask(lambda: self._take(self._face_of(decode_picture(data, 8192)), from_file=True))
+    def use_picture(self, picture: Picture) -> Future[None]:
+        """The face of a picture [H, W, 3]; the future carries NoFace where there is none."""
+        return self.ask(lambda: self._take(self._face_of(picture), from_file=True))
 
     def use_recent(self, source_id: str) -> Future[None]:
         """One of `recent` again."""

@@ -46,6 +46,8 @@ from kilocall.proto.trust import ONE_WAY_ROOM, Handshake, LinkSecret
 from kilocall.runtime.inbox import Message
 from kilocall.runtime.peer import MAX_SDP_BYTES, Peer
 from kilocall.runtime.peer_settings import PeerSettings
+from kilocall.runtime.picture_decoder import UPLOAD
+from kilocall.runtime.picture_process import shared_decoder
 from kilocall.runtime.pictures import as_jpeg
 from kilocall.runtime.worker import deliver_to
 from kilocall.sender.camera import BROWSER, open_camera
@@ -422,7 +424,8 @@ def create_app(settings: SenderSettings, *, start: bool = True) -> FastAPI:
         sending = app.state.service.sending
         if sending is None:
             raise BadInput("the sender is not running; POST /start first")
-        await asyncio.wrap_future(sending.use_picture(bytes(body)))
+        picture = await asyncio.to_thread(shared_decoder().decode, bytes(body), UPLOAD)
+        await asyncio.wrap_future(sending.use_picture(picture))
         return Response(status_code=204)
 
     @app.get("/source.jpg", dependencies=asked)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from pydantic import BaseModel
 
@@ -12,12 +12,16 @@ from kilocall.api.families import Progress, silent
 from kilocall.api.player import StreamPlayer
 from kilocall.model.family import Family
 from kilocall.proto.errors import BadInput
+from kilocall.proto.stream_file import StreamReader
 from kilocall.runtime.files import check_output
 
 if TYPE_CHECKING:
     from kilocall.receiver.whole_frame import WholeFrames
 
 __all__ = ["DecodeReport", "decode"]
+
+#: Of a video. A gap of days between two frames is more than a container can say.
+LONGEST_H: Final = 24
 
 
 class DecodeReport(BaseModel):
@@ -74,9 +78,7 @@ def decode(
     size = size or player.size
     player.renderer.view = View(yaw, pitch, roll)
     report = progress or silent
-    total = player.reader.frame_count
-    if not total:
-        raise BadInput(f"{stream}: holds no complete motion packet ({player.reader.damage or 'it is empty'})")
+    total = _checked_frames(player.reader, str(stream))
     shape = (frames.width, frames.height) if frames else (size, size)
     with VideoFile(Path(out), fps=player.reader.header.fps, size=shape) as video:
         for frame in player.frames():
@@ -97,6 +99,23 @@ def decode(
         dropped_packets=player.packets.dropped,
         wall_s=time.monotonic() - started,
     )
+
+
+def _checked_frames(reader: StreamReader, stream: str) -> int:
+    """How many frames there are. BadInput where there is none, or where they make no video that anybody would watch."""
+    frames, end_us = 0, 0
+    for timed in reader.packets():
+        frames += timed.packet.frame_count
+        end_us = max(end_us, timed.frame_times_us(reader.header.fps)[-1])
+    if not frames:
+        raise BadInput(f"{stream}: holds no complete motion packet ({reader.damage or 'it is empty'})")
+    hours = end_us / 3.6e9
+    if hours > LONGEST_H:
+        raise BadInput(f"{stream}: its last frame comes after {hours:.1f} h, a video may last {LONGEST_H} h")
+    most = round(LONGEST_H * 3600 * reader.header.fps)
+    if frames > most:
+        raise BadInput(f"{stream}: holds {frames} frames, a video of {LONGEST_H} h has {most}")
+    return frames
 
 
 def _whole_frames(player: StreamPlayer, source: Path | str | None, background: Path | str | None) -> WholeFrames:

@@ -10,7 +10,7 @@ from kilocall.model.family import Family, Picture, Source
 from kilocall.model.gallery import check_gallery
 from kilocall.proto.control import SourcePicture
 from kilocall.proto.motion_packet import MotionPacket
-from kilocall.runtime.pictures import decode_picture
+from kilocall.runtime.picture_process import decode_from_others
 
 if TYPE_CHECKING:
     from kilocall.receiver.render import FaceRenderer
@@ -127,7 +127,7 @@ class Decoder:
         from kilocall.receiver.render import FaceRenderer
 
         self.family = family or open_family(engine=engine, threads=threads)
-        picture = decode_picture(source.data) if isinstance(source, SourcePicture) else source
+        picture = decode_from_others(source.data) if isinstance(source, SourcePicture) else source
         own = self.family.source(fitted_to(picture, self.family))
         self.packets = PacketDecoder(self.family.codebook)
         self.renderer: FaceRenderer = FaceRenderer(
@@ -141,7 +141,7 @@ class Decoder:
 
         BadInput for one too many or with `shown`, NoFace; then nothing has changed.
         """
-        rgb = decode_picture(picture.data) if isinstance(picture, SourcePicture) else picture
+        rgb = decode_from_others(picture.data) if isinstance(picture, SourcePicture) else picture
         self.renderer.add_picture(fitted_to(rgb, self.family))
 
     def push(self, packet: MotionPacket | bytes) -> list[DecodedFrame]:

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 from kilocall.api.families import check_family, face_of_picture, fitted_to, open_family
 from kilocall.api.live import DecodedFrame
 from kilocall.model.family import DETAIL, Family, Picture, Source
+from kilocall.proto.control import SourcePicture
 from kilocall.proto.errors import BadInput
 from kilocall.proto.stream_file import StreamReader, TimedPacket
-from kilocall.runtime.pictures import decode_picture, fitted
+from kilocall.runtime.picture_process import decode_from_others
+from kilocall.runtime.pictures import fitted
 
 if TYPE_CHECKING:
     from kilocall.receiver.decode import TimedMotion
@@ -43,11 +45,12 @@ class StreamPlayer:
         header = self.reader.header
         picture = self.reader.source_picture()
         if picture is None:
-            raise BadInput(f"{stream}: the file breaks off before its source picture; nothing can be shown")
+            why = self.reader.damage or "it has none"
+            raise BadInput(f"{stream}: the file breaks off before its source picture ({why}); nothing can be shown")
         self.family = family or open_family(header.family, engine=engine, threads=threads)
         check_family(header, self.family, str(stream))
         self.source_picture = picture
-        self.stream_source = self._sized(decode_picture(picture.data))
+        self.stream_source = self._sized(_decoded(picture, str(stream)))
         self._make: Callable[[Source], FaceRenderer] = lambda shown: FaceRenderer(
             self.family, self.stream_source, shown
         )
@@ -57,7 +60,7 @@ class StreamPlayer:
         """Further pictures in the file that cannot be used: damaged, or without a face."""
         for reference in self.reader.references():
             try:
-                self._own.add_picture(fitted_to(decode_picture(reference.data), self.family))
+                self._own.add_picture(fitted_to(decode_from_others(reference.data), self.family))
             except BadInput:
                 self.unused_pictures += 1
         self.packets = PacketDecoder(self.family.codebook)
@@ -108,3 +111,10 @@ class StreamPlayer:
         for timed in self.motions(from_us):
             if timed.time_us >= from_us:
                 yield DecodedFrame(timed.time_us, self.renderer.render(timed.motion))
+
+
+def _decoded(picture: SourcePicture, stream: str) -> Picture:
+    try:
+        return decode_from_others(picture.data)
+    except BadInput as error:
+        raise BadInput(f"{stream}: its source picture cannot be used: {error}") from error

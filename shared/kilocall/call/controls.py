@@ -16,6 +16,8 @@ from kilocall.call.statistics import CallStatistics
 from kilocall.model.family import Picture
 from kilocall.proto.errors import BadInput
 from kilocall.receiver.render import View
+from kilocall.runtime.picture_decoder import UPLOAD
+from kilocall.runtime.picture_process import shared_decoder
 
 __all__ = ["Controls"]
 
@@ -161,7 +163,9 @@ class Controls:
         self.tell_sources()
 
     async def upload(self, data: bytes) -> None:
-        await asyncio.wrap_future(self._parts.sending.use_picture(data))
+        """The face of a picture file becomes the source picture. BadInput or NoFace where it cannot."""
+        picture = await asyncio.to_thread(shared_decoder().decode, data, UPLOAD)
+        await asyncio.wrap_future(self._parts.sending.use_picture(picture))
 
     def turn(self, view: View) -> None:
         self.view = view

@@ -93,7 +93,7 @@ class CallNode:
         )
         self.parts.receiving.watched = settings.headless or settings.virtual_camera
         self._statistics = CallStatistics(self.parts)
-        self._outputs = Outputs(self.parts, lambda: self._statistics.last_picture_us)
+        self._outputs = Outputs(self.parts, lambda: self._statistics.last_picture_us, self._recording_failed)
         self._reporter = Reporter(self.parts)
         self.controls = Controls(self.parts, self._outputs, self._statistics, on_message)
 
@@ -398,6 +398,10 @@ class CallNode:
         self._on_message({"type": "error", "text": text})
         if self.settings.headless and not (self.parts.sending.alive and self.parts.receiving.alive):
             self._refused(text)
+
+    def _recording_failed(self, text: str) -> None:
+        self._on_message({"type": "error", "text": text})
+        self.controls.tell_state()
 
     def _picture(self, rendered: Rendered) -> None:
         delay_us = self._statistics.picture(rendered)

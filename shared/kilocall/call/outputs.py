@@ -16,17 +16,19 @@ from kilocall.proto.errors import BadInput, KilocallError
 from kilocall.proto.motion_packet import TIMES_MS
 from kilocall.receiver.live import Played, Receiving
 from kilocall.runtime.files import write_whole
+from kilocall.runtime.worker import deliver_to
 
 __all__ = ["Outputs", "keep_pictures"]
 
 
 class Outputs:
-    """`picture_us` is when the newest picture was ready, on this side's clock; 0 before there is one."""
+    """`picture_us` is when the newest picture was ready, on this side's clock; 0 before there is one. `on_problem` is
+    told on the event loop why a recording has ended by itself."""
 
-    def __init__(self, parts: CallParts, picture_us: Callable[[], int]) -> None:
+    def __init__(self, parts: CallParts, picture_us: Callable[[], int], on_problem: Callable[[str], None]) -> None:
         self.virtual_reason = why_unavailable()
         """Why there is no virtual camera; None: there may be one."""
-        self._parts, self._picture_us = parts, picture_us
+        self._parts, self._picture_us, self._on_problem = parts, picture_us, on_problem
         self._recorder: Recorder | None = None
         self._recorded = ""  # hash of the source picture that the recording shows
         self._virtual: VirtualCamera | None = None
@@ -48,6 +50,7 @@ class Outputs:
         if session is None or picture is None:
             raise BadInput("there is nothing to record yet: the other side's picture has not come")
         further = tuple(session.references.held.values())
+        deliver = deliver_to(asyncio.get_running_loop())
         self._recorder = recorder = await asyncio.to_thread(
             lambda: Recorder(
                 parts.settings.recordings,
@@ -59,6 +62,7 @@ class Outputs:
                 fps=Fraction(parts.settings.fps).limit_denominator(1001),
                 tool=f"kilocall {program_version()}",
                 further=further,
+                on_problem=lambda text: deliver(lambda: self._recording_failed(text)),
             )
         )
         self._recorded = picture.picture_hash
@@ -86,10 +90,19 @@ class Outputs:
 
     async def stop_recording(self) -> Recording | None:
         """What was written; None when nothing was."""
+        recorder = self._let_go()
+        return None if recorder is None else await asyncio.to_thread(recorder.close)
+
+    def _recording_failed(self, text: str) -> None:
+        if self._recorder is not None:
+            self._let_go()
+            self._on_problem(text)
+
+    def _let_go(self) -> Recorder | None:
         recorder, self._recorder = self._recorder, None
         self._parts.receiving.events.played = None
         self._parts.loudspeaker.on_samples = None
-        return None if recorder is None else await asyncio.to_thread(recorder.close)
+        return recorder
 
     def use_virtual_camera(self, on: bool) -> None:
         """Takes a moment. Raises BadInput that says what is missing."""

@@ -243,9 +243,9 @@ def create_page_app(node: CallNode, hub: LiveHub, *, hosts: tuple[str, ...] = LO
         data = node.controls.remote_picture()
         if data is None:
             return Response(status_code=404)
-        from kilocall.runtime.pictures import decode_picture
+        from kilocall.runtime.picture_process import decode_from_others
 
-        return _picture_response(await asyncio.to_thread(decode_picture, data))
+        return _picture_response(await asyncio.to_thread(decode_from_others, data))
 
     @app.post("/api/source")
     async def upload(request: Request, name: str = "") -> Response:

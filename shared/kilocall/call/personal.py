@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -30,8 +31,13 @@ logger = logging.getLogger(__name__)
 
 FOLDER: Final = "people"
 KEPT: Final = 8
-#: Offers of different files that are looked at on one connection; a person has one face.
+#: Of different files that are looked at on one connection; a person has one face.
 MOST_OFFERS: Final = 4
+#: So many times in a minute, whatever the connections, is a file asked for or taken from the cache.
+MOST_TAKEN: Final = 4
+TAKEN_IN_US: Final = 60_000_000
+#: Files that could not be used, and are not looked at again.
+MOST_REFUSED: Final = 64
 
 
 class PersonalFiles:
@@ -47,9 +53,10 @@ class PersonalFiles:
         say: Callable[[SupportsBytes], None],
         drop: Callable[[str], None],
         got: Callable[[str, bytes], None],
+        clock_us: Callable[[], int],
         folder: Path | None = None,
     ) -> None:
-        self._say, self._drop, self._got = say, drop, got
+        self._say, self._drop, self._got, self._clock_us = say, drop, got, clock_us
         self._folder = None if folder is None else folder / FOLDER
         self._own: bytes | None = None
         self._own_hash = ""
@@ -60,6 +67,9 @@ class PersonalFiles:
         self.from_cache = 0
         self._coming: Arriving | None = None
         self._offers: set[str] = set()
+        self._taken_us: deque[int] = deque(maxlen=MOST_TAKEN)
+        self._preparing: str | None = None  # given to `got`, and not answered
+        self._refused: deque[str] = deque(maxlen=MOST_REFUSED)
 
     def opened(self) -> None:
         """Another connection."""
@@ -105,21 +115,29 @@ class PersonalFiles:
         if data is None:
             self._drop("personal file without the hash that it was offered by")
             return
+        self._preparing = piece.file_hash
         self._keep(piece.file_hash, data)
         self._got(piece.file_hash, data)
 
     def used(self, file_hash: str, size: int) -> None:
         """The other side's pictures are made with this file from now on."""
-        self.theirs = file_hash
+        self.theirs, self._preparing = file_hash, None
         logger.info("the other side's pictures are made with its personal file %s, %d bytes", file_hash[:12], size)
         self._say(WantPersonal(file_hash, size))
 
     def refused(self, file_hash: str, reason: str) -> None:
         """This file cannot be used; the pictures stay as they are, and nobody waits for it."""
         logger.warning("the other side's personal file %s is not used: %s", file_hash[:12], reason)
+        self._refused.append(file_hash)
+        if self._preparing == file_hash:
+            self._preparing = None
         if self._folder is not None:
             with suppress(OSError):
                 (self._folder / file_hash).unlink(missing_ok=True)
+
+    def forget(self) -> None:
+        """Another speaker: none is in use."""
+        self.theirs = self._preparing = None
 
     def _take_offer(self, offer: PersonalPiece) -> None:
         if offer.file_hash not in self._offers and len(self._offers) >= MOST_OFFERS:
@@ -129,13 +147,31 @@ class PersonalFiles:
         if offer.file_hash == self.theirs:
             self._say(WantPersonal(offer.file_hash, offer.size))
             return
+        coming = self._coming.blob_hash if self._coming is not None else None
+        if offer.file_hash in (self._preparing, coming):
+            return  # an answer will follow
+        if offer.file_hash in self._refused:
+            self._drop("a personal file is offered again that could not be used")
+            return
+        if not self._in_time():
+            self._drop(f"more than {MOST_TAKEN} personal files in {TAKEN_IN_US // 1_000_000} s are offered")
+            return
         kept = self._kept(offer.file_hash)
         if kept is not None:
             self.from_cache += 1
+            self._preparing = offer.file_hash
             self._got(offer.file_hash, kept)
             return
         self._coming = Arriving(offer.file_hash, offer.size)
         self._say(WantPersonal(offer.file_hash, 0))
+
+    def _in_time(self) -> bool:
+        """Whether another file may be looked at; it counts."""
+        now_us, taken = self._clock_us(), self._taken_us
+        if len(taken) == MOST_TAKEN and now_us - taken[0] < TAKEN_IN_US:
+            return False
+        taken.append(now_us)
+        return True
 
     def _kept(self, file_hash: str) -> bytes | None:
         """From the cache; a file that is damaged is as good as none."""

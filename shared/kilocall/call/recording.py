@@ -1,4 +1,8 @@
-"""Records what is received: motion with its picture as .kcs, speech beside it as .ogg."""
+"""Records what is received: motion with its picture as .kcs, speech beside it as .ogg.
+
+Both have their names from the start and can be read at any time: when the program is killed, the last second is
+missing.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ import logging
 import os
 import queue
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -41,6 +45,7 @@ MOST_WAITING: Final = 500
 SPEECH_SLACK_US: Final = 200_000
 
 
+_TROUBLE: Final = (OSError, KilocallError, av.error.FFmpegError)
 #: A packet that was shown, a further picture, or samples and when they were heard.
 _Item = Played | SourcePicture | tuple[NDArray[np.int16], int]
 
@@ -56,7 +61,8 @@ class Recording:
 
 class Recorder:
     """Writes on a thread of its own. The motion is coded anew, exactly, because the received packets refer to others
-    that were sent before the recording began. The files exist whole or not at all.
+    that were sent before the recording began. When writing fails (disk full), `on_problem` is told on that thread,
+    once; what was written by then stays, and nothing more is.
     """
 
     def __init__(
@@ -72,13 +78,14 @@ class Recorder:
         tool: str,
         further: Iterable[SourcePicture] = (),
         now: datetime | None = None,
+        on_problem: Callable[[str], None] = lambda text: None,
     ) -> None:
         """`further` are pictures of the same speaker that are held when the recording begins; `add_picture` takes those
         that come later."""
         stamp = (now or datetime.now()).strftime("%Y-%m-%d-%H%M%S")
-        self.stream = _free_name(folder / f"call-{stamp}.kcs")
-        self.sound = self.stream.with_suffix(".ogg")
         self.problem: str | None = None
+        """Why the recording has ended by itself."""
+        self._on_problem = on_problem
         header = StreamHeader(
             family=family,
             weights_hash=weights_hash,
@@ -92,12 +99,19 @@ class Recorder:
         )
         # Integers decoded from the call are met exactly by an encoder that neither rounds nor saves.
         self._codec = MotionEncoder(codebook, key_interval=KEY_EVERY_FRAMES, thrift=0.0, still=0.5)
-        self._writer = StreamWriter(self.stream, header)
-        self._writer.add_picture(picture)
+        self._writer = _new_stream(folder / f"call-{stamp}.kcs", header)
+        self.stream = self._writer.path
+        self.sound = self.stream.with_suffix(".ogg")
         self._further: set[str] = set()
-        for another in further:
-            self._write_picture(another)
-        self._writer.add_place(CropPlace(0, 0.0, 0.0, float(picture_size), picture_size, picture_size))
+        try:
+            self._writer.add_picture(picture)
+            for another in further:
+                self._write_picture(another)
+            self._writer.add_place(CropPlace(0, 0.0, 0.0, float(picture_size), picture_size, picture_size))
+        except (OSError, KilocallError):
+            self._writer.abort()
+            self.stream.unlink(missing_ok=True)
+            raise
         self._waiting: queue.Queue[_Item | None] = queue.Queue(MOST_WAITING)
         self._start_us: int | None = None
         self._last_us = 0
@@ -124,19 +138,20 @@ class Recorder:
         with suppress(queue.Full):
             self._waiting.put(None, timeout=1.0)
         self._thread.join(5.0)
-        if self.problem is not None or not self._frames:
-            self._writer.abort()
-            if self._speech is not None:
-                self._speech.abort()
-            if self.problem is not None:
-                raise OSError(f"recording {self.stream.name} failed: {self.problem}")
+        if self.problem is None:
+            try:
+                self._end()
+            except _TROUBLE as error:
+                self._fail(error)
+        if self.problem is not None:
+            raise OSError(self.problem)
+        if not self._frames:
             return None
-        self._writer.close()
-        if self._speech is not None:
-            self._speech.close()
         return Recording(self.stream, self.sound if self._speech is not None else None, self._frames)
 
     def _put(self, item: _Item) -> None:
+        if self.problem is not None:
+            return
         try:
             self._waiting.put_nowait(item)
         except queue.Full:
@@ -144,8 +159,6 @@ class Recorder:
 
     def _run(self) -> None:
         while (item := self._waiting.get()) is not None:
-            if self.problem is not None:
-                continue
             try:
                 if isinstance(item, Played):
                     self._write_motion(item)
@@ -153,9 +166,37 @@ class Recorder:
                     self._write_picture(item)
                 else:
                     self._write_speech(*item)
-            except (OSError, KilocallError, av.error.FFmpegError) as error:
-                logger.error("recording %s: %s", self.stream.name, error)
-                self.problem = str(error)
+            except _TROUBLE as error:
+                self._fail(error)
+                return
+
+    def _end(self) -> None:
+        """Completes both files, or removes them where no frame is in them."""
+        if self._frames:
+            self._writer.close()
+            if self._speech is not None:
+                self._speech.close()
+            return
+        self._writer.abort()
+        self.stream.unlink(missing_ok=True)
+        if self._speech is not None:
+            self._speech.abort()
+            self.sound.unlink(missing_ok=True)
+
+    def _fail(self, error: Exception) -> None:
+        self._writer.abort()
+        if self._speech is not None:
+            self._speech.abort()
+        why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        kept = "nothing was written"
+        if self._frames:
+            kept = f"its first {self._frames} frames can be played"
+        else:
+            with suppress(OSError):
+                self._end()
+        self.problem = f"recording {self.stream} failed: {why}; {kept}"
+        logger.error("%s", self.problem)
+        self._on_problem(self.problem)
 
     def _write_motion(self, played: Played) -> None:
         if self._start_us is None:
@@ -182,17 +223,19 @@ class Recorder:
 
 
 class _SpeechFile:
-    """Opus in Ogg, from the stream's start on; pauses are written as silence."""
+    """Opus in Ogg, from the stream's start on; pauses are written as silence. Readable at any time, to the second."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-        self._partial = path.with_name(f".{path.stem}.{os.getpid()}.part.ogg")
-        self._container = av.open(str(self._partial), "w", format="ogg")
+        self._file = open(path, "xb", buffering=0)  # noqa: SIM115  # close() or abort() closes it
+        # A page a second, each given to the system at once.
+        options = {"page_duration": "1000000", "flush_packets": "1"}
+        self._container = av.open(self._file, "w", format="ogg", options=options)
         stream = self._container.add_stream("libopus", rate=RATE, layout="mono")
         assert isinstance(stream, AudioStream)
         stream.bit_rate = SPEECH_BPS
         self._stream = stream
         self._samples = 0
+        self._synced = 0
 
     def add(self, samples: NDArray[np.int16], time_us: int) -> None:
         missing = time_us * RATE // 1_000_000 - self._samples
@@ -201,6 +244,9 @@ class _SpeechFile:
                 self._write(np.zeros(min(missing, RATE), np.int16))
                 missing -= RATE
         self._write(samples)
+        if self._samples - self._synced >= RATE:
+            self._synced = self._samples
+            os.fsync(self._file.fileno())
 
     def _write(self, samples: NDArray[np.int16]) -> None:
         frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples[None]), format="s16", layout="mono")
@@ -215,19 +261,24 @@ class _SpeechFile:
         for packet in self._stream.encode():
             self._container.mux(packet)
         self._container.close()
-        os.replace(self._partial, self.path)
+        os.fsync(self._file.fileno())
+        self._file.close()
 
     def abort(self) -> None:
+        """What is written stays."""
         with suppress(av.error.FFmpegError, OSError):
             self._container.close()
-        self._partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            self._file.close()
 
 
-def _free_name(path: Path) -> Path:
-    """`path`, or with a number when that exists."""
-    number = 2
+def _new_stream(path: Path, header: StreamHeader) -> StreamWriter:
+    """A growing stream at `path`, or with a number behind when it or the .ogg beside it exists."""
+    number = 1
     free = path
-    while free.exists():
-        free = path.with_stem(f"{path.stem}-{number}")
+    while True:
+        if not free.exists() and not free.with_suffix(".ogg").exists():
+            with suppress(FileExistsError):
+                return StreamWriter(free, header, growing=True)
         number += 1
-    return free
+        free = path.with_stem(f"{path.stem}-{number}")

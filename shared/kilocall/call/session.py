@@ -149,7 +149,9 @@ class Session:
         )
         """Source pictures, both sides'."""
         self._exchanges: tuple[Exchange[Any], ...] = (self.pictures,)
-        self.personal = PersonalFiles(say=self._say, drop=self._drop, got=incoming.personalise, folder=cache)
+        self.personal = PersonalFiles(
+            say=self._say, drop=self._drop, got=incoming.personalise, clock_us=clock_us, folder=cache
+        )
         """What makes a renderer one person's, both sides'."""
         self.references = References(
             say=self._say,
@@ -381,7 +383,7 @@ class Session:
         if first and picture_hash != self.remote.picture_hash:
             # Somebody else, or the same person after a new start: motion refers to the new picture at once.
             self.remote = replace(self.remote, picture_hash=None)
-            self.personal.theirs = None
+            self.personal.forget()
             self.references.show(None)
             self._incoming.forget()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import socket
 import sys
@@ -10,27 +9,20 @@ import webbrowser
 from pathlib import Path
 from typing import Final
 
-import numpy as np
-from PIL import Image, ImageOps
-
 from kilocall.api import StreamPlayer, face_of_picture
 from kilocall.cli.options import Models
 from kilocall.cli.screen import console, warn
 from kilocall.cli.streams import find_stream
-from kilocall.model.family import Picture
-from kilocall.proto.errors import BadInput
 from kilocall.receiver.display import DisplayServer, create_app, listen
 from kilocall.receiver.render import View
 from kilocall.receiver.window import WINDOW_KEYS, show_in_window
+from kilocall.runtime.picture_decoder import UPLOAD
+from kilocall.runtime.picture_process import shared_decoder
 from kilocall.runtime.web import LOOPBACK
 
-__all__ = ["read_upload", "replay_stream"]
+__all__ = ["replay_stream"]
 
 DEFAULT_PORT: Final = 8765
-#: A photograph of 24 megapixels; decoded it takes 72 MB.
-MAX_PIXELS: Final = 25_000_000
-#: The face fills 256 pixels at the end; more than this only costs time.
-LARGEST_SIDE: Final = 1024
 ANY: Final = ("0.0.0.0", "::")
 
 
@@ -60,7 +52,7 @@ def replay_stream(
         film,
         name=stream.name,
         source_name=source.name if source else None,
-        read_face=lambda data: face_of_picture(read_upload(data), film.family),
+        read_face=lambda data: face_of_picture(shared_decoder().decode(data, UPLOAD), film.family),
         hosts=LOOPBACK if host in ANY else (*LOOPBACK, host),
         loop=loop,
     )
@@ -75,24 +67,6 @@ def replay_stream(
 
     with listening:
         DisplayServer(app, on_ready=ready).run(sockets=[listening])
-
-
-def read_upload(data: bytes) -> Picture:
-    """A picture file from the page as uint8 RGB [H, W, 3], upright, reduced to LARGEST_SIDE. Raises BadInput."""
-    try:
-        with Image.open(io.BytesIO(data), formats=("JPEG", "PNG", "WEBP", "AVIF")) as picture:
-            width, height = picture.size
-            if width * height > MAX_PIXELS:
-                raise BadInput(f"the picture is {width}x{height}, most are {MAX_PIXELS // 1_000_000} megapixels")
-            picture.draft("RGB", (LARGEST_SIDE, LARGEST_SIDE))
-            upright = ImageOps.exif_transpose(picture).convert("RGB")
-            upright.thumbnail((LARGEST_SIDE, LARGEST_SIDE))
-            return np.array(upright, np.uint8)
-    except BadInput:
-        raise
-    # The decoders raise OSError, SyntaxError, ValueError, EOFError, struct.error, DecompressionBombError ...
-    except Exception as error:
-        raise BadInput("the file is no JPEG, PNG, WebP or AVIF picture that can be read") from error
 
 
 def _listen(host: str, port: int | None) -> socket.socket:

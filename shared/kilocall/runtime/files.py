@@ -39,10 +39,12 @@ def keep_newest(folder: Path, name: str, data: bytes, most: int) -> None:
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Writes under another name beside `path`, then renames. On an OSError `path` is as it was."""
+    """Writes under another name beside `path`, then renames. On an OSError, which names `path`, it is as it was."""
     partial = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         partial.write_bytes(data)
         partial.replace(path)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         partial.unlink(missing_ok=True)

@@ -1,4 +1,7 @@
-"""The source picture as bytes: AVIF or WebP within a budget, and back with its size bounded.
+"""The source picture as bytes: AVIF or WebP within a budget, and back.
+
+What this program has encoded itself is decoded here; what others have made, in a process of its own
+(`picture_process.py`).
 
 On 18 training stills of 256x256 at no more than 6144 bytes (quality bisected, Pillow 13):
 
@@ -17,9 +20,10 @@ from typing import Final, Literal
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError, features
+from PIL import Image, features
 
 from kilocall.proto.errors import BadInput
+from kilocall.runtime.picture_decoder import FROM_OTHERS, decoded
 
 __all__ = [
     "DEFAULT_MAX_BYTES", "LARGE_MAX_BYTES", "PictureFormat", "as_jpeg", "as_png", "best_format", "decode_picture",
@@ -32,11 +36,9 @@ PictureFormat = Literal["avif", "webp"]
 DEFAULT_MAX_BYTES: Final = 6144
 #: For 512x512: where four times the pixels look as good.
 LARGE_MAX_BYTES: Final = 14 * 1024
-MAX_SIDE: Final = 1024
+MAX_SIDE: Final = FROM_OTHERS.max_side
 # 92: no blocks to be seen, and the loopback does not mind the bytes.
 JPEG_QUALITY: Final = 92
-MAX_ENCODED_BYTES: Final = 1 << 20
-_READABLE: Final = ("AVIF", "WEBP", "JPEG", "PNG")
 
 
 def best_format() -> PictureFormat:
@@ -101,26 +103,13 @@ def _largest_quality(encode: Callable[[int], bytes], max_bytes: int) -> tuple[in
     return best
 
 
-def decode_picture(data: bytes, max_side: int = MAX_SIDE) -> NDArray[np.uint8]:
-    """Picture [H, W, 3] uint8 from AVIF, WebP, JPEG or PNG bytes.
+def decode_picture(data: bytes) -> NDArray[np.uint8]:
+    """Picture [H, W, 3] uint8 from AVIF or WebP bytes that this side has encoded.
 
-    The stated size is checked before anything is decoded. Raises BadInput for bytes that are no such
-    picture, are damaged, over 1 MiB, or larger than `max_side` each way.
+    The size is read from the compressed frame itself before anything is decoded. Raises BadInput for bytes that are no
+    such still picture, are damaged, over 256 KiB, or larger than 1024x1024.
     """
-    if len(data) > MAX_ENCODED_BYTES:
-        raise BadInput(f"source picture has {len(data)} bytes, at most {MAX_ENCODED_BYTES}")
-    try:
-        with Image.open(io.BytesIO(data), formats=_READABLE) as picture:
-            width, height = picture.size
-            if width > max_side or height > max_side:
-                raise BadInput(f"source picture is {width}x{height}, at most {max_side}x{max_side}")
-            return np.array(picture.convert("RGB"), np.uint8)
-    except BadInput:
-        raise
-    except UnidentifiedImageError as error:
-        raise BadInput(f"source picture: these {len(data)} bytes are no AVIF, WebP, JPEG or PNG") from error
-    except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, EOFError
-        raise BadInput(f"source picture cannot be decoded: {error}") from error
+    return np.array(decoded(data, FROM_OTHERS), np.uint8)
 
 
 def fitted(rgb: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
