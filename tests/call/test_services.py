@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -97,7 +98,8 @@ def test_one_sender_serves_two_receivers_and_stops(tmp_path: Path, monkeypatch: 
         await second.stop()
         await until(lambda: len(sender.receivers) == 1)
         await sender.stop()
-        await until(lambda: "stopped" in (first.problem or ""))
+        # Told by the farewell, and by the next try half a second later.
+        await until(lambda: bool(re.search("was stopped|is not running", first.problem or "")))
         assert sender.state()["running"] is False
         await asyncio.gather(first.close(), second.close())
 

@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-from fuzz.run import fuzz
+from fuzz.run import Finding, fuzz
 from fuzz.targets import TARGETS
 
 
@@ -34,13 +34,14 @@ def main() -> int:
         end = "\n" if done == of else "\r"
         print(f"{name:16} {done:>8} of {of:<8} {time.monotonic() - began:6.0f} s", end=end, flush=True)
 
-    findings = fuzz(targets, chosen.inputs, chosen.seed, progress)
-    for finding in findings:
+    def found(finding: Finding) -> None:
         chosen.findings.mkdir(exist_ok=True)
         file = chosen.findings / finding.file_name
         file.write_bytes(finding.data)
         print(f"\n{finding.target}, input {finding.number} of seed {chosen.seed}: {file}")
-        print(finding.what)
+        print(finding.what, flush=True)
+
+    findings = fuzz(targets, chosen.inputs, chosen.seed, progress, found)
     print(f"{len(findings)} findings in {time.monotonic() - began:.0f} s")
     return 1 if findings else 0
 

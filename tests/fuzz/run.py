@@ -44,8 +44,9 @@ def fuzz(
     inputs: int,
     seed: int,
     progress: Callable[[str, int, int], None] = lambda name, done, of: None,
+    found: Callable[[Finding], None] = lambda finding: None,
 ) -> list[Finding]:
-    """Feeds `inputs` in all, split by the targets' shares; at most MOST_FINDINGS findings, each once."""
+    """Feeds `inputs` in all, split by the targets' shares; at most MOST_FINDINGS findings, each told once, at once."""
     findings: list[Finding] = []
     whole = sum(target.share for target in targets)
     logging.disable(logging.CRITICAL)  # what is dropped is logged, here a million times
@@ -61,6 +62,7 @@ def fuzz(
                 if what is not None and what not in (finding.what for finding in findings):
                     as_bytes = data.encode() if isinstance(data, str) else data
                     findings.append(Finding(target.name, number, as_bytes, what))
+                    found(findings[-1])
                 if len(findings) >= MOST_FINDINGS:
                     return findings
             progress(target.name, count, count)
