@@ -1,6 +1,6 @@
 """What runs a network: OpenVINO, onnxruntime or torch behind one small interface.
 
-A network is a file of a family's weights folder (`renderer.onnx`); inputs and outputs have names, fixed shapes and
+A network is a file of a family's weights folder (`generator.onnx`); inputs and outputs have names, fixed shapes and
 fixed types. The libraries are imported when an engine is chosen, never before: start-up counts in a call.
 """
 

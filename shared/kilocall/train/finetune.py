@@ -54,7 +54,7 @@ from kilocall.sender.motion import MotionExtractor
 from kilocall.sender.source_picture import choose_source, pack_source
 from kilocall.train.align import aligned, seen_slopes
 from kilocall.train.footage import LEAST_SECONDS, Footage, read_footage
-from kilocall.train.loop import on_device
+from kilocall.train.loop import on_device, precision
 from kilocall.train.losses import gradient_l1, ssim_loss, texture_energy, weighted_l1
 from kilocall.train.low_rank import learn_low_rank, plain_state
 from kilocall.train.perceptual import LandmarkPerception, Seen
@@ -462,7 +462,7 @@ class Learner:
         total = total + 3 * texture_energy(made, truth) + 20 * (made - truth).square().mean()
         # Without what the landmark networks see, lids and lips follow a little less afterwards.
         close = self._put(np.stack([regions(points) for points in x_d.cpu().numpy()]))
-        with torch.autocast(self.device.type, torch.bfloat16):
+        with precision(self.device):
             seen: Seen = self.perception(made, truth, close)
         looks: Tensor = PERCEPTION * seen.features + DISAGREEMENT * seen.disagreement + MOVEMENT * seen.movement
         return total + LOOKS * looks
@@ -517,7 +517,7 @@ class Learner:
         """The implicit keypoints where the sender places them, who has everybody's motion field."""
         count = len(pair.truth)
         x_s, x_d = self._put(np.repeat(pair.x_s[None], count, 0)), self._put(pair.x_d)
-        with torch.autocast(self.device.type, torch.bfloat16), torch.no_grad():
+        with precision(self.device), torch.no_grad():
             cue = self.everybody.appearance(pair.picture).motion_cue
             cue, seen = (t.expand(count, *t.shape[1:]) for t in (cue, seen_slopes(pair.picture)))
             free = aligned(
@@ -531,7 +531,7 @@ class Learner:
         """Pictures [B, 3, S, S] in 0..1 and the landmarks that drive them [B, K, 2]."""
         count = len(pair.truth)
         x_s, x_d = self._put(np.repeat(pair.x_s[None], count, 0)), self._put(pair.x_d)
-        with torch.autocast(self.device.type, torch.bfloat16):
+        with precision(self.device):
             seen = network.appearance(pair.picture.contiguous(memory_format=torch.channels_last))
             appearance = Appearance(*(t.expand(count, *t.shape[1:]) for t in seen))
             made, _, _ = network(appearance, x_s, x_d, self._put(pair.jacobian), self._put(pair.interior))
