@@ -108,9 +108,9 @@ def test_engines_render_alike_with_held_features(networks: Path, name: str) -> N
         field = engine.load(networks / "field.onnx")
         field.hold(motion_cue=features["motion_cue"], x_s=x_s)
         found = field(x_d=x_d, jacobian=jacobian)
-        composer = Composer(picture[0], features)
-        moved = composer.move(found)
-        painted = engine.load(networks / "generator.onnx")(**moved, x_d=x_d, interior=interior)["painted"]
+        painter = engine.load(networks / "generator.onnx")
+        composer = Composer(picture[0], features, [port.name for port in painter.inputs])
+        painted = painter(**composer.move(found), x_d=x_d, interior=interior)["painted"]
         pictures.append(composer.mix(painted, found["gate"])[0].astype(int))
     assert pictures[0].shape == (256, 256, 3)
     # One grey level of rounding; a pixel that falls on the other side of a source pixel's edge may differ by more.

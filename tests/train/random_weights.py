@@ -34,9 +34,9 @@ def random_extractor() -> Extractor:
     return network
 
 
-def random_renderer() -> Renderer:
+def random_renderer(*, light: bool = False) -> Renderer:
     torch.manual_seed(1)
-    network = stirred(Renderer())
+    network = stirred(Renderer(light=light))
     assert isinstance(network, Renderer)
     with torch.no_grad():
         network.generator.paint.bias.zero_()  # type: ignore[union-attr]  # it starts where little is painted

@@ -32,14 +32,15 @@ def _shipped(
     features = run_module(appearance, {"picture": picture.numpy()})
     still = {"motion_cue": features["motion_cue"], "x_s": x_s.numpy()}
     found = run_module(field, {**still, "x_d": x_d.numpy(), "jacobian": jacobian.numpy()})
-    composer = Composer(picture[0].numpy(), features)
+    composer = Composer(picture[0].numpy(), features, painter.examples())
     moved = composer.move(found)
     painted = run_module(painter, {**moved, "x_d": x_d.numpy(), "interior": interior.numpy()})["painted"]
     return composer.mix(painted, found["gate"])[0]
 
 
-def test_shipped_renderer_is_the_trained_one_to_a_grey_level() -> None:
-    network = random_renderer()
+@pytest.mark.parametrize("light", [False, True])
+def test_shipped_renderer_is_the_trained_one_to_a_grey_level(light: bool) -> None:
+    network = random_renderer(light=light)
     picture = random_picture()
     x_s, x_d, jacobian, interior = random_motion()
     with torch.inference_mode():
@@ -56,10 +57,11 @@ def test_shipped_renderer_is_the_trained_one_to_a_grey_level() -> None:
     assert np.percentile(difference, 99) <= 3
 
 
-def test_a_still_frame_is_the_source_picture_itself() -> None:
+@pytest.mark.parametrize("light", [False, True])
+def test_a_still_frame_is_the_source_picture_itself(light: bool) -> None:
     picture = random_picture()
     x_s, _, _, interior = random_motion()
-    made = _shipped(random_renderer().state_dict(), picture, x_s, x_s, torch.eye(2)[None], interior)
+    made = _shipped(random_renderer(light=light).state_dict(), picture, x_s, x_s, torch.eye(2)[None], interior)
     assert (made == picture[0].numpy()).all()
 
 

@@ -50,8 +50,9 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def test_exported_field_and_generator_reproduce_torch(tmp_path: Path) -> None:
-    state = random_renderer().state_dict()
+@pytest.mark.parametrize("light", [False, True])
+def test_exported_field_and_generator_reproduce_torch(tmp_path: Path, light: bool) -> None:
+    state = random_renderer(light=light).state_dict()
     features = run_module(SourceAppearance.from_state(state).eval(), {"picture": random_picture().numpy()})
     x_s, x_d, jacobian, interior = (t.numpy() for t in random_motion())
     given = {"motion_cue": features["motion_cue"], "x_s": x_s, "x_d": x_d, "jacobian": jacobian}
@@ -60,10 +61,11 @@ def test_exported_field_and_generator_reproduce_torch(tmp_path: Path) -> None:
     np.testing.assert_allclose(made["displacement"], wanted["displacement"], atol=1e-4)
     np.testing.assert_allclose(made["gate"], wanted["gate"], atol=1e-3)
     assert np.abs(made["fine"].astype(int) - wanted["fine"]).max() <= 1
-    moved = Composer(random_picture().numpy()[0], features).move(wanted)
+    painter = Painter.from_state(state).eval()
+    moved = Composer(random_picture().numpy()[0], features, painter.examples()).move(wanted)
     given = {**moved, "x_d": x_d, "interior": interior}
-    painted = _exported(Painter.from_state(state), tmp_path, given)["painted"].astype(int)
-    assert np.abs(painted - run_module(Painter.from_state(state).eval(), given)["painted"]).max() <= 1
+    painted = _exported(painter, tmp_path, given)["painted"].astype(int)
+    assert np.abs(painted - run_module(painter, given)["painted"]).max() <= 1
 
 
 def _exported(module: Deployed, folder: Path, inputs: Inputs) -> Inputs:

@@ -228,7 +228,7 @@ class _Bench:
         driving.update(motion_cue=appearance["motion_cue"], x_s=self.source.keypoints[None])
         yield "motion field", "receiver", lambda: field(**driving)
         painter = self.family.painter()
-        self._composer = Composer(self.crop, appearance)
+        self._composer = Composer(self.crop, appearance, [port.name for port in painter.inputs])
         self._found = field(**driving)
         moved = self._composer.move(self._found)
         self._painted = painter(**moved, **told)["painted"]

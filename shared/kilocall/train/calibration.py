@@ -80,7 +80,7 @@ def calibration(
         }
         inputs["field"].append({**still, **moved, "jacobian": jacobians(posed, source, drives)})
         made = run_module(networks["field"], inputs["field"][-1])
-        composer = Composer(pictures[0], appearance)
+        composer = Composer(pictures[0], appearance, networks["generator"].examples())
         told = interior(driving, points[1, :, :2])[None]
         inputs["generator"].append({**composer.move(made), **moved, "interior": told})
         seen.append(partial(_picture, composer, networks["generator"], made, {**moved, "interior": told}))

@@ -44,7 +44,7 @@ from kilocall.model.compact.family import CompactFamily
 from kilocall.model.compact.overstate import Overstatement
 from kilocall.model.compact.personal import MOST_BYTES, WEIGHTS, Personal, base_hash
 from kilocall.model.compact.regions import regions
-from kilocall.model.compact.renderer import IMPLICIT, Appearance, Renderer
+from kilocall.model.compact.renderer import IMPLICIT, Appearance, Renderer, is_light
 from kilocall.model.compact.stored import unpack
 from kilocall.model.family import Family, Source
 from kilocall.proto.errors import BadInput, KilocallError, NoFace
@@ -552,7 +552,8 @@ def load_extractor(folder: Path) -> Extractor:
 
 def load_renderer(stored: Mapping[str, Any]) -> Renderer:
     """The float network of stored weights."""
-    network = Renderer()
+    light = is_light({name: torch.empty(0) for name in stored})
+    network = Renderer(light=light)
     state = unpack({name: torch.from_numpy(np.array(value)) for name, value in stored.items()})
     missing = network.load_state_dict(state, strict=False)
     # Batch norms count batches, which nothing reads.

@@ -27,7 +27,6 @@ from kilocall.train.extractor import frame_weights
 from kilocall.train.loop import on_device, precision
 from kilocall.train.losses import gradient_l1, ssim_loss, texture_energy, weighted_l1
 from kilocall.train.perceptual import LandmarkPerception, Seen
-from kilocall.train.teacher import Teacher
 
 Array = NDArray[np.float32]
 
@@ -112,7 +111,7 @@ class Taught(NamedTuple):
     visible: Tensor
 
 
-def inherit(student: nn.Module, teacher: Teacher) -> None:
+def inherit(student: nn.Module, teacher: Renderer) -> None:
     """What both have in the same shape the student takes over; appearance and implicit keypoints it keeps."""
     own, given = student.state_dict(), teacher.state_dict()
     student.load_state_dict({k: given[k] if k in given and given[k].shape == v.shape else v for k, v in own.items()})
@@ -134,15 +133,16 @@ class RendererTask:
         perception: LandmarkPerception | None = None,
         tracked: Array | None = None,
         adversary: Adversary | None = None,
-        teacher: Teacher | None = None,
+        teacher: Renderer | None = None,
         seed: int = 0,
     ) -> None:
-        """`teacher` is imitated, and gives its appearance and its detector of implicit keypoints as they are.
+        """`teacher` is imitated by a light renderer, and gives its appearance and its detector of implicit keypoints as
+        they are.
 
         `tracked` [N, K, 3]: what the extractor says instead of the labels, so that the renderer learns to live with
         its errors. `perception` adds the landmark networks' features to the loss,
         `adversary` the judgement of discriminators that learn along; it needs `perception` for its close-ups."""
-        self.network: nn.Module = on_device(Renderer(), device)
+        self.network: nn.Module = on_device(Renderer(light=teacher is not None), device)
         self.teacher = None if teacher is None else on_device(teacher.eval().requires_grad_(False), device)
         if teacher is not None:
             inherit(self.network, teacher)
@@ -288,7 +288,7 @@ class RendererTask:
         interior: Tensor,
         *,
         jitter: Tensor | None = None,
-        teacher: Teacher | None = None,
+        teacher: Renderer | None = None,
     ) -> tuple[Tensor, Tensor, Taught | None]:
         """Source pictures [B, ...], driving frames [B * n, ...]; `jitter` moves the implicit keypoints of these."""
         n = len(truth) // len(first)
@@ -314,11 +314,8 @@ class RendererTask:
         if teacher is None:
             return made, copied, None
         with torch.no_grad():
-            (at_128, at_64, at_32), cue = teacher.features(first)
-            shown, at_128, at_64, at_32, cue = (
-                t.repeat_interleave(n, 0) for t in (first, at_128, at_64, at_32, cue)
-            )
-            picture, wanted = teacher(shown, (at_128, at_64, at_32), cue, x_s, x_d, jacobian, interior)
+            # The appearance is the teacher's own.
+            picture, _, wanted = teacher(appearance, x_s, x_d, jacobian, interior)
         motion = (found.displacement - wanted.displacement).abs().mean()
         return made, copied, Taught(picture, motion, (found.visible - wanted.visible).abs().mean())
 

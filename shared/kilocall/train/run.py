@@ -22,6 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from kilocall.model.compact.extractor import Extractor
+from kilocall.model.compact.renderer import Renderer
 from kilocall.model.compact.stored import unpack
 from kilocall.proto.errors import BadInput
 from kilocall.runtime.files import write_whole
@@ -32,7 +33,7 @@ from kilocall.train.extractor import ExtractorTask, extract
 from kilocall.train.loop import Net, Schedule, Task, Trainer, on_device
 from kilocall.train.perceptual import LandmarkPerception
 from kilocall.train.renderer import RendererTask
-from kilocall.train.teacher import ExtractorTeacher, Teacher
+from kilocall.train.teacher import ExtractorTeacher
 
 __all__ = ["NETWORKS", "NetworkName", "choose_device", "make_task", "run_training"]
 
@@ -105,7 +106,7 @@ def run_training(
         extractor=landmarks,
         discriminator=discriminator,
         tracked_file=tracked,
-        teacher=None if teacher is None or network != "renderer" else load_teacher(Teacher(), teacher),
+        teacher=None if teacher is None or network != "renderer" else load_teacher(Renderer(), teacher),
         extractor_teacher=(
             None if teacher is None or network != "extractor" else load_teacher(ExtractorTeacher(), teacher)
         ),
@@ -134,7 +135,7 @@ def make_task(
     extractor: Extractor | None = None,
     discriminator: bool = False,
     tracked_file: Path | None = None,
-    teacher: Teacher | None = None,
+    teacher: Renderer | None = None,
     extractor_teacher: ExtractorTeacher | None = None,
 ) -> Task:
     """What is trained, measured on `test`; `batch` counts faces or source pictures.

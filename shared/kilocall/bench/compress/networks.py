@@ -132,7 +132,7 @@ def _compact(
 
 
 def _painted_output(module: Any, inputs: dict[str, Tensor]) -> Tensor:
-    return cast(Painter, module).planes(**inputs)
+    return cast(Painter, module).planes(*inputs.values())
 
 
 def _points_output(module: Any, inputs: dict[str, Tensor]) -> Tensor:

@@ -8,7 +8,7 @@ take. Positions are rounded to 1/32 pixel there.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 import cv2
@@ -68,7 +68,8 @@ def together(pixels: Bytes) -> Bytes:
 
 def _exchanged(pairs: Bytes) -> Bytes:
     """[A, B, C, 8 bytes] to [A, C, B, 8 bytes]: as one 64-bit number, for numpy copies single bytes slowly."""
-    return np.ascontiguousarray(pairs.view(np.uint64)[..., 0].transpose(0, 2, 1)).view(np.uint8)
+    numbers = np.ascontiguousarray(pairs).view(np.uint64)[..., 0]
+    return np.ascontiguousarray(numbers.transpose(0, 2, 1)).view(np.uint8)
 
 
 def mix(copied: Bytes, painted: Bytes, gate: Array) -> tuple[Picture, Array]:
@@ -84,32 +85,42 @@ def mix(copied: Bytes, painted: Bytes, gate: Array) -> tuple[Picture, Array]:
 class Composer:
     """Holds one source picture [S, S, 3] and its features as the appearance network gives them."""
 
-    def __init__(self, picture: Picture, appearance: Mapping[str, Array]) -> None:
-        self._features = tuple(appearance[name][0] for name in ("at_64", "at_32"))
-        self._still = tuple(still_grid(len(features)) for features in self._features)
+    def __init__(self, picture: Picture, appearance: Mapping[str, Array], wanted: Collection[str]) -> None:
+        """`wanted` names the inputs of the generator."""
+        sides = {"seen_128": "at_128", "seen_64": "at_64", "seen_32": "at_32"}
+        self._features = {name: appearance[source][0] for name, source in sides.items() if name in wanted}
+        self._still = {name: still_grid(len(features)) for name, features in self._features.items()}
+        self._wants_copy = "copied" in wanted
         self._copy = Copy(picture)
         self._copied: Bytes | None = None
 
     def move(self, field: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """What the generator wants of the motion field's outputs: features and picture in place, others as they are."""
-        flow, visible = field["displacement"][0], field["visible"][0]
-        half = (len(self._features[1]),) * 2
-        flow_32, visible_32 = (cv2.resize(x, half, interpolation=cv2.INTER_AREA) for x in (flow, visible))
-        at_64, at_32 = (
-            move(features, shift, still)
-            for features, shift, still in zip(self._features, (flow, flow_32), self._still, strict=True)
-        )
-        # What the source picture does not show counts nothing.
-        at_64 *= visible
-        at_32 *= visible_32[..., None]
+        flow, visible = field["displacement"][0], field["visible"][0, ..., 0]
+        made: dict[str, NDArray[Any]] = {}
+        for name, features in self._features.items():
+            side = len(features)
+            moved = move(features, _sized(flow, side), self._still[name])
+            # What the source picture does not show counts nothing.
+            moved *= _sized(visible, side)[..., None]
+            made[name] = moved[None]
         self._copied = self._copy.at(flow)
-        kept = {name: field[name] for name in ("fine", "coarse")}
-        return {"seen_64": at_64[None], "seen_32": at_32[None], "copied": apart(self._copied)[None], **kept}
+        if self._wants_copy:
+            made["copied"] = apart(self._copied)[None]
+        return {**made, **{name: field[name] for name in ("fine", "coarse")}}
 
     def mix(self, painted: Bytes, gate: Array) -> tuple[Picture, Array]:
         """`mix` with the picture as it was moved last, for `painted` and `gate` of a batch of one."""
         assert self._copied is not None, "nothing was moved yet"
         return mix(self._copied, painted[0], gate[0])
+
+
+def _sized(field: Array, side: int) -> Array:
+    """A field [F, F] or [F, F, C] for so many places a side: means where they are fewer, else interpolated."""
+    if len(field) == side:
+        return field
+    method = cv2.INTER_AREA if side < len(field) else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(field, (side, side), interpolation=method), np.float32)
 
 
 def densely(picture: Picture) -> Picture:

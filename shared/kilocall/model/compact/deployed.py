@@ -32,6 +32,7 @@ from kilocall.model.compact.renderer import (
     Generator,
     ImplicitDetector,
     MotionField,
+    is_light,
 )
 from kilocall.model.interior import BANDS
 
@@ -163,8 +164,8 @@ class Implicit(Deployed):
 
 class SourceAppearance(Deployed):
     part = "renderer"
-    #: features as they are moved, channels last [1, 64, 64, 48], [1, 32, 32, 96]; [1, 16, 64, 64]
-    outputs = ("at_64", "at_32", "motion_cue")
+    #: features as they are moved, channels last [1, 128, 128, 24], [1, 64, 64, 48], [1, 32, 32, 96]; [1, 16, 64, 64]
+    outputs = ("at_128", "at_64", "at_32", "motion_cue")
 
     def __init__(self, net: AppearanceNet) -> None:
         super().__init__()
@@ -178,8 +179,8 @@ class SourceAppearance(Deployed):
         return {"picture": torch.zeros(1, SIZE, SIZE, 3, dtype=torch.uint8)}
 
     def forward(self, picture: Tensor) -> tuple[Tensor, ...]:
-        at_64, at_32, cue = self.net.features(as_float(picture))
-        return at_64.permute(0, 2, 3, 1), at_32.permute(0, 2, 3, 1), cue
+        *features, cue = self.net.features(as_float(picture))
+        return (*(t.permute(0, 2, 3, 1) for t in features), cue)
 
 
 class Joined(nn.Module):
@@ -216,6 +217,26 @@ class Joined(nn.Module):
         return done
 
 
+class SideBySide(nn.Module):
+    """A full convolution of parts that are laid side by side, as in training; those of half the size are enlarged."""
+
+    def __init__(self, layers: nn.Sequential) -> None:
+        super().__init__()
+        self.layers = layers
+
+    def forward(self, *given: Tensor) -> Tensor:
+        size = max(x.shape[-1] for x in given)
+        made: Tensor = self.layers(torch.cat([x if x.shape[-1] == size else double(x) for x in given], 1))
+        return made
+
+
+def joining(layers: nn.Sequential, channels: tuple[int, ...]) -> nn.Module:
+    """`layers` of parts with so many `channels`, given one by one."""
+    first = layers[0]
+    assert isinstance(first, nn.Conv2d)
+    return Joined(layers, channels) if first.kernel_size == (1, 1) else SideBySide(layers)
+
+
 class Motion(Deployed):
     """Where every place comes from. A sender runs it too, to align the implicit keypoints."""
 
@@ -238,7 +259,7 @@ class Motion(Deployed):
             "enter": (POINTS, 16, 16, 2), "up_16": (128, 96), "up_32": (96, 64), "up_64": (64, 16, 16)
         }  # fmt: skip
         for name, channels in joined.items():
-            setattr(field, name, Joined(getattr(field, name), channels))
+            setattr(field, name, joining(getattr(field, name), channels))
         centres = pixel_centres(FIELD)
         constants = {
             "line": centres[0, :, :1],  # [64, 1]
@@ -252,7 +273,7 @@ class Motion(Deployed):
 
     @classmethod
     def from_state(cls, state: dict[str, Tensor]) -> Motion:
-        return cls(loaded(MotionField(), state, "field"))
+        return cls(loaded(MotionField(light=is_light(state)), state, "field"))
 
     def examples(self) -> dict[str, Tensor]:
         return {
@@ -323,27 +344,39 @@ class Painter(Deployed):
     def __init__(self, generator: Generator) -> None:
         super().__init__()
         self.generator = generator
-        generator.join_32 = Joined(generator.join_32, (96, 64))  # type: ignore[assignment]
-        generator.join_64[0] = Joined(generator.join_64[0], (48, 48, 32))  # type: ignore[arg-type]
-        large = generator.join_128[0] = Joined(generator.join_128[0], (24, COPIED))  # type: ignore[arg-type]
-        # Pictures come in bytes, and are put apart and together in order: pixel first, colour last; a fourth colour
-        # counts nothing.
-        copied, paint = large.parts[1], generator.paint
+        generator.join_32 = joining(generator.join_32, (96, 64))  # type: ignore[assignment]
+        generator.join_64[0] = joining(generator.join_64[0], (48, 48, 32))  # type: ignore[arg-type]
+        large = generator.join_128[0] = joining(generator.join_128[0], (24, COPIED))  # type: ignore[arg-type]
+        # Pictures are put together in order: pixel first, colour last.
+        paint = generator.paint
+        assert paint.bias is not None
+        # How much is painted, not how much is a copy.
+        sign = torch.tensor([1.0] * 12 + [-1.0] * 4)
+        paint.weight, paint.bias = (
+            nn.Parameter(_pixels_first(p * sign.reshape(-1, *[1] * (p.ndim - 1)))) for p in (paint.weight, paint.bias)
+        )
+        if not generator.light:
+            return
+        # So they are put apart; they come in bytes, and a fourth colour counts nothing.
+        assert isinstance(large, Joined)
+        copied = large.parts[1]
         assert isinstance(copied, nn.Conv2d)
         colours = copied.weight.detach().reshape(-1, 3, 4, 1, 1).transpose(1, 2) / 255
         copied.weight = nn.Parameter(torch.cat((colours, torch.zeros_like(colours[:, :, :1])), 2).flatten(1, 2))
-        assert paint.bias is not None
-        paint.weight, paint.bias = (nn.Parameter(_pixels_first(p)) for p in (paint.weight, paint.bias))
 
     @classmethod
     def from_state(cls, state: dict[str, Tensor]) -> Painter:
-        return cls(loaded(Generator(), state, "generator"))
+        return cls(loaded(Generator(light=is_light(state)), state, "generator"))
 
     def examples(self) -> dict[str, Tensor]:
+        if self.generator.light:
+            at_128 = {"copied": torch.zeros(1, 128, 128, 16, dtype=torch.uint8)}
+        else:
+            at_128 = {"seen_128": torch.zeros(1, 128, 128, 24)}
         return {
+            **at_128,
             "seen_64": torch.zeros(1, 64, 64, 48),
             "seen_32": torch.zeros(1, 32, 32, 96),
-            "copied": torch.zeros(1, 128, 128, 16, dtype=torch.uint8),
             "fine": torch.zeros(1, FIELD, FIELD, 32, dtype=torch.uint8),
             "coarse": torch.zeros(1, 32, 32, 64, dtype=torch.uint8),
             "x_d": torch.zeros(1, POINTS, 2),
@@ -352,35 +385,38 @@ class Painter(Deployed):
 
     def forward(
         self,
+        at_128: Tensor,
         seen_64: Tensor,
         seen_32: Tensor,
-        copied: Tensor,
         fine: Tensor,
         coarse: Tensor,
         x_d: Tensor,
         interior: Tensor,
     ) -> tuple[Tensor, ...]:
-        made = self.planes(seen_64, seen_32, copied, fine, coarse, x_d, interior)
+        made = self.planes(at_128, seen_64, seen_32, fine, coarse, x_d, interior)
         return (as_bytes(made).permute(0, 2, 3, 1),)
 
     def planes(
         self,
+        at_128: Tensor,
         seen_64: Tensor,
         seen_32: Tensor,
-        copied: Tensor,
         fine: Tensor,
         coarse: Tensor,
         x_d: Tensor,
         interior: Tensor,
     ) -> Tensor:
-        """Generator.forward for one picture, up to `smooth`: [1, 16, 128, 128] in 0..1."""
+        """Generator.forward for one picture, up to `smooth`: [1, 16, 128, 128] in 0..1.
+
+        `at_128` is `seen_128` or `copied`, whichever the generator wants.
+        """
         net = self.generator
-        seen_64, seen_32, copied = (t.permute(0, 3, 1, 2) for t in (seen_64, seen_32, copied.float()))
+        at_128, seen_64, seen_32 = (t.permute(0, 3, 1, 2) for t in (at_128.float(), seen_64, seen_32))
         fine, coarse = _heard(fine, MOST_FINE), _heard(coarse, MOST_COARSE)
         (join_64, refine_64), (join_128, refine_128) = net.join_64, net.join_128
         x = net.narrow_32(net.body(net.join_32(seen_32, coarse)))
         x = net.narrow_64(refine_64(join_64(x, seen_64, fine)))
-        x = join_128(x, copied) + net.drawn(net.sketch(x_d, interior))
+        x = join_128(x, at_128) + net.drawn(net.sketch(x_d, interior))
         return torch.sigmoid(net.paint(refine_128(x)))
 
 

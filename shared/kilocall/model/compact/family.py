@@ -246,7 +246,7 @@ class CompactRenderer:
         self._field, self._painter = family.motion_field(FIELD_OUTPUTS), family.painter()
         appearance = family.appearance(source.picture)
         self._still = {"motion_cue": appearance["motion_cue"], "x_s": source.keypoints[None]}
-        self._composer = Composer(source.picture, appearance)
+        self._composer = Composer(source.picture, appearance, [port.name for port in self._painter.inputs])
         self._detail = Detail(source.detail) if source.detail is not None else None
 
     def render(self, motion: Motion) -> Picture:

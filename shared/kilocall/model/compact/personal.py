@@ -274,7 +274,8 @@ def _deployed(graph: Graph, node: Node, state: State) -> tuple[Array, Array | No
         module = module_of(node.name, state)
         weight, bias = folded(module, state)
         if module == "generator.paint" and bias is not None:
-            return _pixels_first(weight), _pixels_first(bias)
+            sign = np.array([1.0] * 12 + [-1.0] * 4, np.float32)
+            return _pixels_first(weight * sign.reshape(-1, 1, 1, 1)), _pixels_first(bias * sign)
         return weight, bias
     whole, number = part[1], int(part[2])
     module = module_of(node.name, state)
@@ -316,7 +317,7 @@ def _path(scopes: list[str]) -> str:
     for scope in scopes:
         if parts and scope.startswith(parts[-1] + "."):
             parts[-1] = scope  # a child of a sequence names the sequence again
-        elif scope != "net":
+        elif scope not in ("net", "layers"):
             parts.append(scope)
     # Of a `deployed.Joined`: what its parts stand for was the first layer, its depthwise convolution the fourth.
     path = re.sub(r"\.parts\.\d+$", ".0", ".".join(parts))

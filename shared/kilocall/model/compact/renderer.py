@@ -13,12 +13,13 @@ prior and corrects it. This needs one warp of a thumbnail where the usual design
 The picture is `copied + gate * share * (painted - copied)`; the gate is zero where nothing moves, so at rest the output
 is the source picture itself.
 
-Every 3x3 convolution of field and generator is a pointwise and a depthwise one: 0.25 GMAC a picture where full ones
-took 2.2. What is fine in a picture is copied, not painted, so little is lost.
+In a light renderer every 3x3 convolution of field and generator is a pointwise and a depthwise one: 0.25 GMAC a picture
+instead of 2.2.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -48,6 +49,7 @@ class Appearance(NamedTuple):
     """What is computed once for a source picture."""
 
     dense: Tensor  # [B, 3, 512, 512] the picture in 0..1, see `densely`
+    at_128: Tensor
     at_64: Tensor
     at_32: Tensor
     motion_cue: Tensor  # [B, 16, 64, 64]
@@ -71,7 +73,7 @@ class ImplicitDetector(nn.Module):
 
 
 class AppearanceNet(nn.Module):
-    """Source picture to features at two sizes and a thumbnail's worth of cues for the motion field."""
+    """Source picture to features at three sizes and a thumbnail's worth of cues for the motion field."""
 
     def __init__(self, widths: tuple[int, int, int] = (24, 48, 96)) -> None:
         super().__init__()
@@ -85,11 +87,12 @@ class AppearanceNet(nn.Module):
     def forward(self, picture: Tensor) -> Appearance:
         return Appearance(densely(picture), *self.features(picture))
 
-    def features(self, picture: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """At 64 and at 32, and the cues."""
-        at_64 = self.at_64(self.at_128(picture * 2 - 1))
+    def features(self, picture: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """At 128, 64 and 32, and the cues."""
+        at_128 = self.at_128(picture * 2 - 1)
+        at_64 = self.at_64(at_128)
         cue = torch.cat((self.thumb(picture) * 2 - 1, self.cue(at_64)), 1)
-        return at_64, self.at_32(at_64), cue
+        return at_128, at_64, self.at_32(at_64), cue
 
 
 class Field(NamedTuple):
@@ -108,7 +111,9 @@ class MotionField(nn.Module):
     line: Tensor
     head: Tensor
 
-    def __init__(self, head_points: int = lm.LANDMARKS, free_points: int = IMPLICIT) -> None:
+    def __init__(
+        self, head_points: int = lm.LANDMARKS, free_points: int = IMPLICIT, *, light: bool = False
+    ) -> None:
         super().__init__()
         points = head_points + free_points
         self.head_points = head_points
@@ -126,14 +131,15 @@ class MotionField(nn.Module):
         start[head_points:] = -2.5
         self.affinity = nn.Parameter(start)
         self.background = nn.Parameter(torch.tensor(-3.0))
-        self.enter = separable(points + 34, 64, stride=2)
-        self.down_16 = nn.Sequential(separable(64, 96, stride=2), SeparableResidual(96))
-        self.down_8 = nn.Sequential(separable(96, 128, stride=2), SeparableResidual(128))
-        self.up_16 = separable(128 + 96, 96)
-        self.up_32 = separable(96 + 64, 64)
-        self.up_64 = separable(64 + 32, 32)
-        self.assign = nn.Conv2d(32, points + 1, 1)
-        self.adjust = nn.Conv2d(32, 3, 1)
+        block, residual, last = (separable, SeparableResidual, 1) if light else (conv, Residual, 3)
+        self.enter = block(points + 34, 64, stride=2)
+        self.down_16 = nn.Sequential(block(64, 96, stride=2), residual(96))
+        self.down_8 = nn.Sequential(block(96, 128, stride=2), residual(128))
+        self.up_16 = block(128 + 96, 96)
+        self.up_32 = block(96 + 64, 64)
+        self.up_64 = block(64 + 32, 32)
+        self.assign = nn.Conv2d(32, points + 1, last, 1, last // 2)
+        self.adjust = nn.Conv2d(32, 3, last, 1, last // 2)
         nn.init.zeros_(self.assign.weight)
         nn.init.zeros_(self.adjust.weight)
         nn.init.zeros_(self.assign.bias)  # type: ignore[arg-type]
@@ -205,23 +211,28 @@ def smooth(picture: Tensor) -> Tensor:
 
 
 class Generator(nn.Module):
-    """Moved features and the moved picture to the painted picture and how much of it counts [B, 4, 256, 256], 0..1."""
+    """Moved features to the painted picture and how much of it counts [B, 4, 256, 256], 0..1.
 
-    def __init__(self, widths: tuple[int, int, int] = (24, 48, 96)) -> None:
+    A light one gets the moved picture at 128x128, four pixels as one, instead of moved features.
+    """
+
+    def __init__(self, widths: tuple[int, int, int] = (24, 48, 96), *, light: bool = False) -> None:
         super().__init__()
         a, b, c = widths
-        self.join_32 = separable(c + 64, c)
-        self.body = nn.Sequential(SeparableResidual(c), SeparableResidual(c), SeparableResidual(c))
+        self.light = light
+        block, residual, last = (separable, SeparableResidual, 1) if light else (conv, Residual, 3)
+        self.join_32 = block(c + 64, c)
+        self.body = nn.Sequential(residual(c), residual(c), residual(c))
         self.narrow_32 = conv(c, b, kernel=1)
-        self.join_64 = nn.Sequential(separable(b + b + 32, b), SeparableResidual(b))
+        self.join_64 = nn.Sequential(block(b + b + 32, b), residual(b))
         self.narrow_64 = conv(b, a, kernel=1)
-        self.join_128 = nn.Sequential(separable(a + COPIED, 32), SeparableResidual(32))
+        self.join_128 = nn.Sequential(block(a + (COPIED if light else a), 32), residual(32))
         self.sketch = FaceSketch()
-        self.drawn = nn.Conv2d(MAPS, 32, 1, bias=False)
+        self.drawn = nn.Conv2d(MAPS, 32, last, 1, last // 2, bias=False)
         nn.init.zeros_(self.drawn.weight)
-        self.paint = nn.Conv2d(32, 16, 1)
+        self.paint = nn.Conv2d(32, 16, last, 1, last // 2)
         with torch.no_grad():
-            self.paint.bias[12:] = -2.0  # type: ignore[index]
+            self.paint.bias[12:] = 2.0  # type: ignore[index]
 
     def forward(self, appearance: Appearance, field: Field, copied: Tensor, x_d: Tensor, interior: Tensor) -> Tensor:
         flow, visible = field.displacement, field.visible
@@ -231,20 +242,26 @@ class Generator(nn.Module):
         x = self.join_64(torch.cat((x, sample(appearance.at_64, flow) * visible, field.fine), 1))
         x = double(self.narrow_64(x))
         join, refine = self.join_128
-        x = join(torch.cat((x, F.pixel_unshuffle(copied, 2)), 1))
-        x = self.paint(refine(x + self.drawn(self.sketch(x_d, interior))))
-        return smooth(torch.sigmoid(F.pixel_shuffle(x.float(), 2)))
+        if self.light:
+            seen = F.pixel_unshuffle(copied, 2)
+        else:
+            seen = sample(appearance.at_128, upsample(flow, 2)) * upsample(visible, 2)
+        x = join(torch.cat((x, seen), 1))
+        x = F.pixel_shuffle(self.paint(refine(x + self.drawn(self.sketch(x_d, interior)))).float(), 2)
+        # The network tells how much is a copy.
+        return smooth(torch.sigmoid(torch.cat((x[:, :3], -x[:, 3:]), 1)))
 
 
 class Renderer(nn.Module):
     """Everything the receiver runs, and the implicit keypoints that the sender runs."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, light: bool = False) -> None:
         super().__init__()
+        self.light = light
         self.implicit = ImplicitDetector()
         self.appearance = AppearanceNet()
-        self.field = MotionField()
-        self.generator = Generator()
+        self.field = MotionField(light=light)
+        self.generator = Generator(light=light)
 
     def forward(
         self, appearance: Appearance, x_s: Tensor, x_d: Tensor, jacobian: Tensor, interior: Tensor | None = None
@@ -260,6 +277,11 @@ class Renderer(nn.Module):
         painted = self.generator(appearance, field, copied, x_d, interior)
         paint = upsample(field.gate, 4) * painted[:, 3:]
         return copied + paint * (painted[:, :3] - copied), copied, field
+
+
+def is_light(state: Mapping[str, Tensor]) -> bool:
+    """Whether a renderer's state dict, or the part of it below a prefix, is a light one's."""
+    return any(name.endswith(("enter.3.weight", "join_32.3.weight")) for name in state)
 
 
 def _outer(bump: Tensor) -> Tensor:
