@@ -18,6 +18,7 @@ from kilocall.model.compact.deployed import (
     as_float,
     box_matrix,
 )
+from kilocall.model.compact.renderer import Light
 from kilocall.train.calibration import run_module
 from train.random_weights import random_extractor, random_motion, random_picture, random_renderer
 
@@ -38,9 +39,9 @@ def _shipped(
     return composer.mix(painted, found["gate"])[0]
 
 
-@pytest.mark.parametrize("light", [False, True])
-def test_shipped_renderer_is_the_trained_one_to_a_grey_level(light: bool) -> None:
-    network = random_renderer(light=light)
+@pytest.mark.parametrize("light", [Light(), Light(coarse=True), Light(True, True, True)])
+def test_shipped_renderer_is_the_trained_one_to_a_grey_level(light: Light) -> None:
+    network = random_renderer(light)
     picture = random_picture()
     x_s, x_d, jacobian, interior = random_motion()
     with torch.inference_mode():
@@ -57,16 +58,17 @@ def test_shipped_renderer_is_the_trained_one_to_a_grey_level(light: bool) -> Non
     assert np.percentile(difference, 99) <= 3
 
 
-@pytest.mark.parametrize("light", [False, True])
-def test_a_still_frame_is_the_source_picture_itself(light: bool) -> None:
+@pytest.mark.parametrize("light", [Light(), Light(coarse=True), Light(True, True, True)])
+def test_a_still_frame_is_the_source_picture_itself(light: Light) -> None:
     picture = random_picture()
     x_s, _, _, interior = random_motion()
-    made = _shipped(random_renderer(light=light).state_dict(), picture, x_s, x_s, torch.eye(2)[None], interior)
+    made = _shipped(random_renderer(light).state_dict(), picture, x_s, x_s, torch.eye(2)[None], interior)
     assert (made == picture[0].numpy()).all()
 
 
-def test_shipped_face_network_is_the_trained_one() -> None:
-    network = random_extractor()
+@pytest.mark.parametrize("light", [False, True])
+def test_shipped_face_network_is_the_trained_one(light: bool) -> None:
+    network = random_extractor(light=light)
     with torch.inference_mode():
         points, depth, logit, log_heat = network.face(as_float(CROP))
         made = dict(zip(Face.outputs, Face.from_state(network.state_dict()).eval()(CROP), strict=True))
@@ -76,8 +78,9 @@ def test_shipped_face_network_is_the_trained_one() -> None:
     torch.testing.assert_close(made["certainty"], log_heat.exp().amax(-1).mean(1))
 
 
-def test_shipped_mouth_network_is_the_trained_one() -> None:
-    network = random_extractor()
+@pytest.mark.parametrize("light", [False, True])
+def test_shipped_mouth_network_is_the_trained_one(light: bool) -> None:
+    network = random_extractor(light=light)
     region = CROP[:, :64, :64]
     with torch.inference_mode():
         wanted = network.mouth(as_float(region))[0]

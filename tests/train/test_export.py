@@ -12,6 +12,7 @@ import pytest
 from kilocall.model.compact.compose import Composer
 from kilocall.model.compact.deployed import Deployed, Motion, Mouth, Painter, SourceAppearance
 from kilocall.model.compact.family import CompactFamily
+from kilocall.model.compact.renderer import Light
 from kilocall.model.shape import fit_shape_model
 from kilocall.proto.errors import BadInput
 from kilocall.runtime.engine import choose_engine
@@ -50,9 +51,9 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-@pytest.mark.parametrize("light", [False, True])
-def test_exported_field_and_generator_reproduce_torch(tmp_path: Path, light: bool) -> None:
-    state = random_renderer(light=light).state_dict()
+@pytest.mark.parametrize("light", [Light(), Light(coarse=True), Light(True, True, True)])
+def test_exported_field_and_generator_reproduce_torch(tmp_path: Path, light: Light) -> None:
+    state = random_renderer(light).state_dict()
     features = run_module(SourceAppearance.from_state(state).eval(), {"picture": random_picture().numpy()})
     x_s, x_d, jacobian, interior = (t.numpy() for t in random_motion())
     given = {"motion_cue": features["motion_cue"], "x_s": x_s, "x_d": x_d, "jacobian": jacobian}

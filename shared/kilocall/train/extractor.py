@@ -21,7 +21,6 @@ from kilocall.train.augment import FaceSample, augment_face
 from kilocall.train.dataset import SIZE, Dataset
 from kilocall.train.loop import on_device, precision
 from kilocall.train.losses import eye_opening_apart, lip_opening_apart, openings_apart
-from kilocall.train.teacher import ExtractorTeacher
 
 HALF = SIZE / 2  # pixels a unit of crop coordinates
 
@@ -36,11 +35,11 @@ class ExtractorTask:
         *,
         batch: int,
         device: torch.device,
-        teacher: ExtractorTeacher | None = None,
+        teacher: Extractor | None = None,
         seed: int = 0,
     ) -> None:
-        """`teacher` is imitated beside the labels."""
-        self.network: nn.Module = on_device(Extractor(), device)
+        """`teacher` is imitated beside the labels, by light networks."""
+        self.network: nn.Module = on_device(Extractor(light=teacher is not None), device)
         self.teacher = None if teacher is None else on_device(teacher.eval().requires_grad_(False), device)
         if teacher is not None:
             take_over(self.network, teacher)
@@ -236,7 +235,7 @@ def _to_tensor(pictures: NDArray[np.uint8]) -> Tensor:
     return torch.from_numpy(pictures).movedim(-1, -3).float().div_(255)
 
 
-def take_over(student: nn.Module, teacher: ExtractorTeacher) -> None:
+def take_over(student: nn.Module, teacher: Extractor) -> None:
     """What both have in the same shape; a score of 3x3 becomes the sum of its taps."""
     own, given = student.state_dict(), teacher.state_dict()
     for name, value in own.items():

@@ -39,12 +39,12 @@ from torch.nn import functional as F
 
 from kilocall.bench import metrics
 from kilocall.model import landmarks as lm
-from kilocall.model.compact.extractor import Extractor
+from kilocall.model.compact.extractor import Extractor, is_light
 from kilocall.model.compact.family import CompactFamily
 from kilocall.model.compact.overstate import Overstatement
 from kilocall.model.compact.personal import MOST_BYTES, WEIGHTS, Personal, base_hash
 from kilocall.model.compact.regions import regions
-from kilocall.model.compact.renderer import IMPLICIT, Appearance, Renderer, is_light
+from kilocall.model.compact.renderer import IMPLICIT, Appearance, Light, Renderer
 from kilocall.model.compact.stored import unpack
 from kilocall.model.family import Family, Source
 from kilocall.proto.errors import BadInput, KilocallError, NoFace
@@ -543,8 +543,9 @@ class Learner:
 
 def load_extractor(folder: Path) -> Extractor:
     """The landmark networks of a weights folder."""
-    network = Extractor()
-    missing = network.load_state_dict(unpack(load_file(folder / "extractor.safetensors")), strict=False)
+    state = unpack(load_file(folder / "extractor.safetensors"))
+    network = Extractor(light=is_light(state))
+    missing = network.load_state_dict(state, strict=False)
     if [n for n in missing.missing_keys if not n.endswith("num_batches_tracked")] + missing.unexpected_keys:
         raise BadInput(f"weights in {folder}: extractor.safetensors does not fit the landmark networks")
     return network.eval().requires_grad_(False)
@@ -552,8 +553,7 @@ def load_extractor(folder: Path) -> Extractor:
 
 def load_renderer(stored: Mapping[str, Any]) -> Renderer:
     """The float network of stored weights."""
-    light = is_light({name: torch.empty(0) for name in stored})
-    network = Renderer(light=light)
+    network = Renderer(Light.of(stored))
     state = unpack({name: torch.from_numpy(np.array(value)) for name, value in stored.items()})
     missing = network.load_state_dict(state, strict=False)
     # Batch norms count batches, which nothing reads.

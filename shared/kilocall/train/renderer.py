@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from kilocall.model import geometry as geo
 from kilocall.model import landmarks as lm
 from kilocall.model.compact.regions import regions
-from kilocall.model.compact.renderer import IMPLICIT, Appearance, Renderer
+from kilocall.model.compact.renderer import IMPLICIT, Appearance, Light, Renderer
 from kilocall.model.interior import BANDS, BASIS, LUMA, SAMPLES, SEEN_FROM_PX, SEEN_WHOLLY_PX
 from kilocall.model.shape import ShapeModel, rigid_weight
 from kilocall.proto.errors import BadInput
@@ -30,6 +30,7 @@ from kilocall.train.perceptual import LandmarkPerception, Seen
 
 Array = NDArray[np.float32]
 
+LIGHT = Light(coarse=True)  # what is trained and ships
 DRIVEN = 2  # driving frames a source picture, so that its features are computed once for several
 EXTRACTION_NOISE = 0.4 / 128  # crop units; what the landmark networks and the quantiser add
 IMPLICIT_NOISE = 0.8 / 128  # what the quantiser and a frame of fast motion leave after the alignment
@@ -136,13 +137,13 @@ class RendererTask:
         teacher: Renderer | None = None,
         seed: int = 0,
     ) -> None:
-        """`teacher` is imitated by a light renderer, and gives its appearance and its detector of implicit keypoints as
+        """`teacher` is imitated, and gives its appearance and its detector of implicit keypoints as
         they are.
 
         `tracked` [N, K, 3]: what the extractor says instead of the labels, so that the renderer learns to live with
         its errors. `perception` adds the landmark networks' features to the loss,
         `adversary` the judgement of discriminators that learn along; it needs `perception` for its close-ups."""
-        self.network: nn.Module = on_device(Renderer(light=teacher is not None), device)
+        self.network: nn.Module = on_device(Renderer(LIGHT), device)
         self.teacher = None if teacher is None else on_device(teacher.eval().requires_grad_(False), device)
         if teacher is not None:
             inherit(self.network, teacher)

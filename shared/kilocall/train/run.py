@@ -21,7 +21,7 @@ from rich.console import Console
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from kilocall.model.compact.extractor import Extractor
+from kilocall.model.compact.extractor import Extractor, is_light
 from kilocall.model.compact.renderer import Renderer
 from kilocall.model.compact.stored import unpack
 from kilocall.proto.errors import BadInput
@@ -33,7 +33,6 @@ from kilocall.train.extractor import ExtractorTask, extract
 from kilocall.train.loop import Net, Schedule, Task, Trainer, on_device
 from kilocall.train.perceptual import LandmarkPerception
 from kilocall.train.renderer import RendererTask
-from kilocall.train.teacher import ExtractorTeacher
 
 __all__ = ["NETWORKS", "NetworkName", "choose_device", "make_task", "run_training"]
 
@@ -108,7 +107,7 @@ def run_training(
         tracked_file=tracked,
         teacher=None if teacher is None or network != "renderer" else load_teacher(Renderer(), teacher),
         extractor_teacher=(
-            None if teacher is None or network != "extractor" else load_teacher(ExtractorTeacher(), teacher)
+            None if teacher is None or network != "extractor" else load_teacher(Extractor(), teacher)
         ),
     )
     schedule = Schedule(steps, RATES[network])
@@ -136,7 +135,7 @@ def make_task(
     discriminator: bool = False,
     tracked_file: Path | None = None,
     teacher: Renderer | None = None,
-    extractor_teacher: ExtractorTeacher | None = None,
+    extractor_teacher: Extractor | None = None,
 ) -> Task:
     """What is trained, measured on `test`; `batch` counts faces or source pictures.
 
@@ -188,7 +187,7 @@ def file_hash(path: Path) -> str:
 def load_extractor(checkpoint: Path) -> Extractor:
     """The averaged landmark networks of a training checkpoint. Raises BadInput where it is none."""
     state, _ = read_checkpoint(checkpoint)
-    network = Extractor()
+    network = Extractor(light=is_light(state))
     try:
         network.load_state_dict(state)
     except RuntimeError as error:

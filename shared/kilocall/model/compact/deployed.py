@@ -19,7 +19,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from kilocall.model import landmarks as lm
 from kilocall.model.compact.blocks import double, pixel_centres
-from kilocall.model.compact.extractor import FaceNet, HeatmapHead, RegionNet
+from kilocall.model.compact.extractor import FaceNet, HeatmapHead, RegionNet, is_light
 from kilocall.model.compact.regions import FACE_INPUT, REGION_INPUT
 from kilocall.model.compact.renderer import (
     COPIED,
@@ -31,8 +31,8 @@ from kilocall.model.compact.renderer import (
     AppearanceNet,
     Generator,
     ImplicitDetector,
+    Light,
     MotionField,
-    is_light,
 )
 from kilocall.model.interior import BANDS
 
@@ -97,7 +97,7 @@ class Face(Deployed):
 
     @classmethod
     def from_state(cls, state: dict[str, Tensor]) -> Face:
-        return cls(loaded(FaceNet(), state, "face"))
+        return cls(loaded(FaceNet(light=is_light(state)), state, "face"))
 
     def examples(self) -> dict[str, Tensor]:
         return {"crop": torch.zeros(1, FACE_INPUT, FACE_INPUT, 3, dtype=torch.uint8)}
@@ -122,7 +122,7 @@ class _Region(Deployed):
 
     @classmethod
     def from_state(cls, state: dict[str, Tensor]) -> _Region:
-        return cls(loaded(RegionNet(cls.count), state, cls.name))
+        return cls(loaded(RegionNet(cls.count, light=is_light(state)), state, cls.name))
 
     def examples(self) -> dict[str, Tensor]:
         return {"region": torch.zeros(self.batch, REGION_INPUT, REGION_INPUT, 3, dtype=torch.uint8)}
@@ -184,57 +184,44 @@ class SourceAppearance(Deployed):
 
 
 class Joined(nn.Module):
-    """A `separable` of several parts that training lays side by side: a pointwise convolution for each, summed.
+    """A convolution of several parts that training lays side by side: one for each, summed.
 
-    Nothing is put together in memory, and a part of half the size is enlarged after its convolution, not before: the
-    same sums with a quarter of the arithmetic.
+    Nothing is put together in memory, and where it is pointwise a part of half the size is enlarged after its
+    convolution, not before: the same sums with a quarter of the arithmetic.
     """
 
     def __init__(self, layers: nn.Sequential, channels: tuple[int, ...]) -> None:
         super().__init__()
-        pointwise, norm, self.relu, depthwise, *after = layers
-        assert isinstance(pointwise, nn.Conv2d)
+        first, norm, self.relu, *after = layers
+        assert isinstance(first, nn.Conv2d)
         assert isinstance(norm, nn.BatchNorm2d)
         assert norm.running_mean is not None
         assert norm.running_var is not None
         weight, bias = fuse_conv_bn_weights(
-            pointwise.weight, None, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
+            first.weight, None, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
         )
         self.parts = nn.ModuleList()
         for number, columns in enumerate(torch.split(weight, list(channels), 1)):
-            part = nn.Conv2d(columns.shape[1], len(columns), 1, bias=number == 0)
+            size, stride = int(columns.shape[2]), int(first.stride[0])
+            part = nn.Conv2d(columns.shape[1], len(columns), size, stride, size // 2, bias=number == 0)
             part.weight = nn.Parameter(columns.detach().clone())
             self.parts.append(part)
-        first: nn.Conv2d = self.parts[0]  # type: ignore[assignment]
-        first.bias = nn.Parameter(bias.detach().clone())
-        self.depthwise = nn.Sequential(depthwise, *after)
-
-    def forward(self, *given: Tensor) -> Tensor:
-        made = [part(x) for part, x in zip(self.parts, given, strict=True)]
-        size = max(x.shape[-1] for x in made)
-        total = sum(x if x.shape[-1] == size else double(x) for x in made)
-        done: Tensor = self.depthwise(self.relu(total))
-        return done
-
-
-class SideBySide(nn.Module):
-    """A full convolution of parts that are laid side by side, as in training; those of half the size are enlarged."""
-
-    def __init__(self, layers: nn.Sequential) -> None:
-        super().__init__()
-        self.layers = layers
+        opening: nn.Conv2d = self.parts[0]  # type: ignore[assignment]
+        opening.bias = nn.Parameter(bias.detach().clone())
+        self.pointwise = first.kernel_size == (1, 1)
+        self.depthwise = nn.Sequential(*after)
 
     def forward(self, *given: Tensor) -> Tensor:
         size = max(x.shape[-1] for x in given)
-        made: Tensor = self.layers(torch.cat([x if x.shape[-1] == size else double(x) for x in given], 1))
-        return made
-
-
-def joining(layers: nn.Sequential, channels: tuple[int, ...]) -> nn.Module:
-    """`layers` of parts with so many `channels`, given one by one."""
-    first = layers[0]
-    assert isinstance(first, nn.Conv2d)
-    return Joined(layers, channels) if first.kernel_size == (1, 1) else SideBySide(layers)
+        made = []
+        for part, x in zip(self.parts, given, strict=True):
+            if x.shape[-1] == size:
+                made.append(part(x))
+            else:
+                made.append(double(part(x)) if self.pointwise else part(double(x)))
+        total = sum(made[1:], made[0])
+        done: Tensor = self.depthwise(self.relu(total))
+        return done
 
 
 class Motion(Deployed):
@@ -259,7 +246,7 @@ class Motion(Deployed):
             "enter": (POINTS, 16, 16, 2), "up_16": (128, 96), "up_32": (96, 64), "up_64": (64, 16, 16)
         }  # fmt: skip
         for name, channels in joined.items():
-            setattr(field, name, joining(getattr(field, name), channels))
+            setattr(field, name, Joined(getattr(field, name), channels))
         centres = pixel_centres(FIELD)
         constants = {
             "line": centres[0, :, :1],  # [64, 1]
@@ -273,7 +260,7 @@ class Motion(Deployed):
 
     @classmethod
     def from_state(cls, state: dict[str, Tensor]) -> Motion:
-        return cls(loaded(MotionField(light=is_light(state)), state, "field"))
+        return cls(loaded(MotionField(light=Light.of(state)), state, "field"))
 
     def examples(self) -> dict[str, Tensor]:
         return {
@@ -344,9 +331,9 @@ class Painter(Deployed):
     def __init__(self, generator: Generator) -> None:
         super().__init__()
         self.generator = generator
-        generator.join_32 = joining(generator.join_32, (96, 64))  # type: ignore[assignment]
-        generator.join_64[0] = joining(generator.join_64[0], (48, 48, 32))  # type: ignore[arg-type]
-        large = generator.join_128[0] = joining(generator.join_128[0], (24, COPIED))  # type: ignore[arg-type]
+        generator.join_32 = Joined(generator.join_32, (96, 64))  # type: ignore[assignment]
+        generator.join_64[0] = Joined(generator.join_64[0], (48, 48, 32))  # type: ignore[arg-type]
+        large = generator.join_128[0] = Joined(generator.join_128[0], (24, COPIED if generator.light.fine else 24))  # type: ignore[arg-type]
         # Pictures are put together in order: pixel first, colour last.
         paint = generator.paint
         assert paint.bias is not None
@@ -355,7 +342,7 @@ class Painter(Deployed):
         paint.weight, paint.bias = (
             nn.Parameter(_pixels_first(p * sign.reshape(-1, *[1] * (p.ndim - 1)))) for p in (paint.weight, paint.bias)
         )
-        if not generator.light:
+        if not generator.light.fine:
             return
         # So they are put apart; they come in bytes, and a fourth colour counts nothing.
         assert isinstance(large, Joined)
@@ -366,10 +353,10 @@ class Painter(Deployed):
 
     @classmethod
     def from_state(cls, state: dict[str, Tensor]) -> Painter:
-        return cls(loaded(Generator(light=is_light(state)), state, "generator"))
+        return cls(loaded(Generator(light=Light.of(state)), state, "generator"))
 
     def examples(self) -> dict[str, Tensor]:
-        if self.generator.light:
+        if self.generator.light.fine:
             at_128 = {"copied": torch.zeros(1, 128, 128, 16, dtype=torch.uint8)}
         else:
             at_128 = {"seen_128": torch.zeros(1, 128, 128, 24)}
@@ -413,9 +400,12 @@ class Painter(Deployed):
         net = self.generator
         at_128, seen_64, seen_32 = (t.permute(0, 3, 1, 2) for t in (at_128.float(), seen_64, seen_32))
         fine, coarse = _heard(fine, MOST_FINE), _heard(coarse, MOST_COARSE)
-        (join_64, refine_64), (join_128, refine_128) = net.join_64, net.join_128
+        (join_64, *refine_64), (join_128, refine_128) = net.join_64, net.join_128
         x = net.narrow_32(net.body(net.join_32(seen_32, coarse)))
-        x = net.narrow_64(refine_64(join_64(x, seen_64, fine)))
+        x = join_64(x, seen_64, fine)
+        for refine in refine_64:
+            x = refine(x)
+        x = net.narrow_64(x)
         x = join_128(x, at_128) + net.drawn(net.sketch(x_d, interior))
         return torch.sigmoid(net.paint(refine_128(x)))
 

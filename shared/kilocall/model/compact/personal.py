@@ -47,6 +47,8 @@ WEIGHTS: Final = "renderer.safetensors"
 #: The networks that a personal file changes.
 NETWORKS: Final = ("appearance.onnx", "field.onnx", "generator.onnx")
 _SCALE: Final = ".scale"
+#: Of an 8-bit weight: seven bits, so that sums of two products do not overflow 16 (`train/quantise.py`).
+MOST_STEPS: Final = 64
 #: One convolution of several that stand in place of a wide one, see `deployed.Joined`.
 _PART: Final = re.compile(r"(.*)/parts\.(\d+)/Conv")
 _KEPT: Final = 4
@@ -253,9 +255,9 @@ def replace_convolutions(graph: Graph, state: State) -> None:
 def _replace_8_bit(graph: Graph, weights: tuple[str, ...], weight: Array, old_scale: Array) -> Array:
     """Returns the new scale of each channel."""
     largest = np.abs(weight).reshape(len(weight), -1).max(1)
-    scale = np.where(largest > 0, largest / 127, old_scale).astype(np.float32)
+    scale = np.where(largest > 0, largest / MOST_STEPS, old_scale).astype(np.float32)
     steps = np.rint(weight / scale.reshape(-1, 1, 1, 1))
-    graph.replace(weights[0], np.clip(steps, -127, 127))
+    graph.replace(weights[0], np.clip(steps, -MOST_STEPS, MOST_STEPS))
     graph.replace(weights[1], scale)
     return scale
 
@@ -317,7 +319,7 @@ def _path(scopes: list[str]) -> str:
     for scope in scopes:
         if parts and scope.startswith(parts[-1] + "."):
             parts[-1] = scope  # a child of a sequence names the sequence again
-        elif scope not in ("net", "layers"):
+        elif scope != "net":
             parts.append(scope)
     # Of a `deployed.Joined`: what its parts stand for was the first layer, its depthwise convolution the fourth.
     path = re.sub(r"\.parts\.\d+$", ".0", ".".join(parts))

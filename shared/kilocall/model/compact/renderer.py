@@ -13,13 +13,12 @@ prior and corrects it. This needs one warp of a thumbnail where the usual design
 The picture is `copied + gate * share * (painted - copied)`; the gate is zero where nothing moves, so at rest the output
 is the source picture itself.
 
-In a light renderer every 3x3 convolution of field and generator is a pointwise and a depthwise one: 0.25 GMAC a picture
-instead of 2.2.
+What lies on the way to the finest level is light: pointwise and depthwise convolutions in place of full ones.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection
 from typing import NamedTuple
 
 import torch
@@ -43,6 +42,20 @@ RESIDUAL_REACH = 0.12
 GATE_MOTION = 0.6 / 128
 # Where the pixels of a picture of 256 lie in the dense one, less the pixels' centres.
 DENSE_START = -1 / 512
+
+
+class Light(NamedTuple):
+    """Which parts have pointwise and depthwise convolutions in place of full ones: a ninth of the arithmetic."""
+
+    field: bool = False
+    coarse: bool = False  # of the generator, at 32x32 and 64x64
+    fine: bool = False  # of the generator, at 128x128
+
+    @staticmethod
+    def of(state: Collection[str]) -> Light:
+        """Those of a renderer whose state dict has these names."""
+        firsts = ("field.enter", "generator.join_32", "generator.join_128.0")
+        return Light(*(f"{name}.3.weight" in state for name in firsts))
 
 
 class Appearance(NamedTuple):
@@ -112,7 +125,7 @@ class MotionField(nn.Module):
     head: Tensor
 
     def __init__(
-        self, head_points: int = lm.LANDMARKS, free_points: int = IMPLICIT, *, light: bool = False
+        self, head_points: int = lm.LANDMARKS, free_points: int = IMPLICIT, *, light: Light | None = None
     ) -> None:
         super().__init__()
         points = head_points + free_points
@@ -131,7 +144,7 @@ class MotionField(nn.Module):
         start[head_points:] = -2.5
         self.affinity = nn.Parameter(start)
         self.background = nn.Parameter(torch.tensor(-3.0))
-        block, residual, last = (separable, SeparableResidual, 1) if light else (conv, Residual, 3)
+        block, residual, last = (separable, SeparableResidual, 1) if light and light.field else (conv, Residual, 3)
         self.enter = block(points + 34, 64, stride=2)
         self.down_16 = nn.Sequential(block(64, 96, stride=2), residual(96))
         self.down_8 = nn.Sequential(block(96, 128, stride=2), residual(128))
@@ -213,20 +226,25 @@ def smooth(picture: Tensor) -> Tensor:
 class Generator(nn.Module):
     """Moved features to the painted picture and how much of it counts [B, 4, 256, 256], 0..1.
 
-    A light one gets the moved picture at 128x128, four pixels as one, instead of moved features.
+    Where its fine part is light it gets the moved picture at 128x128, four pixels as one, instead of moved features.
     """
 
-    def __init__(self, widths: tuple[int, int, int] = (24, 48, 96), *, light: bool = False) -> None:
+    def __init__(self, widths: tuple[int, int, int] = (24, 48, 96), *, light: Light | None = None) -> None:
         super().__init__()
         a, b, c = widths
-        self.light = light
-        block, residual, last = (separable, SeparableResidual, 1) if light else (conv, Residual, 3)
-        self.join_32 = block(c + 64, c)
-        self.body = nn.Sequential(residual(c), residual(c), residual(c))
+        self.light = light = light or Light()
+        if light.coarse:
+            self.join_32 = separable(c + 64, c)
+            self.body = nn.Sequential(*(SeparableResidual(c) for _ in range(4)))
+            self.join_64 = nn.Sequential(separable(b + b + 32, b), SeparableResidual(b), SeparableResidual(b))
+        else:
+            self.join_32 = conv(c + 64, c)
+            self.body = nn.Sequential(*(Residual(c) for _ in range(3)))
+            self.join_64 = nn.Sequential(conv(b + b + 32, b), Residual(b))
         self.narrow_32 = conv(c, b, kernel=1)
-        self.join_64 = nn.Sequential(block(b + b + 32, b), residual(b))
         self.narrow_64 = conv(b, a, kernel=1)
-        self.join_128 = nn.Sequential(block(a + (COPIED if light else a), 32), residual(32))
+        block, residual, last = (separable, SeparableResidual, 1) if light.fine else (conv, Residual, 3)
+        self.join_128 = nn.Sequential(block(a + (COPIED if light.fine else a), 32), residual(32))
         self.sketch = FaceSketch()
         self.drawn = nn.Conv2d(MAPS, 32, last, 1, last // 2, bias=False)
         nn.init.zeros_(self.drawn.weight)
@@ -242,7 +260,7 @@ class Generator(nn.Module):
         x = self.join_64(torch.cat((x, sample(appearance.at_64, flow) * visible, field.fine), 1))
         x = double(self.narrow_64(x))
         join, refine = self.join_128
-        if self.light:
+        if self.light.fine:
             seen = F.pixel_unshuffle(copied, 2)
         else:
             seen = sample(appearance.at_128, upsample(flow, 2)) * upsample(visible, 2)
@@ -255,9 +273,8 @@ class Generator(nn.Module):
 class Renderer(nn.Module):
     """Everything the receiver runs, and the implicit keypoints that the sender runs."""
 
-    def __init__(self, *, light: bool = False) -> None:
+    def __init__(self, light: Light | None = None) -> None:
         super().__init__()
-        self.light = light
         self.implicit = ImplicitDetector()
         self.appearance = AppearanceNet()
         self.field = MotionField(light=light)
@@ -277,11 +294,6 @@ class Renderer(nn.Module):
         painted = self.generator(appearance, field, copied, x_d, interior)
         paint = upsample(field.gate, 4) * painted[:, 3:]
         return copied + paint * (painted[:, :3] - copied), copied, field
-
-
-def is_light(state: Mapping[str, Tensor]) -> bool:
-    """Whether a renderer's state dict, or the part of it below a prefix, is a light one's."""
-    return any(name.endswith(("enter.3.weight", "join_32.3.weight")) for name in state)
 
 
 def _outer(bump: Tensor) -> Tensor:
