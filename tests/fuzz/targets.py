@@ -17,6 +17,7 @@ import numpy as np
 from aiortc.sdp import SessionDescription
 
 from fuzz.mutate import changed, changed_fields, changed_records, changed_text
+from handshakes import shaken
 from kilocall.call.rate_control import Plan, RateControl
 from kilocall.call.session import Session
 from kilocall.call.signalling import Signal, parse_from_client
@@ -32,6 +33,7 @@ from kilocall.receiver.jitter_buffer import JitterBuffer
 from kilocall.runtime.picture_header import read_header
 from kilocall.runtime.pictures import best_format, encode_picture
 from kilocall.sample import sample_stream
+from meeting import SECRET
 
 __all__ = ["TARGETS", "Target"]
 
@@ -131,6 +133,8 @@ class _Threads:
     def acknowledge(self, sequence: int) -> None: ...
     def confirm(self, picture_hash: str) -> None: ...
     def follow(self, plan: Plan) -> None: ...
+    def limit(self, fps: float) -> None: ...
+    def expect(self, fps: float) -> None: ...
     def prepare(self, picture_hash: str, data: bytes) -> None: ...
     def use(self, picture_hash: str, from_us: int) -> None: ...
     def personalise(self, file_hash: str, data: bytes) -> None: ...
@@ -151,10 +155,12 @@ class Sessions(Control):
         self._now_us = 1_000_000_000
         threads = _Threads()
         hello = Hello("compact-256", "0f" * 32, "a5" * 32, 25_000, 1000, 256)
-        self._session = Session(hello, threads, threads, rate=RateControl(), clock_us=lambda: self._now_us)
+        self._session = Session(
+            hello, threads, threads, rate=RateControl(), clock_us=lambda: self._now_us, link_name=SECRET.name
+        )
         self._session.own_source(SourcePicture("webp", b"mine"))
         self._session.personal.offer(b"mine")
-        self._session.opened(self._sent)
+        self._session.opened(self._sent, shaken()[0])
         self._session.control(bytes(hello), self._now_us)
 
     def _sent(self, data: bytes) -> bool:

@@ -11,8 +11,10 @@ from torch import Tensor
 
 from model.recipe import image
 
-#: Keypoints are float32 both times; pictures were stored in half precision.
-KEYPOINTS: Final = 1e-4
+#: Keypoints are float32 both times, but sums of thousands of products are added in another order on another instruction
+#: set: 0.9e-4 with AVX-512, 1.13e-4 with AVX2. A wrong axis, bin or permutation moves them by 1e-2 and more.
+KEYPOINTS: Final = 4e-4
+#: Pictures were stored in half precision.
 PICTURES: Final = 2e-3
 
 SOURCE: Final = torch.from_numpy(image(0.0))

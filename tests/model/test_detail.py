@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from kilocall.model.compact.detail import Detail, halved
 
 SIDE = 64
-STILL = np.zeros((2, 8, 8), np.float32)
-COPIED = np.full((SIDE // 2, SIDE // 2), 255, np.uint8)
+STILL = np.zeros((8, 8, 2), np.float32)
+COPIED = np.zeros((SIDE // 2, SIDE // 2), np.float32)
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def test_at_rest_it_is_the_large_source_picture(picture: NDArray[np.uint8]) -> N
 def test_painted_parts_get_no_detail(picture: NDArray[np.uint8]) -> None:
     made = np.random.default_rng(5).integers(0, 256, (SIDE // 2, SIDE // 2, 3)).astype(np.uint8)
     share = COPIED.copy()
-    share[:, SIDE // 4 :] = 0
+    share[:, SIDE // 4 :] = 1
     out = Detail(picture).add(made, STILL, share)
     enlarged = cv2.resize(made, (SIDE, SIDE), interpolation=cv2.INTER_LINEAR)
     painted = slice(SIDE // 2 + 2, None)
@@ -37,7 +37,7 @@ def test_painted_parts_get_no_detail(picture: NDArray[np.uint8]) -> None:
 def test_detail_moves_with_the_face(picture: NDArray[np.uint8]) -> None:
     # 4 large pixels to the right: the source lies to the left of where it is seen.
     moved = STILL.copy()
-    moved[0] = -4 * 2 / SIDE
+    moved[..., 0] = -4 * 2 / SIDE
     there = np.roll(picture, 4, 1)
     out = Detail(picture).add(halved(there), moved, COPIED)
     inside = slice(8, -8)

@@ -8,28 +8,25 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from torch import Tensor  # noqa: E402
-from torch.nn.functional import conv2d, pixel_shuffle  # noqa: E402
 
 from kilocall.model import landmarks as lm  # noqa: E402
-from kilocall.model.compact.renderer import TAPS, Smooth  # noqa: E402
+from kilocall.model.compact.renderer import smooth  # noqa: E402
 from kilocall.model.compact.sketch import GAIN, SIDE, FaceSketch  # noqa: E402
 
 
-def test_smoothing_before_the_shuffle_is_a_blur_after_it() -> None:
-    phases = torch.rand(2, 16, 12, 12, generator=torch.Generator().manual_seed(1))
-    made = pixel_shuffle(Smooth()(phases), 2)
-    line = torch.tensor(TAPS)
-    kernel = (line[:, None] * line).expand(4, 1, 5, 5)
-    wanted = conv2d(pixel_shuffle(phases, 2), kernel, padding=2, groups=4)
-    inside = (..., slice(2, -2), slice(2, -2))
-    torch.testing.assert_close(made[inside], wanted[inside])
-
-
 def test_nothing_is_left_of_a_chequered_picture() -> None:
-    chequered = torch.zeros(1, 4, 8, 8)
-    chequered[:, [0, 3]] = 1
-    assert pixel_shuffle(chequered, 2).std() == pytest.approx(0.5, abs=0.01)
-    torch.testing.assert_close(Smooth()(chequered), torch.full((1, 4, 8, 8), 0.5))
+    chequered = torch.zeros(1, 4, 16, 16)
+    chequered[:, :, ::2, ::2] = chequered[:, :, 1::2, 1::2] = 1
+    assert chequered.std() == pytest.approx(0.5, abs=0.01)
+    inside = (..., slice(2, -2), slice(2, -2))
+    torch.testing.assert_close(smooth(chequered)[inside], torch.full((1, 4, 12, 12), 0.5))
+
+
+def test_smoothing_leaves_flat_ground_and_three_quarters_of_what_is_twice_as_coarse() -> None:
+    torch.testing.assert_close(smooth(torch.full((1, 3, 8, 8), 0.3)), torch.full((1, 3, 8, 8), 0.3))
+    stripes = torch.tensor([0.25, 0.75, 0.75, 0.25]).repeat(8).expand(1, 1, 32, 32)
+    left = smooth(stripes)[..., 4:-4, 4:-4]
+    assert float(left.amax() - left.amin()) / 0.5 == pytest.approx(0.75, abs=0.01)
 
 
 def _mouth(open_px: float, turn: float = 0.0) -> Tensor:

@@ -117,6 +117,22 @@ def test_reducing_averages_rather_than_skips() -> None:
     assert 84 <= crop.min() <= crop.max() <= 86
 
 
+@pytest.mark.parametrize("side", [300, 420, 600, 700, 1300])
+def test_reducing_by_a_fraction_hides_no_line_and_favours_none(side: int) -> None:
+    lines = np.zeros((side, side, 3), np.uint8)
+    lines[:, ::8] = 255
+    crop, place = cut(lines, CropPlace(0, 0, side))
+    assert place.side == side
+    # Each line is as bright in all as its share of the width; sampling that skips pixels loses some of them whole.
+    per_line = np.add.reduceat(crop[0, :, 0].astype(float), (np.arange(0, side, 8) * 256 / side).astype(int))
+    wanted = 255 * 256 / side
+    assert abs(per_line[1:-1].mean() - wanted) < 0.02 * wanted
+    assert crop[0].astype(float).mean() == pytest.approx(255 / 8, rel=0.03)
+    smallest, largest = np.percentile(np.convolve(crop[0, :, 0], np.ones(8 * 256 // side + 2)), (10, 90))
+    assert smallest > 0.5 * wanted
+    assert largest < 2.5 * wanted
+
+
 @pytest.mark.parametrize(
     "place",
     [

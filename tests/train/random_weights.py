@@ -9,7 +9,7 @@ from torch import nn
 
 from kilocall.model import landmarks as lm
 from kilocall.model.compact.extractor import Extractor
-from kilocall.model.compact.renderer import IMPLICIT, Renderer
+from kilocall.model.compact.renderer import IMPLICIT, Light, Renderer
 from kilocall.train.dataset import SIZE, Dataset
 
 
@@ -27,16 +27,16 @@ def stirred(network: nn.Module, seed: int = 0) -> nn.Module:
     return network.eval().requires_grad_(False)
 
 
-def random_extractor() -> Extractor:
+def random_extractor(*, light: bool = False) -> Extractor:
     torch.manual_seed(0)
-    network = stirred(Extractor())
+    network = stirred(Extractor(light=light))
     assert isinstance(network, Extractor)
     return network
 
 
-def random_renderer() -> Renderer:
+def random_renderer(light: Light | None = None) -> Renderer:
     torch.manual_seed(1)
-    network = stirred(Renderer())
+    network = stirred(Renderer(light))
     assert isinstance(network, Renderer)
     with torch.no_grad():
         network.generator.paint.bias.zero_()  # type: ignore[union-attr]  # it starts where little is painted

@@ -9,12 +9,14 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
-from kilocall.model.compact.deployed import Mouth, PictureRenderer, SourceAppearance
+from kilocall.model.compact.compose import Composer
+from kilocall.model.compact.deployed import Deployed, Motion, Mouth, Painter, SourceAppearance
 from kilocall.model.compact.family import CompactFamily
+from kilocall.model.compact.renderer import Light
 from kilocall.model.shape import fit_shape_model
 from kilocall.proto.errors import BadInput
 from kilocall.runtime.engine import choose_engine
-from kilocall.train.calibration import run_module
+from kilocall.train.calibration import Inputs, run_module
 from kilocall.train.checkpoint import read_checkpoint
 from kilocall.train.export import export, put_codebook
 from kilocall.train.quantise import LADDERS, write_float
@@ -26,7 +28,7 @@ from train.random_weights import (
     random_renderer,
 )
 
-NETWORKS = ("face", "eye", "mouth", "implicit", "appearance", "renderer")
+NETWORKS = ("face", "eye", "mouth", "implicit", "appearance", "field", "generator")
 
 
 @pytest.fixture(scope="module")
@@ -49,16 +51,28 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def test_exported_renderer_reproduces_torch_to_a_grey_level(tmp_path: Path) -> None:
-    state = random_renderer().state_dict()
-    module = PictureRenderer.from_state(state).eval()
+@pytest.mark.parametrize("light", [Light(), Light(coarse=True), Light(True, True, True)])
+def test_exported_field_and_generator_reproduce_torch(tmp_path: Path, light: Light) -> None:
+    state = random_renderer(light).state_dict()
     features = run_module(SourceAppearance.from_state(state).eval(), {"picture": random_picture().numpy()})
-    motion = dict(zip(("x_s", "x_d", "jacobian", "interior"), (t.numpy() for t in random_motion()), strict=True))
-    inputs = {**features, **motion}
-    write_float(module, tmp_path / "renderer.onnx")
-    session = ort.InferenceSession(str(tmp_path / "renderer.onnx"))
-    made = session.run(["picture"], inputs)[0].astype(int)
-    assert np.abs(made - run_module(module, inputs)["picture"]).max() <= 1
+    x_s, x_d, jacobian, interior = (t.numpy() for t in random_motion())
+    given = {"motion_cue": features["motion_cue"], "x_s": x_s, "x_d": x_d, "jacobian": jacobian}
+    wanted = run_module(Motion.from_state(state).eval(), given)
+    made = _exported(Motion.from_state(state), tmp_path, given)
+    np.testing.assert_allclose(made["displacement"], wanted["displacement"], atol=1e-4)
+    np.testing.assert_allclose(made["gate"], wanted["gate"], atol=1e-3)
+    assert np.abs(made["fine"].astype(int) - wanted["fine"]).max() <= 1
+    painter = Painter.from_state(state).eval()
+    moved = Composer(random_picture().numpy()[0], features, painter.examples()).move(wanted)
+    given = {**moved, "x_d": x_d, "interior": interior}
+    painted = _exported(painter, tmp_path, given)["painted"].astype(int)
+    assert np.abs(painted - run_module(painter, given)["painted"]).max() <= 1
+
+
+def _exported(module: Deployed, folder: Path, inputs: Inputs) -> Inputs:
+    write_float(module, folder / "network.onnx")
+    session = ort.InferenceSession(str(folder / "network.onnx"))
+    return dict(zip(module.outputs, session.run(list(module.outputs), inputs), strict=True))
 
 
 def test_exported_file_names_no_place_of_the_machine_that_made_it(tmp_path: Path) -> None:

@@ -21,7 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kilocall.model.compact import regions as rg
-from kilocall.model.compact.family import FREE_INPUT, CompactFamily
+from kilocall.model.compact.compose import Composer
+from kilocall.model.compact.family import FIELD_OUTPUTS, FREE_INPUT, CompactFamily
 from kilocall.model.compact.motion_fit import MotionFit
 from kilocall.model.family import Source, Track, weights_folder
 from kilocall.model.motion import Motion
@@ -220,14 +221,23 @@ class _Bench:
         yield "mouth", "sender", self._run("mouth", region=close[2:])
         yield "implicit points", "sender", self._run("implicit", crop=tiny)
         yield "appearance", "once", self._run("appearance", picture=self.crop[None])
-        network = self.family.engine.load(self.family.folder / "renderer.onnx")
-        network.hold(**self.family.appearance(self.crop), x_s=self.source.keypoints[None])
+        appearance = self.family.appearance(self.crop)
+        field = self.family.motion_field(FIELD_OUTPUTS)
         driving = self.family.driving(self.source, self.motion)
-        yield "render", "receiver", lambda: network(**driving)
+        told = {"x_d": driving["x_d"], "interior": driving.pop("interior")}
+        driving.update(motion_cue=appearance["motion_cue"], x_s=self.source.keypoints[None])
+        yield "motion field", "receiver", lambda: field(**driving)
+        painter = self.family.painter()
+        self._composer = Composer(self.crop, appearance, [port.name for port in painter.inputs])
+        self._found = field(**driving)
+        moved = self._composer.move(self._found)
+        self._painted = painter(**moved, **told)["painted"]
+        yield "generator", "receiver", lambda: painter(**moved, **told)
 
     def stages(self) -> Iterator[Stage]:
         """The networks, and what is numpy and Python around them."""
         yield from self.network_stages()
+        yield "moving and mixing", "receiver", self._compose
         yield "cutting", "sender", self._cut
         fit = MotionFit(self.source.shape, self.family.shape_model)
         start = fit.fit(self.track.points, self.track.depth)
@@ -246,6 +256,11 @@ class _Bench:
         cv2.resize(self.crop, (FREE_INPUT, FREE_INPUT), interpolation=cv2.INTER_AREA)
         rg.cut_face(self.crop, rg.face_region(self.track.points))
         rg.cut_regions(self.crop, rg.regions(self.track.points))
+
+    def _compose(self) -> None:
+        self.family.driving(self.source, self.motion)
+        self._composer.move(self._found)
+        self._composer.mix(self._painted, self._found["gate"])
 
     def _codec_stages(self) -> Iterator[Stage]:
         from kilocall.codec.motion_codec import MotionDecoder, MotionEncoder

@@ -25,6 +25,7 @@ def train(
     device: str,
     extractor: Path | None = None,
     discriminator: bool = False,
+    teacher: Path | None = None,
     minutes: float | None = None,
 ) -> None:
     needs("torch", "train")
@@ -41,6 +42,7 @@ def train(
         device=device,
         extractor=extractor,
         discriminator=discriminator,
+        teacher=teacher,
         minutes=minutes,
         console=console(),
     )

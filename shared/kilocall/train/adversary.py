@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
-from kilocall.train.loop import on_device
+from kilocall.train.loop import on_device, precision
 
 PATCH: Final = 128  # side of the squares, pixels
 FEATURE_MATCHING: Final = 6.0  # against the hinge loss
@@ -62,7 +62,7 @@ class Adversary:
         self._learn(pairs)
         self.nets.requires_grad_(False)
         total = torch.zeros((), device=self.device)
-        with torch.autocast(self.device.type, torch.bfloat16):
+        with precision(self.device):
             for name, (made, truth) in pairs.items():
                 judged = self.nets[name](made)
                 with torch.no_grad():
@@ -76,7 +76,7 @@ class Adversary:
 
     def _learn(self, pairs: dict[str, tuple[Tensor, Tensor]]) -> None:
         hinge = torch.zeros((), device=self.device)
-        with torch.autocast(self.device.type, torch.bfloat16):
+        with precision(self.device):
             for name, (made, truth) in pairs.items():
                 fake, real = self.nets[name](torch.cat((made, truth)).detach())[-1].float().chunk(2)
                 hinge = hinge + F.relu(1 + fake).mean() + F.relu(1 - real).mean()

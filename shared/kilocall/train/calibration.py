@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import cv2
@@ -12,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from kilocall.model.compact import regions as rg
+from kilocall.model.compact.compose import Composer
 from kilocall.model.compact.deployed import Deployed
 from kilocall.model.compact.renderer import THUMB
 from kilocall.model.interior import interior
@@ -24,11 +26,16 @@ Inputs = dict[str, NDArray[Any]]
 Picture = NDArray[np.uint8]
 
 
+Finish = Callable[[Inputs], Picture]
+"""The picture for what the motion field gives, by the float generator, or for what the generator paints."""
+
+
 @dataclass(frozen=True)
 class Calibration:
-    """Inputs of every network, and for the renderer's the pictures that should come out."""
+    """Inputs of every network, what outputs of field and generator look like, and what should come out."""
 
     inputs: Mapping[str, list[Inputs]]
+    pictures: list[Finish]
     truth: list[Picture]  # [256, 256, 3] each
 
 
@@ -37,16 +44,17 @@ def calibration(
 ) -> Calibration:
     """Draws `pairs` of a source and a driving frame, from as many clips as there are.
 
-    `networks` are the float networks; the renderer's inputs are made with them. Raises BadInput for data without a
-    clip of two frames or more.
+    `networks` are the float networks; the inputs of field and generator are made with them. Raises BadInput for data
+    without a clip of two frames or more.
     """
     rng = np.random.default_rng(seed)
     clips = [c for c in range(len(data.names)) if len(data.clip(c)) > 1]
     if not clips:
         raise BadInput("calibration needs at least one clip of two frames, the data has none")
     inputs: dict[str, list[Inputs]] = {
-        name: [] for name in ("face", "eye", "mouth", "implicit", "appearance", "renderer")
+        name: [] for name in ("face", "eye", "mouth", "implicit", "appearance", "field", "generator")
     }
+    seen: list[Finish] = []
     truth: list[Picture] = []
     for clip in rng.choice(clips, pairs, replace=pairs > len(clips)):
         frames = data.clip(int(clip))
@@ -64,17 +72,27 @@ def calibration(
         source, drives = np.array([0]), np.array([1])
         free = [run_module(networks["implicit"], {"crop": thumb})["points"] for thumb in thumbs]
         x_d = driven_keypoints(posed, model, source, drives)
-        inputs["renderer"].append(
-            {
-                **run_module(networks["appearance"], {"picture": pictures[:1]}),
-                "x_s": np.concatenate((points[:1, :, :2], free[0]), 1).astype(np.float32),
-                "x_d": np.concatenate((x_d, free[1]), 1).astype(np.float32),
-                "jacobian": jacobians(posed, source, drives),
-                "interior": interior(driving, points[1, :, :2])[None],
-            }
-        )
+        appearance = run_module(networks["appearance"], {"picture": pictures[:1]})
+        moved: Inputs = {"x_d": np.concatenate((x_d, free[1]), 1).astype(np.float32)}
+        still: Inputs = {
+            "motion_cue": appearance["motion_cue"],
+            "x_s": np.concatenate((points[:1, :, :2], free[0]), 1).astype(np.float32),
+        }
+        inputs["field"].append({**still, **moved, "jacobian": jacobians(posed, source, drives)})
+        made = run_module(networks["field"], inputs["field"][-1])
+        composer = Composer(pictures[0], appearance, networks["generator"].examples())
+        told = interior(driving, points[1, :, :2])[None]
+        inputs["generator"].append({**composer.move(made), **moved, "interior": told})
+        seen.append(partial(_picture, composer, networks["generator"], made, {**moved, "interior": told}))
         truth.append(driving)
-    return Calibration(inputs, truth)
+    return Calibration(inputs, seen, truth)
+
+
+def _picture(composer: Composer, generator: Deployed, field: Inputs, driving: Inputs, made: Inputs) -> Picture:
+    """`made` is what the generator painted for `field`, or another field to be painted for."""
+    given = composer.move(field if "painted" in made else made)
+    painted = made if "painted" in made else run_module(generator, {**given, **driving})
+    return composer.mix(painted["painted"], made.get("gate", field["gate"]))[0]
 
 
 def run_module(module: Deployed, inputs: Inputs) -> Inputs:

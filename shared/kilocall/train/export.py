@@ -6,7 +6,7 @@ renderer.safetensors
 shape.safetensors          mean, basis, deviation of the face shape model; by how much lids and gaze are
                            overstated
 codebook.safetensors       when there is one already
-face eye mouth implicit appearance renderer .onnx
+face eye mouth implicit appearance field generator .onnx
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from kilocall.train.calibration import Calibration, calibration
 from kilocall.train.checkpoint import State, read_checkpoint
 from kilocall.train.dataset import Dataset
 from kilocall.train.overstatement import fit_overstatement
-from kilocall.train.quantise import AppearanceCheck, Check, Quantised, quantise
+from kilocall.train.quantise import AppearanceCheck, Check, PictureCheck, Quantised, quantise
 
 FAMILY: Final = "compact-256"
 FORMAT: Final = 1
@@ -164,8 +164,8 @@ def _network(name: str, states: Mapping[str, State]) -> Deployed:
 
 
 def _check(name: str, module: Deployed, held: Calibration) -> Check:
-    kind = AppearanceCheck if name == "appearance" else Check
-    return kind(name, module, held.inputs[name], held.truth)
+    kinds = {"appearance": AppearanceCheck, "field": PictureCheck, "generator": PictureCheck}
+    return kinds.get(name, Check)(name, module, held)
 
 
 def _line(made: Quantised) -> str:

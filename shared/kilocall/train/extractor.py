@@ -19,7 +19,7 @@ from kilocall.model.compact.regions import FACE_INPUT, REGION_INPUT
 from kilocall.train.ahead import Ahead
 from kilocall.train.augment import FaceSample, augment_face
 from kilocall.train.dataset import SIZE, Dataset
-from kilocall.train.loop import on_device
+from kilocall.train.loop import on_device, precision
 from kilocall.train.losses import eye_opening_apart, lip_opening_apart, openings_apart
 
 HALF = SIZE / 2  # pixels a unit of crop coordinates
@@ -28,8 +28,21 @@ HALF = SIZE / 2  # pixels a unit of crop coordinates
 class ExtractorTask:
     """Augmented faces and their close-ups against the labels."""
 
-    def __init__(self, data: Dataset, held_out: Dataset, *, batch: int, device: torch.device, seed: int = 0) -> None:
-        self.network: nn.Module = on_device(Extractor(), device)
+    def __init__(
+        self,
+        data: Dataset,
+        held_out: Dataset,
+        *,
+        batch: int,
+        device: torch.device,
+        teacher: Extractor | None = None,
+        seed: int = 0,
+    ) -> None:
+        """`teacher` is imitated beside the labels, by light networks."""
+        self.network: nn.Module = on_device(Extractor(light=teacher is not None), device)
+        self.teacher = None if teacher is None else on_device(teacher.eval().requires_grad_(False), device)
+        if teacher is not None:
+            take_over(self.network, teacher)
         self.data, self.held_out, self.batch, self.device, self.seed = data, held_out, batch, device, seed
         self.points = data.points
         self.cumulative = np.cumsum(frame_weights(data, self.points))
@@ -41,12 +54,15 @@ class ExtractorTask:
         crops, points, is_face, regions, matrices = (t.to(self.device) for t in self._ahead.take(step))
         network = self.network
         assert isinstance(network, Extractor)
-        with torch.autocast(self.device.type, torch.bfloat16):
-            found, depth, logit, heat = network.face(crops.contiguous(memory_format=torch.channels_last))
-            eye_found, eye_heat = network.eye(
-                regions[:, :2].flatten(0, 1).contiguous(memory_format=torch.channels_last)
-            )
-            mouth_found, mouth_heat = network.mouth(regions[:, 2].contiguous(memory_format=torch.channels_last))
+        crops, eyes, mouths = (
+            t.contiguous(memory_format=torch.channels_last)
+            for t in (crops, regions[:, :2].flatten(0, 1), regions[:, 2])
+        )
+        with precision(self.device):
+            fine, coarse = network.face.features(crops)
+            found, depth, logit, heat = network.face.read(fine, coarse)
+            eye_found, eye_heat = network.eye(eyes)
+            mouth_found, mouth_heat = network.mouth(mouths)
         flat = points[..., :2]
         face = is_face.float()
         weight = self.weight / self.weight.mean()
@@ -68,6 +84,21 @@ class ExtractorTask:
         close = close + 0.3 * _masked(_heat_loss(network.eye.head, eye_heat, eye).mean(1), eye_face)
         close = close + 0.3 * _masked(_heat_loss(network.mouth.head, mouth_heat, mouth).mean(1), face)
         total = face_loss + depth_loss + logit_loss + close
+        if self.teacher is not None:
+            with torch.no_grad(), precision(self.device):
+                seen = self.teacher.face.features(crops)
+                told = self.teacher.face.read(*seen)
+                eye_told, mouth_told = self.teacher.eye(eyes), self.teacher.mouth(mouths)
+            imitated = _masked((_charbonnier((found - told[0]) * HALF) * weight).mean(1), face)
+            imitated = imitated + 10 * _masked((depth - told[1]).abs().mean(1), face) + (logit - told[2]).abs().mean()
+            imitated = imitated + 2 * _unlike(fine, seen[0]) + _unlike(coarse, seen[1])
+            imitated = imitated + _masked(_charbonnier((eye_found - eye_told[0]) * region_px).mean(1), eye_face)
+            imitated = imitated + _masked(_charbonnier((mouth_found - mouth_told[0]) * region_px).mean(1), face)
+            for own, given, mask in (
+                (heat, told[3], face), (eye_heat, eye_told[1], eye_face), (mouth_heat, mouth_told[1], face)
+            ):  # fmt: skip
+                imitated = imitated + 0.5 * _masked((given.exp() * (given - own)).sum(-1).mean(1), mask)
+            total = total + imitated
         distance = _masked((found - flat).norm(dim=-1).mean(1) * HALF, face)
         return total, {"loss": float(total.detach()), "px": float(distance.detach())}
 
@@ -202,6 +233,26 @@ def _small(pictures: Iterable[NDArray[np.uint8]]) -> NDArray[np.uint8]:
 
 def _to_tensor(pictures: NDArray[np.uint8]) -> Tensor:
     return torch.from_numpy(pictures).movedim(-1, -3).float().div_(255)
+
+
+def take_over(student: nn.Module, teacher: Extractor) -> None:
+    """What both have in the same shape; a score of 3x3 becomes the sum of its taps."""
+    own, given = student.state_dict(), teacher.state_dict()
+    for name, value in own.items():
+        old = given.get(name)
+        if old is None:
+            continue
+        if old.shape == value.shape:
+            own[name] = old
+        elif name.endswith("score.weight"):
+            own[name] = old.sum((2, 3), keepdim=True)
+    student.load_state_dict(own)
+
+
+def _unlike(own: Tensor, given: Tensor) -> Tensor:
+    """Mean difference of features, relative to how strong the given ones are."""
+    apart: Tensor = (own.float() - given.float()).abs().mean() / given.float().abs().mean().clamp(min=1e-3)
+    return apart
 
 
 def _charbonnier(pixels: Tensor) -> Tensor:

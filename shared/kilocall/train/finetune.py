@@ -39,12 +39,12 @@ from torch.nn import functional as F
 
 from kilocall.bench import metrics
 from kilocall.model import landmarks as lm
-from kilocall.model.compact.extractor import Extractor
+from kilocall.model.compact.extractor import Extractor, is_light
 from kilocall.model.compact.family import CompactFamily
 from kilocall.model.compact.overstate import Overstatement
 from kilocall.model.compact.personal import MOST_BYTES, WEIGHTS, Personal, base_hash
 from kilocall.model.compact.regions import regions
-from kilocall.model.compact.renderer import IMPLICIT, Appearance, Renderer
+from kilocall.model.compact.renderer import IMPLICIT, Appearance, Light, Renderer
 from kilocall.model.compact.stored import unpack
 from kilocall.model.family import Family, Source
 from kilocall.proto.errors import BadInput, KilocallError, NoFace
@@ -54,7 +54,7 @@ from kilocall.sender.motion import MotionExtractor
 from kilocall.sender.source_picture import choose_source, pack_source
 from kilocall.train.align import aligned, seen_slopes
 from kilocall.train.footage import LEAST_SECONDS, Footage, read_footage
-from kilocall.train.loop import on_device
+from kilocall.train.loop import on_device, precision
 from kilocall.train.losses import gradient_l1, ssim_loss, texture_energy, weighted_l1
 from kilocall.train.low_rank import learn_low_rank, plain_state
 from kilocall.train.perceptual import LandmarkPerception, Seen
@@ -462,7 +462,7 @@ class Learner:
         total = total + 3 * texture_energy(made, truth) + 20 * (made - truth).square().mean()
         # Without what the landmark networks see, lids and lips follow a little less afterwards.
         close = self._put(np.stack([regions(points) for points in x_d.cpu().numpy()]))
-        with torch.autocast(self.device.type, torch.bfloat16):
+        with precision(self.device):
             seen: Seen = self.perception(made, truth, close)
         looks: Tensor = PERCEPTION * seen.features + DISAGREEMENT * seen.disagreement + MOVEMENT * seen.movement
         return total + LOOKS * looks
@@ -517,7 +517,7 @@ class Learner:
         """The implicit keypoints where the sender places them, who has everybody's motion field."""
         count = len(pair.truth)
         x_s, x_d = self._put(np.repeat(pair.x_s[None], count, 0)), self._put(pair.x_d)
-        with torch.autocast(self.device.type, torch.bfloat16), torch.no_grad():
+        with precision(self.device), torch.no_grad():
             cue = self.everybody.appearance(pair.picture).motion_cue
             cue, seen = (t.expand(count, *t.shape[1:]) for t in (cue, seen_slopes(pair.picture)))
             free = aligned(
@@ -531,7 +531,7 @@ class Learner:
         """Pictures [B, 3, S, S] in 0..1 and the landmarks that drive them [B, K, 2]."""
         count = len(pair.truth)
         x_s, x_d = self._put(np.repeat(pair.x_s[None], count, 0)), self._put(pair.x_d)
-        with torch.autocast(self.device.type, torch.bfloat16):
+        with precision(self.device):
             seen = network.appearance(pair.picture.contiguous(memory_format=torch.channels_last))
             appearance = Appearance(*(t.expand(count, *t.shape[1:]) for t in seen))
             made, _, _ = network(appearance, x_s, x_d, self._put(pair.jacobian), self._put(pair.interior))
@@ -543,8 +543,9 @@ class Learner:
 
 def load_extractor(folder: Path) -> Extractor:
     """The landmark networks of a weights folder."""
-    network = Extractor()
-    missing = network.load_state_dict(unpack(load_file(folder / "extractor.safetensors")), strict=False)
+    state = unpack(load_file(folder / "extractor.safetensors"))
+    network = Extractor(light=is_light(state))
+    missing = network.load_state_dict(state, strict=False)
     if [n for n in missing.missing_keys if not n.endswith("num_batches_tracked")] + missing.unexpected_keys:
         raise BadInput(f"weights in {folder}: extractor.safetensors does not fit the landmark networks")
     return network.eval().requires_grad_(False)
@@ -552,7 +553,7 @@ def load_extractor(folder: Path) -> Extractor:
 
 def load_renderer(stored: Mapping[str, Any]) -> Renderer:
     """The float network of stored weights."""
-    network = Renderer()
+    network = Renderer(Light.of(stored))
     state = unpack({name: torch.from_numpy(np.array(value)) for name, value in stored.items()})
     missing = network.load_state_dict(state, strict=False)
     # Batch norms count batches, which nothing reads.

@@ -16,16 +16,21 @@ from typing import Final, Literal
 import cv2
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from rich.console import Console
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 
-from kilocall.model.compact.extractor import Extractor
+from kilocall.model.compact.extractor import Extractor, is_light
+from kilocall.model.compact.renderer import Renderer
+from kilocall.model.compact.stored import unpack
 from kilocall.proto.errors import BadInput
 from kilocall.runtime.files import write_whole
 from kilocall.train.adversary import Adversary
 from kilocall.train.checkpoint import CHECKPOINT, read_checkpoint
 from kilocall.train.dataset import Dataset
 from kilocall.train.extractor import ExtractorTask, extract
-from kilocall.train.loop import Schedule, Task, Trainer, on_device
+from kilocall.train.loop import Net, Schedule, Task, Trainer, on_device
 from kilocall.train.perceptual import LandmarkPerception
 from kilocall.train.renderer import RendererTask
 
@@ -67,6 +72,7 @@ def run_training(
     device: str = "auto",
     extractor: Path | None = None,
     discriminator: bool = False,
+    teacher: Path | None = None,
     minutes: float | None = None,
     console: Console,
 ) -> dict[str, float]:
@@ -74,7 +80,8 @@ def run_training(
 
     `extractor` is a run folder of the landmark networks, for the renderer's second stage: it then learns from the
     points that they find rather than from the labels, and what they see counts in the loss. `discriminator` is the
-    third stage, on top of that one. After `minutes` the run saves and ends, to be gone on with later.
+    third stage, on top of that one. `teacher` is a weights file
+    whose networks are imitated. After `minutes` the run saves and ends, to be gone on with later.
 
     The decoded clips are kept in `cache`. The first Ctrl-C ends after the step at hand and saves, then raises
     KeyboardInterrupt; a second one ends at once. Returns the last figures.
@@ -86,7 +93,9 @@ def run_training(
     torch.backends.cudnn.benchmark = True
     train, test = (Dataset.open(_part(data, name), cache / name) for name in ("train", "test"))
     landmarks = None if extractor is None else load_extractor(extractor / CHECKPOINT)
-    tracked = None if extractor is None else cache / f"tracked-{file_hash(extractor / CHECKPOINT)}.npy"
+    tracked = None
+    if extractor is not None and teacher is None:  # whose teacher has learned to live with its errors
+        tracked = cache / f"tracked-{file_hash(extractor / CHECKPOINT)}.npy"
     task = make_task(
         network,
         train,
@@ -96,6 +105,10 @@ def run_training(
         extractor=landmarks,
         discriminator=discriminator,
         tracked_file=tracked,
+        teacher=None if teacher is None or network != "renderer" else load_teacher(Renderer(), teacher),
+        extractor_teacher=(
+            None if teacher is None or network != "extractor" else load_teacher(Extractor(), teacher)
+        ),
     )
     schedule = Schedule(steps, RATES[network])
     trainer = Trainer(
@@ -121,6 +134,8 @@ def make_task(
     extractor: Extractor | None = None,
     discriminator: bool = False,
     tracked_file: Path | None = None,
+    teacher: Renderer | None = None,
+    extractor_teacher: Extractor | None = None,
 ) -> Task:
     """What is trained, measured on `test`; `batch` counts faces or source pictures.
 
@@ -129,14 +144,17 @@ def make_task(
     if network == "extractor":
         if extractor is not None:
             raise BadInput("the extractor is trained from labels; an extractor run goes with the renderer")
-        return ExtractorTask(train, test, batch=batch, device=device)
+        return ExtractorTask(train, test, batch=batch, device=device, teacher=extractor_teacher)
     shape = train.shape_model()
     if extractor is None:
         if discriminator:
             raise BadInput("--discriminator needs --extractor: it looks at eyes and mouth where that one finds them")
-        return RendererTask(train, test, shape, sources=batch, device=device)
+        return RendererTask(train, test, shape, sources=batch, device=device, teacher=teacher)
     on_device(extractor, device)
-    if tracked_file is not None and tracked_file.exists():
+    tracked: NDArray[np.float32] | None = None
+    if teacher is not None:
+        pass
+    elif tracked_file is not None and tracked_file.exists():
         tracked = np.load(tracked_file)
     else:
         tracked = extract(extractor, train.pictures, device)[1]
@@ -155,6 +173,7 @@ def make_task(
         tracked=tracked,
         sharpen=SHARPEN if discriminator else 1.0,
         adversary=Adversary(device) if discriminator else None,
+        teacher=teacher,
     )
 
 
@@ -168,12 +187,25 @@ def file_hash(path: Path) -> str:
 def load_extractor(checkpoint: Path) -> Extractor:
     """The averaged landmark networks of a training checkpoint. Raises BadInput where it is none."""
     state, _ = read_checkpoint(checkpoint)
-    network = Extractor()
+    network = Extractor(light=is_light(state))
     try:
         network.load_state_dict(state)
     except RuntimeError as error:
         raise BadInput(f"checkpoint {checkpoint} is not of the extractor: {str(error).splitlines()[0]}") from error
     return network.eval().requires_grad_(False)
+
+
+def load_teacher(network: Net, weights: Path) -> Net:
+    """A teacher with the numbers of `renderer.safetensors` or `extractor.safetensors`; BadInput if they do not fit."""
+    try:
+        state = unpack(load_file(weights))
+        missing = [n for n in network.state_dict() if n not in state and not n.endswith("num_batches_tracked")]
+        if missing:
+            raise BadInput(f"teacher {weights} has no {missing[0]}")
+        network.load_state_dict(state, strict=False)
+    except (OSError, SafetensorError, RuntimeError, KeyError) as error:
+        raise BadInput(f"teacher {weights} cannot be used: {str(error).splitlines()[0]}") from error
+    return network.eval()
 
 
 def choose_device(name: str) -> torch.device:

@@ -15,20 +15,20 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from kilocall.model import landmarks as lm
-from kilocall.model.compact.deployed import NETWORKS, Deployed, PictureRenderer
+from kilocall.model.compact.deployed import NETWORKS, Deployed, Painter
 from kilocall.model.compact.family import CompactFamily
 from kilocall.model.compact.stored import unpack
 from kilocall.model.facevid2vid.networks import FIRST_BIN, HeadEstimator
 from kilocall.model.volume.pose import expected_degrees
 from kilocall.proto.errors import BadInput
-from kilocall.train.calibration import Calibration, Inputs, calibration
+from kilocall.train.calibration import Calibration, Finish, Inputs, calibration
 from kilocall.train.dataset import SIZE, Dataset
 from kilocall.train.quantise import LADDERS
 
 __all__ = ["STUDIED", "NetworkName", "Studied", "sample_data", "studied_networks"]
 
-NetworkName = Literal["renderer", "extractor", "pose"]
-STUDIED: Final[tuple[NetworkName, ...]] = ("renderer", "extractor", "pose")
+NetworkName = Literal["generator", "extractor", "pose"]
+STUDIED: Final[tuple[NetworkName, ...]] = ("generator", "extractor", "pose")
 #: Frames of each built-in speaker, evenly over eight seconds.
 SAMPLE_FRAMES: Final = 16
 
@@ -43,6 +43,7 @@ class Studied:
     calibration: list[Inputs]
     check: list[Inputs]
     truth: list[NDArray[np.uint8]] | None  # the pictures that should come out for `check`
+    pictures: list[Finish]  # how what is painted becomes pictures
     kept_float: tuple[str, ...]  # what the shipped network keeps out of 8 bits
     shipped: Path | None  # the file in the package
     unit: str | None  # of quality; None where the weights are random and there is none
@@ -51,8 +52,8 @@ class Studied:
 
     def quality(self, made: Mapping[str, Any], wanted: Mapping[str, Any]) -> float:
         """PSNR in dB (larger is better) for pictures; else the mean distance, in the unit."""
-        if self.name == "renderer":
-            return psnr(made["picture"], wanted["picture"])
+        if self.name == "generator":
+            return psnr(made["painted"], wanted["painted"])
         if self.name == "extractor":
             return float(np.linalg.norm(made["points"] - wanted["points"], axis=-1).mean()) * SIZE / 2
         return float(np.mean([np.abs(made[n] - wanted[n]).mean() for n in ("yaw", "pitch", "roll")]))
@@ -113,24 +114,25 @@ def studied_networks(
 def _compact(
     name: NetworkName, modules: Mapping[str, Deployed], fitted: Calibration, held: Calibration, family: CompactFamily
 ) -> Studied:
-    file = "renderer" if name == "renderer" else "face"
+    painting = name == "generator"
+    file = "generator" if painting else "face"
     return Studied(
         name=name,
-        title="compact-256: motion field and generator" if name == "renderer" else "compact-256: landmarks of the crop",
+        title="compact-256: generator" if painting else "compact-256: landmarks of the crop",
         module=modules[file],
         calibration=fitted.inputs[file],
         check=held.inputs[file],
-        truth=held.truth if name == "renderer" else None,
+        truth=held.truth if painting else None,
+        pictures=held.pictures if painting else [],
         kept_float=LADDERS[file][0] or (),
         shipped=family.folder / f"{file}.onnx",
-        unit="dB" if name == "renderer" else "px",
-        forward=_renderer_output if name == "renderer" else _points_output,
+        unit="dB" if painting else "px",
+        forward=_painted_output if painting else _points_output,
     )
 
 
-def _renderer_output(module: Any, inputs: dict[str, Tensor]) -> Tensor:
-    made: Tensor = cast(PictureRenderer, module).planes(**inputs)[0]
-    return made
+def _painted_output(module: Any, inputs: dict[str, Tensor]) -> Tensor:
+    return cast(Painter, module).planes(*inputs.values())
 
 
 def _points_output(module: Any, inputs: dict[str, Tensor]) -> Tensor:
@@ -160,6 +162,7 @@ def _pose(data: Dataset, pairs: int, weights: Path | None) -> Studied:
         calibration=inputs[::2],
         check=inputs[1::2],
         truth=None,
+        pictures=[],
         kept_float=(),
         shipped=None,
         unit="degrees" if weights else None,

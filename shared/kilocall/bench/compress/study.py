@@ -316,7 +316,7 @@ def _qualities(network: Studied, base: Network, loaded: dict[str, Network]) -> d
         apart = float(np.mean([network.quality(m, w) for m, w in zip(made, wanted, strict=True)]))
         truth = None
         if network.truth is not None:
-            pairs = zip(made, network.truth, strict=True)
-            truth = float(np.mean([psnr(m["picture"][0], t) for m, t in pairs]))
+            pairs = zip(made, network.pictures, network.truth, strict=True)
+            truth = float(np.mean([psnr(picture(m), t) for m, picture, t in pairs]))
         found[method] = (apart, truth)
     return found

@@ -29,12 +29,26 @@ def train_extractor(
     batch: Annotated[int, typer.Option(min=1, max=4096, help="Faces a step.")] = 32,
     threads: TrainThreads = 0,
     device: Device = "auto",
+    teacher: Annotated[
+        Path | None, typer.Option(help="An extractor.safetensors with full convolutions, to be imitated.")
+    ] = None,
     minutes: Minutes = None,
 ) -> None:
     """The networks that find a face's points."""
     from kilocall.cli.models import train
 
-    train("extractor", data, cache, run, steps=steps, batch=batch, threads=threads, device=device, minutes=minutes)
+    train(
+        "extractor",
+        data,
+        cache,
+        run,
+        steps=steps,
+        batch=batch,
+        threads=threads,
+        device=device,
+        teacher=teacher,
+        minutes=minutes,
+    )
 
 
 @train_app.command("renderer")
@@ -52,6 +66,9 @@ def train_renderer(
     discriminator: Annotated[
         bool, typer.Option("--discriminator", help="Third stage: discriminators beside --extractor.")
     ] = False,
+    teacher: Annotated[
+        Path | None, typer.Option(help="A renderer.safetensors with full convolutions, to be imitated.")
+    ] = None,
     minutes: Minutes = None,
 ) -> None:
     """The network that makes the picture: first from the labels, then (--extractor) from what is really found."""
@@ -68,6 +85,7 @@ def train_renderer(
         device=device,
         extractor=extractor,
         discriminator=discriminator,
+        teacher=teacher,
         minutes=minutes,
     )
 

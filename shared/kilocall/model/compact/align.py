@@ -81,12 +81,12 @@ class Alignment:
         self._detected = detected
 
     def step(self, look: NDArray[np.uint8], displacement: Array, follows: Array) -> None:
-        """A frame's `look` for which the field with the points as moved so far is `displacement` [2, F, F]; `follows`
+        """A frame's `look` for which the field with the points as moved so far is `displacement` [F, F, 2]; `follows`
         [N, F, F] is how far each place goes with each point."""
         count = len(follows)
         before = np.zeros((count, 2), np.float32) if self.moved is None else self.moved
         # Crop units are half a picture wide.
-        where = self._still + displacement.transpose(1, 2, 0) * np.float32(LOOK / 2)
+        where = self._still + displacement * np.float32(LOOK / 2)
         fetched = cv2.remap(self._source, where, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)  # type: ignore[call-overload]
         copy, right, down = cv2.split(fetched)
         # A camera that gets brighter has moved nothing: the frame is seen in the light of the copy.
@@ -102,13 +102,13 @@ class Alignment:
 
 
 class CompactAligner:
-    """Aligns frames of one speaker with one source picture; runs the motion field, a fifth of the renderer."""
+    """Aligns frames of one speaker with one source picture; runs the receiver's motion field."""
 
     def __init__(self, family: CompactFamily, source: Source) -> None:
         self._family, self._source = family, source
-        self._field = family.motion_field()
-        self._wanted = {port.name for port in self._field.inputs}
-        self._field.hold(**self._only({**family.appearance(source.picture), "x_s": source.keypoints[None]}))
+        self._field = family.motion_field(("displacement", "follows"))
+        cue = family.appearance(source.picture)["motion_cue"]
+        self._still = {"motion_cue": cue, "x_s": source.keypoints[None]}
         self._alignment = Alignment(source.picture)
 
     def reset(self) -> None:
@@ -118,13 +118,10 @@ class CompactAligner:
         if track.look is None:
             return motion
         self._alignment.expect(track.free)
-        made = self._field(**self._only(self._family.driving(self._source, self._moved(motion))))
+        driving = self._family.driving(self._source, self._moved(motion))
+        made = self._field(**self._still, x_d=driving["x_d"], jacobian=driving["jacobian"])
         self._alignment.step(track.look, made["displacement"][0], made["follows"][0])
         return self._moved(motion)
-
-    def _only(self, values: dict[str, Array]) -> dict[str, Array]:
-        """What of the renderer's inputs its field wants."""
-        return {name: value for name, value in values.items() if name in self._wanted}
 
     def _moved(self, motion: Motion) -> Motion:
         moved = self._alignment.moved

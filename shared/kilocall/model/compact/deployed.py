@@ -2,8 +2,9 @@
 
 The sums are those of `extractor.py` and `renderer.py`, arranged for CPU engines. What a Gaussian does along x and
 along y is computed apart ([K, 64] exponentials instead of [K, 4096]), so the rough motion becomes one small matrix
-product; fixed grids are constants. Exporting these modules gives the shipped ONNX files, and the torch engine runs
-them as they are.
+product; fixed grids are constants. Features and the picture are moved, and the picture mixed, between and after the
+networks (`compose.py`): OpenCV does it in a fifth of the time. Exporting these modules gives the shipped ONNX files,
+and the torch engine runs them as they are.
 """
 
 from __future__ import annotations
@@ -14,28 +15,33 @@ from typing import ClassVar, TypeVar
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from kilocall.model import landmarks as lm
 from kilocall.model.compact.blocks import double, pixel_centres
-from kilocall.model.compact.extractor import FaceNet, HeatmapHead, RegionNet
+from kilocall.model.compact.extractor import FaceNet, HeatmapHead, RegionNet, is_light
 from kilocall.model.compact.regions import FACE_INPUT, REGION_INPUT
 from kilocall.model.compact.renderer import (
-    DENSE_START,
+    COPIED,
     FIELD,
     GATE_MOTION,
     IMPLICIT,
     RESIDUAL_REACH,
     THUMB,
     AppearanceNet,
-    Field,
     Generator,
     ImplicitDetector,
+    Light,
     MotionField,
 )
 from kilocall.model.interior import BANDS
 
 SIZE = 256
 POINTS = lm.LANDMARKS + IMPLICIT
+
+#: Range of the features that the motion field hands on in bytes; trained ones reach 4.5 and 6.4.
+MOST_FINE = 6.0
+MOST_COARSE = 8.0
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -91,7 +97,7 @@ class Face(Deployed):
 
     @classmethod
     def from_state(cls, state: dict[str, Tensor]) -> Face:
-        return cls(loaded(FaceNet(), state, "face"))
+        return cls(loaded(FaceNet(light=is_light(state)), state, "face"))
 
     def examples(self) -> dict[str, Tensor]:
         return {"crop": torch.zeros(1, FACE_INPUT, FACE_INPUT, 3, dtype=torch.uint8)}
@@ -116,7 +122,7 @@ class _Region(Deployed):
 
     @classmethod
     def from_state(cls, state: dict[str, Tensor]) -> _Region:
-        return cls(loaded(RegionNet(cls.count), state, cls.name))
+        return cls(loaded(RegionNet(cls.count, light=is_light(state)), state, cls.name))
 
     def examples(self) -> dict[str, Tensor]:
         return {"region": torch.zeros(self.batch, REGION_INPUT, REGION_INPUT, 3, dtype=torch.uint8)}
@@ -158,7 +164,8 @@ class Implicit(Deployed):
 
 class SourceAppearance(Deployed):
     part = "renderer"
-    outputs = ("dense", "at_128", "at_64", "at_32", "motion_cue")
+    #: features as they are moved, channels last [1, 128, 128, 24], [1, 64, 64, 48], [1, 32, 32, 96]; [1, 16, 64, 64]
+    outputs = ("at_128", "at_64", "at_32", "motion_cue")
 
     def __init__(self, net: AppearanceNet) -> None:
         super().__init__()
@@ -172,119 +179,100 @@ class SourceAppearance(Deployed):
         return {"picture": torch.zeros(1, SIZE, SIZE, 3, dtype=torch.uint8)}
 
     def forward(self, picture: Tensor) -> tuple[Tensor, ...]:
-        made = self.net(as_float(picture))
-        # Channels last: the renderer moves features by fetching whole pixels.
-        features = (t.permute(0, 2, 3, 1) for t in (made.at_128, made.at_64, made.at_32))
-        return (made.dense, *features, made.motion_cue)
+        *features, cue = self.net.features(as_float(picture))
+        return (*(t.permute(0, 2, 3, 1) for t in features), cue)
 
 
-class PictureRenderer(Deployed):
-    """Motion field, generator and the final mix, for one picture."""
+class Joined(nn.Module):
+    """A convolution of several parts that training lays side by side: one for each, summed.
+
+    Nothing is put together in memory, and where it is pointwise a part of half the size is enlarged after its
+    convolution, not before: the same sums with a quarter of the arithmetic.
+    """
+
+    def __init__(self, layers: nn.Sequential, channels: tuple[int, ...]) -> None:
+        super().__init__()
+        first, norm, self.relu, *after = layers
+        assert isinstance(first, nn.Conv2d)
+        assert isinstance(norm, nn.BatchNorm2d)
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        weight, bias = fuse_conv_bn_weights(
+            first.weight, None, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
+        )
+        self.parts = nn.ModuleList()
+        for number, columns in enumerate(torch.split(weight, list(channels), 1)):
+            size, stride = int(columns.shape[2]), int(first.stride[0])
+            part = nn.Conv2d(columns.shape[1], len(columns), size, stride, size // 2, bias=number == 0)
+            part.weight = nn.Parameter(columns.detach().clone())
+            self.parts.append(part)
+        opening: nn.Conv2d = self.parts[0]  # type: ignore[assignment]
+        opening.bias = nn.Parameter(bias.detach().clone())
+        self.pointwise = first.kernel_size == (1, 1)
+        self.depthwise = nn.Sequential(*after)
+
+    def forward(self, *given: Tensor) -> Tensor:
+        size = max(x.shape[-1] for x in given)
+        made = []
+        for part, x in zip(self.parts, given, strict=True):
+            if x.shape[-1] == size:
+                made.append(part(x))
+            else:
+                made.append(double(part(x)) if self.pointwise else part(double(x)))
+        total = sum(made[1:], made[0])
+        done: Tensor = self.depthwise(self.relu(total))
+        return done
+
+
+class Motion(Deployed):
+    """Where every place comes from. A sender runs it too, to align the implicit keypoints."""
 
     part = "renderer"
-    #: the picture [1, 256, 256, 3]; where its pixels come from [1, 2, 64, 64]; how far they are copies [1, 256, 256];
-    #: how far each place goes with each implicit keypoint [1, N, 64, 64]
-    outputs = ("picture", "displacement", "copied", "follows")
+    #: source minus driving position [1, 64, 64, 2]; how much of it the source shows and how much moves, [1, 64, 64, 1]
+    #: each; what the field network knows [1, 64, 64, 32], [1, 32, 32, 64]; how far each place goes with each implicit
+    #: keypoint [1, N, 64, 64]
+    outputs = ("displacement", "visible", "gate", "fine", "coarse", "follows")
 
     line: Tensor
     flat_grid: Tensor
     head: Tensor
     box: Tensor
-    to_128: Tensor
-    to_256: Tensor
     grid_64: Tensor
-    grid_256: Tensor
-    sixteen: Tensor
-    thirty_two: Tensor
 
-    def __init__(self, field: MotionField, generator: Generator) -> None:
+    def __init__(self, field: MotionField) -> None:
         super().__init__()
-        self.field, self.generator = field, generator
-        # Both users of the cues then want them in the same order: moved, still.
-        first = field.enter[0].weight
-        assert isinstance(first, nn.Parameter)
-        with torch.no_grad():
-            first[:, POINTS : POINTS + 32] = first[:, POINTS : POINTS + 32].roll(16, 1)
+        self.field = field
+        joined: dict[str, tuple[int, ...]] = {
+            "enter": (POINTS, 16, 16, 2), "up_16": (128, 96), "up_32": (96, 64), "up_64": (64, 16, 16)
+        }  # fmt: skip
+        for name, channels in joined.items():
+            setattr(field, name, Joined(getattr(field, name), channels))
         centres = pixel_centres(FIELD)
         constants = {
             "line": centres[0, :, :1],  # [64, 1]
-            "flat_grid": centres.reshape(-1, 2).T,
+            "flat_grid": centres.reshape(-1, 2),
             "head": torch.cat((field.head, torch.zeros(1))),
             "box": box_matrix(FIELD, 9),
             "grid_64": centres.permute(2, 0, 1)[None],
-            "to_128": bilinear_matrix(FIELD, 128),
-            "to_256": bilinear_matrix(FIELD, SIZE).reshape(SIZE // 2, 2, FIELD).transpose(0, 1),
-            "grid_256": (pixel_centres(SIZE) + DENSE_START)
-            .reshape(SIZE // 2, 2, SIZE // 2, 2, 2)
-            .permute(4, 1, 3, 0, 2)
-            .reshape(2, 4, -1),
-            "sixteen": torch.eye(16),
-            "thirty_two": torch.eye(32),
         }
         for name, value in constants.items():
             self.register_buffer(name, value.contiguous(), persistent=False)
 
     @classmethod
-    def from_state(cls, state: dict[str, Tensor]) -> PictureRenderer:
-        return cls(loaded(MotionField(), state, "field"), loaded(Generator(), state, "generator"))
+    def from_state(cls, state: dict[str, Tensor]) -> Motion:
+        return cls(loaded(MotionField(light=Light.of(state)), state, "field"))
 
     def examples(self) -> dict[str, Tensor]:
         return {
-            "dense": torch.zeros(1, 3, 2 * SIZE, 2 * SIZE),
-            "at_128": torch.zeros(1, 128, 128, 24),
-            "at_64": torch.zeros(1, 64, 64, 48),
-            "at_32": torch.zeros(1, 32, 32, 96),
             "motion_cue": torch.zeros(1, 16, FIELD, FIELD),
             "x_s": torch.zeros(1, POINTS, 2),
             "x_d": torch.zeros(1, POINTS, 2),
             "jacobian": torch.eye(2)[None],
-            "interior": torch.zeros(1, BANDS),
         }
 
-    def forward(
-        self,
-        dense: Tensor,
-        at_128: Tensor,
-        at_64: Tensor,
-        at_32: Tensor,
-        motion_cue: Tensor,
-        x_s: Tensor,
-        x_d: Tensor,
-        jacobian: Tensor,
-        interior: Tensor,
-    ) -> tuple[Tensor, ...]:
-        mixed, paint, field = self.planes(dense, at_128, at_64, at_32, motion_cue, x_s, x_d, jacobian, interior)
-        half = SIZE // 2
-        picture = as_bytes(mixed).reshape(3, 2, 2, half, half).permute(3, 1, 4, 2, 0).reshape(1, SIZE, SIZE, 3)
-        copies = as_bytes(1 - paint).reshape(2, 2, half, half).permute(2, 0, 3, 1).reshape(1, SIZE, SIZE)
-        return picture, field.displacement, copies, field.follows
-
-    def planes(
-        self,
-        dense: Tensor,
-        at_128: Tensor,
-        at_64: Tensor,
-        at_32: Tensor,
-        motion_cue: Tensor,
-        x_s: Tensor,
-        x_d: Tensor,
-        jacobian: Tensor,
-        interior: Tensor,
-    ) -> tuple[Tensor, Tensor, Field]:
-        """The picture in 0..1 [3, 4, P] and what of it is painted [1, 4, P], before they are put in order as bytes."""
-        field = self._motion(motion_cue, x_s[0], x_d[0], jacobian[0])
-        # Everything at 256 is in the order of a pixel shuffle, [channel, dy, dx, y, x] for pixel (2 y + dy, 2 x + dx),
-        # so that the painted part need not be shuffled: floats stay in planes and only bytes are put in order.
-        flow = self._at_256(torch.cat((field.displacement, field.gate), 1))  # [3, 4, P]
-        where = (self.grid_256 + flow[:2]).reshape(2, -1).T.reshape(1, SIZE * 2, SIZE // 2, 2)
-        copied = F.grid_sample(dense, where, padding_mode="border", align_corners=False).reshape(3, 4, -1)
-        painted = self._painted(at_128, at_64, at_32, field, self.generator.sketch(x_d, interior))  # [4, 4, P]
-        paint = flow[2:] * torch.sigmoid(-painted[3:])
-        return copied + paint * (torch.sigmoid(painted[:3]) - copied), paint, field
-
-    def _motion(self, cue: Tensor, x_s: Tensor, x_d: Tensor, jacobian: Tensor) -> Field:
-        """MotionField.forward for x_s, x_d [K, 2] and jacobian [2, 2]."""
-        net = self.field
+    def forward(self, motion_cue: Tensor, x_s: Tensor, x_d: Tensor, jacobian: Tensor) -> tuple[Tensor, ...]:
+        """MotionField.forward for one picture."""
+        net, cue, x_s, x_d = self.field, motion_cue, x_s[0], x_d[0]
         # Squared distance along x and along y of every grid line to every point [2, 64, K]
         off_d = (self.line - x_d.T[:, None]).square()
         off_s = (self.line - x_s.T[:, None]).square()
@@ -297,109 +285,143 @@ class PictureRenderer(Deployed):
         wide = F.pad(off_d * (torch.exp(-2 * net.log_spread) * -0.5), (0, 1))  # [2, 64, K + 1]
         affinity = torch.cat((net.affinity, net.background[None]))
         bell = torch.exp(wide)
-        turn = jacobian - torch.eye(2, device=x_s.device)
+        turn = jacobian[0] - torch.eye(2, device=x_s.device)
         shift = x_s - x_d - (x_d @ turn.T) * net.head[:, None]
-        # Rows: displacement x, y, share of the head [3, K + 1]
-        sums = torch.cat((F.pad(shift, (0, 0, 0, 1)).T, self.head[None]))
-        turned = (turn @ self.flat_grid).reshape(1, 2, FIELD, FIELD)
+        # Columns: displacement x, y, share of the head, share of all [K + 1, 4]
+        sums = torch.cat((F.pad(shift, (0, 0, 0, 1)), self.head[:, None], torch.ones_like(self.head)[:, None]), 1)
+        turned = self.flat_grid @ turn.T  # [64 * 64, 2]
 
         # softmax(prior) @ ... without the softmax: the background's weight keeps the total from vanishing.
-        weights = torch.cat((sums, torch.ones_like(sums[:1]))) * torch.exp(affinity)  # [4, K + 1]
+        weights = sums.T * torch.exp(affinity)  # [4, K + 1]
         total = (weights[:, None] * bell[1][None]) @ bell[0].T  # [4, 64, 64]
-        rough = ((total[:2] + turned[0] * total[2:3]) / total[3:])[None]
+        rough = (total[:2] + turned.T.reshape(2, FIELD, FIELD) * total[2:3]) / total[3:]
         moved = F.grid_sample(
-            cue, (self.grid_64 + rough).permute(0, 2, 3, 1), padding_mode="border", align_corners=False
+            cue, (self.grid_64 + rough[None]).permute(0, 2, 3, 1), padding_mode="border", align_corners=False
         )
-        cues = channels_last(torch.cat((moved, cue), 1), self.thirty_two)
-        seen = torch.cat((heat[None], cues, (rough * 8).permute(0, 2, 3, 1)), 3)
-        coarse = net.enter(seen.permute(0, 3, 1, 2))
+        coarse = net.enter(heat[None].permute(0, 3, 1, 2), cue, moved, rough[None] * 8)
         at_16 = net.down_16(coarse)
-        at_16 = net.up_16(torch.cat((double(net.down_8(at_16)), at_16), 1))
-        coarse = net.up_32(torch.cat((double(at_16), coarse), 1))
-        fine = net.up_64(torch.cat((double(coarse), cues.permute(0, 3, 1, 2)), 1))
+        at_16 = net.up_16(net.down_8(at_16), at_16)
+        coarse = net.up_32(at_16, coarse)
+        fine = net.up_64(coarse, moved, cue)
 
+        # The softmax over points again as sums that are divided by their total; none is large enough to overflow.
         prior = (wide[1] + affinity)[:, None] + wide[0][None]
-        masks = torch.softmax(net.assign(fine).permute(0, 2, 3, 1) + prior, 3)
-        follows = masks[:, :, :, lm.LANDMARKS : POINTS].permute(0, 3, 1, 2)
-        total = (sums @ masks.reshape(FIELD * FIELD, -1).T).reshape(1, 3, FIELD, FIELD)
-        displacement = total[:, :2] + turned * total[:, 2:]
-        adjust = net.adjust(fine)
-        energy = (rough.square() + displacement.square()).sum(1, keepdim=True)
+        share = torch.exp(net.assign(fine).permute(0, 2, 3, 1)[0] + prior).reshape(FIELD * FIELD, -1)
+        summed = share @ sums  # [64 * 64, 4]
+        whole = summed[:, 3:]
+        follows = (share[:, lm.LANDMARKS : POINTS] / whole).T.reshape(1, -1, FIELD, FIELD)
+        displacement = (summed[:, :2] + turned * summed[:, 2:3]) / whole
+        adjust = net.adjust(fine).permute(0, 2, 3, 1).reshape(FIELD * FIELD, 3)
+        energy = rough.square().sum(0) + displacement.square().sum(1).reshape(FIELD, FIELD)
         near = self.box @ energy @ self.box.T
-        everywhere = energy.mean((2, 3), keepdim=True)
-        gate = 1 - torch.exp((near + 0.3 * everywhere) * (-1 / GATE_MOTION**2))
+        gate = 1 - torch.exp((near + 0.3 * energy.mean()) * (-1 / GATE_MOTION**2)).reshape(-1, 1)
         displacement = displacement + gate * torch.tanh(adjust[:, :2]) * RESIDUAL_REACH
-        return Field(displacement, torch.sigmoid(adjust[:, 2:]), gate, fine, coarse, follows)
+        visible = torch.sigmoid(adjust[:, 2:])
+        places = (t.reshape(1, FIELD, FIELD, -1) for t in (displacement, visible, gate))
+        return (*places, _told(fine, MOST_FINE), _told(coarse, MOST_COARSE), follows)
 
-    def _painted(self, at_128: Tensor, at_64: Tensor, at_32: Tensor, field: Field, sketch: Tensor) -> Tensor:
-        """Generator.forward."""
+
+class Painter(Deployed):
+    """What the source picture does not show, from what of it was moved into place."""
+
+    part = "renderer"
+    #: [1, 128, 128, 16] bytes: red, green, blue and share of the painting for each of 2x2 pixels, row by row
+    outputs = ("painted",)
+
+    def __init__(self, generator: Generator) -> None:
+        super().__init__()
+        self.generator = generator
+        generator.join_32 = Joined(generator.join_32, (96, 64))  # type: ignore[assignment]
+        generator.join_64[0] = Joined(generator.join_64[0], (48, 48, 32))  # type: ignore[arg-type]
+        large = generator.join_128[0] = Joined(generator.join_128[0], (24, COPIED if generator.light.fine else 24))  # type: ignore[arg-type]
+        # Pictures are put together in order: pixel first, colour last.
+        paint = generator.paint
+        assert paint.bias is not None
+        # How much is painted, not how much is a copy.
+        sign = torch.tensor([1.0] * 12 + [-1.0] * 4)
+        paint.weight, paint.bias = (
+            nn.Parameter(_pixels_first(p * sign.reshape(-1, *[1] * (p.ndim - 1)))) for p in (paint.weight, paint.bias)
+        )
+        if not generator.light.fine:
+            return
+        # So they are put apart; they come in bytes, and a fourth colour counts nothing.
+        assert isinstance(large, Joined)
+        copied = large.parts[1]
+        assert isinstance(copied, nn.Conv2d)
+        colours = copied.weight.detach().reshape(-1, 3, 4, 1, 1).transpose(1, 2) / 255
+        copied.weight = nn.Parameter(torch.cat((colours, torch.zeros_like(colours[:, :, :1])), 2).flatten(1, 2))
+
+    @classmethod
+    def from_state(cls, state: dict[str, Tensor]) -> Painter:
+        return cls(loaded(Generator(light=Light.of(state)), state, "generator"))
+
+    def examples(self) -> dict[str, Tensor]:
+        if self.generator.light.fine:
+            at_128 = {"copied": torch.zeros(1, 128, 128, 16, dtype=torch.uint8)}
+        else:
+            at_128 = {"seen_128": torch.zeros(1, 128, 128, 24)}
+        return {
+            **at_128,
+            "seen_64": torch.zeros(1, 64, 64, 48),
+            "seen_32": torch.zeros(1, 32, 32, 96),
+            "fine": torch.zeros(1, FIELD, FIELD, 32, dtype=torch.uint8),
+            "coarse": torch.zeros(1, 32, 32, 64, dtype=torch.uint8),
+            "x_d": torch.zeros(1, POINTS, 2),
+            "interior": torch.zeros(1, BANDS),
+        }
+
+    def forward(
+        self,
+        at_128: Tensor,
+        seen_64: Tensor,
+        seen_32: Tensor,
+        fine: Tensor,
+        coarse: Tensor,
+        x_d: Tensor,
+        interior: Tensor,
+    ) -> tuple[Tensor, ...]:
+        made = self.planes(at_128, seen_64, seen_32, fine, coarse, x_d, interior)
+        return (as_bytes(made).permute(0, 2, 3, 1),)
+
+    def planes(
+        self,
+        at_128: Tensor,
+        seen_64: Tensor,
+        seen_32: Tensor,
+        fine: Tensor,
+        coarse: Tensor,
+        x_d: Tensor,
+        interior: Tensor,
+    ) -> Tensor:
+        """Generator.forward for one picture, up to `smooth`: [1, 16, 128, 128] in 0..1.
+
+        `at_128` is `seen_128` or `copied`, whichever the generator wants.
+        """
         net = self.generator
-        flow, visible = field.displacement, field.visible
-        half = F.avg_pool2d(torch.cat((flow, visible), 1), 2)
-        x = net.join_32(torch.cat((self._seen(at_32, half), field.coarse), 1))
-        x = double(net.narrow_32(net.body(x)))
-        x = net.join_64(torch.cat((x, self._seen(at_64, torch.cat((flow, visible), 1)), field.fine), 1))
-        x = double(net.narrow_64(x))
-        large = self._enlarge(torch.cat((flow, visible), 1), self.to_128)
-        join, refine = net.join_128
-        x = join(torch.cat((x, self._seen(at_128, large)), 1)) + net.drawn(sketch)
-        x = net.smooth(net.paint(refine(x)))
-        # To planes, as in `channels_last`.
-        planes: Tensor = self.sixteen @ x.permute(0, 2, 3, 1).reshape(-1, 16).T
-        return planes.reshape(4, 4, -1)
-
-    def _at_256(self, x: Tensor) -> Tensor:
-        """Bilinear upsampling [1, C, 64, 64] to [C, 4, 128 * 128] in the order of a pixel shuffle."""
-        matrix = self.to_256  # [2, 128, 64]
-        return (matrix[None, :, None] @ x[0, :, None, None] @ matrix.transpose(1, 2)).reshape(x.shape[1], 4, -1)
-
-    @staticmethod
-    def _seen(features: Tensor, flow: Tensor) -> Tensor:
-        """Features [1, S, S, C] moved and dimmed by flow [1, 3, S, S] (displacement and visibility): [1, C, S, S]."""
-        seen = warp(features, flow[:, :2]) * flow[:, 2:].permute(0, 2, 3, 1)
-        return seen.permute(0, 3, 1, 2)
-
-    @staticmethod
-    def _enlarge(x: Tensor, matrix: Tensor) -> Tensor:
-        """Bilinear upsampling [1, C, S, S] as two products with a matrix [T, S]: 4 times as fast as a resize."""
-        return matrix @ x @ matrix.T
+        at_128, seen_64, seen_32 = (t.permute(0, 3, 1, 2) for t in (at_128.float(), seen_64, seen_32))
+        fine, coarse = _heard(fine, MOST_FINE), _heard(coarse, MOST_COARSE)
+        (join_64, *refine_64), (join_128, refine_128) = net.join_64, net.join_128
+        x = net.narrow_32(net.body(net.join_32(seen_32, coarse)))
+        x = join_64(x, seen_64, fine)
+        for refine in refine_64:
+            x = refine(x)
+        x = net.narrow_64(x)
+        x = join_128(x, at_128) + net.drawn(net.sketch(x_d, interior))
+        return torch.sigmoid(net.paint(refine_128(x)))
 
 
-def warp(x: Tensor, displacement: Tensor) -> Tensor:
-    """`renderer.sample` for one picture in channels-last layout: x [1, S, S, C], displacement [1, 2, S, S].
-
-    Four fetches of whole pixels and their mean: on a CPU three to five times as fast as grid_sample, which fetches
-    channel by channel. (Not so below 17 channels, where OpenVINO gathers number by number.)
-    """
-    size, channels = x.shape[1], x.shape[3]
-    # Pixel indices are exact in float32; going through coordinates in -1..1 would lose some 1e-5 pixels.
-    start = torch.arange(size, dtype=torch.float32, device=x.device)
-    base = torch.stack((start.repeat(size), start.repeat_interleave(size)))
-    at = (base + displacement.reshape(2, -1) * (size / 2)).clamp(0, size - 1)
-    low = at.floor().clamp(max=size - 2)
-    right, down = (at - low)[:, :, None]
-    first = (low[1] * size + low[0]).to(torch.int32)
-    table = x.reshape(size * size, channels)
-
-    def fetch(offset: int) -> Tensor:
-        return table.index_select(0, first + offset)
-
-    corner, below = fetch(0), fetch(size)
-    above = corner + (fetch(1) - corner) * right
-    below = below + (fetch(size + 1) - below) * right
-    moved: Tensor = above + (below - above) * down
-    return moved.reshape(1, size, size, channels)
+def _told(x: Tensor, most: float) -> Tensor:
+    """Features [1, C, H, W] in 0..most as bytes [1, H, W, C]: floats take a millisecond to get out and in again."""
+    return (x * (255 / most) + 0.5).clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
 
 
-def channels_last(x: Tensor, identity: Tensor) -> Tensor:
-    """[1, C, H, W] to [1, H, W, C]. A product with the identity is exact, and four times as fast as a reorder."""
-    return (x.flatten(2)[0].T @ identity).reshape(1, x.shape[2], x.shape[3], -1)
+def _heard(x: Tensor, most: float) -> Tensor:
+    return x.permute(0, 3, 1, 2).float() * (most / 255)
 
 
-def bilinear_matrix(small: int, large: int) -> Tensor:
-    """[large, small]: what F.interpolate(mode="bilinear", align_corners=False) does along one side."""
-    unit = torch.eye(small)[None]
-    return F.interpolate(unit, large, mode="linear", align_corners=False)[0].T.contiguous()
+def _pixels_first(x: Tensor) -> Tensor:
+    """[colour, pixel, ...] of a pixel shuffle to [pixel, colour, ...]."""
+    return x.detach().reshape(4, 4, *x.shape[1:]).transpose(0, 1).flatten(0, 1).contiguous()
 
 
 def box_matrix(size: int, window: int) -> Tensor:
@@ -415,5 +437,6 @@ NETWORKS: dict[str, type[Deployed]] = {
     "mouth": Mouth,
     "implicit": Implicit,
     "appearance": SourceAppearance,
-    "renderer": PictureRenderer,
+    "field": Motion,
+    "generator": Painter,
 }

@@ -6,11 +6,13 @@ small networks look again, at full resolution, at each eye (the left one mirrore
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import torch
 from torch import Tensor, nn
 
 from kilocall.model import landmarks as lm
-from kilocall.model.compact.blocks import Residual, conv, double, pixel_centres
+from kilocall.model.compact.blocks import Residual, SeparableResidual, conv, double, pixel_centres, separable
 from kilocall.model.compact.regions import FACE_INPUT, REGION_INPUT
 
 # The grid reaches a little past the picture, because chins and ears do.
@@ -22,9 +24,9 @@ class HeatmapHead(nn.Module):
 
     grid: Tensor
 
-    def __init__(self, channels: int, points: int, size: int) -> None:
+    def __init__(self, channels: int, points: int, size: int, kernel: int = 3) -> None:
         super().__init__()
-        self.score = nn.Conv2d(channels, points, 3, 1, 1)
+        self.score = nn.Conv2d(channels, points, kernel, 1, kernel // 2)
         self.register_buffer("grid", pixel_centres(size).reshape(-1, 2) * GRID_REACH, persistent=False)
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
@@ -36,15 +38,16 @@ class HeatmapHead(nn.Module):
 class FaceNet(nn.Module):
     """Crop [B, 3, 128, 128] in 0..1 to points [B, K, 2], depths [B, K] and a face logit [B]."""
 
-    def __init__(self, points: int = lm.LANDMARKS) -> None:
+    def __init__(self, points: int = lm.LANDMARKS, *, light: bool = False) -> None:
         super().__init__()
+        block, residual = (separable, SeparableResidual) if light else (conv, Residual)
         self.stem = conv(3, 24, stride=2)
-        self.quarter = nn.Sequential(conv(24, 48, stride=2), Residual(48))
-        self.eighth = nn.Sequential(conv(48, 96, stride=2), Residual(96))
-        self.sixteenth = nn.Sequential(conv(96, 160, stride=2), Residual(160), Residual(160))
-        self.up_eighth = conv(160 + 96, 96)
-        self.up_quarter = nn.Sequential(conv(96 + 48, 72), Residual(72))
-        self.head = HeatmapHead(72, points, FACE_INPUT // 4)
+        self.quarter = nn.Sequential(conv(24, 48, stride=2), residual(48))
+        self.eighth = nn.Sequential(conv(48, 96, stride=2), residual(96))
+        self.sixteenth = nn.Sequential(conv(96, 160, stride=2), residual(160), residual(160))
+        self.up_eighth = block(160 + 96, 96)
+        self.up_quarter = nn.Sequential(block(96 + 48, 72), residual(72))
+        self.head = HeatmapHead(72, points, FACE_INPUT // 4, kernel=1 if light else 3)
         self.global_head = nn.Sequential(nn.Linear(160 * 4, 128), nn.ReLU(), nn.Linear(128, points + 1))
         self.pool = nn.AvgPool2d(4)
 
@@ -56,7 +59,10 @@ class FaceNet(nn.Module):
         return self.up_quarter(torch.cat((double(up), quarter), 1)), sixteenth
 
     def forward(self, crop: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        fine, coarse = self.features(crop)
+        return self.read(*self.features(crop))
+
+    def read(self, fine: Tensor, coarse: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Points, depths, face logit and log heat maps from `features`."""
         points, log_heat = self.head(fine)
         glob = self.global_head(self.pool(coarse).flatten(1).float())
         return points, glob[:, :-1], glob[:, -1], log_heat
@@ -65,13 +71,14 @@ class FaceNet(nn.Module):
 class RegionNet(nn.Module):
     """Close-up [B, 3, 64, 64] in 0..1 to points [B, K, 2] within the close-up."""
 
-    def __init__(self, points: int) -> None:
+    def __init__(self, points: int, *, light: bool = False) -> None:
         super().__init__()
+        block, residual = (separable, SeparableResidual) if light else (conv, Residual)
         self.stem = nn.Sequential(conv(3, 24, stride=2), Residual(24))
         self.quarter = nn.Sequential(conv(24, 48, stride=2), Residual(48))
-        self.eighth = nn.Sequential(conv(48, 96, stride=2), Residual(96))
-        self.up_quarter = conv(96 + 48, 48)
-        self.up_half = conv(48 + 24, 40)
+        self.eighth = nn.Sequential(conv(48, 96, stride=2), residual(96))
+        self.up_quarter = block(96 + 48, 48)
+        self.up_half = block(48 + 24, 40)
         self.head = HeatmapHead(40, points, REGION_INPUT // 2)
 
     def forward(self, region: Tensor) -> tuple[Tensor, Tensor]:
@@ -86,10 +93,18 @@ class RegionNet(nn.Module):
 
 
 class Extractor(nn.Module):
-    """The three landmark networks, trained together and exported one by one."""
+    """The three landmark networks, trained together and exported one by one.
 
-    def __init__(self) -> None:
+    Light ones have pointwise and depthwise convolutions in place of most full ones: a quarter of the arithmetic.
+    """
+
+    def __init__(self, *, light: bool = False) -> None:
         super().__init__()
-        self.face = FaceNet()
-        self.eye = RegionNet(len(lm.RIGHT_EYE_REGION))
-        self.mouth = RegionNet(len(lm.MOUTH_REGION))
+        self.face = FaceNet(light=light)
+        self.eye = RegionNet(len(lm.RIGHT_EYE_REGION), light=light)
+        self.mouth = RegionNet(len(lm.MOUTH_REGION), light=light)
+
+
+def is_light(state: Collection[str]) -> bool:
+    """Whether light networks have a state dict with these names."""
+    return "face.up_eighth.3.weight" in state

@@ -18,6 +18,7 @@ from kilocall.model import geometry as geo
 from kilocall.model import landmarks as lm
 from kilocall.model.compact import regions as rg
 from kilocall.model.compact.align import CompactAligner, look_at
+from kilocall.model.compact.compose import Composer
 from kilocall.model.compact.detail import Detail, halved
 from kilocall.model.compact.motion_fit import MotionFit
 from kilocall.model.compact.overstate import Overstatement
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from kilocall.runtime.engine import Engine, Network
 
 FREE_INPUT: Final = 64
+#: Of the motion field, all but what a sender alone wants.
+FIELD_OUTPUTS: Final = ("displacement", "visible", "gate", "fine", "coarse")
 #: The point about which the heads of the training clips turn: a least-squares fit over 190 clips of how the face moves
 #: when it turns. In units of the mean shape, which is 2.4 wide: 0.55 below and 1.43 behind the face's middle.
 NECK: Final = (0.0, 0.55, 1.43)
@@ -48,7 +51,7 @@ LENT_WITHIN: Final = 3 / 128
 
 
 class CompactFamily:
-    """Loads each network when it is first needed."""
+    """Loads each network when it is first needed. One thread at a time may use it: networks have working memory."""
 
     #: whose renderer this is; None: everybody's
     personal: Personal | None = None
@@ -70,7 +73,9 @@ class CompactFamily:
         """
         other = CompactFamily(self.folder, self.engine)
         other.__dict__.update({k: v for k, v in self.__dict__.items() if k in ("codebook", "shape_model")})
-        other._networks = {n: net for n, net in self._networks.items() if n != "appearance"}
+        # What is shared finds faces; working memory of what renders belongs to one thread.
+        shared = ("face", "eye", "mouth", "implicit")
+        other._networks = {key: net for key, net in self._networks.items() if key[0] in shared}
         other._personal_networks = personal_folder(personal, self.folder, user_cache_folder() / "personal")
         other.personal = personal
         return other
@@ -183,9 +188,13 @@ class CompactFamily:
             "interior": between_lips.astype(np.float32)[None],
         }
 
-    def motion_field(self) -> Network:
-        """The part of the renderer that says where everything comes from, and no more: what a sender needs of it."""
-        return self.engine.load(self._file("renderer.onnx"), outputs=("displacement", "follows"))
+    def motion_field(self, outputs: tuple[str, ...] = ()) -> Network:
+        """What says where everything comes from: all of it, or some `outputs` alone."""
+        return self._network("field", outputs)
+
+    def painter(self) -> Network:
+        """What paints the rest."""
+        return self._network("generator")
 
     def network_file(self, name: str) -> Path:
         """The file of a network, checked against the manifest: BadInput for one that is damaged."""
@@ -202,13 +211,13 @@ class CompactFamily:
         small = cv2.resize(crop, (FREE_INPUT, FREE_INPUT), interpolation=cv2.INTER_AREA)
         return np.array(self._network("implicit")(crop=small[None])["points"][0], np.float32)
 
-    def _network(self, name: str) -> Network:
-        if name not in self._networks:
-            self._networks[name] = self.engine.load(self._file(f"{name}.onnx"))
-        return self._networks[name]
+    def _network(self, name: str, outputs: tuple[str, ...] = ()) -> Network:
+        if (name, outputs) not in self._networks:
+            self._networks[name, outputs] = self.engine.load(self._file(f"{name}.onnx"), outputs)
+        return self._networks[name, outputs]
 
     @cached_property
-    def _networks(self) -> dict[str, Network]:
+    def _networks(self) -> dict[tuple[str, tuple[str, ...]], Network]:
         return {}
 
     @cached_property
@@ -229,22 +238,25 @@ class CompactFamily:
 
 
 class CompactRenderer:
-    """One source picture's features and the renderer network that holds them."""
+    """One source picture's features; the networks that move them are the family's."""
 
     def __init__(self, family: CompactFamily, source: Source) -> None:
         self._family, self._source = family, source
         self.overstatement = family.overstatement
-        # A network of its own, because the features it holds are this picture's.
-        self._network = family.engine.load(family._file("renderer.onnx"))
-        self._network.hold(**family.appearance(source.picture), x_s=source.keypoints[None])
+        self._field, self._painter = family.motion_field(FIELD_OUTPUTS), family.painter()
+        appearance = family.appearance(source.picture)
+        self._still = {"motion_cue": appearance["motion_cue"], "x_s": source.keypoints[None]}
+        self._composer = Composer(source.picture, appearance, [port.name for port in self._painter.inputs])
         self._detail = Detail(source.detail) if source.detail is not None else None
 
     def render(self, motion: Motion) -> Picture:
-        made = self._network(**self._family.driving(self._source, motion, self.overstatement))
-        picture = np.array(made["picture"][0], np.uint8)
-        if self._detail is None:
-            return picture
-        return self._detail.add(picture, made["displacement"][0], made["copied"][0])
+        driving = self._family.driving(self._source, motion, self.overstatement)
+        between_lips = driving.pop("interior")
+        made = self._field(**self._still, **driving)
+        moved = self._composer.move(made)
+        painted = self._painter(**moved, x_d=driving["x_d"], interior=between_lips)["painted"]
+        picture, share = self._composer.mix(painted, made["gate"])
+        return picture if self._detail is None else self._detail.add(picture, made["displacement"][0], share)
 
 
 def jacobian(source: Motion, driving: Motion) -> Array:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 import zlib
@@ -29,8 +30,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load, load_file, save
 
-from kilocall.model.compact.onnx_constants import Graph
-from kilocall.model.landmarks import LANDMARKS
+from kilocall.model.compact.onnx_constants import Graph, Node
 from kilocall.proto.control import MAX_PERSONAL_BYTES
 from kilocall.proto.errors import BadInput, WrongFamily
 from kilocall.runtime.files import write_whole
@@ -45,10 +45,12 @@ FORMAT: Final = 1
 MOST_BYTES: Final = MAX_PERSONAL_BYTES
 WEIGHTS: Final = "renderer.safetensors"
 #: The networks that a personal file changes.
-NETWORKS: Final = ("appearance.onnx", "renderer.onnx")
+NETWORKS: Final = ("appearance.onnx", "field.onnx", "generator.onnx")
 _SCALE: Final = ".scale"
-#: A convolution that nothing learns.
-_FIXED: Final = ("/smooth/Conv",)
+#: Of an 8-bit weight: seven bits, so that sums of two products do not overflow 16 (`train/quantise.py`).
+MOST_STEPS: Final = 64
+#: One convolution of several that stand in place of a wide one, see `deployed.Joined`.
+_PART: Final = re.compile(r"(.*)/parts\.(\d+)/Conv")
 _KEPT: Final = 4
 
 
@@ -234,9 +236,9 @@ def replace_convolutions(graph: Graph, state: State) -> None:
     8-bit ones get scales of their own; how their inputs are rounded stays as it was calibrated.
     """
     for node in graph.nodes:
-        if node.kind != "Conv" or node.name in _FIXED:
+        if node.kind != "Conv":
             continue
-        weight, bias = folded(module_of(node.name, state), state)
+        weight, bias = _deployed(graph, node, state)
         source = graph.made_by.get(node.inputs[1])
         if source is not None and source.kind == "DequantizeLinear":
             old_scale = graph.value(source.inputs[1])
@@ -253,9 +255,9 @@ def replace_convolutions(graph: Graph, state: State) -> None:
 def _replace_8_bit(graph: Graph, weights: tuple[str, ...], weight: Array, old_scale: Array) -> Array:
     """Returns the new scale of each channel."""
     largest = np.abs(weight).reshape(len(weight), -1).max(1)
-    scale = np.where(largest > 0, largest / 127, old_scale).astype(np.float32)
+    scale = np.where(largest > 0, largest / MOST_STEPS, old_scale).astype(np.float32)
     steps = np.rint(weight / scale.reshape(-1, 1, 1, 1))
-    graph.replace(weights[0], np.clip(steps, -127, 127))
+    graph.replace(weights[0], np.clip(steps, -MOST_STEPS, MOST_STEPS))
     graph.replace(weights[1], scale)
     return scale
 
@@ -267,41 +269,75 @@ def _replace_bias(graph: Graph, biases: tuple[str, ...], bias: Array, scale: Arr
     graph.replace(biases[1], bias_scale)
 
 
+def _deployed(graph: Graph, node: Node, state: State) -> tuple[Array, Array | None]:
+    """Weight and bias of a convolution as `deployed.py` arranges them."""
+    part = _PART.fullmatch(node.name)
+    if part is None:
+        module = module_of(node.name, state)
+        weight, bias = folded(module, state)
+        if module == "generator.paint" and bias is not None:
+            sign = np.array([1.0] * 12 + [-1.0] * 4, np.float32)
+            return _pixels_first(weight * sign.reshape(-1, 1, 1, 1)), _pixels_first(bias * sign)
+        return weight, bias
+    whole, number = part[1], int(part[2])
+    module = module_of(node.name, state)
+    weight, bias = folded(module, state)
+    before = [_channels(graph, f"{whole}/parts.{i}/Conv") for i in range(number)]
+    columns = weight[:, sum(before) :][:, : _channels(graph, node.name)]
+    if module == "generator.join_128.0.0" and number == 1:
+        colours = columns.reshape(len(columns), 3, 4).swapaxes(1, 2) / 255
+        columns = np.pad(colours, ((0, 0), (0, 0), (0, 1))).reshape(len(columns), 16, 1, 1)
+    return columns, bias if number == 0 else None
+
+
+def _channels(graph: Graph, node: str) -> int:
+    """How many channels a convolution of the network reads."""
+    found = next((n for n in graph.nodes if n.name == node), None)
+    if found is None:
+        raise BadInput(f"the network has no convolution {node}")
+    source = graph.made_by.get(found.inputs[1])
+    name = found.inputs[1] if source is None else source.inputs[0]
+    return graph.constants[name].shape[1]
+
+
+def _pixels_first(x: Array) -> Array:
+    """[colour, pixel, ...] of a pixel shuffle to [pixel, colour, ...]."""
+    return x.reshape(4, 4, *x.shape[1:]).swapaxes(0, 1).reshape(x.shape)
+
+
 def module_of(node: str, state: State) -> str:
-    """Which convolution of the state a node is: "/body/body.0/first/first.0/Conv" is generator.body.0.first.0."""
-    parts: list[str] = []
-    for part in node.split("/")[1:-1]:
-        if parts and part.startswith(parts[-1] + "."):
-            parts[-1] = part  # a child of a sequence names the sequence again
-        elif part != "net":
-            parts.append(part)
-    path = ".".join(parts)
+    """Which convolution of the state a node is: "/body/body.0/dw/dw.0/Conv" is generator.body.0.dw.0."""
+    path = _path(node.split("/")[1:-1])
     found = [f"{top}.{path}" for top in ("appearance", "field", "generator") if f"{top}.{path}.weight" in state]
     if len(found) != 1:
         raise BadInput(f"convolution {node} of the network is not in its weights")
     return found[0]
 
 
+def _path(scopes: list[str]) -> str:
+    parts: list[str] = []
+    for scope in scopes:
+        if parts and scope.startswith(parts[-1] + "."):
+            parts[-1] = scope  # a child of a sequence names the sequence again
+        elif scope != "net":
+            parts.append(scope)
+    # Of a `deployed.Joined`: what its parts stand for was the first layer, its depthwise convolution the fourth.
+    path = re.sub(r"\.parts\.\d+$", ".0", ".".join(parts))
+    return path.replace(".depthwise.0", ".3")
+
+
 def folded(module: str, state: State) -> tuple[Array, Array | None]:
     """Weight and bias of a convolution with the batch norm behind it folded in, as the exported networks have them."""
     weight = state[module + ".weight"]
-    if module == "field.enter.0":
-        # The deployed network reads moved and still cues in the other order, see `deployed.PictureRenderer`.
-        weight = weight.copy()
-        first = LANDMARKS + _implicit(state)
-        weight[:, first : first + 32] = np.roll(weight[:, first : first + 32], 16, 1)
     if module + ".bias" in state:
         return weight, state[module + ".bias"]
-    norm = module.removesuffix("second") + "norm" if module.endswith("second") else module.removesuffix("0") + "1"
-    if norm + ".weight" not in state:
+    above, _, last = module.rpartition(".")
+    norm = f"{above}.{int(last) + 1}" if last.isdecimal() else f"{above}.norm"
+    if norm + ".running_var" not in state:
         return weight, None
     gain = state[norm + ".weight"] / np.sqrt(state[norm + ".running_var"] + 1e-5)
     bias = state[norm + ".bias"] - state[norm + ".running_mean"] * gain
     return weight * gain.reshape(-1, 1, 1, 1), bias
-
-
-def _implicit(state: State) -> int:
-    return len(state["field.log_spread"]) - LANDMARKS
 
 
 def _metadata(data: bytes) -> dict[str, str]:

@@ -10,13 +10,15 @@ positions are summed, so that low-precision arithmetic errs in proportion to the
 The assignment starts from a Gaussian prior around the driving keypoints; one network sees the source moved by that
 prior and corrects it. This needs one warp of a thumbnail where the usual design needs one a keypoint.
 
-The picture is `copied + gate * (1 - mask) * (painted - copied)`; the gate is zero where nothing moves, so at rest
-the output is the source picture itself.
+The picture is `copied + gate * share * (painted - copied)`; the gate is zero where nothing moves, so at rest the output
+is the source picture itself.
+
+What lies on the way to the finest level is light: pointwise and depthwise convolutions in place of full ones.
 """
 
 from __future__ import annotations
 
-import itertools
+from collections.abc import Collection
 from typing import NamedTuple
 
 import torch
@@ -24,24 +26,36 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kilocall.model import landmarks as lm
-from kilocall.model.compact.blocks import Residual, conv, double, pixel_centres
+from kilocall.model.compact.blocks import Residual, SeparableResidual, conv, double, pixel_centres, separable
+from kilocall.model.compact.renderer_constants import HALFWAY, TAPS
 from kilocall.model.compact.sketch import MAPS, FaceSketch
 from kilocall.model.interior import BANDS
 
 FIELD = 64  # side of the motion field
 IMPLICIT = 5  # keypoints that the network finds for itself: hair, shoulders, background
 THUMB = 64
+COPIED = 12  # channels of the moved picture where each 2x2 pixels are one: three colours of four
 
 # Residual displacements are at most this far (crop units); the keypoints are meant to explain the motion.
 RESIDUAL_REACH = 0.12
 # Motion (crop units) at which the painted part fades in: 0.6 pixels of 256.
 GATE_MOTION = 0.6 / 128
-# Of the filter, in rows and in columns, that leaves no chequers.
-TAPS = (-1 / 16, 4 / 16, 10 / 16, 4 / 16, -1 / 16)
-# Cubic convolution halfway between two pixels, from the four around it (Keys 1981).
-HALFWAY = (-1 / 16, 9 / 16, 9 / 16, -1 / 16)
 # Where the pixels of a picture of 256 lie in the dense one, less the pixels' centres.
 DENSE_START = -1 / 512
+
+
+class Light(NamedTuple):
+    """Which parts have pointwise and depthwise convolutions in place of full ones: a ninth of the arithmetic."""
+
+    field: bool = False
+    coarse: bool = False  # of the generator, at 32x32 and 64x64
+    fine: bool = False  # of the generator, at 128x128
+
+    @staticmethod
+    def of(state: Collection[str]) -> Light:
+        """Those of a renderer whose state dict has these names."""
+        firsts = ("field.enter", "generator.join_32", "generator.join_128.0")
+        return Light(*(f"{name}.3.weight" in state for name in firsts))
 
 
 class Appearance(NamedTuple):
@@ -84,11 +98,14 @@ class AppearanceNet(nn.Module):
         self.thumb = nn.AvgPool2d(4)
 
     def forward(self, picture: Tensor) -> Appearance:
+        return Appearance(densely(picture), *self.features(picture))
+
+    def features(self, picture: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """At 128, 64 and 32, and the cues."""
         at_128 = self.at_128(picture * 2 - 1)
         at_64 = self.at_64(at_128)
-        at_32 = self.at_32(at_64)
         cue = torch.cat((self.thumb(picture) * 2 - 1, self.cue(at_64)), 1)
-        return Appearance(densely(picture), at_128, at_64, at_32, cue)
+        return at_128, at_64, self.at_32(at_64), cue
 
 
 class Field(NamedTuple):
@@ -107,7 +124,9 @@ class MotionField(nn.Module):
     line: Tensor
     head: Tensor
 
-    def __init__(self, head_points: int = lm.LANDMARKS, free_points: int = IMPLICIT) -> None:
+    def __init__(
+        self, head_points: int = lm.LANDMARKS, free_points: int = IMPLICIT, *, light: Light | None = None
+    ) -> None:
         super().__init__()
         points = head_points + free_points
         self.head_points = head_points
@@ -125,14 +144,15 @@ class MotionField(nn.Module):
         start[head_points:] = -2.5
         self.affinity = nn.Parameter(start)
         self.background = nn.Parameter(torch.tensor(-3.0))
-        self.enter = conv(points + 34, 64, stride=2)
-        self.down_16 = nn.Sequential(conv(64, 96, stride=2), Residual(96))
-        self.down_8 = nn.Sequential(conv(96, 128, stride=2), Residual(128))
-        self.up_16 = conv(128 + 96, 96)
-        self.up_32 = conv(96 + 64, 64)
-        self.up_64 = conv(64 + 32, 32)
-        self.assign = nn.Conv2d(32, points + 1, 3, 1, 1)
-        self.adjust = nn.Conv2d(32, 3, 3, 1, 1)
+        block, residual, last = (separable, SeparableResidual, 1) if light and light.field else (conv, Residual, 3)
+        self.enter = block(points + 34, 64, stride=2)
+        self.down_16 = nn.Sequential(block(64, 96, stride=2), residual(96))
+        self.down_8 = nn.Sequential(block(96, 128, stride=2), residual(128))
+        self.up_16 = block(128 + 96, 96)
+        self.up_32 = block(96 + 64, 64)
+        self.up_64 = block(64 + 32, 32)
+        self.assign = nn.Conv2d(32, points + 1, last, 1, last // 2)
+        self.adjust = nn.Conv2d(32, 3, last, 1, last // 2)
         nn.init.zeros_(self.assign.weight)
         nn.init.zeros_(self.adjust.weight)
         nn.init.zeros_(self.assign.bias)  # type: ignore[arg-type]
@@ -190,53 +210,49 @@ class MotionField(nn.Module):
         return 1 - torch.exp(-(near + 0.3 * everywhere) / (GATE_MOTION**2))
 
 
-class Smooth(nn.Module):
-    """Takes the finest detail out of a picture [B, C, 2 S, 2 S] before its pixels are shuffled: [B, 4 C, S, S].
+def smooth(picture: Tensor) -> Tensor:
+    """Takes the finest detail out of pictures [B, C, H, W] that a pixel shuffle has put together.
 
     The four phases of a pixel shuffle come from filters of their own, and where a generator is unsure they settle on a
     chequered pattern (Odena et al. 2016), which every loss of detail takes for detail. TAPS leave none of it, and three
     quarters of what is twice as coarse.
     """
-
-    kernel: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        kernel = torch.zeros(2, 2, 2, 2, 3, 3)  # to dy, dx from dy, dx of the neighbour at row, column
-        for dy, dx in itertools.product(range(2), repeat=2):
-            for (i, down), (j, across) in itertools.product(enumerate(TAPS, -2), repeat=2):
-                row, column = dy + i, dx + j
-                kernel[dy, dx, row % 2, column % 2, row // 2 + 1, column // 2 + 1] += down * across
-        self.register_buffer("kernel", kernel.reshape(4, 4, 3, 3), persistent=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        groups = x.shape[1] // 4
-        padded = F.pad(x, (1, 1, 1, 1), mode="replicate")
-        return F.conv2d(padded, self.kernel.to(x.dtype).repeat(groups, 1, 1, 1), groups=groups)
+    channels = picture.shape[1]
+    taps = picture.new_tensor(TAPS).expand(channels, 1, 1, -1)
+    padded = F.pad(picture, (2, 2, 2, 2), mode="replicate")
+    return F.conv2d(F.conv2d(padded, taps, groups=channels), taps.transpose(2, 3), groups=channels).clamp(0, 1)
 
 
 class Generator(nn.Module):
-    """Warped features to the painted picture and the copy mask [B, 4, 256, 256]."""
+    """Moved features to the painted picture and how much of it counts [B, 4, 256, 256], 0..1.
 
-    def __init__(self, widths: tuple[int, int, int] = (24, 48, 96)) -> None:
+    Where its fine part is light it gets the moved picture at 128x128, four pixels as one, instead of moved features.
+    """
+
+    def __init__(self, widths: tuple[int, int, int] = (24, 48, 96), *, light: Light | None = None) -> None:
         super().__init__()
         a, b, c = widths
-        self.join_32 = conv(c + 64, c)
-        self.body = nn.Sequential(Residual(c), Residual(c), Residual(c))
+        self.light = light = light or Light()
+        if light.coarse:
+            self.join_32 = separable(c + 64, c)
+            self.body = nn.Sequential(*(SeparableResidual(c) for _ in range(4)))
+            self.join_64 = nn.Sequential(separable(b + b + 32, b), SeparableResidual(b), SeparableResidual(b))
+        else:
+            self.join_32 = conv(c + 64, c)
+            self.body = nn.Sequential(*(Residual(c) for _ in range(3)))
+            self.join_64 = nn.Sequential(conv(b + b + 32, b), Residual(b))
         self.narrow_32 = conv(c, b, kernel=1)
-        self.join_64 = nn.Sequential(conv(b + b + 32, b), Residual(b))
         self.narrow_64 = conv(b, a, kernel=1)
-        self.join_128 = nn.Sequential(conv(a + a, 32), Residual(32))
+        block, residual, last = (separable, SeparableResidual, 1) if light.fine else (conv, Residual, 3)
+        self.join_128 = nn.Sequential(block(a + (COPIED if light.fine else a), 32), residual(32))
         self.sketch = FaceSketch()
-        self.drawn = nn.Conv2d(MAPS, 32, 3, 1, 1, bias=False)
+        self.drawn = nn.Conv2d(MAPS, 32, last, 1, last // 2, bias=False)
         nn.init.zeros_(self.drawn.weight)
-        self.paint = nn.Conv2d(32, 16, 3, 1, 1)
-        self.smooth = Smooth()
-        self.shuffle = nn.PixelShuffle(2)
+        self.paint = nn.Conv2d(32, 16, last, 1, last // 2)
         with torch.no_grad():
             self.paint.bias[12:] = 2.0  # type: ignore[index]
 
-    def forward(self, appearance: Appearance, field: Field, x_d: Tensor, interior: Tensor) -> Tensor:
+    def forward(self, appearance: Appearance, field: Field, copied: Tensor, x_d: Tensor, interior: Tensor) -> Tensor:
         flow, visible = field.displacement, field.visible
         half = F.avg_pool2d(flow, 2)
         x = self.join_32(torch.cat((sample(appearance.at_32, half) * F.avg_pool2d(visible, 2), field.coarse), 1))
@@ -244,21 +260,25 @@ class Generator(nn.Module):
         x = self.join_64(torch.cat((x, sample(appearance.at_64, flow) * visible, field.fine), 1))
         x = double(self.narrow_64(x))
         join, refine = self.join_128
-        x = join(torch.cat((x, sample(appearance.at_128, upsample(flow, 2)) * upsample(visible, 2)), 1))
-        x = refine(x + self.drawn(self.sketch(x_d, interior)))
-        painted: Tensor = self.shuffle(self.smooth(self.paint(x)))
-        return painted
+        if self.light.fine:
+            seen = F.pixel_unshuffle(copied, 2)
+        else:
+            seen = sample(appearance.at_128, upsample(flow, 2)) * upsample(visible, 2)
+        x = join(torch.cat((x, seen), 1))
+        x = F.pixel_shuffle(self.paint(refine(x + self.drawn(self.sketch(x_d, interior)))).float(), 2)
+        # The network tells how much is a copy.
+        return smooth(torch.sigmoid(torch.cat((x[:, :3], -x[:, 3:]), 1)))
 
 
 class Renderer(nn.Module):
     """Everything the receiver runs, and the implicit keypoints that the sender runs."""
 
-    def __init__(self) -> None:
+    def __init__(self, light: Light | None = None) -> None:
         super().__init__()
         self.implicit = ImplicitDetector()
         self.appearance = AppearanceNet()
-        self.field = MotionField()
-        self.generator = Generator()
+        self.field = MotionField(light=light)
+        self.generator = Generator(light=light)
 
     def forward(
         self, appearance: Appearance, x_s: Tensor, x_d: Tensor, jacobian: Tensor, interior: Tensor | None = None
@@ -271,9 +291,9 @@ class Renderer(nn.Module):
             interior = x_d.new_zeros(len(x_d), BANDS)
         field = self.field(appearance.motion_cue, x_s, x_d, jacobian)
         copied = sample(appearance.dense, upsample(field.displacement, 4), start=DENSE_START)
-        painted = self.generator(appearance, field, x_d, interior).float()
-        paint = upsample(field.gate, 4) * torch.sigmoid(-painted[:, 3:])
-        return copied + paint * (torch.sigmoid(painted[:, :3]) - copied), copied, field
+        painted = self.generator(appearance, field, copied, x_d, interior)
+        paint = upsample(field.gate, 4) * painted[:, 3:]
+        return copied + paint * (painted[:, :3] - copied), copied, field
 
 
 def _outer(bump: Tensor) -> Tensor:

@@ -56,7 +56,7 @@ class FaceSketch(nn.Module):
         seen = ((gap * 128 - SEEN_FROM_PX) / (SEEN_WHOLLY_PX - SEEN_FROM_PX)).clamp(0, 1)
         middles = upper[:, None] + points.new_tensor(BAND_CENTRES)[None, :, None] * opened[:, None]  # [B, BANDS, 2]
         bells = self._bells(middles, along / (MOUTH_ALONG * width), down / (MOUTH_ACROSS * gap).clamp(min=NARROWEST))
-        every = bells.sum(1, keepdim=True) * seen[..., None, None]
+        every = sum(torch.split(bells, 1, 1)) * seen[..., None, None]
         return torch.cat((bells * (GAIN * interior)[..., None, None], every), 1)
 
     def _eye(self, points: Tensor, iris: int, rim: tuple[int, ...], pairs: tuple[tuple[int, int], ...]) -> Tensor:
@@ -77,7 +77,8 @@ class FaceSketch(nn.Module):
         on_axes = (axes[:, :, None] * middles[:, None]).sum(3)[..., None, None]  # [B, 2, N, 1, 1]
         places = axes[:, :, 0, None, None] * self.line + axes[:, :, 1, None, None] * self.line[:, None]
         # places [B, 2, 128, 128]
-        return torch.exp(-0.5 * (places[:, :, None] - on_axes).square().sum(1))
+        x, y = (places[:, :, None] - on_axes).square().unbind(1)
+        return torch.exp(-0.5 * (x + y))
 
 
 def _gap(points: Tensor, pairs: tuple[tuple[int, int], ...]) -> tuple[Tensor, Tensor]:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from kilocall.model.volume.appearance import DEPTH, FIELD
 from kilocall.model.volume.motion_field import MotionFieldEstimator, along_axes, deformation, suggestions, warp
 from kilocall.proto.errors import BadInput
-from kilocall.runtime.engine import Engine
+from kilocall.runtime.engine import GPU_ENGINES, Engine
 from kilocall.runtime.machine import instruction_sets
 
 Array = NDArray[np.float32]
@@ -297,7 +297,8 @@ class _Attributes:
 
 def make_runner(networks: VolumeNetworks, engine: Engine) -> TorchRunner:
     """What runs the networks for the engine that was chosen. Raises BadInput for onnxruntime, which has no 3-D warp."""
-    if engine.name == "openvino":
+    # On a laptop's GPU there is no 3-D warp either: the processor beside it takes over.
+    if engine.name in ("openvino", *GPU_ENGINES):
         return OpenVinoRunner(networks, engine.threads)
     if engine.name == "torch":
         device = getattr(engine, "device", torch.device("cpu"))

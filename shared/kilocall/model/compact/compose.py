@@ -1,0 +1,138 @@
+"""What lies between and after the renderer's networks: moving features and picture into place, and the final mix.
+
+    out = copied + gate * share * (painted - copied)
+
+All of it is OpenCV on the processor: it moves 256x256 pixels in less than half a millisecond, a fifth of what engines
+take. Positions are rounded to 1/32 pixel there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any, Final
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from kilocall.model.compact.renderer_constants import HALFWAY, TAPS
+from kilocall.model.family import Picture
+
+__all__ = ["Composer", "Copy", "apart", "densely", "mix", "move", "still_grid", "together"]
+
+Array = NDArray[np.float32]
+Bytes = NDArray[np.uint8]
+
+_TAPS: Final = np.array(TAPS, np.float32)
+
+
+def still_grid(side: int, pixels: float = 1.0) -> Array:
+    """Where each of `side` times `side` places lies in a picture with so many pixels a place [side, side, 2] (x, y)."""
+    line = np.arange(side, dtype=np.float32) * np.float32(pixels)
+    return np.dstack(np.meshgrid(line, line))
+
+
+def move(features: Array, displacement: Array, still: Array) -> Array:
+    """Features [S, S, C] fetched for displacement [S, S, 2] in crop units; `still` is `still_grid(S)`. Edges repeat."""
+    side = len(features)
+    where = cv2.scaleAdd(displacement, side / 2, still)
+    return np.asarray(cv2.remap(features, where, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE))  # type: ignore[call-overload]
+
+
+class Copy:
+    """Holds one source picture [S, S, 3], dense, and fetches moved ones from it."""
+
+    def __init__(self, picture: Picture) -> None:
+        side = len(picture)
+        # Four colours: pixels of four bytes are moved as fast as of three, and put in order faster.
+        self._dense = cv2.cvtColor(densely(picture), cv2.COLOR_RGB2RGBA)
+        self._still = still_grid(side, 2)
+        self._size = (side, side)
+
+    def at(self, displacement: Array) -> Bytes:
+        """The picture [S, S, 4] for a displacement [F, F, 2] in crop units."""
+        flow = cv2.resize(displacement, self._size, interpolation=cv2.INTER_LINEAR)
+        where = cv2.scaleAdd(flow, self._size[0], self._still)
+        return np.asarray(cv2.remap(self._dense, where, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE))  # type: ignore[call-overload]
+
+
+def apart(picture: Bytes) -> Bytes:
+    """[S, S, 4] with each 2x2 pixels as one [S / 2, S / 2, 16]: a pixel unshuffle, pixel first."""
+    return _exchanged(picture.reshape(-1, 2, picture.shape[1] // 2, 8)).reshape(len(picture) // 2, -1, 16)
+
+
+def together(pixels: Bytes) -> Bytes:
+    """The other way round."""
+    return _exchanged(pixels.reshape(len(pixels), -1, 2, 8)).reshape(2 * len(pixels), -1, 4)
+
+
+def _exchanged(pairs: Bytes) -> Bytes:
+    """[A, B, C, 8 bytes] to [A, C, B, 8 bytes]: as one 64-bit number, for numpy copies single bytes slowly."""
+    numbers = np.ascontiguousarray(pairs).view(np.uint64)[..., 0]
+    return np.ascontiguousarray(numbers.transpose(0, 2, 1)).view(np.uint8)
+
+
+def mix(copied: Bytes, painted: Bytes, gate: Array) -> tuple[Picture, Array]:
+    """The picture [S, S, 3] of a copy [S, S, 4], what was painted [S / 2, S / 2, 16] and the gate [F, F]; and how far
+    it is painted [S, S]."""
+    smooth = cv2.sepFilter2D(together(painted), -1, _TAPS, _TAPS, borderType=cv2.BORDER_REPLICATE)
+    wide = cv2.resize(gate, copied.shape[:2], interpolation=cv2.INTER_LINEAR)
+    share = cv2.multiply(wide, cv2.extractChannel(smooth, 3), scale=1 / 255, dtype=cv2.CV_32F)
+    mixed = cv2.blendLinear(copied, smooth, 1 - share, share)
+    return np.asarray(cv2.cvtColor(mixed, cv2.COLOR_RGBA2RGB), np.uint8), np.asarray(share, np.float32)
+
+
+class Composer:
+    """Holds one source picture [S, S, 3] and its features as the appearance network gives them."""
+
+    def __init__(self, picture: Picture, appearance: Mapping[str, Array], wanted: Collection[str]) -> None:
+        """`wanted` names the inputs of the generator."""
+        sides = {"seen_128": "at_128", "seen_64": "at_64", "seen_32": "at_32"}
+        self._features = {name: appearance[source][0] for name, source in sides.items() if name in wanted}
+        self._still = {name: still_grid(len(features)) for name, features in self._features.items()}
+        self._wants_copy = "copied" in wanted
+        self._copy = Copy(picture)
+        self._copied: Bytes | None = None
+
+    def move(self, field: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """What the generator wants of the motion field's outputs: features and picture in place, others as they are."""
+        flow, visible = field["displacement"][0], field["visible"][0, ..., 0]
+        made: dict[str, NDArray[Any]] = {}
+        for name, features in self._features.items():
+            side = len(features)
+            moved = move(features, _sized(flow, side), self._still[name])
+            # What the source picture does not show counts nothing.
+            moved *= _sized(visible, side)[..., None]
+            made[name] = moved[None]
+        self._copied = self._copy.at(flow)
+        if self._wants_copy:
+            made["copied"] = apart(self._copied)[None]
+        return {**made, **{name: field[name] for name in ("fine", "coarse")}}
+
+    def mix(self, painted: Bytes, gate: Array) -> tuple[Picture, Array]:
+        """`mix` with the picture as it was moved last, for `painted` and `gate` of a batch of one."""
+        assert self._copied is not None, "nothing was moved yet"
+        return mix(self._copied, painted[0], gate[0])
+
+
+def _sized(field: Array, side: int) -> Array:
+    """A field [F, F] or [F, F, C] for so many places a side: means where they are fewer, else interpolated."""
+    if len(field) == side:
+        return field
+    method = cv2.INTER_AREA if side < len(field) else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(field, (side, side), interpolation=method), np.float32)
+
+
+def densely(picture: Picture) -> Picture:
+    """`renderer.densely` of bytes [S, S, 3]: [2 S, 2 S, 3]."""
+    made = picture.astype(np.float32)
+    for axis in (0, 1):
+        padding = [(0, 0)] * 3
+        padding[axis] = (1, 2)
+        wide = np.pad(made, padding, mode="edge")
+        size = made.shape[axis]
+        between = sum(tap * np.take(wide, range(k, k + size), axis) for k, tap in enumerate(HALFWAY))
+        shape = list(made.shape)
+        shape[axis] *= 2
+        made = np.stack((made, np.asarray(between)), axis + 1).reshape(shape)
+    return np.clip(np.rint(made), 0, 255).astype(np.uint8)
