@@ -163,7 +163,7 @@ def test_the_quick_study_sizes_times_and_compares_every_method(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--network", "decoder"], "allowed are renderer, extractor, pose"),
+        (["--network", "decoder"], "allowed are generator, extractor, pose"),
         (["--quick", "--data", "nowhere"], "nowhere"),
         (["--quick", "--weights", "nowhere"], "nowhere"),
         (["--quick", "--network", "pose", "--pose-weights", "nowhere.pth"], "nowhere.pth"),
