@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -76,10 +77,16 @@ def packed(picture: Picture) -> SourcePicture:
     return SourcePicture(*encode_picture(picture, BYTES))
 
 
+def opened(jpeg: bytes) -> Picture:
+    """A crop that was coded, as it is kept for measuring."""
+    bgr = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
+    return np.asarray(bgr[..., ::-1], np.uint8)
+
+
 def furthest(family: Family, base: SourcePicture, crops: list[bytes]) -> SourcePicture:
     """The crop whose face lies furthest from the source picture's: there that crop is the nearer picture."""
     source = family.source(decode_picture(base.data))
-    seen = [decode_picture(crop) for crop in crops]
+    seen = [opened(crop) for crop in crops]
     points = np.stack([family.keypoints(source, family.motion(family.track(crop), source)) for crop in seen])
     apart = Distance(family, source).between(base_reference(family, source).keypoints, points)
     return packed(seen[int(apart.argmax())])
@@ -128,7 +135,7 @@ def test_a_further_picture_is_shown_and_recorded_and_a_lost_one_never(
             assert set(a.references.confirmed) == set(b.references.held) == set()
             await until(lambda: good.picture_hash in a.references.confirmed)
             assert b.references.held == {good.picture_hash: good}
-            bad = packed(decode_picture(crops[0]))
+            bad = packed(opened(crops[0]))
             lost = lose_pieces(a, bad.picture_hash)
             a.own_reference(base.packed.picture_hash, bad)
             await until(lambda: sum(lost) > 0 and len(on(viewer)) == 2 and on(viewer)[1] > 0)
