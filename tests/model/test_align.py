@@ -57,7 +57,7 @@ def test_a_shift_is_found_to_a_tenth_of_a_pixel() -> None:
     whole = np.ones((1, FIELD, FIELD), np.float32)
     for _ in range(8):
         moved = np.zeros((1, 2), np.float32) if alignment.moved is None else alignment.moved
-        displacement = np.broadcast_to(-moved.reshape(2, 1, 1), (2, FIELD, FIELD)).astype(np.float32)
+        displacement = np.broadcast_to(-moved.reshape(1, 1, 2), (FIELD, FIELD, 2)).astype(np.float32)
         alignment.step(look_at(frame), displacement, whole)
     assert alignment.moved is not None
     # Pixels of 256.

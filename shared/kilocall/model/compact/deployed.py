@@ -243,7 +243,7 @@ class Motion(Deployed):
         super().__init__()
         self.field = field
         joined: dict[str, tuple[int, ...]] = {
-            "enter": (POINTS, 16, 16, 2), "up_16": (128, 96), "up_32": (96, 64), "up_64": (64, 16, 16)
+            "enter": (POINTS, 34), "up_16": (128, 96), "up_32": (96, 64), "up_64": (64, 32)
         }  # fmt: skip
         for name, channels in joined.items():
             setattr(field, name, Joined(getattr(field, name), channels))
@@ -298,11 +298,11 @@ class Motion(Deployed):
         moved = F.grid_sample(
             cue, (self.grid_64 + rough[None]).permute(0, 2, 3, 1), padding_mode="border", align_corners=False
         )
-        coarse = net.enter(heat[None].permute(0, 3, 1, 2), cue, moved, rough[None] * 8)
+        coarse = net.enter(heat[None].permute(0, 3, 1, 2), torch.cat((cue, moved, rough[None] * 8), 1))
         at_16 = net.down_16(coarse)
         at_16 = net.up_16(net.down_8(at_16), at_16)
         coarse = net.up_32(at_16, coarse)
-        fine = net.up_64(coarse, moved, cue)
+        fine = net.up_64(coarse, torch.cat((moved, cue), 1))
 
         # The softmax over points again as sums that are divided by their total; none is large enough to overflow.
         prior = (wide[1] + affinity)[:, None] + wide[0][None]
