@@ -80,6 +80,7 @@ def packed(picture: Picture) -> SourcePicture:
 def opened(jpeg: bytes) -> Picture:
     """A crop that was coded, as it is kept for measuring."""
     bgr = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
+    assert bgr is not None
     return np.asarray(bgr[..., ::-1], np.uint8)
 
 

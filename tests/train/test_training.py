@@ -11,6 +11,7 @@ from kilocall.model.compact.extractor import Extractor
 from kilocall.model.shape import fit_shape_model
 from kilocall.proto.errors import BadInput
 from kilocall.train.adversary import Adversary
+from kilocall.train.blocks import BlockTask
 from kilocall.train.dataset import Dataset
 from kilocall.train.extractor import ExtractorTask
 from kilocall.train.loop import Schedule, Task, Trainer
@@ -18,6 +19,7 @@ from kilocall.train.perceptual import LandmarkPerception
 from kilocall.train.renderer import RendererTask
 from kilocall.train.run import make_task
 from train.faces import moved_portraits, write_clip
+from train.random_weights import random_renderer
 
 CPU = torch.device("cpu")
 
@@ -33,6 +35,8 @@ def make(kind: str, data: Dataset) -> Task:
         return ExtractorTask(data, data, batch=4, device=CPU)
     points = data.points
     model, _ = fit_shape_model([points[data.clip(c).start : data.clip(c).stop] for c in range(2)], 4)
+    if kind == "blocks":
+        return BlockTask(random_renderer(), data, data, model, sources=1, device=CPU)
     if kind == "renderer":
         return RendererTask(data, data, model, sources=1, device=CPU)
     perception = LandmarkPerception(Extractor())
@@ -45,7 +49,7 @@ def trainer(kind: str, data: Dataset, folder: Path) -> Trainer:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["extractor", "renderer"])
+@pytest.mark.parametrize("kind", ["extractor", "renderer", "blocks"])
 def test_twenty_steps_lower_the_loss(kind: str, data: Dataset, tmp_path: Path) -> None:
     run = trainer(kind, data, tmp_path)
     losses = [float(run._one_step()["loss"]) for _ in range(20)]
@@ -53,7 +57,7 @@ def test_twenty_steps_lower_the_loss(kind: str, data: Dataset, tmp_path: Path) -
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["extractor", "renderer", "renderer with discriminators"])
+@pytest.mark.parametrize("kind", ["extractor", "renderer", "renderer with discriminators", "blocks"])
 def test_resumed_training_is_bit_exact(kind: str, data: Dataset, tmp_path: Path) -> None:
     straight = trainer(kind, data, tmp_path / "straight")
     straight.run(until=4)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import cv2
 import numpy as np
@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from kilocall.model import geometry as geo
 from kilocall.model import landmarks as lm
 from kilocall.model.compact.regions import regions
-from kilocall.model.compact.renderer import IMPLICIT, Appearance, Light, Renderer
+from kilocall.model.compact.renderer import IMPLICIT, Appearance, Renderer
 from kilocall.model.interior import BANDS, BASIS, LUMA, SAMPLES, SEEN_FROM_PX, SEEN_WHOLLY_PX
 from kilocall.model.shape import ShapeModel, rigid_weight
 from kilocall.proto.errors import BadInput
@@ -30,7 +30,6 @@ from kilocall.train.perceptual import LandmarkPerception, Seen
 
 Array = NDArray[np.float32]
 
-LIGHT = Light(coarse=True)  # what is trained and ships
 DRIVEN = 2  # driving frames a source picture, so that its features are computed once for several
 EXTRACTION_NOISE = 0.4 / 128  # crop units; what the landmark networks and the quantiser add
 IMPLICIT_NOISE = 0.8 / 128  # what the quantiser and a frame of fast motion leave after the alignment
@@ -45,11 +44,6 @@ ADVERSARY = 0.1
 # pixels at a time. A mouth is a hundredth of the picture, and without these it learns that much slower.
 INTERIOR = 2.0
 MOUTH_COLOURS = 1.0
-# Of what a teacher makes of the same pair: its picture, where it takes everything from, and how much of that is seen.
-TAUGHT_PICTURE = 2.0
-TAUGHT_EDGES = 1.0
-TAUGHT_MOTION = 20.0
-TAUGHT_VISIBLE = 0.1
 
 
 @dataclass(frozen=True)
@@ -104,23 +98,6 @@ class Pairs:
         return self.x_s, self.x_d, self.seen, self.noise, self.jacobian, self.jitter, self.close, self.light
 
 
-class Taught(NamedTuple):
-    """A teacher's picture [B, 3, 256, 256] of the same pairs; how far the student's motion and visibility are off."""
-
-    picture: Tensor
-    motion: Tensor
-    visible: Tensor
-
-
-def inherit(student: nn.Module, teacher: Renderer) -> None:
-    """What both have in the same shape the student takes over; appearance and implicit keypoints it keeps."""
-    own, given = student.state_dict(), teacher.state_dict()
-    student.load_state_dict({k: given[k] if k in given and given[k].shape == v.shape else v for k, v in own.items()})
-    assert isinstance(student, Renderer)
-    student.appearance.requires_grad_(False)
-    student.implicit.requires_grad_(False)
-
-
 class RendererTask:
     def __init__(
         self,
@@ -134,19 +111,12 @@ class RendererTask:
         perception: LandmarkPerception | None = None,
         tracked: Array | None = None,
         adversary: Adversary | None = None,
-        teacher: Renderer | None = None,
         seed: int = 0,
     ) -> None:
-        """`teacher` is imitated, and gives its appearance and its detector of implicit keypoints as
-        they are.
-
-        `tracked` [N, K, 3]: what the extractor says instead of the labels, so that the renderer learns to live with
+        """`tracked` [N, K, 3]: what the extractor says instead of the labels, so that the renderer learns to live with
         its errors. `perception` adds the landmark networks' features to the loss,
         `adversary` the judgement of discriminators that learn along; it needs `perception` for its close-ups."""
-        self.network: nn.Module = on_device(Renderer(LIGHT), device)
-        self.teacher = None if teacher is None else on_device(teacher.eval().requires_grad_(False), device)
-        if teacher is not None:
-            inherit(self.network, teacher)
+        self.network: nn.Module = on_device(Renderer(), device)
         self.data, self.held_out, self.model, self.device = data, held_out, model, device
         self.sources, self.sharpen, self.seed = sources, sharpen, seed
         points = data.points if tracked is None else tracked
@@ -194,23 +164,17 @@ class RendererTask:
 
     def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
         pairs = self._ahead.take(step)
-        x_s, x_d, points, dim, jacobian, jitter, close, (gain, gamma) = (
+        x_s, x_d, points, dim, jacobian, jitter, close, light = (
             t.to(self.device, non_blocking=True) for t in pairs.tensors
         )
-        pictures = self._pictures.take(pairs.frames)
-        if pairs.mirrored:
-            pictures = pictures.flip(3)
-        # The same colour change for a source and its driving frames.
-        pictures = (pictures.clamp(min=1e-4).pow(gamma[..., None, None]) * gain[..., None, None]).clamp(0, 1)
+        pictures = self._seen(pairs, light)
         first, truth = pictures[: self.sources], pictures[self.sources :]
         network = self.network
         assert isinstance(network, Renderer)
         wanted = interior_of(truth, points)
         between = told_interior(interior_of(first, x_s), wanted + dim * openness_of(points))
         with precision(self.device):
-            made, copied, taught = self._render(
-                network, first, truth, x_s, x_d, jacobian, between, jitter=jitter, teacher=self.teacher
-            )
+            made, copied = self._render(network, first, truth, x_s, x_d, jacobian, between, jitter=jitter)
         weight = watched(x_d)
         half = [F.avg_pool2d(t, 2) for t in (made, copied, truth, weight)]
         quarter = [F.avg_pool2d(t, 2) for t in half]
@@ -223,11 +187,6 @@ class RendererTask:
         apart = (interior_of(made, points) - wanted).abs().mean()
         total = total + INTERIOR * apart
         figures["interior"] = float(apart.detach()) * 255
-        if taught is not None:
-            apart = weighted_l1(made, taught.picture, weight)
-            figures["taught"] = float(apart.detach())
-            total = total + TAUGHT_PICTURE * apart + TAUGHT_EDGES * gradient_l1(made, taught.picture, weight)
-            total = total + TAUGHT_MOTION * taught.motion + TAUGHT_VISIBLE * taught.visible
         if self.perception is not None:
             total = total + self._looks(self.perception, made, truth, close, pairs.corner, figures)
         return total, {"loss": float(total.detach()), **figures}
@@ -278,6 +237,15 @@ class RendererTask:
             driving.extend(frames.start + rng.choice(len(frames), DRIVEN, p=weight / weight.sum()))
         return np.array(source), np.array(driving)
 
+    def _seen(self, pairs: Pairs, light: Tensor) -> Tensor:
+        """The pictures [S + B, 3, 256, 256] of pairs, in the same light for a source and its driving frames."""
+        pictures = self._pictures.take(pairs.frames)
+        if pairs.mirrored:
+            pictures = pictures.flip(3)
+        gain, gamma = light[..., None, None]
+        seen: Tensor = (pictures.clamp(min=1e-4).pow(gamma) * gain).clamp(0, 1)
+        return seen
+
     @staticmethod
     def _render(
         network: Renderer,
@@ -289,36 +257,24 @@ class RendererTask:
         interior: Tensor,
         *,
         jitter: Tensor | None = None,
-        teacher: Renderer | None = None,
-    ) -> tuple[Tensor, Tensor, Taught | None]:
+    ) -> tuple[Tensor, Tensor]:
         """Source pictures [B, ...], driving frames [B * n, ...]; `jitter` moves the implicit keypoints of these."""
         n = len(truth) // len(first)
-        first = first.contiguous(memory_format=torch.channels_last)
-        with torch.set_grad_enabled(teacher is None and torch.is_grad_enabled()):
-            if teacher is not None:
-                network.appearance.eval()
-                network.implicit.eval()
-            appearance = network.appearance(first)
-            appearance = Appearance(*(t.repeat_interleave(n, 0) for t in appearance))
-            free = network.implicit(F.avg_pool2d(torch.cat((first, truth)), 4))
+        appearance = network.appearance(first.contiguous(memory_format=torch.channels_last))
+        appearance = Appearance(*(t.repeat_interleave(n, 0) for t in appearance))
+        free = network.implicit(F.avg_pool2d(torch.cat((first, truth)), 4))
         free_s, free_d = free[: len(first)].repeat_interleave(n, 0), free[len(first) :]
         x_s = torch.cat((x_s.repeat_interleave(n, 0), free_s), 1)
         seen = seen_slopes(first).repeat_interleave(n, 0)
-        field = network.field if teacher is None else teacher.field
-        placed = aligned(field, appearance.motion_cue, seen, x_s, torch.cat((x_d, free_d), 1), jacobian, truth)
+        placed = aligned(
+            network.field, appearance.motion_cue, seen, x_s, torch.cat((x_d, free_d), 1), jacobian, truth
+        )
         # The detector learns as if it had found them there itself.
         free_d = free_d + (placed - free_d).detach()
         if jitter is not None:
             free_d = free_d + jitter
-        x_d = torch.cat((x_d, free_d), 1)
-        made, copied, found = network(appearance, x_s, x_d, jacobian, interior)
-        if teacher is None:
-            return made, copied, None
-        with torch.no_grad():
-            # The appearance is the teacher's own.
-            picture, _, wanted = teacher(appearance, x_s, x_d, jacobian, interior)
-        motion = (found.displacement - wanted.displacement).abs().mean()
-        return made, copied, Taught(picture, motion, (found.visible - wanted.visible).abs().mean())
+        made, copied, _ = network(appearance, x_s, torch.cat((x_d, free_d), 1), jacobian, interior)
+        return made, copied
 
     @torch.no_grad()
     def render_clip(
@@ -337,7 +293,7 @@ class RendererTask:
         between = told_interior(between[:1], between)
         inputs = (truth[:1], truth, x_s, x_d, jac, between)
         with precision(self.device):
-            made, copied, _ = self._render(network, *(t.to(self.device) for t in inputs))
+            made, copied = self._render(network, *(t.to(self.device) for t in inputs))
         return truth, made.cpu(), copied.cpu()
 
     def evaluate(self, network: nn.Module) -> dict[str, float]:

@@ -16,7 +16,6 @@ from typing import Final, Literal
 import cv2
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from rich.console import Console
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -27,6 +26,7 @@ from kilocall.model.compact.stored import unpack
 from kilocall.proto.errors import BadInput
 from kilocall.runtime.files import write_whole
 from kilocall.train.adversary import Adversary
+from kilocall.train.blocks import BlockTask
 from kilocall.train.checkpoint import CHECKPOINT, read_checkpoint
 from kilocall.train.dataset import Dataset
 from kilocall.train.extractor import ExtractorTask, extract
@@ -41,6 +41,7 @@ NETWORKS: Final[tuple[NetworkName, ...]] = ("extractor", "renderer")
 
 #: Peak learning rates; both networks trained stably at these with AdamW and the batches that the commands default to.
 RATES: Final[dict[NetworkName, float]] = {"extractor": 1.5e-3, "renderer": 1e-3}
+BLOCK_RATE: Final = 3e-3
 #: Weight of the fine detail's energy once discriminators say which detail is right. The shipped weights had 3 to 6, and
 #: 4 since copies stay sharp.
 SHARPEN: Final = 4.0
@@ -93,9 +94,7 @@ def run_training(
     torch.backends.cudnn.benchmark = True
     train, test = (Dataset.open(_part(data, name), cache / name) for name in ("train", "test"))
     landmarks = None if extractor is None else load_extractor(extractor / CHECKPOINT)
-    tracked = None
-    if extractor is not None and teacher is None:  # whose teacher has learned to live with its errors
-        tracked = cache / f"tracked-{file_hash(extractor / CHECKPOINT)}.npy"
+    tracked = None if extractor is None else cache / f"tracked-{file_hash(extractor / CHECKPOINT)}.npy"
     task = make_task(
         network,
         train,
@@ -110,7 +109,7 @@ def run_training(
             None if teacher is None or network != "extractor" else load_teacher(Extractor(), teacher)
         ),
     )
-    schedule = Schedule(steps, RATES[network])
+    schedule = Schedule(steps, RATES[network] if network == "extractor" or teacher is None else BLOCK_RATE)
     trainer = Trainer(
         task, run, schedule, console=console, average=AVERAGE, save_every=SAVE_EVERY, show_every=SHOW_EVERY
     )
@@ -146,15 +145,16 @@ def make_task(
             raise BadInput("the extractor is trained from labels; an extractor run goes with the renderer")
         return ExtractorTask(train, test, batch=batch, device=device, teacher=extractor_teacher)
     shape = train.shape_model()
+    if teacher is not None:
+        if extractor is not None or discriminator:
+            raise BadInput("with --teacher blocks learn from what its own give: no --extractor, no --discriminator")
+        return BlockTask(teacher, train, test, shape, sources=batch, device=device)
     if extractor is None:
         if discriminator:
             raise BadInput("--discriminator needs --extractor: it looks at eyes and mouth where that one finds them")
-        return RendererTask(train, test, shape, sources=batch, device=device, teacher=teacher)
+        return RendererTask(train, test, shape, sources=batch, device=device)
     on_device(extractor, device)
-    tracked: NDArray[np.float32] | None = None
-    if teacher is not None:
-        pass
-    elif tracked_file is not None and tracked_file.exists():
+    if tracked_file is not None and tracked_file.exists():
         tracked = np.load(tracked_file)
     else:
         tracked = extract(extractor, train.pictures, device)[1]
@@ -173,7 +173,6 @@ def make_task(
         tracked=tracked,
         sharpen=SHARPEN if discriminator else 1.0,
         adversary=Adversary(device) if discriminator else None,
-        teacher=teacher,
     )
 
 
