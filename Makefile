@@ -1,5 +1,6 @@
 # make demo   encode and decode the built-in samples, write demo/
-# make test   ruff, mypy and pytest
+# make test   ruff, mypy and pytest, without what takes long and rarely breaks
+# make test-all   all of it
 # make fuzz   a million changed packets, messages and files for everything that reads what others send
 # All set up .venv first; only `make test` needs torch.
 
@@ -10,7 +11,7 @@ PYTEST := $(BIN)/python -m pytest
 # PYTEST_ARGS may name tests of one kind alone.
 NO_TESTS := 5
 
-.PHONY: demo test lint check fuzz clean
+.PHONY: demo test test-all lint check check-all fuzz clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.core
@@ -18,13 +19,23 @@ demo: $(VENV)/.core
 
 test: lint check
 
+test-all: lint check-all
+
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+# What needs no clock shares the cores; calls, pages and services run alone.
+define pytest
+	$(PYTEST) -n 2 --dist loadfile --durations=20 -m "not real_time$(1)" $(PYTEST_ARGS) || [ $$? -eq $(NO_TESTS) ]
+	$(PYTEST) --durations=20 -m "real_time$(1)" $(PYTEST_ARGS) || [ $$? -eq $(NO_TESTS) ]
+endef
+
 check: $(VENV)/.dev
-	$(PYTEST) -n 2 --dist loadfile -m "not real_time" $(PYTEST_ARGS) || [ $$? -eq $(NO_TESTS) ]
-	$(PYTEST) -m real_time $(PYTEST_ARGS) || [ $$? -eq $(NO_TESTS) ]
+	$(call pytest, and not slow)
+
+check-all: $(VENV)/.dev
+	$(call pytest)
 
 # FUZZ_ARGS may be `--inputs 10000`, `--seed 2` or `--target streams`.
 fuzz: $(VENV)/.dev

@@ -32,12 +32,40 @@ REAL_TIME = (
     "test_docker.py",
 )
 
+#: What takes long and rarely breaks: `make test-all` runs it, and so does CI; `make test` does not.
+SLOW = (
+    "bench/compress",
+    "bench/quality",
+    "bench/test_call.py",
+    "bench/test_evaluate.py",
+    "bench/test_loss.py",
+    "bench/test_network.py",
+    "bench/test_streams.py",
+    "call/test_bad_networks.py",
+    "call/test_page_media.py",
+    "call/test_slow_computer.py",
+    "call/test_two_pages.py",
+    "fuzz",
+    "model/facevid2vid",
+    "model/liveportrait",
+    "model/test_checkpoints.py",
+    "model/test_volume_family.py",
+    "test_docker.py",
+    "test_gallery.py",
+    "test_packaging.py",
+    "test_real_clips.py",
+    "train/test_export.py",
+    "train/test_finetune.py",
+    "train/test_training.py",
+)
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    paths = [ROOT / "tests" / name for name in REAL_TIME]
-    for item in items:
-        if any(item.path.is_relative_to(path) for path in paths):
-            item.add_marker(pytest.mark.real_time)
+    for names, mark in ((REAL_TIME, pytest.mark.real_time), (SLOW, pytest.mark.slow)):
+        paths = [ROOT / "tests" / name for name in names]
+        for item in items:
+            if any(item.path.is_relative_to(path) for path in paths):
+                item.add_marker(mark)
 
 
 @pytest.fixture(scope="session")
