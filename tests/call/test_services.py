@@ -23,7 +23,7 @@ from kilocall.sender import service as sender_service
 from kilocall.sender.service import SenderService, SenderSettings
 from meeting import OTHER_SECRET, SECRET
 
-WITHIN_S = 15.0
+WITHIN_S = 40.0
 
 
 async def until(true: Callable[[], bool]) -> None:

@@ -127,8 +127,9 @@ def test_what_moves_in_them_moves_evenly(squeezed: Squeezed, side: Side) -> None
 @pytest.mark.parametrize("side", SIDES)
 def test_delay_is_what_making_the_pictures_explains(squeezed: Squeezed, side: Side) -> None:
     delays_ms = [(one.made_us - one.time_us) / 1000 for one in squeezed.shown[side]]
-    # A frame that is looked at, and a picture that is made, may each take all of a period.
-    explained_ms = max(0.0, 2 * squeezed.period_ms(side) - WORK_MS)
+    # A frame that is looked at, a picture that is made, and the jitter buffer that evens both out, may each take all of
+    # a period: 470 to 630 ms were measured at 5 pictures a second.
+    explained_ms = max(0.0, 3 * squeezed.period_ms(side) - WORK_MS)
     assert np.percentile(delays_ms, 95) <= DELAY_MS + explained_ms
 
 

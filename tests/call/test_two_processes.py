@@ -134,7 +134,7 @@ def test_the_picture_shown_is_the_face_that_was_sent(
 ) -> None:
     sent, shown = kept(finished.folder / sender, "sent"), kept(finished.folder / receiver, "shown")
     found = distances(family, sent, shown.items())
-    assert len(found) >= 8
+    assert len(found) >= 4
     assert np.median(found) <= 5
 
 
