@@ -25,11 +25,11 @@ def test_speed_is_measured_for_every_stage_and_compared_with_torch() -> None:
     (engine,) = report.engines
     assert (engine.engine, engine.threads) == ("openvino", 1)
     stages = {s.stage: s for s in engine.stages}
-    assert set(stages) >= {"face", "second look", "eyes", "mouth", "implicit points", "appearance", "render"}
+    assert set(stages) >= {"face", "second look", "eyes", "mouth", "implicit points", "appearance", "motion field", "generator"}
     assert set(stages) >= {"cutting", "alignment", "motion fit"}
     assert all(0 < s.median_ms <= s.p95_ms for s in engine.stages)
     with_torch = importlib.util.find_spec("torch") is not None
-    assert (stages["render"].times_torch is not None) == with_torch
+    assert (stages["generator"].times_torch is not None) == with_torch
     assert stages["motion fit"].times_torch is None
     # Every other frame is looked at twice.
     per_frame = sum(s.median_ms for s in engine.stages if s.kind == "sender") - stages["second look"].median_ms / 2

@@ -17,14 +17,13 @@ def test_both_take_the_same_step() -> None:
     large = np.clip(128 + 600 * cv2.GaussianBlur(rng.normal(0, 1, (300, 300, 3)), (0, 0), 4), 0, 255).astype(np.uint8)
     pictures = [np.ascontiguousarray(large[top : top + 256, 20:276]) for top in (20, 23)]
     displacement = cv2.GaussianBlur(rng.normal(0, 0.1, (FIELD, FIELD, 2)).astype(np.float32), (0, 0), 6)
-    displacement = np.asarray(displacement.transpose(2, 0, 1), np.float32).copy()
     shares = rng.random((IMPLICIT, FIELD, FIELD)).astype(np.float32)
     sender = Alignment(pictures[0])
     sender.step(look_at(pictures[1]), displacement, shares)
     source, truth = (torch.from_numpy(p.copy()).permute(2, 0, 1)[None].float() / 255 for p in pictures)
     wanted = torch.nn.functional.avg_pool2d(look_of(truth), 2)
     step = gauss_newton(
-        seen_slopes(source), wanted, torch.from_numpy(displacement)[None], torch.from_numpy(shares)[None]
+        seen_slopes(source), wanted, torch.from_numpy(displacement).permute(2, 0, 1)[None], torch.from_numpy(shares)[None]
     )
     assert sender.moved is not None
     assert np.abs(sender.moved).max() > 0.2 * MOST_STEP
