@@ -110,7 +110,8 @@ def test_picture_keeps_moving_at_a_third_lost(rough: Rough) -> None:
     for shown in rough.shown.values():
         seconds = (rough.at["good"] - rough.at["third"]) / 1e6
         pictures = sum(rough.at["third"] <= one.made_us < rough.at["good"] for one in shown)
-        assert pictures / seconds > 4
+        # A slow computer sends five a second, and a third of the messages is lost.
+        assert pictures / seconds > 2.5
         assert longest_gap_ms(shown, rough.at["third"], rough.at["good"]) < 2500
 
 

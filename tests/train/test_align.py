@@ -22,9 +22,8 @@ def test_both_take_the_same_step() -> None:
     sender.step(look_at(pictures[1]), displacement, shares)
     source, truth = (torch.from_numpy(p.copy()).permute(2, 0, 1)[None].float() / 255 for p in pictures)
     wanted = torch.nn.functional.avg_pool2d(look_of(truth), 2)
-    step = gauss_newton(
-        seen_slopes(source), wanted, torch.from_numpy(displacement).permute(2, 0, 1)[None], torch.from_numpy(shares)[None]
-    )
+    planes = torch.from_numpy(displacement).permute(2, 0, 1)[None]
+    step = gauss_newton(seen_slopes(source), wanted, planes, torch.from_numpy(shares)[None])
     assert sender.moved is not None
     assert np.abs(sender.moved).max() > 0.2 * MOST_STEP
     # The sender's grey is rounded to 8 bits twice.
