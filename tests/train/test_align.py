@@ -16,7 +16,8 @@ def test_both_take_the_same_step() -> None:
     rng = np.random.default_rng(0)
     large = np.clip(128 + 600 * cv2.GaussianBlur(rng.normal(0, 1, (300, 300, 3)), (0, 0), 4), 0, 255).astype(np.uint8)
     pictures = [np.ascontiguousarray(large[top : top + 256, 20:276]) for top in (20, 23)]
-    displacement = cv2.GaussianBlur(rng.normal(0, 0.1, (FIELD, FIELD, 2)).astype(np.float32), (0, 0), 6)
+    noise = rng.normal(0, 0.1, (FIELD, FIELD, 2)).astype(np.float32)
+    displacement = np.asarray(cv2.GaussianBlur(noise, (0, 0), 6), np.float32)
     shares = rng.random((IMPLICIT, FIELD, FIELD)).astype(np.float32)
     sender = Alignment(pictures[0])
     sender.step(look_at(pictures[1]), displacement, shares)
