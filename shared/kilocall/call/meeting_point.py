@@ -175,7 +175,8 @@ class MeetingPoint:
             if self.connections > self.settings.most_connections:
                 raise _refuse("busy", f"{self.settings.most_connections} connections are open; try again later")
             try:
-                text = await asyncio.wait_for(self._receive(socket, bucket), self.settings.join_within_s)
+                async with asyncio.timeout(self.settings.join_within_s):
+                    text = await self._receive(socket, bucket)
             except TimeoutError:
                 raise _refuse("malformed", f"no join within {self.settings.join_within_s:g} s") from None
             if text is None:
@@ -200,7 +201,8 @@ class MeetingPoint:
             if writer is not None:
                 writer.cancel()
             with contextlib.suppress(Exception):  # the party may be gone: nothing is left to tell it
-                await asyncio.wait_for(socket.send_text(error.refusal.model_dump_json()), SEND_WITHIN_S)
+                async with asyncio.timeout(SEND_WITHIN_S):
+                    await socket.send_text(error.refusal.model_dump_json())
                 await socket.close(POLICY, error.refusal.code)
         finally:
             self.connections -= 1
@@ -358,7 +360,10 @@ class MeetingPoint:
         """Sends what is put for one party; whoever does not take it within 10 s is cut off."""
         try:
             while (message := await member.outbox.get()) is not None:
-                await asyncio.wait_for(socket.send_text(message.model_dump_json()), SEND_WITHIN_S)
+                # Not `wait_for`: on Python 3.11 it swallows a cancellation that comes as the text is sent, and the
+                # writer of a party that has left would wait for its next message for ever.
+                async with asyncio.timeout(SEND_WITHIN_S):
+                    await socket.send_text(message.model_dump_json())
         except (TimeoutError, RuntimeError, OSError) as error:
             logger.info("a party cannot be reached: %s", error)
         # Ends `serve`, which waits for its next message.
