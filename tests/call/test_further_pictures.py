@@ -152,7 +152,7 @@ def test_a_further_picture_is_shown_and_recorded_and_a_lost_one_never(
     async def kept() -> None:
         made.append(await call())
 
-    run(kept(), within_s=60)
+    run(kept(), within_s=180)
     player = StreamPlayer(made[0].stream, family=family)
     assert (player.renderer.pictures, player.unused_pictures) == (2, 0)
     records = list(player.reader.records())
