@@ -31,7 +31,7 @@ FPS = 6.0
 BYTES = 1500
 
 
-async def until(true: Callable[[], bool], within_s: float = 20.0) -> None:
+async def until(true: Callable[[], bool], within_s: float = 60.0) -> None:
     async with asyncio.timeout(within_s):
         while not true():  # noqa: ASYNC110  # of many things on several threads
             await asyncio.sleep(0.02)
