@@ -223,6 +223,40 @@ def test_call_with_somebody_in_between_is_refused_on_both_sides_within_seconds()
     run(check())
 
 
+class Hasty(Impostor):
+    """Says besides, again and again, that the other side has left."""
+
+    async def from_party(self, party: ServerConnection, message: dict[str, Any]) -> dict[str, Any] | None:
+        both = list(self.parties)
+        result = await super().from_party(party, message)
+        if message["type"] == "signal":
+            with contextlib.suppress(ConnectionClosed):
+                for _ in range(1000):
+                    for one in both:
+                        await one.send('{"type": "left"}')
+                    await asyncio.sleep(0.0005)
+        return result
+
+
+def test_refusal_is_not_lost_when_the_other_side_leaves_at_that_moment() -> None:
+    async def check() -> None:
+        async with Server() as server:
+            hasty = Hasty(server.url)
+            async with hasty.running() as address:
+                both = parties(address)
+                ends = [asyncio.create_task(party.link.run()) for party in both]
+                done, left = await asyncio.wait(ends, timeout=SECONDS, return_when=asyncio.FIRST_COMPLETED)
+                for party in both:
+                    await party.close()
+                for end in left:
+                    end.cancel()
+                await hasty.close()
+            assert done
+            assert [str(end.exception()) for end in done] == [NOT_PROVEN] * len(done)
+
+    run(check())
+
+
 def test_relay_that_changes_nothing_is_no_harm_and_the_words_are_the_same() -> None:
     async def check() -> None:
         async with Server() as server, Between(server.url).running() as address:

@@ -177,6 +177,8 @@ class Link:
                         self._events.left()
                     case _:
                         logger.debug("signal of another session")
+            # It may have been given up between two events, while `next` was not waiting.
+            meeting.check()
 
     async def close(self, bye: Callable[[], None]) -> None:
         """Says goodbye and closes the connection."""
@@ -217,8 +219,8 @@ class Link:
                 self.not_proven += 1
                 logger.warning("%s", error)
                 self._ending = True
-                await peer.close(str(error))
                 meeting.give_up(str(error))
+                await peer.close(str(error))
             except BadPacket as error:
                 logger.warning("%s", error)
                 await peer.close(str(error))

@@ -238,16 +238,21 @@ class Signalling:
 
     async def next(self) -> Event:
         """The next event. Raises BadInput with the reason when the meeting point refuses for good."""
-        while self._given_up or not self._events:
-            if self._given_up:
-                raise BadInput(self._given_up)
+        self.check()
+        while not self._events:
             if self._refused is not None:
                 raise BadInput(f"meeting point refused: {self._refused.reason}")
             if self._failure is not None:
                 raise BadInput(f"signalling has ended: {self._failure}")
             self._changed.clear()
             await self._changed.wait()
+            self.check()
         return self._events.popleft()
+
+    def check(self) -> None:
+        """Raises BadInput once this has been given up."""
+        if self._given_up:
+            raise BadInput(self._given_up)
 
     def commit(self, session: int, commitment: str) -> None:
         """Sends what this side commits to for a session; later, when there is no connection just now."""
@@ -258,7 +263,7 @@ class Signalling:
         self._put(Signal(session=session, kind=kind, sdp=sdp, tag=tag))
 
     def give_up(self, reason: str) -> None:
-        """Makes `next` raise BadInput with this reason, whatever else has come."""
+        """Makes `next` and `check` raise BadInput with this reason, whatever else has come."""
         self._given_up = reason
         self._changed.set()
 
