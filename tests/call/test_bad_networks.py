@@ -107,11 +107,12 @@ def test_picture_keeps_moving_at_a_tenth_lost(rough: Rough) -> None:
 
 
 def test_picture_keeps_moving_at_a_third_lost(rough: Rough) -> None:
-    for shown in rough.shown.values():
+    for side, shown in rough.shown.items():
         seconds = (rough.at["good"] - rough.at["third"]) / 1e6
         pictures = sum(rough.at["third"] <= one.made_us < rough.at["good"] for one in shown)
-        # A slow computer sends five a second, and a third of the messages is lost.
-        assert pictures / seconds > 2.5
+        # A computer that sends or shows no more than five a second has half of them.
+        paces = [report.rate_out if name != side else report.rate_in for name, report in rough.reports.items()]
+        assert pictures / seconds > min(4, 0.5 * min(pace.least_fps for pace in paces))
         assert longest_gap_ms(shown, rough.at["third"], rough.at["good"]) < 2500
 
 

@@ -134,7 +134,8 @@ def test_the_picture_shown_is_the_face_that_was_sent(
 ) -> None:
     sent, shown = kept(finished.folder / sender, "sent"), kept(finished.folder / receiver, "shown")
     found = distances(family, sent, shown.items())
-    assert len(found) >= 4
+    # Every fifth frame sent is kept. A slow computer has sent fewer in all, and has shown a third of them at least.
+    assert len(found) >= min(8, finished.reports[sender].frames_sent // 5 // 3)
     assert np.median(found) <= 5
 
 

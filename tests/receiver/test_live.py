@@ -326,18 +326,24 @@ def test_a_picture_that_would_take_a_minute_or_a_gigabyte_is_refused_at_once(
     assert len(rig.pictures) == 3
 
 
-def test_pictures_are_made_while_another_is_decoded(
-    rig: Rig, family: Family, source: Source, picture: tuple[str, bytes], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    go_on = threading.Event()
+@pytest.fixture
+def go_on(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """No picture is decoded before it is set."""
+    event = threading.Event()
     usual = rig.receiving._pictures.decode
 
     def slow(data: bytes) -> np.ndarray:
-        assert go_on.wait(60)
+        assert event.wait(60)
         return usual(data)
 
     monkeypatch.setattr(rig.receiving._pictures, "decode", slow)
     rig.waits_for_pictures = False
+    return event
+
+
+def test_pictures_are_made_while_another_is_decoded(
+    rig: Rig, family: Family, source: Source, picture: tuple[str, bytes], go_on: threading.Event
+) -> None:
     rig.receiving.prepare("ee" * 32, picture[1])
     encoder = MotionEncoder(family.codebook, reference="acknowledged")
     rig.receiving.push(coded(encoder, source, rig.now_us - 120_000, 3), rig.now_us)
@@ -351,17 +357,8 @@ def test_pictures_are_made_while_another_is_decoded(
 
 
 def test_pictures_that_come_faster_than_they_are_decoded_are_refused(
-    rig: Rig, picture: tuple[str, bytes], monkeypatch: pytest.MonkeyPatch
+    rig: Rig, picture: tuple[str, bytes], go_on: threading.Event
 ) -> None:
-    go_on = threading.Event()
-    usual = rig.receiving._pictures.decode
-
-    def slow(data: bytes) -> np.ndarray:
-        assert go_on.wait(60)
-        return usual(data)
-
-    monkeypatch.setattr(rig.receiving._pictures, "decode", slow)
-    rig.waits_for_pictures = False
     for number in range(MOST_UNDECODED + 5):
         rig.receiving.prepare(f"{number:064x}", picture[1])
     rig.step()

@@ -138,11 +138,11 @@ def _reduced(part: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     Averaged where it is a multiple of the size; else interpolated to twice the size (or four times, ...) and halved:
     area averaging by anything but a whole number takes seven times as long, and edges are as sharp within 3 %.
     """
+    if len(part) % size == 0:
+        return np.asarray(cv2.resize(part, (size, size), interpolation=cv2.INTER_AREA), np.uint8)
     side = 2 * size
     while 2 * side < len(part):
         side *= 2
-    if len(part) % size == 0:
-        return np.asarray(cv2.resize(part, (size, size), interpolation=cv2.INTER_AREA), np.uint8)
     if len(part) != side:
         part = np.asarray(cv2.resize(part, (side, side), interpolation=cv2.INTER_LINEAR), np.uint8)
     while side > size:

@@ -12,7 +12,7 @@ from typing import Final
 
 from pydantic import BaseModel
 
-from kilocall.runtime.pace import Limit
+from kilocall.runtime.pace import Limit, Pace
 from kilocall.runtime.traffic import KINDS, Traffic
 
 __all__ = ["CallReport", "RateInUse", "Rates", "Stage", "TrafficMeter", "h264_kbps", "memory_mib", "percentile"]
@@ -94,6 +94,10 @@ class RateInUse(BaseModel):
     """The lowest that this computer's own speed has asked for."""
     changes: int
     """How often that changed."""
+
+    @staticmethod
+    def of(pace: Pace, fps: float, limit: Limit) -> RateInUse:
+        return RateInUse(fps=fps, limit=limit, least_fps=pace.least_fps, changes=pace.changes)
 
 
 class Stage(BaseModel):

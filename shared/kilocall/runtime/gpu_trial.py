@@ -8,18 +8,18 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import subprocess
 import sys
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Final, Literal, cast
+from typing import Annotated, Final, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from kilocall.proto.errors import BadInput
+from kilocall.runtime.children import module_command, same_modules
 from kilocall.runtime.engine import EngineName, installed_engines, make_engine, user_cache_folder
 from kilocall.runtime.files import keep_newest
 from kilocall.runtime.machine import cpu_model, graphics
@@ -36,7 +36,6 @@ KEPT_OUTCOMES: Final = 4
 
 _logger = logging.getLogger(__name__)
 _Milliseconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-_Name = Literal["openvino", "onnxruntime", "torch", "webgpu", "openvino-gpu"]
 
 
 class Outcome(BaseModel):
@@ -45,10 +44,10 @@ class Outcome(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     key: str
-    cpu: _Name
+    cpu: EngineName
     cpu_ms: _Milliseconds
-    gpu_ms: dict[_Name, _Milliseconds]  # a frame's networks, of engines that ran
-    failed: dict[_Name, str]  # why the others did not
+    gpu_ms: dict[EngineName, _Milliseconds]  # a frame's networks, of engines that ran
+    failed: dict[EngineName, str]  # why the others did not
 
 
 @dataclass(frozen=True)
@@ -97,8 +96,8 @@ def try_engines(
     Where the CPU engine itself fails it counts as infinitely fast, so that no GPU is chosen.
     """
     on_cpu = _timed_apart(cpu, threads, folder, limit_s)
-    ran: dict[_Name, float] = {}
-    failed: dict[_Name, str] = {}
+    ran: dict[EngineName, float] = {}
+    failed: dict[EngineName, str] = {}
     if isinstance(on_cpu, str):
         return Outcome(key=key, cpu=cpu, cpu_ms=0, gpu_ms={}, failed={cpu: on_cpu})
     for name in candidates:
@@ -112,11 +111,10 @@ def try_engines(
 
 def _timed_apart(name: EngineName, threads: int, folder: Path, limit_s: float) -> float | str:
     """Milliseconds of a frame's networks, measured by another process, or why there are none."""
-    command = [sys.executable, "-P", "-m", "kilocall.runtime.gpu_trial", name, str(threads), str(folder)]
     try:
         done = subprocess.run(
-            command,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+            module_command("kilocall.runtime.gpu_trial", name, str(threads), str(folder)),
+            env=same_modules(),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             timeout=limit_s,

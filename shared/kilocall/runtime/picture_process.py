@@ -7,9 +7,7 @@ picture starts another. It ends with this one, however that ends: its stdin clos
 from __future__ import annotations
 
 import atexit
-import os
 import subprocess
-import sys
 import threading
 from contextlib import suppress
 from functools import cache
@@ -20,6 +18,7 @@ from numpy.typing import NDArray
 
 from kilocall.proto.errors import BadInput
 from kilocall.runtime import picture_decoder
+from kilocall.runtime.children import module_command, same_modules
 from kilocall.runtime.picture_decoder import FROM_OTHERS, READY, REQUEST, RGB, SIZE, WHY, PictureRule, packed_rule
 
 __all__ = ["PictureDecoder", "decode_from_others", "shared_decoder"]
@@ -117,19 +116,16 @@ class _Alarm:
 
 
 def _started() -> subprocess.Popen[bytes]:
-    # The modules of this process, wherever they came from, and none that happen to lie in the working folder.
-    path = os.pathsep.join(entry for entry in sys.path if entry)
     # One arena, and large blocks given back at once: what a picture took does not count for the next.
     malloc = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "131072"}
-    environment = {**os.environ, "PYTHONPATH": path, **malloc}
-    command = [sys.executable, "-P", "-m", picture_decoder.__name__]
+    command = module_command(picture_decoder.__name__)
     try:
         process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            env=environment,
+            env={**same_modules(), **malloc},
             # Ctrl-C is for this process; its child ends by its stdin.
             start_new_session=True,
             creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),

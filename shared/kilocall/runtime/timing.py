@@ -61,5 +61,3 @@ def example(port: Port, known: Mapping[str, Array]) -> Array:
     if port.dtype == np.uint8:
         return (made * 255).astype(np.uint8)
     return (made - 0.5).astype(port.dtype)
-
-
