@@ -14,13 +14,13 @@ from torch.nn import functional as F
 
 from kilocall.model import landmarks as lm
 from kilocall.model.compact import regions as rg
-from kilocall.model.compact.extractor import Extractor, HeatmapHead
+from kilocall.model.compact.extractor import Extractor, HeatmapHead, RegionLevels
 from kilocall.model.compact.regions import FACE_INPUT, REGION_INPUT
 from kilocall.train.ahead import Ahead
 from kilocall.train.augment import FaceSample, augment_face
 from kilocall.train.dataset import SIZE, Dataset
-from kilocall.train.loop import on_device, precision
-from kilocall.train.losses import eye_opening_apart, lip_opening_apart, openings_apart
+from kilocall.train.loop import on_device, precision, take_over
+from kilocall.train.losses import eye_opening_apart, lip_opening_apart, openings_apart, relative_l1
 
 HALF = SIZE / 2  # pixels a unit of crop coordinates
 
@@ -59,10 +59,11 @@ class ExtractorTask:
             for t in (crops, regions[:, :2].flatten(0, 1), regions[:, 2])
         )
         with precision(self.device):
-            fine, coarse = network.face.features(crops)
-            found, depth, logit, heat = network.face.read(fine, coarse)
-            eye_found, eye_heat = network.eye(eyes)
-            mouth_found, mouth_heat = network.mouth(mouths)
+            levels = network.face.levels(crops)
+            found, depth, logit, heat = network.face.read(levels)
+            eye_levels, mouth_levels = _close_levels(network, eyes, mouths)
+            eye_found, eye_heat = network.eye.head(eye_levels.up_half)
+            mouth_found, mouth_heat = network.mouth.head(mouth_levels.up_half)
         flat = points[..., :2]
         face = is_face.float()
         weight = self.weight / self.weight.mean()
@@ -86,12 +87,19 @@ class ExtractorTask:
         total = face_loss + depth_loss + logit_loss + close
         if self.teacher is not None:
             with torch.no_grad(), precision(self.device):
-                seen = self.teacher.face.features(crops)
-                told = self.teacher.face.read(*seen)
-                eye_told, mouth_told = self.teacher.eye(eyes), self.teacher.mouth(mouths)
+                face_given = self.teacher.face.levels(crops)
+                told = self.teacher.face.read(face_given)
+                close_given = _close_levels(self.teacher, eyes, mouths)
+                eye_told, mouth_told = (
+                    net.head(given.up_half)
+                    for net, given in zip((self.teacher.eye, self.teacher.mouth), close_given, strict=True)
+                )
             imitated = _masked((_charbonnier((found - told[0]) * HALF) * weight).mean(1), face)
             imitated = imitated + 10 * _masked((depth - told[1]).abs().mean(1), face) + (logit - told[2]).abs().mean()
-            imitated = imitated + 2 * _unlike(fine, seen[0]) + _unlike(coarse, seen[1])
+            # Not the last: a light face network reads its heat maps off it by another kind of convolution.
+            blocks = [(levels[:-1], face_given[:-1]), *zip((eye_levels, mouth_levels), close_given, strict=True)]
+            for made, wanted in blocks:
+                imitated = imitated + sum(relative_l1(a, b) for a, b in zip(made, wanted, strict=True))
             imitated = imitated + _masked(_charbonnier((eye_found - eye_told[0]) * region_px).mean(1), eye_face)
             imitated = imitated + _masked(_charbonnier((mouth_found - mouth_told[0]) * region_px).mean(1), face)
             for own, given, mask in (
@@ -160,6 +168,11 @@ class ExtractorTask:
             _to_tensor(np.stack([r for r, _ in cut])),
             torch.from_numpy(np.stack([m for _, m in cut])),
         )
+
+
+def _close_levels(network: Extractor, eyes: Tensor, mouths: Tensor) -> tuple[RegionLevels, RegionLevels]:
+    eye, mouth = network.eye, network.mouth
+    return eye.levels(*eye.below(eyes)), mouth.levels(*mouth.below(mouths))
 
 
 def frame_weights(data: Dataset, points: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -233,26 +246,6 @@ def _small(pictures: Iterable[NDArray[np.uint8]]) -> NDArray[np.uint8]:
 
 def _to_tensor(pictures: NDArray[np.uint8]) -> Tensor:
     return torch.from_numpy(pictures).movedim(-1, -3).float().div_(255)
-
-
-def take_over(student: nn.Module, teacher: Extractor) -> None:
-    """What both have in the same shape; a score of 3x3 becomes the sum of its taps."""
-    own, given = student.state_dict(), teacher.state_dict()
-    for name, value in own.items():
-        old = given.get(name)
-        if old is None:
-            continue
-        if old.shape == value.shape:
-            own[name] = old
-        elif name.endswith("score.weight"):
-            own[name] = old.sum((2, 3), keepdim=True)
-    student.load_state_dict(own)
-
-
-def _unlike(own: Tensor, given: Tensor) -> Tensor:
-    """Mean difference of features, relative to how strong the given ones are."""
-    apart: Tensor = (own.float() - given.float()).abs().mean() / given.float().abs().mean().clamp(min=1e-3)
-    return apart
 
 
 def _charbonnier(pixels: Tensor) -> Tensor:

@@ -14,6 +14,13 @@ def weighted_l1(made: Tensor, truth: Tensor, weight: Tensor) -> Tensor:
     return ((made - truth).abs() * weight).mean()
 
 
+def relative_l1(made: Tensor, wanted: Tensor) -> Tensor:
+    """Mean absolute difference of features, relative to how strong the wanted ones are."""
+    wanted = wanted.float()
+    apart: Tensor = (made.float() - wanted).abs().mean() / wanted.abs().mean().clamp(min=1e-3)
+    return apart
+
+
 def gradient_l1(made: Tensor, truth: Tensor, weight: Tensor) -> Tensor:
     """Weighted L1 between the horizontal and vertical differences: where edges are and how strong."""
     difference = made - truth

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from kilocall.model.compact.blocks import pixel_centres
 from kilocall.model.compact.extractor import Extractor, RegionNet
 from kilocall.model.compact.regions import REGION_INPUT
-from kilocall.train.losses import eye_opening_apart, gaze_apart, lip_opening_apart
+from kilocall.train.losses import eye_opening_apart, gaze_apart, lip_opening_apart, relative_l1
 
 # Irises are small and follow last: counted once they moved by 0.40 of what the keypoints asked, lids by 0.68.
 GAZE = 2.5
@@ -76,9 +76,8 @@ class LandmarkPerception(nn.Module):
 
     @staticmethod
     def _region(net: RegionNet, region: Tensor) -> tuple[list[Tensor], Tensor]:
-        half = net.stem(region * 2 - 1)
-        quarter = net.quarter(half)
-        return [half, quarter], net.points(half, quarter)[0]
+        below = net.below(region)
+        return list(below), net.head(net.levels(*below).up_half)[0]
 
 
 def _halves(batch: Tensor) -> tuple[Tensor, Tensor]:
@@ -94,6 +93,5 @@ def _apart(features: list[Tensor]) -> Tensor:
     """Mean difference of the two halves of each batch, relative to how strong the features are."""
     total = torch.zeros((), device=features[0].device)
     for f in features:
-        made, truth = f.float().chunk(2)
-        total = total + (made - truth).abs().mean() / truth.abs().mean().clamp(min=1e-3)
+        total = total + relative_l1(*f.chunk(2))
     return total / len(features)

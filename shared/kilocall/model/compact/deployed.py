@@ -103,9 +103,9 @@ class Face(Deployed):
         return {"crop": torch.zeros(1, FACE_INPUT, FACE_INPUT, 3, dtype=torch.uint8)}
 
     def forward(self, crop: Tensor) -> tuple[Tensor, ...]:
-        fine, coarse = self.net.features(as_float(crop))
-        points, peak = _points(self.net.head, fine)
-        glob = self.net.global_head(self.net.pool(coarse).flatten(1))
+        levels = self.net.levels(as_float(crop))
+        points, peak = _points(self.net.head, levels.up_quarter)
+        glob = self.net.global_head(self.net.pool(levels.sixteenth).flatten(1))
         return points, glob[:, :-1], glob[:, -1], peak.mean(1)
 
 
@@ -128,11 +128,8 @@ class _Region(Deployed):
         return {"region": torch.zeros(self.batch, REGION_INPUT, REGION_INPUT, 3, dtype=torch.uint8)}
 
     def forward(self, region: Tensor) -> tuple[Tensor, ...]:
-        net = self.net
-        half = net.stem(as_float(region) * 2 - 1)
-        quarter = net.quarter(half)
-        up = net.up_quarter(torch.cat((double(net.eighth(quarter)), quarter), 1))
-        return (_points(net.head, net.up_half(torch.cat((double(up), half), 1)))[0],)
+        levels = self.net.levels(*self.net.below(as_float(region)))
+        return (_points(self.net.head, levels.up_half)[0],)
 
 
 class Eye(_Region):
@@ -370,18 +367,9 @@ class Painter(Deployed):
             "interior": torch.zeros(1, BANDS),
         }
 
-    def forward(
-        self,
-        at_128: Tensor,
-        seen_64: Tensor,
-        seen_32: Tensor,
-        fine: Tensor,
-        coarse: Tensor,
-        x_d: Tensor,
-        interior: Tensor,
-    ) -> tuple[Tensor, ...]:
-        made = self.planes(at_128, seen_64, seen_32, fine, coarse, x_d, interior)
-        return (as_bytes(made).permute(0, 2, 3, 1),)
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """`planes` as bytes."""
+        return (as_bytes(self.planes(*inputs)).permute(0, 2, 3, 1),)
 
     def planes(
         self,

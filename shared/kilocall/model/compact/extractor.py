@@ -7,6 +7,7 @@ small networks look again, at full resolution, at each eye (the left one mirrore
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -35,6 +36,24 @@ class HeatmapHead(nn.Module):
         return log_heat.exp() @ self.grid, log_heat
 
 
+class FaceLevels(NamedTuple):
+    """What the blocks of the face network give, in their order."""
+
+    quarter: Tensor  # [B, 48, 32, 32]
+    eighth: Tensor  # [B, 96, 16, 16]
+    sixteenth: Tensor  # [B, 160, 8, 8]
+    up_eighth: Tensor  # [B, 96, 16, 16]
+    up_quarter: Tensor  # [B, 72, 32, 32]
+
+
+class RegionLevels(NamedTuple):
+    """What the blocks of a close-up's network give beyond a quarter of the size."""
+
+    eighth: Tensor  # [B, 96, 8, 8]
+    up_quarter: Tensor  # [B, 48, 16, 16]
+    up_half: Tensor  # [B, 40, 32, 32]
+
+
 class FaceNet(nn.Module):
     """Crop [B, 3, 128, 128] in 0..1 to points [B, K, 2], depths [B, K] and a face logit [B]."""
 
@@ -51,20 +70,20 @@ class FaceNet(nn.Module):
         self.global_head = nn.Sequential(nn.Linear(160 * 4, 128), nn.ReLU(), nn.Linear(128, points + 1))
         self.pool = nn.AvgPool2d(4)
 
-    def features(self, crop: Tensor) -> tuple[Tensor, Tensor]:
+    def levels(self, crop: Tensor) -> FaceLevels:
         quarter = self.quarter(self.stem(crop * 2 - 1))
         eighth = self.eighth(quarter)
         sixteenth = self.sixteenth(eighth)
         up = self.up_eighth(torch.cat((double(sixteenth), eighth), 1))
-        return self.up_quarter(torch.cat((double(up), quarter), 1)), sixteenth
+        return FaceLevels(quarter, eighth, sixteenth, up, self.up_quarter(torch.cat((double(up), quarter), 1)))
 
     def forward(self, crop: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        return self.read(*self.features(crop))
+        return self.read(self.levels(crop))
 
-    def read(self, fine: Tensor, coarse: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Points, depths, face logit and log heat maps from `features`."""
-        points, log_heat = self.head(fine)
-        glob = self.global_head(self.pool(coarse).flatten(1).float())
+    def read(self, levels: FaceLevels) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Points, depths, face logit and log heat maps."""
+        points, log_heat = self.head(levels.up_quarter)
+        glob = self.global_head(self.pool(levels.sixteenth).flatten(1).float())
         return points, glob[:, :-1], glob[:, -1], log_heat
 
 
@@ -82,14 +101,18 @@ class RegionNet(nn.Module):
         self.head = HeatmapHead(40, points, REGION_INPUT // 2)
 
     def forward(self, region: Tensor) -> tuple[Tensor, Tensor]:
-        half = self.stem(region * 2 - 1)
-        return self.points(half, self.quarter(half))
-
-    def points(self, half: Tensor, quarter: Tensor) -> tuple[Tensor, Tensor]:
-        """The same from features at half and a quarter of the size."""
-        up = self.up_quarter(torch.cat((double(self.eighth(quarter)), quarter), 1))
-        points, log_heat = self.head(self.up_half(torch.cat((double(up), half), 1)))
+        points, log_heat = self.head(self.levels(*self.below(region)).up_half)
         return points, log_heat
+
+    def below(self, region: Tensor) -> tuple[Tensor, Tensor]:
+        """Features at half and a quarter of the size."""
+        half = self.stem(region * 2 - 1)
+        return half, self.quarter(half)
+
+    def levels(self, half: Tensor, quarter: Tensor) -> RegionLevels:
+        eighth = self.eighth(quarter)
+        up = self.up_quarter(torch.cat((double(eighth), quarter), 1))
+        return RegionLevels(eighth, up, self.up_half(torch.cat((double(up), half), 1)))
 
 
 class Extractor(nn.Module):

@@ -117,6 +117,28 @@ class Field(NamedTuple):
     follows: Tensor  # [B, N, 64, 64], how far each place goes with each implicit keypoint
 
 
+class Guess(NamedTuple):
+    """What keypoints alone say of the motion, by a Gaussian around each."""
+
+    rough: Tensor  # [B, 2, 64, 64] displacement
+    moved: Tensor  # [B, 16, 64, 64] the cues, moved by it
+    heat: Tensor  # [B, K, 64, 64] bumps around the driving keypoints less those around the source's
+    wide: Tensor  # [B, K, 2, 64] exponents of the Gaussians along x and y
+    shift: Tensor  # [B, K, 2]
+    turned: Tensor  # [B, 2, 64, 64]
+
+
+class FieldLevels(NamedTuple):
+    """What the blocks of the field network give, in their order."""
+
+    entered: Tensor  # [B, 64, 32, 32]
+    down_16: Tensor  # [B, 96, 16, 16]
+    down_8: Tensor  # [B, 128, 8, 8]
+    up_16: Tensor  # [B, 96, 16, 16]
+    coarse: Tensor  # [B, 64, 32, 32]
+    fine: Tensor  # [B, 32, 64, 64]
+
+
 class MotionField(nn.Module):
     """Keypoints and cues to a dense displacement with visibility."""
 
@@ -160,6 +182,11 @@ class MotionField(nn.Module):
             self.adjust.bias.copy_(torch.tensor([0.0, 0.0, 2.0]))  # type: ignore[union-attr]
 
     def forward(self, cue: Tensor, x_s: Tensor, x_d: Tensor, jacobian: Tensor) -> Field:
+        guess = self.guess(cue, x_s, x_d, jacobian)
+        levels = self.levels(guess, cue)
+        return self.settle(guess, levels.fine, levels.coarse)
+
+    def guess(self, cue: Tensor, x_s: Tensor, x_d: Tensor, jacobian: Tensor) -> Guess:
         batch = x_s.shape[0]
         # Gaussians are products of a row and a column, [B, K, 64] each; the maps [B, K, 64, 64] are large.
         off_d, off_s = (self.line - x[..., None] for x in (x_d, x_s))  # [B, K, 2, 64]
@@ -172,17 +199,29 @@ class MotionField(nn.Module):
         shift = x_s - x_d - (x_d @ turn.transpose(1, 2)) * self.head[None, :, None]
         turned = (self.grid @ turn.transpose(1, 2)).transpose(1, 2).reshape(batch, 2, FIELD, FIELD)
         rough = self._rough(wide, shift, turned)
-        moved = sample(cue, rough)
-        seen = torch.cat((heat, cue, moved, rough * 8), 1)
-        coarse = self.enter(seen)
-        at_16 = self.down_16(coarse)
-        at_16 = self.up_16(torch.cat((double(self.down_8(at_16)), at_16), 1))
-        coarse = self.up_32(torch.cat((double(at_16), coarse), 1))
-        fine = self.up_64(torch.cat((double(coarse), moved, cue), 1))
+        return Guess(rough, sample(cue, rough), heat, wide, shift, turned)
+
+    def levels(self, guess: Guess, cue: Tensor, given: FieldLevels | None = None) -> FieldLevels:
+        """Every block of `given` takes the place of what this network's own gives to the next ones."""
+        entered = self.enter(torch.cat((guess.heat, cue, guess.moved, guess.rough * 8), 1))
+        at_32 = entered if given is None else given.entered
+        down_16 = self.down_16(at_32)
+        at_16 = down_16 if given is None else given.down_16
+        down_8 = self.down_8(at_16)
+        up_16 = self.up_16(torch.cat((double(down_8 if given is None else given.down_8), at_16), 1))
+        coarse = self.up_32(torch.cat((double(up_16 if given is None else given.up_16), at_32), 1))
+        above = double(coarse if given is None else given.coarse)
+        fine = self.up_64(torch.cat((above, guess.moved, cue), 1))
+        return FieldLevels(entered, down_16, down_8, up_16, coarse, fine)
+
+    def settle(self, guess: Guess, fine: Tensor, coarse: Tensor) -> Field:
+        """The motion, from what the keypoints alone say and what the network knows at 64x64."""
+        rough, wide, turned = guess.rough, guess.wide, guess.turned
+        batch = len(rough)
         prior = self.affinity[None, :, None, None] - wide[:, :, 1, :, None] - wide[:, :, 0, None, :]
         prior = torch.cat((prior, self.background.expand(batch, 1, FIELD, FIELD)), 1)
         masks = torch.softmax(prior + self.assign(fine).float(), 1).flatten(2)
-        displacement = (F.pad(shift, (0, 0, 0, 1)).transpose(1, 2) @ masks).reshape(rough.shape)
+        displacement = (F.pad(guess.shift, (0, 0, 0, 1)).transpose(1, 2) @ masks).reshape(rough.shape)
         by_head = masks[:, : self.head_points].sum(1).reshape(batch, 1, FIELD, FIELD)
         follows = masks[:, self.head_points : -1].reshape(batch, -1, FIELD, FIELD)
         displacement = displacement + by_head * turned
@@ -253,21 +292,33 @@ class Generator(nn.Module):
             self.paint.bias[12:] = 2.0  # type: ignore[index]
 
     def forward(self, appearance: Appearance, field: Field, copied: Tensor, x_d: Tensor, interior: Tensor) -> Tensor:
+        _, at_64 = self.coarse(appearance, field)
+        return smooth(self.planes(appearance, field, at_64, copied, x_d, interior))
+
+    def coarse(self, appearance: Appearance, field: Field, given: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """What leaves the levels of 32x32 and 64x64, [B, 48, 32, 32] and [B, 24, 64, 64]; `given` takes the place of
+        the first for the second."""
         flow, visible = field.displacement, field.visible
-        half = F.avg_pool2d(flow, 2)
-        x = self.join_32(torch.cat((sample(appearance.at_32, half) * F.avg_pool2d(visible, 2), field.coarse), 1))
-        x = double(self.narrow_32(self.body(x)))
-        x = self.join_64(torch.cat((x, sample(appearance.at_64, flow) * visible, field.fine), 1))
-        x = double(self.narrow_64(x))
+        seen = sample(appearance.at_32, F.avg_pool2d(flow, 2)) * F.avg_pool2d(visible, 2)
+        at_32 = self.narrow_32(self.body(self.join_32(torch.cat((seen, field.coarse), 1))))
+        above = double(at_32 if given is None else given)
+        seen = sample(appearance.at_64, flow) * visible
+        return at_32, self.narrow_64(self.join_64(torch.cat((above, seen, field.fine), 1)))
+
+    def planes(
+        self, appearance: Appearance, field: Field, at_64: Tensor, copied: Tensor, x_d: Tensor, interior: Tensor
+    ) -> Tensor:
+        """What is painted and how much of it counts [B, 4, 256, 256], before `smooth`."""
         join, refine = self.join_128
         if self.light.fine:
             seen = F.pixel_unshuffle(copied, 2)
         else:
-            seen = sample(appearance.at_128, upsample(flow, 2)) * upsample(visible, 2)
-        x = join(torch.cat((x, seen), 1))
+            flow, visible = (upsample(t, 2) for t in (field.displacement, field.visible))
+            seen = sample(appearance.at_128, flow) * visible
+        x = join(torch.cat((double(at_64), seen), 1))
         x = F.pixel_shuffle(self.paint(refine(x + self.drawn(self.sketch(x_d, interior)))).float(), 2)
         # The network tells how much is a copy.
-        return smooth(torch.sigmoid(torch.cat((x[:, :3], -x[:, 3:]), 1)))
+        return torch.sigmoid(torch.cat((x[:, :3], -x[:, 3:]), 1))
 
 
 class Renderer(nn.Module):
