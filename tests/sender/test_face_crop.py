@@ -142,12 +142,20 @@ def test_reducing_by_a_fraction_hides_no_line_and_favours_none(side: int) -> Non
         CropPlace(-30, 320, 120),
     ],
 )
-def test_past_the_border_the_frame_is_mirrored(place: CropPlace) -> None:
+def test_past_the_border_colours_of_the_edge_fade_out(place: CropPlace) -> None:
+    """Shapes inside are not seen again outside, and what comes next to the edge has its colours."""
     rgb = np.full((400, 500, 3), 90, np.uint8)
-    rgb[::2] = 110
-    crop, _ = cut(rgb, place)
+    rgb[8:-8:4, 8:-8] = 200
+    rgb[:, :8:2] = rgb[:, -8::2] = rgb[:8:2] = rgb[-8::2] = 130
+    crop, used = cut(rgb, place)
     assert crop.shape == (CROP_SIDE, CROP_SIDE, 3)
-    assert 89 <= crop.min() <= crop.max() <= 111
+    x, y = ((np.arange(CROP_SIDE) + 0.5) * used.side / CROP_SIDE + start for start in (used.x0, used.y0))
+    outside = ((x < -2) | (x > 502))[None] | ((y < -2) | (y > 402))[:, None]
+    assert outside.any()
+    assert 85 <= crop[outside].min() <= crop[outside].max() <= 135
+    grey = crop[..., 0].astype(int)
+    steps = [np.abs(np.diff(grey, axis=0, prepend=grey[:1])), np.abs(np.diff(grey, axis=1, prepend=grey[:, :1]))]
+    assert max(step[outside].max() for step in steps) <= 12
 
 
 def test_a_place_outside_the_frame_is_refused() -> None:

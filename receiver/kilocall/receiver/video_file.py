@@ -12,6 +12,7 @@ from typing import Self
 import av
 import cv2
 import numpy as np
+from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
 from av.video.stream import VideoStream
 
 from kilocall.model.family import Picture
@@ -49,6 +50,10 @@ class VideoFile:
             stream.width, stream.height = size
             stream.pix_fmt = "yuv420p"
             stream.options = {"crf": CRF, "preset": "veryfast"}
+            context = stream.codec_context
+            # Said in the file, or players guess by its size.
+            context.colorspace, context.color_range = Colorspace.ITU709, ColorRange.MPEG
+            context.color_primaries, context.color_trc = ColorPrimaries.BT709, ColorTrc.BT709
             self._stream = stream
         except (av.error.FFmpegError, OSError) as error:
             self._partial.unlink(missing_ok=True)
@@ -59,7 +64,9 @@ class VideoFile:
         if picture.shape[1::-1] != self.size:
             how = cv2.INTER_AREA if picture.shape[0] > self.size[1] else cv2.INTER_CUBIC
             picture = np.asarray(cv2.resize(picture, self.size, interpolation=how), np.uint8)
-        frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+        frame = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(
+            format="yuv420p", dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG
+        )
         self._last_pts = max(self._last_pts + 1, round(time_us * self.fps / 1_000_000))
         frame.pts, frame.time_base = self._last_pts, 1 / self.fps
         try:

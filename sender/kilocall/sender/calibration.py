@@ -21,6 +21,9 @@ IDEAL_SHARE: Final = FACE_HEIGHT
 #: The crop follows the face, so that place and size need not be exact: beyond these the crop leaves the frame.
 CLOSER, BACK = 0.55, 1.30
 ASIDE, UP_DOWN = 0.16, 0.14
+#: A head reaches past the box of its landmarks by so much of the box: hair above, an ear at each side, the neck below.
+HAIR, EAR, NECK = 0.25, 0.08, 0.02
+CUT_OFF: Final = "your head is cut off by the picture: "
 #: Radians that count as looking straight ahead; half a profile is about 0.7.
 YAW, PITCH, ROLL = 0.13, 0.16, 0.14
 OPEN_EYES = 0.16
@@ -134,6 +137,8 @@ class Calibration:
         yaw, pitch, roll = face.pose.rotation
         if size < CLOSER * wanted:
             return "move closer"
+        if cut := _cut_off(box):
+            return CUT_OFF + ("move back" if size > BACK * wanted else cut)
         if size > BACK * wanted:
             return "move back"
         if abs(x) > ASIDE:
@@ -158,6 +163,21 @@ class Calibration:
     def _moved(self, x: float, y: float, size: float) -> float:
         last, self._last = self._last, (x, y, size)
         return math.inf if last is None else math.dist(last, self._last)
+
+
+def _cut_off(box: tuple[float, float, float, float]) -> str:
+    """What to do so that the whole head is in the frame; nothing when it is."""
+    x0, y0, x1, y1 = box
+    wide, tall = x1 - x0, y1 - y0
+    sides = {
+        "move down": y0 < HAIR * tall,
+        "move up": y1 > 1 - NECK * tall,
+        # The preview is mirrored: at the left edge of the pixels is the person's right.
+        "move left": x0 < EAR * wide,
+        "move right": x1 > 1 - EAR * wide,
+    }
+    out = [what for what, past in sides.items() if past]
+    return "" if not out else out[0] if len(out) == 1 else "move back"
 
 
 def _in_box(points: Array, box: tuple[float, float, float, float]) -> list[list[float]]:

@@ -21,11 +21,13 @@ import av.error
 import cv2
 import numpy as np
 from av.container import InputContainer
+from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from kilocall.proto.errors import BadInput
+from kilocall.sender.upright import Upright
 
 __all__ = ["CameraCapture", "Clip", "Frame", "open_clip"]
 
@@ -36,7 +38,8 @@ MIN_FPS, MAX_FPS = 1.0, 240.0
 FALLBACK_FPS = 25.0
 # A forged timestamp must not make resampling repeat one picture for years.
 MAX_GAP_US = 60_000_000
-MATTE = 128  # grey behind transparent pictures
+# A cover beside the film is a video stream too.
+STILLS = Disposition.attached_pic | Disposition.still_image | Disposition.timed_thumbnails
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,8 @@ class Clip:
                 raise BadInput(f"{self.path}: no frame could be decoded ({self.truncated or 'it is empty'})")
             self.truncated = None
             self.start_us = _time_us(first) or 0
-            self.height, self.width = _upright_size(first)
+            self._upright = Upright.of(self.path, first, stream.sample_aspect_ratio)
+            self.height, self.width = self._upright.size(first)
             self.duration = self._duration_s(container, stream)
 
     def __iter__(self) -> Iterator[Frame]:
@@ -105,7 +109,7 @@ class Clip:
         if not container.streams.video:
             what = "has sound but no picture" if container.streams.audio else "has no video stream"
             raise BadInput(f"{self.path}: {what}")
-        stream = container.streams.video[0]
+        stream = min(container.streams.video, key=lambda one: bool(one.disposition & STILLS))
         context = stream.codec_context
         _check_size(self.path, context.width, context.height)
         stream.thread_type = "AUTO"
@@ -157,7 +161,7 @@ class Clip:
 
     def _as_stored(self, timed: Iterator[tuple[int, VideoFrame]]) -> Iterator[Frame]:
         for index, (now_us, frame) in enumerate(timed):
-            yield Frame(_upright_rgb(frame), now_us, index)
+            yield Frame(self._upright.rgb(frame), now_us, index)
 
     def _nearest(self, timed: Iterator[tuple[int, VideoFrame]]) -> Iterator[Frame]:
         """Constant rate: output k is the frame whose time is nearest to k / fps."""
@@ -169,7 +173,7 @@ class Clip:
                 turn_us = (held[0] + now_us) / 2
                 rgb = None
                 while index * period_us <= turn_us:
-                    rgb = _upright_rgb(held[1]) if rgb is None else rgb
+                    rgb = self._upright.rgb(held[1]) if rgb is None else rgb
                     yield Frame(rgb, round(index * period_us), index)
                     index += 1
             held = (now_us, frame)
@@ -177,7 +181,7 @@ class Clip:
             return
         # The last frame is shown for its own length, so that 10 frames at 10 fps give 25 at 25 fps.
         end_us = held[0] + 1e6 / self.source_fps - period_us / 2
-        rgb = _upright_rgb(held[1])
+        rgb = self._upright.rgb(held[1])
         while index * period_us < end_us or index == 0:
             yield Frame(rgb, round(index * period_us), index)
             index += 1
@@ -196,28 +200,6 @@ def _time_us(frame: VideoFrame) -> int | None:
     if frame.pts is None or frame.time_base is None:
         return None
     return round(frame.pts * frame.time_base * 1_000_000)
-
-
-def _quarter_turns(frame: VideoFrame) -> int:
-    """Counterclockwise quarter turns that put the stored picture upright."""
-    return round(frame.rotation / 90) % 4
-
-
-def _upright_size(frame: VideoFrame) -> tuple[int, int]:
-    size = (frame.height, frame.width)
-    return size if _quarter_turns(frame) % 2 == 0 else size[::-1]
-
-
-def _upright_rgb(frame: VideoFrame) -> NDArray[np.uint8]:
-    """Picture [H, W, 3] uint8, rotated as the file asks, transparency laid over grey."""
-    if any(component.is_alpha for component in frame.format.components):
-        rgba = np.asarray(frame.to_ndarray(format="rgba"), np.uint16)
-        alpha = rgba[..., 3:]
-        rgb = ((rgba[..., :3] * alpha + MATTE * (255 - alpha) + 127) // 255).astype(np.uint8)
-    else:
-        rgb = np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
-    turns = _quarter_turns(frame)
-    return np.ascontiguousarray(np.rot90(rgb, turns)) if turns else rgb
 
 
 class Device(Protocol):

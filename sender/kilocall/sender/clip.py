@@ -54,7 +54,7 @@ class Sample:
 class FollowedClip:
     """All that the encoder needs of a clip; the frames themselves are not kept."""
 
-    tracks: list[tuple[int, Track]]  # capture time in microseconds, landmarks
+    tracks: list[tuple[int, Track | None]]  # capture time in microseconds, landmarks; None before the first face
     places: list[CropPlace]  # where the crop lies, whenever that changes
     best_crop: Picture
     samples: list[Sample]  # spread over the clip, faces only
@@ -77,7 +77,7 @@ def follow_clip(
     warnings: list[str] = []
     cropper = FaceCropper(tracker, plan=plan, on_warning=warnings.append)
     total = round(clip.duration * clip.fps) if clip.duration else None
-    tracks: list[tuple[int, Track]] = []
+    tracks: list[tuple[int, Track | None]] = []
     places: list[CropPlace] = []
     candidates: list[Sample] = []
     stride, lost, reframings, still = 1, 0, 0, GLIDE_PAUSE
@@ -87,7 +87,7 @@ def follow_clip(
         assert track is not None  # the cropper tracks every frame that it cuts
         if track.certainty < FACE_CERTAINTY:
             lost += 1
-            track = tracks[-1][1] if tracks else track
+            track = tracks[-1][1] if tracks else None
         elif count % stride == 0:
             candidates.append(Sample(count, larger_crop(frame.rgb, crop, size or family.size), track))
             if len(candidates) > 2 * CANDIDATES:
@@ -108,6 +108,9 @@ def follow_clip(
         progress(count + 1, total)
     if not candidates:
         raise NoFace(f"{clip.path}: no face could be followed in any of {len(tracks)} frames")
+    before = sum(track is None for _, track in tracks)
+    if before:
+        warnings.append(f"no face in the first {before} of {len(tracks)} frames: there the source picture rests")
     best = choose_source(
         [fitted(sample.crop, family.size) for sample in candidates],
         np.stack([sample.track.points for sample in candidates]),

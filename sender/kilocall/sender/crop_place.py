@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -25,10 +26,12 @@ __all__ = [
     "STRAY_X",
     "STRAY_Y",
     "CropPlace",
+    "Sides",
     "as_place",
     "as_vector",
     "box_from_landmarks",
     "cut",
+    "faded",
     "holds",
     "ideal_place",
     "middle",
@@ -52,6 +55,22 @@ FIT_SHIFT, FIT_SHRINK = 0.10, 0.80
 # 0.92..1.13 in size (0.5 to 99.5 %); between clips the size varies by 0.80..1.28.
 STRAY_X, STRAY_Y = 0.13, 0.10
 STRAY_SMALLER, STRAY_LARGER = 0.82, 1.20
+
+
+# Of the edge's colours: how far from it (sides of the crop) they are how much blurred (standard deviation).
+BLURS = ((0.02, 0.02), (0.10, 0.10), (0.35, 0.40))
+EDGE_ROWS = 3
+#: Quarter turns that bring each of Sides to the top.
+TURNS = (0, 2, 3, 1)
+
+
+class Sides(NamedTuple):
+    """Shares of a crop's side."""
+
+    top: float
+    bottom: float
+    left: float
+    right: float
 
 
 @dataclass(frozen=True)
@@ -100,7 +119,7 @@ def paste_back_matrix(place: CropPlace, size: int = CROP_SIDE) -> NDArray[np.flo
 
 
 def cut(rgb: NDArray[np.uint8], place: CropPlace, size: int = CROP_SIDE) -> tuple[NDArray[np.uint8], CropPlace]:
-    """The crop [size, size, 3] and the place that was really cut; past the border the frame is mirrored.
+    """The crop [size, size, 3] and the place that was really cut; past the border colours of the edge fade out.
 
     From `size` px up the place is rounded to whole pixels (at most 0.5 px of the crop) and reduced without aliasing;
     smaller ones are enlarged in place.
@@ -112,9 +131,9 @@ def cut(rgb: NDArray[np.uint8], place: CropPlace, size: int = CROP_SIDE) -> tupl
             paste_back_matrix(place, size),
             (size, size),
             flags=inverse,
-            borderMode=cv2.BORDER_REFLECT_101,
+            borderMode=cv2.BORDER_REPLICATE,
         )
-        return np.asarray(crop, np.uint8), place
+        return faded(np.asarray(crop, np.uint8), _missing(place, rgb.shape)), place
     x0, y0, side = round(place.x0), round(place.y0), round(place.side)
     height, width = rgb.shape[:2]
     left, top = max(0, x0), max(0, y0)
@@ -123,13 +142,42 @@ def cut(rgb: NDArray[np.uint8], place: CropPlace, size: int = CROP_SIDE) -> tupl
         raise ValueError(f"crop {x0},{y0} side {side} lies outside the {width}x{height} frame")
     part = rgb[top:bottom, left:right]
     if part.shape[:2] != (side, side):
-        part = np.asarray(
-            cv2.copyMakeBorder(
-                part, top - y0, y0 + side - bottom, left - x0, x0 + side - right, cv2.BORDER_REFLECT_101
-            ),
-            np.uint8,
-        )
-    return _reduced(part, size), CropPlace(float(x0), float(y0), float(side))
+        edges = (top - y0, y0 + side - bottom, left - x0, x0 + side - right)
+        part = np.asarray(cv2.copyMakeBorder(part, *edges, cv2.BORDER_REPLICATE), np.uint8)
+    place = CropPlace(float(x0), float(y0), float(side))
+    return faded(_reduced(part, size), _missing(place, rgb.shape)), place
+
+
+def _missing(place: CropPlace, shape: tuple[int, ...]) -> Sides:
+    """What of a crop lies past the borders of a frame [H, W, 3]."""
+    height, width = shape[:2]
+    ends = (-place.y0, place.y0 + place.side - height, -place.x0, place.x0 + place.side - width)
+    return Sides(*(max(0.0, end / place.side) for end in ends))
+
+
+def faded(crop: NDArray[np.uint8], missing: Sides) -> NDArray[np.uint8]:
+    """A crop [S, S, 3] whose missing sides are filled with the colours at their edge, the further the more blurred.
+
+    Nothing that could be taken for a part of a face: a mirrored one has brows on its forehead, a repeated edge stripes.
+    """
+    if not any(missing):
+        return crop
+    made = crop.copy()
+    for number, share in enumerate(missing):
+        rows = math.ceil(share * len(crop))
+        if not 0 < rows < len(crop):
+            continue
+        # Every side is filled as if it were the top one; those of the corners lie beyond the others' edges.
+        turned = np.rot90(made, TURNS[number])
+        edge = turned[rows : rows + EDGE_ROWS].mean(0, keepdims=True).astype(np.float32)
+        distance = np.arange(rows, 0, -1, dtype=np.float32)[:, None, None] / np.float32(len(crop))
+        fill, within = np.broadcast_to(edge, (rows, *edge.shape[1:])), 0.0
+        for reach, blur in BLURS:
+            wide = cv2.GaussianBlur(edge, (0, 0), sigmaX=blur * len(crop), sigmaY=0.1, borderType=cv2.BORDER_REPLICATE)
+            share_of_wide = np.clip((distance - within) / (reach - within), 0, 1)
+            fill, within = fill + share_of_wide * (wide - fill), reach
+        turned[:rows] = np.rint(fill)
+    return made
 
 
 def _reduced(part: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:

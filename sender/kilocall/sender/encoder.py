@@ -63,8 +63,10 @@ class PacketEncoder:
         """A crop uint8 [S, S, 3] captured at `capture_us`."""
         return self.push_track(self.extractor.track(crop), capture_us)
 
-    def push_track(self, track: Track, capture_us: int) -> MotionPacket | None:
-        self.last_motion = self.extractor.from_track(track, capture_us)
+    def push_track(self, track: Track | None, capture_us: int) -> MotionPacket | None:
+        """None: there was no face yet, and the source picture rests."""
+        extractor = self.extractor
+        self.last_motion = extractor.rest if track is None else extractor.from_track(track, capture_us)
         self._gathered.append((capture_us, self.last_motion.vector))
         return self.flush() if len(self._gathered) >= self.frames_per_packet else None
 

@@ -85,6 +85,11 @@ class MotionExtractor:
             self.placer.reset()
         self._filter.reset()
 
+    @property
+    def rest(self) -> Motion:
+        """That of the picture that is shown: nothing moves."""
+        return (self.source if self.onto is None else self.onto).pose
+
     def extract(self, crop: Picture, time_us: int) -> Motion:
         return self.from_track(self.track(crop), time_us)
 

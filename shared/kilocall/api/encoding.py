@@ -46,7 +46,7 @@ class EncodeReport(BaseModel):
     file_bytes: int
     faces: int
     reframings: int
-    lost_frames: int  # frames in which no face was seen; they repeat the last motion
+    lost_frames: int  # without a face: they repeat the last motion, before the first face the source picture rests
     relative: bool  # the source picture was taken for somebody else
     warnings: list[str]
     wall_s: float
@@ -160,7 +160,7 @@ def encode(
     )
 
 
-def _coded(encoder: PacketEncoder, tracks: list[tuple[int, Track]]) -> Iterator[tuple[int, int, MotionPacket]]:
+def _coded(encoder: PacketEncoder, tracks: list[tuple[int, Track | None]]) -> Iterator[tuple[int, int, MotionPacket]]:
     """Packets with the times of their last and first frames."""
     for count, (when, track) in enumerate(tracks):
         packet = encoder.push_track(track, when)
@@ -186,7 +186,7 @@ def _further_pictures(
     each = bytes_each(pictures, kilobytes, packed, side)
     motions: list[Motion] = []
     for _, track in followed.tracks:
-        motions.append(family.motion(track, source, motions[-1] if motions else None))
+        motions.append(source.pose if track is None else family.motion(track, source, motions[-1] if motions else None))
     probes = [Probe(fitted(one.crop, family.size), motions[one.frame], one.crop) for one in followed.samples]
     return choose_pictures(family, source, probes, pictures=pictures, max_bytes=each, progress=progress)
 
