@@ -126,6 +126,21 @@ def test_missing_file_is_refused(tmp_path: Path) -> None:
         open_clip(tmp_path / "none.mp4")
 
 
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("-", "standard input is not supported"),
+        ("https://example.org/clip.mp4", "addresses are not supported"),
+        ("rtsp://camera/1", "addresses are not supported"),
+        ("img%03d.png", "patterns for numbered pictures are not supported"),
+        ("frames/*.png", "patterns for numbered pictures are not supported"),
+    ],
+)
+def test_what_other_programs_read_is_said_to_be_unsupported(name: str, said: str) -> None:
+    with pytest.raises(BadInput, match=said):
+        open_clip(name)
+
+
 def test_text_is_no_video(tmp_path: Path) -> None:
     path = tmp_path / "notes.mp4"
     path.write_text("this is no video " * 50)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -97,3 +99,50 @@ def test_before_the_first_face_the_source_picture_rests(
     still = moved[: report.lost_frames - 1]
     assert max(still) < 2 / 128  # pixels of 256; numbers are coded in steps
     assert max(moved) > 4 / 128
+
+
+# Times
+
+
+def times_of(video: Path) -> list[int]:
+    """Milliseconds."""
+    with av.open(str(video)) as container:
+        return [round(1000 * frame.time) for frame in container.decode(video=0)]
+
+
+@pytest.mark.parametrize(
+    "times_ms",
+    [
+        [*range(0, 1000, 67), *range(1005, 2000, 33)],  # 15, then 30 frames a second
+        [*range(0, 800, 40), *range(3200, 4000, 40)],  # nothing for 2.4 s
+        [*range(0, 400, 40), *range(60_300, 60_700, 40)],  # nothing for nearly a minute
+        [0, 2000, 4000, 6000],  # one frame in two seconds
+        [0, 40, 95, 100, 180, 200, 240, 310, 340],
+    ],
+    ids=["two rates", "hole", "long hole", "slow", "uneven"],
+)
+def test_every_frame_keeps_its_time(
+    family: Family, frames: list[Picture], tmp_path: Path, times_ms: list[int], write_clip: Callable[..., Path]
+) -> None:
+    shown = (frames * (len(times_ms) // len(frames) + 1))[: len(times_ms)]
+    clip = write_clip(tmp_path / "clip.mkv", shown, times=times_ms)
+    report = api.encode(clip, tmp_path / "a.kcs", family=family)
+    facts = api.info(tmp_path / "a.kcs")
+    decoded = api.decode(tmp_path / "a.kcs", tmp_path / "out.mp4", size=64, family=family)
+    assert report.seconds == facts.seconds == decoded.seconds
+    # The last frame is shown for as long as one is on average.
+    assert times_ms[-1] / 1000 <= report.seconds <= times_ms[-1] / 1000 + 1 / facts.fps + 0.05
+    found = times_of(tmp_path / "out.mp4")
+    assert len(found) == len(times_ms)
+    assert np.abs(np.array(found) - times_ms).max() <= 12  # a packet has one spacing, a fifth off at most
+
+
+def test_a_constant_rate_on_request(family: Family, frames: list[Picture], tmp_path: Path, write_clip: Any) -> None:
+    times_ms = [*range(0, 400, 40), *range(1200, 1600, 40)]
+    clip = write_clip(tmp_path / "clip.mkv", frames[: len(times_ms)], times=times_ms)
+    api.encode(clip, tmp_path / "a.kcs", fps=None, family=family)
+    fps = api.info(tmp_path / "a.kcs").fps
+    api.decode(tmp_path / "a.kcs", tmp_path / "even.mp4", size=64, constant_rate=True, family=family)
+    found = times_of(tmp_path / "even.mp4")
+    assert np.abs(np.diff(found) - 1000 / fps).max() <= 1
+    assert abs(found[-1] - times_ms[-1]) <= 2000 / fps

@@ -280,6 +280,11 @@ class StreamWriter:
         times = TimedPacket(time_us, packet).frame_times_us(self._fps)
         self._end_us = max(self._end_us, times[-1] + self._spacing_us)
 
+    @property
+    def duration_us(self) -> int:
+        """From the first frame's time to the end of the last, as written so far."""
+        return self._end_us
+
     def close(self) -> None:
         """Writes index and footer, flushes to disk and gives the file its name. A second call is nothing."""
         if self._file is None:

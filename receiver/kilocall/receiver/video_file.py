@@ -27,9 +27,12 @@ LARGEST_SIDE = 8192
 
 
 class VideoFile:
-    """Writes RGB pictures [H, W, 3] at their times; resizes to `size`, width and height in even numbers of pixels."""
+    """Writes RGB pictures [H, W, 3] at their times; resizes to `size`, width and height in even numbers of pixels.
 
-    def __init__(self, path: Path, *, fps: Fraction, size: int | tuple[int, int]) -> None:
+    Times are rounded to multiples of 1 / `fps`, of a `variable` file to a millisecond.
+    """
+
+    def __init__(self, path: Path, *, fps: Fraction, size: int | tuple[int, int], variable: bool = False) -> None:
         if path.suffix.lower() not in SUFFIXES:
             raise BadInput(f"output {path} ends in {path.suffix!r}; allowed: {', '.join(SUFFIXES)}")
         if isinstance(size, int) and (not 64 <= size <= 1024 or size % 2):
@@ -40,6 +43,7 @@ class VideoFile:
         if not path.parent.is_dir():
             raise BadInput(f"output {path}: the folder {path.parent} does not exist")
         self.path, self.size, self.fps = path, size, fps
+        self._per_s = Fraction(1000) if variable else fps
         self._partial = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
         self._last_pts = -1
         self.frames = 0
@@ -51,6 +55,7 @@ class VideoFile:
             stream.pix_fmt = "yuv420p"
             stream.options = {"crf": CRF, "preset": "veryfast"}
             context = stream.codec_context
+            context.time_base = 1 / self._per_s
             # Said in the file, or players guess by its size.
             context.colorspace, context.color_range = Colorspace.ITU709, ColorRange.MPEG
             context.color_primaries, context.color_trc = ColorPrimaries.BT709, ColorTrc.BT709
@@ -67,8 +72,8 @@ class VideoFile:
         frame = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(
             format="yuv420p", dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG
         )
-        self._last_pts = max(self._last_pts + 1, round(time_us * self.fps / 1_000_000))
-        frame.pts, frame.time_base = self._last_pts, 1 / self.fps
+        self._last_pts = max(self._last_pts + 1, round(time_us * self._per_s / 1_000_000))
+        frame.pts, frame.time_base = self._last_pts, 1 / self._per_s
         try:
             for packet in self._stream.encode(frame):
                 self._container.mux(packet)

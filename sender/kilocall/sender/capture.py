@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -78,11 +79,11 @@ class Clip:
         if self.path.is_dir():
             raise BadInput(f"{self.path} is a folder, wanted is a video or a picture")
         if not self.path.is_file():
-            raise BadInput(f"{self.path}: no such file")
+            raise BadInput(f"{self.path}: {_why_no_file(str(path))}")
         with self._open() as container:
             stream = self._video_stream(container)
             rate = stream.average_rate or stream.guessed_rate
-            self.source_fps = float(rate) if rate and MIN_FPS <= rate <= MAX_FPS else FALLBACK_FPS
+            self.source_fps = min(max(float(rate), MIN_FPS), MAX_FPS) if rate else FALLBACK_FPS
             self.fps = float(fps) if fps is not None else self.source_fps
             self._resample = fps is not None
             first = next(self._decode(container, stream), None)
@@ -185,6 +186,17 @@ class Clip:
         while index * period_us < end_us or index == 0:
             yield Frame(rgb, round(index * period_us), index)
             index += 1
+
+
+def _why_no_file(name: str) -> str:
+    """What other programs read in this way is said to be unsupported rather than missing."""
+    if name == "-":
+        return "standard input is not supported, give a file"
+    if re.match(r"[a-z][a-z0-9+.-]+:/", name, re.IGNORECASE):
+        return "addresses are not supported, give a file"
+    if re.search(r"%0?\d*d|[*?]", name):
+        return "patterns for numbered pictures are not supported, give one file"
+    return "no such file"
 
 
 def _reason(error: BaseException) -> str:

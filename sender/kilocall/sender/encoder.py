@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from typing import Literal
+from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,9 @@ from kilocall.proto.errors import BadInput
 from kilocall.proto.limits import MAX_FRAMES
 from kilocall.proto.motion_packet import MAX_SPACING_US, MotionPacket
 from kilocall.sender.motion import MotionExtractor
+
+#: Spacings of one packet that differ by no more than this share are one.
+UNEVEN: Final = 0.2
 
 
 class PacketEncoder:
@@ -69,6 +72,16 @@ class PacketEncoder:
         self.last_motion = extractor.rest if track is None else extractor.from_track(track, capture_us)
         self._gathered.append((capture_us, self.last_motion.vector))
         return self.flush() if len(self._gathered) >= self.frames_per_packet else None
+
+    def breaks_off(self, capture_us: int) -> bool:
+        """Whether a frame at this time must begin a new packet (`flush` first) to keep its own time: a packet has one
+        spacing for all its frames."""
+        if not self._gathered:
+            return False
+        times = [time_us for time_us, _ in self._gathered]
+        gap_us = capture_us - times[-1]
+        usual_us = (times[-1] - times[0]) / (len(times) - 1) if len(times) > 1 else gap_us
+        return gap_us > MAX_SPACING_US or abs(gap_us - usual_us) > UNEVEN * usual_us
 
     def flush(self) -> MotionPacket | None:
         """The frames gathered so far as one packet; None if there are none."""

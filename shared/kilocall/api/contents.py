@@ -94,7 +94,7 @@ def info(stream: Path | str) -> StreamInfo:
         payload_bits_mean=float(bits.mean()),
         payload_bits_p95=float(np.percentile(bits, 95)),
         payload_bits_max=float(bits.max()),
-        payload_kbps=float(bits.mean()) * fps / 1000,
+        payload_kbps=float(bits.sum()) / max(1, reader.duration_us) * 1000,
         file_bytes=Path(stream).stat().st_size,
         wire=[_wire_rate(float(bits.mean()), fps, n) for n in (1, 2, 3)],
         truncated=reader.damage,

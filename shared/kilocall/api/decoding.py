@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -16,10 +19,13 @@ from kilocall.proto.stream_file import StreamReader
 from kilocall.runtime.files import check_output
 
 if TYPE_CHECKING:
+    from kilocall.api.live import DecodedFrame
     from kilocall.receiver.whole_frame import WholeFrames
 
 __all__ = ["DecodeReport", "decode"]
 
+#: Cameras tremble by less around their rate.
+OFF_THE_GRID_US: Final = 2000
 #: Of a video. A gap of days between two frames is more than a container can say.
 LONGEST_H: Final = 24
 
@@ -51,6 +57,7 @@ def decode(
     size: int | None = None,
     background: Path | str | None = None,
     full_frame: bool = False,
+    constant_rate: bool = False,
     engine: str = "auto",
     threads: int = 0,
     progress: Progress | None = None,
@@ -60,6 +67,9 @@ def decode(
 
     `size` is the video's side, that of the source picture (256 or 512) unless given. With `full_frame` the face is
     put back into the whole frame: of `background`, a picture or the clip that was encoded, or of `source`.
+
+    Every frame is shown at its own time, in a file of variable rate where the stream's rate is one. With
+    `constant_rate` frames are repeated and left out to have the stream's nominal rate throughout.
     """
     from kilocall.receiver.render import LARGEST_TURN_DEG, View
     from kilocall.receiver.video_file import VideoFile
@@ -80,10 +90,15 @@ def decode(
     report = progress or silent
     total = _checked_frames(player.reader, str(stream))
     shape = (frames.width, frames.height) if frames else (size, size)
-    with VideoFile(Path(out), fps=player.reader.header.fps, size=shape) as video:
-        for frame in player.frames():
+    fps = player.reader.header.fps
+    variable = not constant_rate and not _of_one_rate(player.reader)
+    shown = player.frames()
+    if constant_rate:
+        shown = _at_constant_rate(shown, fps, player.reader.duration_us)
+    with VideoFile(Path(out), fps=fps, size=shape, variable=variable) as video:
+        for frame in shown:
             video.write(frames.put(frame.rgb, frame.time_us) if frames else frame.rgb, frame.time_us)
-            report(video.frames, total)
+            report(min(video.frames, total), total)
         if not video.frames:
             raise BadInput(f"{stream}: no packet could be decoded ({player.packets.last_problem})")
     return DecodeReport(
@@ -116,6 +131,35 @@ def _checked_frames(reader: StreamReader, stream: str) -> int:
     if frames > most:
         raise BadInput(f"{stream}: holds {frames} frames, a video of {LONGEST_H} h has {most}")
     return frames
+
+
+def _of_one_rate(reader: StreamReader) -> bool:
+    """Whether all frames lie at multiples of 1 / fps, each at one of its own; left out ones do no harm."""
+    fps, before = reader.header.fps, -1
+    for timed in reader.packets():
+        for when in timed.frame_times_us(fps):
+            number = round(when * fps / 1_000_000)
+            if number <= before or abs(_at(number, fps) - when) > OFF_THE_GRID_US:
+                return False
+            before = number
+    return True
+
+
+def _at_constant_rate(frames: Iterable[DecodedFrame], fps: Fraction, end_us: int) -> Iterator[DecodedFrame]:
+    """For each multiple of 1 / fps the frame that is shown then, from the first frame's time on."""
+    number, held = 0, None
+    for frame in frames:
+        while held is not None and _at(number, fps) < frame.time_us:
+            yield replace(held, time_us=_at(number, fps))
+            number += 1
+        held = frame
+    while held is not None and (_at(number, fps) < end_us or not number):
+        yield replace(held, time_us=_at(number, fps))
+        number += 1
+
+
+def _at(number: int, fps: Fraction) -> int:
+    return round(number * 1_000_000 / fps)
 
 
 def _whole_frames(player: StreamPlayer, source: Path | str | None, background: Path | str | None) -> WholeFrames:

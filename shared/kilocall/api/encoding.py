@@ -144,12 +144,12 @@ def encode(
         stream=out,
         frames=frames,
         fps=float(rate),
-        seconds=frames / float(rate),
+        seconds=writer.duration_us / 1e6,
         source_bytes=len(packed.data),
         pictures=1 + len(further),
         picture_bytes=sum(len(picture.data) for picture in (packed, *further)),
         payload_bits_per_frame=bits / frames,
-        payload_kbps=bits / frames * float(rate) / 1000,
+        payload_kbps=bits / max(1, writer.duration_us) * 1000,
         file_bytes=out.stat().st_size,
         faces=followed.faces,
         reframings=followed.reframings,
@@ -161,13 +161,20 @@ def encode(
 
 
 def _coded(encoder: PacketEncoder, tracks: list[tuple[int, Track | None]]) -> Iterator[tuple[int, int, MotionPacket]]:
-    """Packets with the times of their last and first frames."""
-    for count, (when, track) in enumerate(tracks):
+    """Packets with the times of their last and first frames; every frame lies at its own time."""
+    before_us = 0
+    for when, track in tracks:
+        if encoder.breaks_off(when):
+            packet = encoder.flush()
+            assert packet is not None  # it holds what this frame is apart from
+            yield before_us, encoder.first_us, packet
         packet = encoder.push_track(track, when)
-        if count + 1 == len(tracks):
-            packet = packet or encoder.flush()
         if packet is not None:
             yield when, encoder.first_us, packet
+        before_us = when
+    rest = encoder.flush()
+    if rest is not None:
+        yield before_us, encoder.first_us, rest
 
 
 def _further_pictures(

@@ -85,6 +85,9 @@ def decode(
     background: Annotated[
         Path | None, typer.Option(help="Picture or clip around the face of --full-frame; default: the --source.")
     ] = None,
+    constant_rate: Annotated[
+        bool, typer.Option("--constant-rate", help="Repeat and leave out frames where the clip's rate varied.")
+    ] = False,
     family: FamilyName = None,
     weights: Weights = None,
     codebook: CodebookFile = None,
@@ -106,6 +109,7 @@ def decode(
         size=size,
         background=background,
         full_frame=full_frame,
+        constant_rate=constant_rate,
     )
 
 
