@@ -259,10 +259,42 @@ def test_camera_hands_over_only_the_newest_frame() -> None:
     assert camera.dropped == 2
     device.go.release()
     assert camera.latest(timeout_s=5) is None
-    assert camera.ended
     assert "after 3 frames" in str(camera.error)
-    camera.stop()
     assert device.released.is_set()
+    camera.stop()
+    assert camera.ended
+
+
+def test_a_camera_that_was_unplugged_is_opened_again() -> None:
+    plugged = threading.Event()
+    plugged.set()
+    made: list[SteppedDevice] = []
+
+    class Device(SteppedDevice):
+        def isOpened(self) -> bool:  # noqa: N802  (OpenCV's name)
+            return plugged.is_set()
+
+    def open_device(_: int | str) -> SteppedDevice:
+        made.append(Device(frames=2))
+        made[-1].go.release(3)
+        return made[-1]
+
+    with CameraCapture(0, open_device=open_device, again_s=0.02) as camera:
+        plugged.clear()
+        while camera.error is None:
+            camera.latest(timeout_s=0.01)
+        while len(made) < 4:
+            camera.latest(timeout_s=0.05)
+        assert not camera.ended
+        assert camera.error
+        plugged.set()
+        seen: list[int] = []
+        while len(seen) < 3:
+            frame = camera.latest(timeout_s=5)
+            if frame is not None:
+                seen.append(frame.index)
+        assert seen == sorted(set(seen))  # counted on
+    assert all(device.released.is_set() for device in made)
 
 
 def test_camera_waits_only_as_long_as_told() -> None:
@@ -274,7 +306,7 @@ def test_camera_waits_only_as_long_as_told() -> None:
     assert device.released.is_set()
 
 
-def test_a_driver_that_raises_ends_the_camera_and_wakes_the_reader() -> None:
+def test_a_driver_that_raises_wakes_the_reader() -> None:
     class Broken(SteppedDevice):
         def read(self) -> tuple[bool, Picture | None]:
             raise OSError("unplugged")

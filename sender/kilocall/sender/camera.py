@@ -36,6 +36,7 @@ class Camera(Protocol):
     """What the sending thread needs of a camera; CameraCapture is one."""
 
     error: str | None
+    """Why there are no pictures; None while there are."""
     dropped: int
 
     def start(self) -> None: ...

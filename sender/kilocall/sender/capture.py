@@ -235,7 +235,8 @@ class CameraCapture:
     """A thread that reads a camera and keeps only its newest frame.
 
     `device` is a number, or a path for OpenCV. `open_device` and `clock_us` are there for tests.
-    Used as a context manager, or `start()` and `stop()`. `error` says why reading ended by itself;
+    Used as a context manager, or `start()` and `stop()`. A device that gives no more frames (unplugged, taken by
+    another program) is opened again every `again_s` seconds; `error` says what is wrong as long as there are none.
     `dropped` counts the frames that nobody asked for in time.
     """
 
@@ -248,6 +249,7 @@ class CameraCapture:
         fps: float = 25.0,
         open_device: Callable[[int | str], Device] = _open_camera,
         clock_us: Callable[[], int] = _now_us,
+        again_s: float = 2.0,
     ) -> None:
         if not (math.isfinite(fps) and MIN_FPS <= fps <= MAX_FPS):
             raise BadInput(f"camera fps is {fps}, allowed are {MIN_FPS:g} to {MAX_FPS:g}")
@@ -264,6 +266,8 @@ class CameraCapture:
         )
         self._open_device = open_device
         self._clock_us = clock_us
+        self._again_s = again_s
+        self._index = 0
         self._ready = threading.Condition()
         self._newest: Frame | None = None
         self._ended = False
@@ -274,27 +278,24 @@ class CameraCapture:
         """Opens the device and begins to read. Raises BadInput when there is no such device."""
         if self._thread is not None:
             raise RuntimeError("a CameraCapture starts only once")
-        device = self._open_device(self.device)
-        if not device.isOpened():
-            device.release()
+        device = self._opened()
+        if device is None:
             raise BadInput(
                 f"camera {self.device!r} could not be opened: give the number of a connected camera or a path"
             )
-        for name, value in self._settings:
-            device.set(name, value)
         self._thread = threading.Thread(target=self._run, args=(device,), name="capture", daemon=True)
         self._thread.start()
 
     def latest(self, timeout_s: float = 1.0) -> Frame | None:
         """The newest frame not yet handed over; waits for one, None after `timeout_s` or at the end."""
         with self._ready:
-            self._ready.wait_for(lambda: self._newest is not None or self._ended, timeout_s)
+            self._ready.wait_for(lambda: self._newest is not None or self.error or self._ended, timeout_s)
             frame, self._newest = self._newest, None
             return frame
 
     @property
     def ended(self) -> bool:
-        """Whether the device has stopped giving frames, or `stop()` was called."""
+        """Whether no more frames will come: `stop()` was called, or a file has come to its end."""
         return self._ended
 
     def stop(self) -> None:
@@ -314,28 +315,61 @@ class CameraCapture:
     ) -> None:
         self.stop()
 
+    def _opened(self) -> Device | None:
+        device = self._open_device(self.device)
+        if not device.isOpened():
+            device.release()
+            return None
+        for name, value in self._settings:
+            device.set(name, value)
+        return device
+
     def _run(self, device: Device) -> None:
-        index = 0
+        again = not (isinstance(self.device, str) and Path(self.device).is_file())
+        opened: Device | None = device
+        try:
+            while not self._stop.is_set():
+                if opened is not None:
+                    self._read(opened)
+                    if not again or self._stop.is_set():
+                        return
+                    logger.warning("%s; it is tried again", self.error)
+                    self._wake()
+                if self._stop.wait(self._again_s):
+                    return
+                opened = self._opened()
+        except Exception as error:  # whatever a driver raises must not leave latest() waiting
+            logger.exception("camera %r failed", self.device)
+            self.error = f"camera {self.device!r} failed: {error}"
+        finally:
+            self._ended = True
+            self._wake()
+
+    def _read(self, device: Device) -> None:
+        """Reads until there is nothing to be read; `error` says why."""
+        count = 0
         try:
             while not self._stop.is_set():
                 ok, bgr = device.read()
                 now_us = self._clock_us()
                 if not ok or bgr is None:
-                    self.error = f"camera {self.device!r} gave no frame after {index} frames"
-                    break
+                    self.error = f"camera {self.device!r} gave no frame after {count} frames"
+                    return
                 if bgr.shape[0] > MAX_SIDE or bgr.shape[1] > MAX_SIDE:
                     self.error = f"camera {self.device!r} gives {bgr.shape[1]}x{bgr.shape[0]} frames"
-                    break
-                self._put(Frame(np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8), now_us, index))
-                index += 1
-        except Exception as error:  # whatever a driver raises must not leave latest() waiting
-            logger.exception("camera %r failed", self.device)
+                    return
+                self.error = None
+                self._put(Frame(np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8), now_us, self._index))
+                self._index += 1
+                count += 1
+        except (OSError, cv2.error) as error:
             self.error = f"camera {self.device!r} failed: {error}"
         finally:
             device.release()
-            with self._ready:
-                self._ended = True
-                self._ready.notify_all()
+
+    def _wake(self) -> None:
+        with self._ready:
+            self._ready.notify_all()
 
     def _put(self, frame: Frame) -> None:
         with self._ready:

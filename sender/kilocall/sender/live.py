@@ -298,12 +298,16 @@ class Sending(Worker):
         frame = self.camera.latest(CAMERA_WAIT_S)
         self._flush_overdue()
         if frame is None:
-            if self.camera.ended and not self._camera_told:
+            gone = self.camera.ended or self.camera.error is not None
+            if gone and not self._camera_told:
                 self._camera_told = True
                 self._note_face(False, time.monotonic_ns() // 1000)
                 text = self.camera.error or "the camera has ended"
                 self._deliver(lambda: self._events.problem(text))
-            return 0.1 if self.camera.ended else 0.0
+            return 0.1 if gone else 0.0
+        if self._camera_told:
+            self._camera_told = False
+            self._deliver(lambda: self._events.problem("the camera gives pictures again"))
         if not self._steps.take(frame.capture_us, self.fps):
             return 0.0
         if self.camera_off:
