@@ -6,14 +6,17 @@ from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
+from av.audio.codeccontext import AudioCodecContext
 from numpy.typing import NDArray
 
 from kilocall.model.family import Source
 from kilocall.model.motion import Motion
 from kilocall.proto.errors import BadInput
 from kilocall.proto.motion_packet import MotionPacket
+from kilocall.proto.sound import SAMPLE_RATE, SoundPackets
 from kilocall.proto.stream_file import StreamHeader, StreamReader, StreamWriter, TimedPacket
 from kilocall.receiver.decode import TimedMotion
 from kilocall.receiver.render import View
@@ -79,11 +82,31 @@ class FlatFilm:
         self.relative = picture is not None
 
 
+def tone(seconds: float) -> list[SoundPackets]:
+    """Records of speech, 20 ms a packet: a tone that begins after half a second."""
+    encoder = av.CodecContext.create("libopus", "w")
+    assert isinstance(encoder, AudioCodecContext)
+    encoder.sample_rate, encoder.layout, encoder.format, encoder.bit_rate = SAMPLE_RATE, "mono", "s16", 16_000
+    encoder.time_base = Fraction(1, SAMPLE_RATE)
+    time = np.arange(round(seconds * SAMPLE_RATE))
+    samples = np.rint(8000 * np.sin(time * 0.06) * (time > SAMPLE_RATE // 2)).astype(np.int16)
+    packets = []
+    for start in range(0, len(samples) - 959, 960):
+        frame = av.AudioFrame.from_ndarray(samples[None, start : start + 960].copy(), "s16", "mono")
+        frame.sample_rate, frame.time_base, frame.pts = SAMPLE_RATE, Fraction(1, SAMPLE_RATE), start
+        packets += [bytes(packet) for packet in encoder.encode(frame)]
+    each_us = 50 * 20_000
+    return [
+        SoundPackets(each_us * number, 312 if not number else 0, tuple(packets[50 * number : 50 * number + 50]))
+        for number in range((len(packets) + 49) // 50)
+    ]
+
+
 @pytest.fixture
 def write_stream(tmp_path: Path) -> Callable[..., Path]:
     """write_stream(packets=20): a stream of three frames a packet, every tenth a key packet."""
 
-    def write(packets: int = 20) -> Path:
+    def write(packets: int = 20, *, spoken: bool = False) -> Path:
         header = StreamHeader(
             family="flat",
             weights_hash="0" * 64,
@@ -97,6 +120,8 @@ def write_stream(tmp_path: Path) -> Callable[..., Path]:
         )
         path = tmp_path / "flat.kcs"
         with StreamWriter(path, header) as writer:
+            for sound in tone(packets * FRAMES_PER_PACKET / FPS) if spoken else ():
+                writer.add_sound(sound)
             for number in range(packets):
                 time_us = number * FRAMES_PER_PACKET * FRAME_US
                 packet = MotionPacket(
@@ -118,3 +143,9 @@ def write_stream(tmp_path: Path) -> Callable[..., Path]:
 def film(write_stream: Callable[..., Path]) -> FlatFilm:
     """60 frames, 2.4 s, key packets at 0 and 1.2 s."""
     return FlatFilm(write_stream())
+
+
+@pytest.fixture
+def spoken_film(write_stream: Callable[..., Path]) -> FlatFilm:
+    """The same with speech."""
+    return FlatFilm(write_stream(spoken=True))

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import av
 import cv2
 import numpy as np
 import pytest
@@ -170,6 +171,28 @@ def test_an_uploaded_picture_is_shown_and_the_own_one_comes_back(client: TestCli
     page.ask(do="own_source")
     assert page.text("state", relative=False)["source"] is None
     page.picture(lambda _, brightness: brightness < 60)
+
+
+def test_speech_can_be_had_in_parts(spoken_film: Any) -> None:
+    app = create_app(spoken_film, name="clip.kcs", read_face=read_face)
+    with TestClient(app, base_url=ADDRESS) as client:
+        whole = client.get("/sound.ogg")
+        assert (whole.status_code, whole.headers["content-type"]) == (200, "audio/ogg")
+        assert whole.content[:4] == b"OggS"
+        part = client.get("/sound.ogg", headers={"Range": "bytes=100-199"})
+        assert (part.status_code, part.content) == (206, whole.content[100:200])
+        assert part.headers["content-range"] == f"bytes 100-199/{len(whole.content)}"
+        assert client.get("/sound.ogg", headers={"Range": "bytes=-10"}).content == whole.content[-10:]
+        assert client.get("/sound.ogg", headers={"Range": "bytes=100-"}).content == whole.content[100:]
+        assert client.get("/sound.ogg", headers={"Range": f"bytes={len(whole.content)}-"}).status_code == 416
+        assert client.get("/sound.ogg", headers={"Range": "lines=1-2"}).content == whole.content
+    with av.open(io.BytesIO(whole.content), "r") as container:
+        samples = sum(frame.samples for frame in container.decode(container.streams.audio[0]))
+    assert abs(samples / 48_000 - 2.4) < 0.1
+
+
+def test_a_stream_without_speech_has_none(client: TestClient) -> None:
+    assert client.get("/sound.ogg").status_code == 404
 
 
 def test_a_picture_without_a_face_is_refused(client: TestClient) -> None:

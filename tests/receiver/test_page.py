@@ -29,7 +29,8 @@ def until(page: Any, condition: str) -> None:
 
 
 @pytest.fixture
-def address(film: Any) -> Iterator[str]:
+def address(spoken_film: Any) -> Iterator[str]:
+    film = spoken_film
     ready = threading.Event()
     app = create_app(film, name="clip.kcs", read_face=lambda data: film.renderer.source.picture, loop=True)
     server = DisplayServer(app, on_ready=ready.set)
@@ -84,3 +85,22 @@ def test_the_page_plays_and_obeys(page: Any) -> None:
     assert page.is_checked("#loop")
     page.keyboard.press("l")
     until(page, "!document.getElementById('loop').checked")
+
+
+def test_speech_follows_the_pictures(page: Any) -> None:
+    speech = "document.getElementById('speech')"
+    apart = f"Math.abs({speech}.currentTime - document.getElementById('seek').value)"
+    assert page.is_visible("#sound")
+    until(page, f"!{speech}.paused && {speech}.currentTime > 0.2 && {apart} < 0.2")
+    # A browser may have kept it silent until somebody presses something.
+    if page.evaluate(f"{speech}.muted"):
+        page.keyboard.press("m")
+    assert not page.evaluate(f"{speech}.muted")
+    until(page, f"!{speech}.paused && {apart} < 0.2")
+    page.keyboard.press("Space")
+    until(page, f"{speech}.paused")
+    page.locator("#seek").fill("2")
+    page.keyboard.press("Space")
+    until(page, f"!{speech}.paused && {apart} < 0.2")
+    page.keyboard.press("m")
+    assert page.evaluate(f"{speech}.muted")

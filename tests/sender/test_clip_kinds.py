@@ -14,6 +14,7 @@ import pytest
 from kilocall import api
 from kilocall.model import landmarks as lm
 from kilocall.model.family import Array, Family, Picture
+from kilocall.proto.errors import BadInput
 from kilocall.sample import sample_clip
 from kilocall.sender.capture import open_clip
 from kilocall.sender.clip import FACE_CERTAINTY
@@ -146,3 +147,92 @@ def test_a_constant_rate_on_request(family: Family, frames: list[Picture], tmp_p
     found = times_of(tmp_path / "even.mp4")
     assert np.abs(np.diff(found) - 1000 / fps).max() <= 1
     assert abs(found[-1] - times_ms[-1]) <= 2000 / fps
+
+
+# Sound
+
+
+def heard(video: Path) -> tuple[np.ndarray, int]:
+    """Samples at 48 kHz from the video's first frame on, and how many frames it has."""
+    with av.open(str(video)) as container:
+        pictures = [frame.time for frame in container.decode(video=0)]
+    with av.open(str(video)) as container:
+        resampler = av.AudioResampler(format="s16", layout="mono", rate=48_000)
+        parts, start = [], None
+        for frame in container.decode(audio=0):
+            start = frame.time if start is None else start
+            parts += [part.to_ndarray()[0] for part in resampler.resample(frame)]
+    samples = np.concatenate(parts).astype(float) / 32768
+    offset = round(((start or 0.0) - pictures[0]) * 48_000)
+    return (np.concatenate((np.zeros(offset), samples)) if offset > 0 else samples[-offset:]), len(pictures)
+
+
+def speak(path: Path, frames: list[Picture], beeps_s: tuple[float, ...], rate: int, starts_s: float = 0.0) -> Path:
+    """A clip with a beep of a tenth of a second at each of these times; its sound begins at `starts_s`."""
+    length = len(frames) / FPS
+    time = np.arange(round((length - starts_s) * rate)) / rate + starts_s
+    sound = 0.02 * np.sin(2 * np.pi * 180 * time)
+    for beep in beeps_s:
+        inside = (time >= beep) & (time < beep + 0.1)
+        sound[inside] = 0.7 * np.sin(2 * np.pi * 800 * time[inside])
+    with av.open(str(path), "w") as container:
+        video = container.add_stream("libx264", rate=Fraction(FPS), options={"crf": "14"})
+        video.height, video.width, video.pix_fmt = *frames[0].shape[:2], "yuv420p"
+        audio = container.add_stream("aac" if path.suffix == ".mp4" else "flac", rate=rate, layout="stereo")
+        for frame in frames:
+            container.mux(video.encode(av.VideoFrame.from_ndarray(frame, "rgb24")))
+        both = np.rint(np.stack([sound, sound], 1).reshape(1, -1) * 32767).astype(np.int16)
+        for start in range(0, len(sound) - 1023, 1024):
+            block = av.AudioFrame.from_ndarray(
+                np.ascontiguousarray(both[:, 2 * start : 2 * (start + 1024)]), "s16", "stereo"
+            )
+            block.sample_rate, block.time_base = rate, Fraction(1, rate)
+            block.pts = start + round(starts_s * rate)
+            container.mux(audio.encode(block))
+        container.mux(video.encode(None))
+        container.mux(audio.encode(None))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "rate", "starts_s"), [("clip.mp4", 44_100, 0.0), ("clip.mkv", 48_000, 0.35), ("clip.mkv", 16_000, 0.0)]
+)
+def test_sound_is_heard_again_in_time(
+    family: Family, frames: list[Picture], tmp_path: Path, name: str, rate: int, starts_s: float
+) -> None:
+    beeps_s = (0.5, 1.1, 1.7)
+    clip = speak(tmp_path / name, frames, beeps_s, rate, starts_s)
+    report = api.encode(clip, tmp_path / "a.kcs", family=family)
+    assert not report.warnings
+    facts = api.info(tmp_path / "a.kcs")
+    assert facts.sound_kbps == pytest.approx(report.sound_kbps)
+    assert 5 < facts.sound_kbps < 16
+    decoded = api.decode(tmp_path / "a.kcs", tmp_path / "out.mp4", size=64, family=family)
+    assert decoded.damaged_sounds == 0
+    samples, pictures = heard(tmp_path / "out.mp4")
+    assert pictures == len(frames)
+    assert abs(len(samples) / 48_000 - len(frames) / FPS) < 0.15
+    loud = np.abs(samples) > 0.3
+    for beep in beeps_s:
+        near = np.flatnonzero(loud[round((beep - 0.2) * 48_000) : round((beep + 0.2) * 48_000)])
+        assert abs(near[0] / 48_000 - 0.2) < 0.020
+    assert not loud[: round(0.45 * 48_000)].any()
+
+
+def test_sound_can_be_left_out_on_both_sides(family: Family, frames: list[Picture], tmp_path: Path) -> None:
+    clip = speak(tmp_path / "clip.mp4", frames[:25], (0.5,), 48_000)
+    api.encode(clip, tmp_path / "mute.kcs", audio_kbps=None, family=family)
+    api.encode(clip, tmp_path / "a.kcs", family=family)
+    assert api.info(tmp_path / "mute.kcs").sound_bytes == 0 < api.info(tmp_path / "a.kcs").sound_bytes
+    api.decode(tmp_path / "mute.kcs", tmp_path / "mute.mp4", size=64, family=family)
+    api.decode(tmp_path / "a.kcs", tmp_path / "quiet.mp4", size=64, sound=False, family=family)
+    for name in ("mute.mp4", "quiet.mp4"):
+        with av.open(str(tmp_path / name)) as container:
+            assert not container.streams.audio
+
+
+def test_a_rate_that_no_speech_has_is_refused(family: Family, frames: list[Picture], tmp_path: Path) -> None:
+    clip = speak(tmp_path / "clip.mp4", frames[:25], (0.5,), 48_000)
+    with pytest.raises(BadInput, match="audio-kbps is 200, allowed are 6 to 64"):
+        api.encode(clip, tmp_path / "a.kcs", audio_kbps=200, family=family)
+    assert not (tmp_path / "a.kcs").exists()

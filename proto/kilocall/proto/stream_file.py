@@ -1,6 +1,6 @@
 """The stream file, `.kcs`: coded motion with its source picture, written as it comes, readable when cut.
 
-    magic, 8 bytes | version u16 | header record | picture, reference, place and motion records | index | footer
+    magic, 8 bytes | version u16 | header record | picture, reference, place, motion and sound records | index | footer
 
 A record is type u8, length LEB128, body, CRC-32 of all three. The index says where the key packets are; a
 file that was cut before it is scanned instead. `wire.md` beside this file has the bytes of every record.
@@ -28,6 +28,7 @@ from kilocall.proto.control import CropPlace, SourcePicture, parse_control
 from kilocall.proto.errors import BadInput, BadPacket
 from kilocall.proto.limits import MOST_PICTURES
 from kilocall.proto.motion_packet import SPACING_UNIT_US, MotionPacket
+from kilocall.proto.sound import SoundPackets
 
 __all__ = [
     "FILE_VERSION",
@@ -50,7 +51,7 @@ MAX_INDEX_ENTRIES = 1 << 15
 MAX_TIME_US = (1 << 40) - 1  # 12 days
 SYNC_EVERY_S = 1.0
 
-_HEADER, _PICTURE, _MOTION, _PLACE, _INDEX, _REFERENCE = 1, 2, 3, 4, 5, 6
+_HEADER, _PICTURE, _MOTION, _PLACE, _INDEX, _REFERENCE, _SOUND = 1, 2, 3, 4, 5, 6, 7
 _FOOTER = struct.Struct(">QI4s")  # offset of the index record, CRC-32 of the offset, end mark
 _END = b"SCK\n"
 _START_BYTES = len(MAGIC) + 2
@@ -188,7 +189,7 @@ class ReferencePicture:
     picture: SourcePicture
 
 
-Record = SourcePicture | CropPlace | TimedPacket | ReferencePicture
+Record = SourcePicture | CropPlace | TimedPacket | ReferencePicture | SoundPackets
 
 
 @dataclass(frozen=True)
@@ -279,6 +280,10 @@ class StreamWriter:
         self._frames += packet.frame_count
         times = TimedPacket(time_us, packet).frame_times_us(self._fps)
         self._end_us = max(self._end_us, times[-1] + self._spacing_us)
+
+    def add_sound(self, sound: SoundPackets) -> None:
+        """Speech; records of it lie in the order of their times, near the motion of that time."""
+        self._put(_record(_SOUND, bytes(sound)))
 
     @property
     def duration_us(self) -> int:
@@ -409,6 +414,10 @@ class StreamReader:
     def packets(self) -> Iterator[TimedPacket]:
         """The motion packets alone."""
         return (record for record in self.records() if isinstance(record, TimedPacket))
+
+    def sounds(self) -> Iterator[SoundPackets]:
+        """The speech alone."""
+        return (record for record in self.records() if isinstance(record, SoundPackets))
 
     def source_picture(self) -> SourcePicture | None:
         """The first source picture, None when the file holds none."""
@@ -557,6 +566,8 @@ def _parse_record(kind: int, body: bytes) -> Record | None:
         if len(body) < 5:
             raise BadInput(f"motion record is {len(body)} bytes, its time needs 5")
         return TimedPacket(int.from_bytes(body[:5], "big"), MotionPacket.parse(body[5:]))
+    if kind == _SOUND:
+        return SoundPackets.parse(body)
     if kind in (_PICTURE, _PLACE, _REFERENCE):
         message = parse_control(body)
         if not isinstance(message, CropPlace if kind == _PLACE else SourcePicture):

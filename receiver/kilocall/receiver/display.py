@@ -29,8 +29,9 @@ from kilocall.model.family import Picture
 from kilocall.proto.errors import KilocallError
 from kilocall.receiver.playback import SPEEDS, Film, Playback, PlaybackState, Shown
 from kilocall.receiver.render import LARGEST_TURN_DEG, View
+from kilocall.receiver.sound_track import SoundTrack, as_ogg
 from kilocall.runtime.pictures import as_jpeg
-from kilocall.runtime.web import LOOPBACK, bounded_body, guard, mount_page, same_origin
+from kilocall.runtime.web import LOOPBACK, bounded_body, guard, mount_page, part_of, same_origin
 
 __all__ = [
     "FRAME_HEADER",
@@ -169,6 +170,8 @@ class Screen:
         self._read_face = read_face
         self._events: asyncio.AbstractEventLoop | None = None
         self._repeat = loop
+        self._has_sound = next(film.reader.sounds(), None) is not None
+        self._ogg: bytes | None = None
         self.playback = Playback(film, on_shown=self._shown, on_state=self._told, source=source_name)
 
     def open(self) -> None:
@@ -190,6 +193,7 @@ class Screen:
             "size": header.picture_size,
             "keys_us": [entry.time_us for entry in self.playback.film.reader.index],
             "bits_per_frame": self.playback.mean_bits_per_frame,
+            "sound": self._has_sound,
             "damage": self.playback.film.reader.damage,
             "speeds": SPEEDS,
             "largest_turn": LARGEST_TURN_DEG,
@@ -222,6 +226,12 @@ class Screen:
     async def source_jpeg(self) -> bytes:
         """The picture that is moved."""
         return await asyncio.wrap_future(self.playback.ask(lambda: as_jpeg(self.playback.film.renderer.source.picture)))
+
+    async def sound_ogg(self) -> bytes | None:
+        """The speech as a file that browsers play; None where there is none."""
+        if self._ogg is None and self._has_sound:
+            self._ogg = await asyncio.to_thread(lambda: as_ogg(SoundTrack(self.playback.film.reader.sounds())))
+        return self._ogg
 
     def _shown(self, shown: Shown) -> None:
         head = FRAME_HEADER.pack(shown.frame, shown.time_us, shown.bits_per_frame, shown.made_ms)
@@ -278,6 +288,11 @@ def create_app(
         with suppress(CancelledError, asyncio.CancelledError):
             return Response(await screen.source_jpeg(), media_type="image/jpeg")
         return Response(status_code=503)
+
+    @app.get("/sound.ogg")
+    async def sound(request: Request) -> Response:
+        data = await screen.sound_ogg()
+        return Response(status_code=404) if data is None else part_of(data, "audio/ogg", request.headers.get("range"))
 
     @app.post("/source")
     async def upload(request: Request, name: str = "") -> Response:

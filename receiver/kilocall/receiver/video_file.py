@@ -12,16 +12,21 @@ from typing import Self
 import av
 import cv2
 import numpy as np
+from av.audio.stream import AudioStream
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
 from av.video.stream import VideoStream
+from numpy.typing import NDArray
 
 from kilocall.model.family import Picture
 from kilocall.proto.errors import BadInput
+from kilocall.proto.sound import SAMPLE_RATE
 
 #: Containers that carry H.264 and play everywhere.
 SUFFIXES = (".mp4", ".mkv", ".mov")
 # Close to lossless: the file is there to be looked at and measured, not to be small.
 CRF = "14"
+#: As near to lossless for speech.
+SOUND_BPS = 96_000
 #: Of a whole frame; 8K.
 LARGEST_SIDE = 8192
 
@@ -32,7 +37,15 @@ class VideoFile:
     Times are rounded to multiples of 1 / `fps`, of a `variable` file to a millisecond.
     """
 
-    def __init__(self, path: Path, *, fps: Fraction, size: int | tuple[int, int], variable: bool = False) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        fps: Fraction,
+        size: int | tuple[int, int],
+        variable: bool = False,
+        sound: bool = False,
+    ) -> None:
         if path.suffix.lower() not in SUFFIXES:
             raise BadInput(f"output {path} ends in {path.suffix!r}; allowed: {', '.join(SUFFIXES)}")
         if isinstance(size, int) and (not 64 <= size <= 1024 or size % 2):
@@ -47,6 +60,7 @@ class VideoFile:
         self._partial = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
         self._last_pts = -1
         self.frames = 0
+        self.samples = 0
         try:
             self._container = av.open(str(self._partial), "w")
             stream = self._container.add_stream("libx264", rate=fps)
@@ -60,6 +74,10 @@ class VideoFile:
             context.colorspace, context.color_range = Colorspace.ITU709, ColorRange.MPEG
             context.color_primaries, context.color_trc = ColorPrimaries.BT709, ColorTrc.BT709
             self._stream = stream
+            self._sound: AudioStream | None = None
+            if sound:
+                self._sound = self._container.add_stream("aac", rate=SAMPLE_RATE, layout="mono")
+                self._sound.codec_context.bit_rate = SOUND_BPS
         except (av.error.FFmpegError, OSError) as error:
             self._partial.unlink(missing_ok=True)
             raise _as_os_error(error, path) from error
@@ -81,10 +99,26 @@ class VideoFile:
             raise _as_os_error(error, self.path) from error
         self.frames += 1
 
+    def write_sound(self, samples: NDArray[np.int16]) -> None:
+        """What follows the samples written before, mono at 48 kHz; the first are heard with the first frame's time 0.
+
+        A file can be played as it grows if sound and pictures of one time are written one after the other.
+        """
+        assert self._sound is not None, "the file was opened without sound"
+        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples[None]), format="s16", layout="mono")
+        frame.sample_rate, frame.time_base, frame.pts = SAMPLE_RATE, Fraction(1, SAMPLE_RATE), self.samples
+        self.samples += len(samples)
+        try:
+            for packet in self._sound.encode(frame):
+                self._container.mux(packet)
+        except (av.error.FFmpegError, OSError) as error:
+            raise _as_os_error(error, self.path) from error
+
     def close(self) -> None:
         try:
-            for packet in self._stream.encode():
-                self._container.mux(packet)
+            for stream in (self._stream, self._sound):
+                for packet in stream.encode() if stream is not None else ():
+                    self._container.mux(packet)
             self._container.close()
             os.replace(self._partial, self.path)
         except (av.error.FFmpegError, OSError) as error:

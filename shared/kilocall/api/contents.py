@@ -53,6 +53,8 @@ class StreamInfo(BaseModel):
     payload_bits_p95: float
     payload_bits_max: float
     payload_kbps: float
+    sound_bytes: int
+    sound_kbps: float
     file_bytes: int
     wire: list[WireRate]
     truncated: str | None
@@ -70,6 +72,7 @@ def info(stream: Path | str) -> StreamInfo:
     fps = float(header.fps)
     numbers, keypoints, match = _installed(header)
     frames = len(per_frame)
+    sound_bytes = sum(len(bytes(sound)) for sound in reader.sounds())
     return StreamInfo(
         path=Path(stream),
         family=header.family,
@@ -94,6 +97,8 @@ def info(stream: Path | str) -> StreamInfo:
         payload_bits_mean=float(bits.mean()),
         payload_bits_p95=float(np.percentile(bits, 95)),
         payload_bits_max=float(bits.max()),
+        sound_bytes=sound_bytes,
+        sound_kbps=8 * sound_bytes / max(1, reader.duration_us) * 1000,
         payload_kbps=float(bits.sum()) / max(1, reader.duration_us) * 1000,
         file_bytes=Path(stream).stat().st_size,
         wire=[_wire_rate(float(bits.mean()), fps, n) for n in (1, 2, 3)],

@@ -9,17 +9,21 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel
 
 from kilocall.api.families import Progress, silent
 from kilocall.api.player import StreamPlayer
 from kilocall.model.family import Family
 from kilocall.proto.errors import BadInput
+from kilocall.proto.sound import SAMPLE_RATE
 from kilocall.proto.stream_file import StreamReader
 from kilocall.runtime.files import check_output
 
 if TYPE_CHECKING:
     from kilocall.api.live import DecodedFrame
+    from kilocall.receiver.video_file import VideoFile
     from kilocall.receiver.whole_frame import WholeFrames
 
 __all__ = ["DecodeReport", "decode"]
@@ -43,6 +47,8 @@ class DecodeReport(BaseModel):
     relative: bool
     truncated: str | None  # what is wrong with the stream, if it breaks off
     dropped_packets: int
+    sound_s: float
+    damaged_sounds: int  # packets of speech that could not be decoded
     wall_s: float
 
 
@@ -58,6 +64,7 @@ def decode(
     background: Path | str | None = None,
     full_frame: bool = False,
     constant_rate: bool = False,
+    sound: bool = True,
     engine: str = "auto",
     threads: int = 0,
     progress: Progress | None = None,
@@ -69,9 +76,11 @@ def decode(
     put back into the whole frame: of `background`, a picture or the clip that was encoded, or of `source`.
 
     Every frame is shown at its own time, in a file of variable rate where the stream's rate is one. With
-    `constant_rate` frames are repeated and left out to have the stream's nominal rate throughout.
+    `constant_rate` frames are repeated and left out to have the stream's nominal rate throughout. The stream's speech
+    is heard with it unless `sound` is False.
     """
     from kilocall.receiver.render import LARGEST_TURN_DEG, View
+    from kilocall.receiver.sound_track import SoundTrack
     from kilocall.receiver.video_file import VideoFile
 
     started = time.monotonic()
@@ -95,10 +104,17 @@ def decode(
     shown = player.frames()
     if constant_rate:
         shown = _at_constant_rate(shown, fps, player.reader.duration_us)
-    with VideoFile(Path(out), fps=fps, size=shape, variable=variable) as video:
+    with_sound = sound and next(player.reader.sounds(), None) is not None
+    track = SoundTrack(player.reader.sounds())
+    samples = track.parts()
+    with VideoFile(Path(out), fps=fps, size=shape, variable=variable, sound=with_sound) as video:
         for frame in shown:
             video.write(frames.put(frame.rgb, frame.time_us) if frames else frame.rgb, frame.time_us)
+            if with_sound:
+                _write_sound(video, samples, frame.time_us)
             report(min(video.frames, total), total)
+        if with_sound:
+            _write_sound(video, samples, player.reader.duration_us)
         if not video.frames:
             raise BadInput(f"{stream}: no packet could be decoded ({player.packets.last_problem})")
     return DecodeReport(
@@ -111,9 +127,21 @@ def decode(
         pictures=player.renderer.pictures,
         relative=player.relative,
         truncated=player.reader.damage,
+        sound_s=video.samples / SAMPLE_RATE,
+        damaged_sounds=track.damaged,
         dropped_packets=player.packets.dropped,
         wall_s=time.monotonic() - started,
     )
+
+
+def _write_sound(video: VideoFile, samples: Iterator[NDArray[np.int16]], until_us: int) -> None:
+    """What is heard up to this time."""
+    until = until_us * SAMPLE_RATE // 1_000_000
+    while video.samples < until:
+        part = next(samples, None)
+        if part is None:
+            return
+        video.write_sound(part)
 
 
 def _checked_frames(reader: StreamReader, stream: str) -> int:

@@ -19,6 +19,7 @@ from kilocall.model.motion import Motion
 from kilocall.proto.control import SourcePicture
 from kilocall.proto.errors import BadInput
 from kilocall.proto.motion_packet import MotionPacket
+from kilocall.proto.sound import DEFAULT_KBPS, SoundPackets
 from kilocall.proto.stream_file import StreamHeader, StreamWriter
 from kilocall.runtime.files import check_output
 from kilocall.runtime.pictures import fitted
@@ -43,6 +44,7 @@ class EncodeReport(BaseModel):
     picture_bytes: int  # of all of them
     payload_bits_per_frame: float
     payload_kbps: float
+    sound_kbps: float
     file_bytes: int
     faces: int
     reframings: int
@@ -63,6 +65,7 @@ def encode(
     frames_per_packet: int = 3,
     gallery: int = 0,
     gallery_kb: float = GALLERY_KB,
+    audio_kbps: float | None = DEFAULT_KBPS,
     engine: str = "auto",
     threads: int = 0,
     progress: Progress | None = None,
@@ -72,11 +75,13 @@ def encode(
 
     The source picture is the best frame of the clip unless `source` names a picture; `size` is its side, 256 unless
     512 is asked for and the face is large enough in the clip. With a `gallery` the file holds up to so many pictures
-    of the speaker, the source picture included, in `gallery_kb` together, as far as they pay off. Raises BadInput
+    of the speaker, the source picture included, in `gallery_kb` together, as far as they pay off. The clip's sound
+    becomes speech of `audio_kbps`, none with None. Raises BadInput
     (NoFace for a clip without a face) and OSError; then no file is left behind.
     """
     from kilocall.sender.capture import open_clip
     from kilocall.sender.clip import follow_clip
+    from kilocall.sender.clip_sound import coded_sound, has_sound
     from kilocall.sender.encoder import PacketEncoder
 
     started = time.monotonic()
@@ -123,6 +128,7 @@ def encode(
         proposals = _further_pictures(family, shown, packed, followed, gallery, gallery_kb, progress or silent)
         further = [proposal.packed for proposal in proposals]
         encoder.hold([proposal.reference for proposal in proposals])
+    sounds = iter(()) if audio_kbps is None or not has_sound(clip) else coded_sound(clip, video.start_us, audio_kbps)
     bits = 0
     with StreamWriter(out, header) as writer:
         writer.add_picture(packed)
@@ -130,13 +136,18 @@ def encode(
             writer.add_reference(picture)
         places = iter(followed.places)
         place = next(places, None)
+        spoken = _Sound(sounds, warnings)
         for when, first_us, packet in _coded(encoder, followed.tracks):
             # A place holds from its own frame on; it goes before the packet that holds that frame.
             while place is not None and place.time_us <= when:
                 writer.add_place(place)
                 place = next(places, None)
+            for sound in spoken.until(when):
+                writer.add_sound(sound)
             writer.add_packet(first_us, packet)
             bits += 8 * len(packet.payload)
+        for sound in spoken.until(writer.duration_us):
+            writer.add_sound(sound)
     frames = len(followed.tracks)
     if video.truncated:
         warnings.append(f"{clip} breaks off: {video.truncated}; what came before is encoded")
@@ -150,6 +161,7 @@ def encode(
         picture_bytes=sum(len(picture.data) for picture in (packed, *further)),
         payload_bits_per_frame=bits / frames,
         payload_kbps=bits / max(1, writer.duration_us) * 1000,
+        sound_kbps=8 * spoken.bytes / max(1, writer.duration_us) * 1000,
         file_bytes=out.stat().st_size,
         faces=followed.faces,
         reframings=followed.reframings,
@@ -158,6 +170,30 @@ def encode(
         warnings=warnings,
         wall_s=time.monotonic() - started,
     )
+
+
+class _Sound:
+    """The clip's speech as it falls due. What cannot be decoded of it is left out, with a warning."""
+
+    def __init__(self, records: Iterator[SoundPackets], warnings: list[str]) -> None:
+        self._records, self._warnings = records, warnings
+        self._next: SoundPackets | None = None
+        self.bytes = 0
+
+    def until(self, time_us: int) -> Iterator[SoundPackets]:
+        """Those that begin before this time."""
+        while (record := self._next or self._take()) is not None and record.time_us < time_us:
+            self._next = None
+            self.bytes += len(bytes(record))
+            yield record
+        self._next = record
+
+    def _take(self) -> SoundPackets | None:
+        try:
+            return next(self._records, None)
+        except BadInput as error:
+            self._warnings.append(f"{error}; what came before is heard")
+            return None
 
 
 def _coded(encoder: PacketEncoder, tracks: list[tuple[int, Track | None]]) -> Iterator[tuple[int, int, MotionPacket]]:

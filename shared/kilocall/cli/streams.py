@@ -39,6 +39,7 @@ def encode_clip(
             ("source picture", f"{report.source_bytes} bytes" + (", another person's" if report.relative else "")),
             ("pictures in all", f"{report.pictures}, {report.picture_bytes} bytes"),
             ("motion", f"{report.payload_bits_per_frame:.1f} bits a frame, {report.payload_kbps:.2f} kbit/s"),
+            ("sound", f"{report.sound_kbps:.2f} kbit/s" if report.sound_kbps else "none"),
             ("file", f"{report.file_bytes} bytes"),
             ("frames without a face", str(report.lost_frames)),
             ("reframings", str(report.reframings)),
@@ -102,6 +103,7 @@ def show_info(stream: Path, json: bool) -> None:
                 f"{found.payload_bits_mean:.1f} bits a frame (95 %: {found.payload_bits_p95:.0f}, "
                 f"most: {found.payload_bits_max:.0f}), {found.payload_kbps:.2f} kbit/s",
             ),
+            ("sound", f"{found.sound_bytes} bytes, {found.sound_kbps:.2f} kbit/s" if found.sound_bytes else "none"),
             ("file", f"{found.file_bytes} bytes"),
         ],
     )

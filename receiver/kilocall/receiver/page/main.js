@@ -2,6 +2,7 @@
 
 import { LiveSocket } from "./common/live.js";
 import { Screen } from "./screen.js";
+import { Sound } from "./sound.js";
 
 const $ = (id) => document.getElementById(id);
 const ANGLES = ["yaw", "pitch", "roll"];
@@ -23,6 +24,7 @@ let state = null;
 let seeking = false; // the bar is being dragged: it must not jump back to what is shown
 
 const screen = new Screen($("picture"), drawn);
+const sound = new Sound($("speech"), $("sound"));
 const connection = new LiveSocket(HEAD, {
   stream(facts) {
     stream = facts;
@@ -31,6 +33,7 @@ const connection = new LiveSocket(HEAD, {
       `${facts.bits_per_frame.toFixed(1)} bits a frame, ${kbps(facts.bits_per_frame)} kbit/s at ${number(facts.fps)} frames/s`;
     document.title = `${facts.name} – kilocall replay`;
     $("notice").textContent = facts.damage ? `The stream breaks off: ${facts.damage}` : "";
+    sound.open(facts.sound ? "sound.ogg" : null);
     markKeys(facts);
     label();
   },
@@ -46,6 +49,7 @@ const connection = new LiveSocket(HEAD, {
     $("own").disabled = !next.relative;
     if (next.problem) $("notice").textContent = `Playing ended: ${next.problem}`;
     if (!seeking) showPosition(next.position_us);
+    sound.follow(next.position_us, next);
     if (newSource) $("source-picture").src = `source.jpg?n=${next.source_number}-${Date.now()}`;
     label();
   },
@@ -70,6 +74,7 @@ function label() {
 function drawn(picture) {
   $("frame").textContent = `${picture.frame} of ${stream?.frames ?? "–"}`;
   if (!seeking) showPosition(picture.timeUs);
+  if (state) sound.follow(picture.timeUs, state);
 }
 
 function showPosition(us) {
@@ -165,6 +170,7 @@ addEventListener("keydown", (event) => {
     ArrowRight: () => seek(here + STEP_S),
     l: () => connection.send({ do: "loop", loop: !state?.loop }),
     r: straight,
+    m: () => $("sound").click(),
   }[event.key.length === 1 ? event.key.toLowerCase() : event.key];
   if (!does) return;
   event.preventDefault();

@@ -48,6 +48,8 @@ def encode(
     ] = 3,
     gallery: GallerySize = 0,
     gallery_kb: GalleryKb = 40,
+    audio_kbps: Annotated[float, typer.Option(min=6, max=64, help="Kilobits a second for the clip's speech.")] = 12,
+    no_audio: Annotated[bool, typer.Option("--no-audio", help="Leave the clip's sound out.")] = False,
     family: FamilyName = None,
     weights: Weights = None,
     codebook: CodebookFile = None,
@@ -68,6 +70,7 @@ def encode(
         frames_per_packet=frames_per_packet,
         gallery=gallery,
         gallery_kb=gallery_kb,
+        audio_kbps=None if no_audio else audio_kbps,
     )
 
 
@@ -88,6 +91,7 @@ def decode(
     constant_rate: Annotated[
         bool, typer.Option("--constant-rate", help="Repeat and leave out frames where the clip's rate varied.")
     ] = False,
+    no_audio: Annotated[bool, typer.Option("--no-audio", help="Write the pictures alone.")] = False,
     family: FamilyName = None,
     weights: Weights = None,
     codebook: CodebookFile = None,
@@ -110,6 +114,7 @@ def decode(
         background=background,
         full_frame=full_frame,
         constant_rate=constant_rate,
+        sound=not no_audio,
     )
 
 
