@@ -20,6 +20,15 @@ from kilocall.model.compact.regions import FACE_INPUT, REGION_INPUT
 GRID_REACH = 1.15
 
 
+def _residuals(channels: int) -> list[nn.Module]:
+    return [Residual(channels)]
+
+
+def _light_residuals(channels: int) -> list[nn.Module]:
+    """In place of one full block: two of its convolutions are worth three light blocks, at a sixth of the arithmetic."""
+    return [SeparableResidual(channels) for _ in range(3)]
+
+
 class HeatmapHead(nn.Module):
     """Features [B, C, S, S] to points [B, K, 2] by soft-argmax of one heat map a point."""
 
@@ -59,23 +68,29 @@ class FaceNet(nn.Module):
 
     def __init__(self, points: int = lm.LANDMARKS, *, light: bool = False) -> None:
         super().__init__()
-        block, residual = (separable, SeparableResidual) if light else (conv, Residual)
+        block, residuals = (separable, _light_residuals) if light else (conv, _residuals)
         self.stem = conv(3, 24, stride=2)
-        self.quarter = nn.Sequential(conv(24, 48, stride=2), residual(48))
-        self.eighth = nn.Sequential(conv(48, 96, stride=2), residual(96))
-        self.sixteenth = nn.Sequential(conv(96, 160, stride=2), residual(160), residual(160))
+        self.quarter = nn.Sequential(conv(24, 48, stride=2), *residuals(48))
+        self.eighth = nn.Sequential(conv(48, 96, stride=2), *residuals(96))
+        self.sixteenth = nn.Sequential(conv(96, 160, stride=2), *residuals(160), *residuals(160))
         self.up_eighth = block(160 + 96, 96)
-        self.up_quarter = nn.Sequential(block(96 + 48, 72), residual(72))
+        if light:
+            self.up_eighth.append(SeparableResidual(96))
+        self.up_quarter = nn.Sequential(block(96 + 48, 72), *residuals(72))
         self.head = HeatmapHead(72, points, FACE_INPUT // 4, kernel=1 if light else 3)
         self.global_head = nn.Sequential(nn.Linear(160 * 4, 128), nn.ReLU(), nn.Linear(128, points + 1))
         self.pool = nn.AvgPool2d(4)
 
-    def levels(self, crop: Tensor) -> FaceLevels:
+    def levels(self, crop: Tensor, given: FaceLevels | None = None) -> FaceLevels:
+        """Every block of `given` takes the place of what this network's own gives to the next ones."""
         quarter = self.quarter(self.stem(crop * 2 - 1))
-        eighth = self.eighth(quarter)
-        sixteenth = self.sixteenth(eighth)
-        up = self.up_eighth(torch.cat((double(sixteenth), eighth), 1))
-        return FaceLevels(quarter, eighth, sixteenth, up, self.up_quarter(torch.cat((double(up), quarter), 1)))
+        at_4 = quarter if given is None else given.quarter
+        eighth = self.eighth(at_4)
+        at_8 = eighth if given is None else given.eighth
+        sixteenth = self.sixteenth(at_8)
+        up = self.up_eighth(torch.cat((double(sixteenth if given is None else given.sixteenth), at_8), 1))
+        fine = self.up_quarter(torch.cat((double(up if given is None else given.up_eighth), at_4), 1))
+        return FaceLevels(quarter, eighth, sixteenth, up, fine)
 
     def forward(self, crop: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         return self.read(self.levels(crop))
