@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from kilocall.model.compact.renderer import DENSE_START, Appearance, Light, Renderer, sample, smooth, upsample
 from kilocall.model.shape import ShapeModel
+from kilocall.train.align import aligned, seen_slopes
 from kilocall.train.dataset import Dataset
 from kilocall.train.loop import on_device, precision, take_over
 from kilocall.train.losses import gradient_l1, relative_l1, weighted_l1
@@ -33,6 +34,8 @@ APART_STEPS: Final = 350
 DISPLACED: Final = 40.0
 HIDDEN: Final = 2.0
 PAINTED: Final = 10.0
+#: Of the truth, once the blocks live with each other: what the teacher has learnt to leave unsure need not be imitated.
+TRUE: Final = 10.0
 
 
 class BlockTask(RendererTask):
@@ -81,8 +84,13 @@ class BlockTask(RendererTask):
                 between = told_interior(interior_of(first, x_s), interior_of(truth, points) + dim * openness_of(points))
                 appearance = Appearance(*(t.repeat_interleave(DRIVEN, 0) for t in teacher.appearance(first)))
                 free = teacher.implicit(F.avg_pool2d(pictures, 4))
-                free_s, free_d = free[: self.sources].repeat_interleave(DRIVEN, 0), free[self.sources :] + jitter
-                x_s, x_d = torch.cat((x_s.repeat_interleave(DRIVEN, 0), free_s), 1), torch.cat((x_d, free_d), 1)
+                free_s, free_d = free[: self.sources].repeat_interleave(DRIVEN, 0), free[self.sources :]
+                x_s = torch.cat((x_s.repeat_interleave(DRIVEN, 0), free_s), 1)
+                if not apart:
+                    seen = seen_slopes(first).repeat_interleave(DRIVEN, 0)
+                    whole = torch.cat((x_d, free_d), 1)
+                    free_d = aligned(teacher.field, appearance.motion_cue, seen, x_s, whole, jacobian, truth)
+                x_d = torch.cat((x_d, free_d + jitter), 1)
                 guess = teacher.field.guess(appearance.motion_cue, x_s, x_d, jacobian)
                 wanted = teacher.field.levels(guess, appearance.motion_cue)
                 wanted_field = teacher.field.settle(guess, wanted.fine, wanted.coarse)
@@ -116,7 +124,10 @@ class BlockTask(RendererTask):
             "l1": (made - wanted_picture).abs().mean(),
         }  # fmt: skip
         figures = {name: float(value.detach()) for name, value in told.items()}
-        if self.perception is not None and not apart:
+        if apart:
+            return total, {"loss": float(total.detach()), **figures}
+        total = total + TRUE * self._unlike(made, copied, truth, watch)
+        if self.perception is not None:
             total = total + self._looks(self.perception, made, truth, close, pairs.corner, figures)
         return total, {"loss": float(total.detach()), **figures}
 

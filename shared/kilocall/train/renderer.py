@@ -175,14 +175,7 @@ class RendererTask:
         between = told_interior(interior_of(first, x_s), wanted + dim * openness_of(points))
         with precision(self.device):
             made, copied = self._render(network, first, truth, x_s, x_d, jacobian, between, jitter=jitter)
-        weight = watched(x_d)
-        half = [F.avg_pool2d(t, 2) for t in (made, copied, truth, weight)]
-        quarter = [F.avg_pool2d(t, 2) for t in half]
-        l1 = weighted_l1(made, truth, weight)
-        total = l1 + weighted_l1(half[0], half[2], half[3]) + weighted_l1(quarter[0], quarter[2], quarter[3])
-        total = total + 0.5 * (weighted_l1(copied, truth, weight) + weighted_l1(quarter[1], quarter[2], quarter[3]))
-        total = total + 0.5 * gradient_l1(made, truth, weight) + 0.25 * ssim_loss(made, truth)
-        total = total + self.sharpen * texture_energy(made, truth)
+        total = self._unlike(made, copied, truth, watched(x_d))
         figures = {"l1": float((made.detach() - truth).abs().mean())}
         apart = (interior_of(made, points) - wanted).abs().mean()
         total = total + INTERIOR * apart
@@ -190,6 +183,16 @@ class RendererTask:
         if self.perception is not None:
             total = total + self._looks(self.perception, made, truth, close, pairs.corner, figures)
         return total, {"loss": float(total.detach()), **figures}
+
+    def _unlike(self, made: Tensor, copied: Tensor, truth: Tensor, weight: Tensor) -> Tensor:
+        """How far pictures, and the copies alone, are from the truth, at three sizes."""
+        half = [F.avg_pool2d(t, 2) for t in (made, copied, truth, weight)]
+        quarter = [F.avg_pool2d(t, 2) for t in half]
+        l1 = weighted_l1(made, truth, weight)
+        total = l1 + weighted_l1(half[0], half[2], half[3]) + weighted_l1(quarter[0], quarter[2], quarter[3])
+        total = total + 0.5 * (weighted_l1(copied, truth, weight) + weighted_l1(quarter[1], quarter[2], quarter[3]))
+        total = total + 0.5 * gradient_l1(made, truth, weight) + 0.25 * ssim_loss(made, truth)
+        return total + self.sharpen * texture_energy(made, truth)
 
     def _looks(
         self,

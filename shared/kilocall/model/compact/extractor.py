@@ -25,7 +25,7 @@ def _residuals(channels: int) -> list[nn.Module]:
 
 
 def _light_residuals(channels: int) -> list[nn.Module]:
-    """In place of one full block: two of its convolutions are worth three light blocks, at a sixth of the arithmetic."""
+    """In place of one full block, whose two convolutions are worth three light blocks: a sixth of the arithmetic."""
     return [SeparableResidual(channels) for _ in range(3)]
 
 
