@@ -20,17 +20,21 @@ import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 
-from fastapi import FastAPI, Response, WebSocket
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, generate_latest
+from fastapi import FastAPI, WebSocket, WebSocketDisconnect
+from prometheus_client import CollectorRegistry, Counter, Gauge
 from pydantic import BaseModel, ValidationError
 
+from kilocall.call.addresses import Address, Addresses, Bucket
+from kilocall.call.meeting_settings import MeetingSettings
 from kilocall.call.signalling import (
     MAX_MESSAGE_BYTES,
     SIGNALLING_VERSION,
     Commit,
+    Free,
     FromClient,
     Join,
     Joined,
+    Knock,
     Leave,
     Left,
     Paired,
@@ -39,8 +43,9 @@ from kilocall.call.signalling import (
     Signal,
     parse_from_client,
 )
+from kilocall.runtime.web import same_origin
 
-__all__ = ["MeetingPoint", "MeetingSettings", "create_app"]
+__all__ = ["MeetingPoint", "create_app"]
 
 logger = logging.getLogger(__name__)
 
@@ -48,24 +53,6 @@ SEND_WITHIN_S = 10.0
 MOST_UNREAD = 32
 GOING_AWAY = 1001
 POLICY = 1008
-
-
-@dataclass(frozen=True)
-class MeetingSettings:
-    """Limits of a meeting point."""
-
-    most_rooms: int = 1000
-    most_connections: int = 3000
-    join_within_s: float = 10.0
-    message_rate: float = 10.0
-    """Messages a second from one party, on average."""
-    message_burst: int = 30
-    come_back_within_s: float = 15.0
-    """A party whose connection broke keeps its place so long; nobody else gets it."""
-    empty_room_s: float = 60.0
-    waiting_room_s: float = 3600.0
-    """A room in which one party has waited so long is closed."""
-    sweep_s: float = 1.0
 
 
 @dataclass(eq=False)
@@ -124,25 +111,10 @@ def _check_version(text: str) -> None:
         message = json.loads(text)
     except (ValueError, RecursionError):
         return
-    version = message.get("version") if isinstance(message, dict) and message.get("type") == "join" else None
+    joins = isinstance(message, dict) and message.get("type") in ("join", "knock")
+    version = message.get("version") if joins else None
     if type(version) is int and abs(version) < 1000 and version != SIGNALLING_VERSION:
         raise _other_version(version)
-
-
-class _Bucket:
-    """So many messages a second, so many at once."""
-
-    def __init__(self, rate: float, burst: int, now: float) -> None:
-        self._rate, self._burst = rate, burst
-        self._tokens, self._then = float(burst), now
-
-    def take(self, now: float) -> bool:
-        self._tokens = min(self._burst, self._tokens + (now - self._then) * self._rate)
-        self._then = now
-        if self._tokens < 1:
-            return False
-        self._tokens -= 1
-        return True
 
 
 class MeetingPoint:
@@ -151,6 +123,7 @@ class MeetingPoint:
     def __init__(self, settings: MeetingSettings | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         self.settings = settings or MeetingSettings()
         self.rooms: dict[str, _Room] = {}
+        self.addresses = Addresses(self.settings, clock)
         self.connections = 0
         self._clock = clock
         self._orders = itertools.count()
@@ -165,15 +138,32 @@ class MeetingPoint:
 
     async def serve(self, socket: WebSocket) -> None:
         """Speaks with one party until it goes."""
-        await socket.accept()
+        if not self._may_connect(socket):
+            self._refusals.labels("origin").inc()
+            await socket.close()  # an answer 403 to the request
+            return
+        address = self.addresses.of(socket.client.host if socket.client is not None else "")
         self.connections += 1
+        address.connections += 1
+        try:
+            await socket.accept()
+            await self._converse(socket, address)
+        except (WebSocketDisconnect, RuntimeError) as error:
+            # Starlette and uvicorn raise one or the other when the party has gone just before.
+            logger.info("a party has gone: %s", type(error).__name__)
+        finally:
+            self.connections -= 1
+            address.connections -= 1
+            with contextlib.suppress(Exception):
+                await socket.close(GOING_AWAY)
+
+    async def _converse(self, socket: WebSocket, address: Address) -> None:
         room: _Room | None = None
         member: _Member | None = None
         writer: asyncio.Task[None] | None = None
-        bucket = _Bucket(self.settings.message_rate, self.settings.message_burst, self._clock())
+        bucket = Bucket(self.settings.message_rate, self.settings.message_burst, self._clock())
         try:
-            if self.connections > self.settings.most_connections:
-                raise _refuse("busy", f"{self.settings.most_connections} connections are open; try again later")
+            self._check_room_for(address)
             try:
                 async with asyncio.timeout(self.settings.join_within_s):
                     text = await self._receive(socket, bucket)
@@ -181,7 +171,12 @@ class MeetingPoint:
                 raise _refuse("malformed", f"no join within {self.settings.join_within_s:g} s") from None
             if text is None:
                 return
-            room, member = self._join(self._parse(text))
+            first = self._parse(text)
+            if isinstance(first, Knock):
+                self._knock(first)
+                await socket.send_text(Free().model_dump_json())
+                return
+            room, member = self._join(first, address)
             writer = asyncio.create_task(self._write(socket, member))
             while (text := await self._receive(socket, bucket)) is not None:
                 message = self._parse(text)
@@ -205,19 +200,33 @@ class MeetingPoint:
                     await socket.send_text(error.refusal.model_dump_json())
                 await socket.close(POLICY, error.refusal.code)
         finally:
-            self.connections -= 1
             if writer is not None:
                 writer.cancel()
                 await asyncio.wait([writer])
             # Not when it has come back on another connection meanwhile, or was removed.
             if room is not None and member is not None and member in room.members:
                 member.lost_at = room.changed_at = self._clock()
-            with contextlib.suppress(Exception):
-                await socket.close(GOING_AWAY)
+
+    def _may_connect(self, socket: WebSocket) -> bool:
+        origin = socket.headers.get("origin")
+        return same_origin(origin, socket.headers.get("host")) or origin in self.settings.origins
+
+    def _check_room_for(self, address: Address) -> None:
+        """Raises _RefusedError for one connection too many, of all or of this address."""
+        settings = self.settings
+        if self.connections > settings.most_connections:
+            raise _refuse("busy", f"{settings.most_connections} connections are open; try again later")
+        if address.connections > settings.connections_per_address:
+            most = settings.connections_per_address
+            raise _refuse("connections", f"your address has {most} connections open, which is the most allowed")
+        if not address.joins.take(self._clock()):
+            most_s = f"{settings.joins_per_second:g} a second"
+            raise _refuse("joins", f"your address joins more often than {most_s}; try again in a minute")
 
     def sweep(self) -> None:
         """Gives up parties that did not come back and rooms that nobody uses. Once a second or so."""
         now = self._clock()
+        self.addresses.forget()
         for room in list(self.rooms.values()):
             for member in list(room.members):
                 if member.lost_at is not None and now - member.lost_at > self.settings.come_back_within_s:
@@ -239,7 +248,7 @@ class MeetingPoint:
                 member.put(None)
         self.rooms.clear()
 
-    async def _receive(self, socket: WebSocket, bucket: _Bucket) -> str | None:
+    async def _receive(self, socket: WebSocket, bucket: Bucket) -> str | None:
         """The next text message; None when the party has gone. Raises _RefusedError for one out of bounds."""
         message = await socket.receive()
         if message["type"] != "websocket.receive":
@@ -263,13 +272,23 @@ class MeetingPoint:
         self._messages.labels(message.type).inc()
         return message
 
-    def _join(self, join: FromClient) -> tuple[_Room, _Member]:
+    def _knock(self, knock: Knock) -> None:
+        """Raises _RefusedError for what a join would be refused for, except by who may still come back."""
+        if knock.version != SIGNALLING_VERSION:
+            raise _other_version(knock.version)
+        room = self.rooms.get(knock.room)
+        if room is not None:
+            self._check_token(room, hashlib.sha256(knock.token.encode()).digest())
+            if len(room.connected) == 2:
+                raise self._full(room)
+
+    def _join(self, join: FromClient, address: Address) -> tuple[_Room, _Member]:
         if not isinstance(join, Join):
             raise _refuse("malformed", f"first message is {join.type}, not join")
         if join.version != SIGNALLING_VERSION:
             raise _other_version(join.version)
         known = join.room in self.rooms
-        room = self._room(join)
+        room = self._room(join, address)
         member = self._place(room, join)
         if not known and join.live is not None:
             # This meeting point was started anew. Whoever is on the other end of that connection comes back as well.
@@ -281,17 +300,24 @@ class MeetingPoint:
             self._pair_unless_alive(room)
         return room, member
 
-    def _room(self, join: Join) -> _Room:
+    def _room(self, join: Join, address: Address) -> _Room:
         """The room that is asked for, made if there is none."""
         token_hash = hashlib.sha256(join.token.encode()).digest()
         room = self.rooms.get(join.room)
         if room is None:
             if len(self.rooms) >= self.settings.most_rooms:
                 raise _refuse("busy", f"{self.settings.most_rooms} rooms exist; try again later")
+            if not address.rooms.take(self._clock()):
+                most_min = f"{self.settings.rooms_per_minute:g} a minute"
+                raise _refuse("rooms", f"your address makes more new rooms than {most_min}; try again in a minute")
             room = self.rooms[join.room] = _Room(join.room, token_hash, self._clock())
-        elif not hmac.compare_digest(room.token_hash, token_hash):
-            raise _refuse("token", f"room {join.room} exists and has another secret; ask for its link")
+        else:
+            self._check_token(room, token_hash)
         return room
+
+    def _check_token(self, room: _Room, token_hash: bytes) -> None:
+        if not hmac.compare_digest(room.token_hash, token_hash):
+            raise _refuse("token", f"room {room.name} exists and has another secret; ask for its link")
 
     def _place(self, room: _Room, join: Join) -> _Member:
         """The new member in the room: in its old place, in the one set aside for it, or in a free one."""
@@ -364,17 +390,17 @@ class MeetingPoint:
                 # writer of a party that has left would wait for its next message for ever.
                 async with asyncio.timeout(SEND_WITHIN_S):
                     await socket.send_text(message.model_dump_json())
-        except (TimeoutError, RuntimeError, OSError) as error:
-            logger.info("a party cannot be reached: %s", error)
+        except (TimeoutError, WebSocketDisconnect, RuntimeError, OSError) as error:
+            logger.info("a party cannot be reached: %s", type(error).__name__)
         # Ends `serve`, which waits for its next message.
         with contextlib.suppress(Exception):
             await socket.close(GOING_AWAY)
 
 
 def create_app(settings: MeetingSettings | None = None, clock: Callable[[], float] = time.monotonic) -> FastAPI:
-    """The meeting point as an application: /ws, /health, /metrics. Its state is `app.state.meeting_point`.
+    """The meeting point as an application: /ws, /health. Its state is `app.state.meeting_point`.
 
-    Run it with `ws_max_size=MAX_MESSAGE_BYTES`, so that longer messages are refused before they are read.
+    Run it with `MeetingConfig`, so that what is too long or too much is refused before it is read.
     """
     point = MeetingPoint(settings, clock)
 
@@ -392,12 +418,8 @@ def create_app(settings: MeetingSettings | None = None, clock: Callable[[], floa
     app.state.meeting_point = point
 
     @app.get("/health")
-    async def health() -> dict[str, str | int]:
-        return {"status": "ok", "rooms": len(point.rooms), "connections": point.connections}
-
-    @app.get("/metrics")
-    async def metrics() -> Response:
-        return Response(generate_latest(point.registry), media_type=CONTENT_TYPE_LATEST)
+    async def health() -> dict[str, str]:
+        return {"status": "ok"}
 
     app.add_api_websocket_route("/ws", point.serve)
     return app

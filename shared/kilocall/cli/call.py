@@ -16,6 +16,7 @@ from rich.logging import RichHandler
 from rich.text import Text
 
 from kilocall.call.link import find_room
+from kilocall.call.meeting_settings import MeetingSettings
 from kilocall.call.report import CallReport, RateInUse
 from kilocall.call.running import run_call, run_server
 from kilocall.call.settings import settings_from
@@ -30,9 +31,17 @@ MOST_LINK: Final = 400
 """Characters."""
 
 
-def serve_meeting_point(host: str, port: int, verbose: bool) -> None:
+def serve_meeting_point(
+    host: str, port: int, settings: MeetingSettings, *, metrics_port: int | None, verbose: bool
+) -> None:
     _log(verbose)
-    run_server(host, port, on_ready=lambda address: _say(f"meeting point at {address}; Ctrl-C ends it"))
+    run_server(
+        host,
+        port,
+        settings,
+        metrics_port=metrics_port,
+        on_ready=lambda address: _say(f"meeting point at {address}; Ctrl-C ends it"),
+    )
 
 
 def make_call(

@@ -8,20 +8,97 @@ from typing import Annotated
 import typer
 
 from kilocall.call import ROOM_VARIABLE
+from kilocall.call.meeting_settings import MeetingSettings
 from kilocall.cli.options import CodebookFile, EngineChoice, Engines, FamilyName, GalleryKb, Weights
 
 __all__ = ["call", "serve"]
 
 
+Limits = "Limits"
+"""Panel of the help."""
+
+
 def serve(
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0: all.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0: a free one.")] = 8700,
+    proxy: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Address or network of a proxy whose X-Forwarded-For is believed; repeatable. None: of nobody.",
+            envvar="KILOCALL_PROXY",
+            metavar="ADDRESS",
+        ),
+    ] = None,
+    origin: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Page that may connect, as https://meet.example, besides those of the server's own name; repeatable.",
+            envvar="KILOCALL_ORIGIN",
+            metavar="URL",
+        ),
+    ] = None,
+    metrics_port: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=65535,
+            help="Port on 127.0.0.1 with numbers for Prometheus. None: there are none.",
+            envvar="KILOCALL_METRICS_PORT",
+        ),
+    ] = None,
+    rooms: Annotated[
+        int, typer.Option(min=1, help="Most rooms.", envvar="KILOCALL_ROOMS", rich_help_panel=Limits)
+    ] = MeetingSettings.most_rooms,
+    connections: Annotated[
+        int, typer.Option(min=1, help="Most open connections.", envvar="KILOCALL_CONNECTIONS", rich_help_panel=Limits)
+    ] = MeetingSettings.most_connections,
+    connections_per_address: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="Most open connections of one address; of IPv6, of one /64.",
+            envvar="KILOCALL_CONNECTIONS_PER_ADDRESS",
+            rich_help_panel=Limits,
+        ),
+    ] = MeetingSettings.connections_per_address,
+    joins_per_second: Annotated[
+        float,
+        typer.Option(
+            min=0.01,
+            help="Joins of one address a second, on average.",
+            envvar="KILOCALL_JOINS_PER_SECOND",
+            rich_help_panel=Limits,
+        ),
+    ] = MeetingSettings.joins_per_second,
+    join_burst: Annotated[
+        int,
+        typer.Option(min=1, help="Joins of one address at once.", envvar="KILOCALL_JOIN_BURST", rich_help_panel=Limits),
+    ] = MeetingSettings.join_burst,
+    rooms_per_minute: Annotated[
+        float,
+        typer.Option(
+            min=0.01,
+            help="New rooms of one address a minute.",
+            envvar="KILOCALL_ROOMS_PER_MINUTE",
+            rich_help_panel=Limits,
+        ),
+    ] = MeetingSettings.rooms_per_minute,
     verbose: Annotated[bool, typer.Option("--verbose", help="Say what happens.")] = False,
 ) -> None:
     """The meeting point, where two parties find each other."""
     from kilocall.cli.call import serve_meeting_point
 
-    serve_meeting_point(host, port, verbose)
+    settings = MeetingSettings(
+        most_rooms=rooms,
+        most_connections=connections,
+        connections_per_address=connections_per_address,
+        joins_per_second=joins_per_second,
+        join_burst=join_burst,
+        rooms_per_minute=rooms_per_minute,
+        origins=tuple(origin or ()),
+        proxies=tuple(proxy or ()),
+    )
+    serve_meeting_point(host, port, settings, metrics_port=metrics_port, verbose=verbose)
 
 
 def call(
