@@ -19,8 +19,9 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from typing import Literal
 
-from fastapi import FastAPI, WebSocket, WebSocketDisconnect
+from fastapi import FastAPI, Response, WebSocket, WebSocketDisconnect
 from prometheus_client import CollectorRegistry, Counter, Gauge
 from pydantic import BaseModel, ValidationError
 
@@ -125,7 +126,12 @@ class MeetingPoint:
         self.rooms: dict[str, _Room] = {}
         self.addresses = Addresses(self.settings, clock)
         self.connections = 0
+        self.draining = False
+        """Whether it is about to end: no new rooms."""
         self._clock = clock
+        self._nobody = asyncio.Event()
+        self._nobody.set()
+        self._name_key = secrets.token_bytes(16)
         self._orders = itertools.count()
         self.registry = CollectorRegistry()
         rooms = Gauge("kilocall_rooms", "Rooms that exist", registry=self.registry)
@@ -136,6 +142,26 @@ class MeetingPoint:
         self._refusals = Counter("kilocall_refused", "Refusals by code", ["code"], registry=self.registry)
         self._pairings = Counter("kilocall_sessions", "Sessions begun", registry=self.registry)
 
+    @property
+    def state(self) -> Literal["ready", "draining", "full"]:
+        """Whether new rooms can be made."""
+        if self.draining:
+            return "draining"
+        full = len(self.rooms) >= self.settings.most_rooms or self.connections >= self.settings.most_connections
+        return "full" if full else "ready"
+
+    async def drain(self) -> None:
+        """Takes no new rooms from now on, and returns when nobody is there or others have had time to notice."""
+        self.draining = True
+        logger.info("draining", extra={"rooms": len(self.rooms), "connections": self.connections})
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self.settings.drain_s):
+                await self._nobody.wait()
+
+    def _named(self, room: _Room) -> dict[str, str]:
+        """A room in the log: the same name for as long as this process runs, and none that could be guessed back."""
+        return {"room": hashlib.blake2s(room.name.encode(), key=self._name_key, digest_size=6).hexdigest()}
+
     async def serve(self, socket: WebSocket) -> None:
         """Speaks with one party until it goes."""
         if not self._may_connect(socket):
@@ -144,16 +170,19 @@ class MeetingPoint:
             return
         address = self.addresses.of(socket.client.host if socket.client is not None else "")
         self.connections += 1
+        self._nobody.clear()
         address.connections += 1
         try:
             await socket.accept()
             await self._converse(socket, address)
         except (WebSocketDisconnect, RuntimeError) as error:
             # Starlette and uvicorn raise one or the other when the party has gone just before.
-            logger.info("a party has gone: %s", type(error).__name__)
+            logger.info("gone", extra={"because": type(error).__name__})
         finally:
             self.connections -= 1
             address.connections -= 1
+            if not self.connections:
+                self._nobody.set()
             with contextlib.suppress(Exception):
                 await socket.close(GOING_AWAY)
 
@@ -182,6 +211,7 @@ class MeetingPoint:
                 message = self._parse(text)
                 if isinstance(message, Leave):
                     self._remove(room, member)
+                    logger.info("left", extra=self._named(room))
                     if not room.members and self.rooms.get(room.name) is room:
                         del self.rooms[room.name]  # its link makes it again
                     return
@@ -193,6 +223,7 @@ class MeetingPoint:
                     raise _refuse("malformed", "joined twice")
         except _RefusedError as error:
             self._refusals.labels(error.refusal.code).inc()
+            logger.info("refused", extra={"code": error.refusal.code})
             if writer is not None:
                 writer.cancel()
             with contextlib.suppress(Exception):  # the party may be gone: nothing is left to tell it
@@ -206,6 +237,7 @@ class MeetingPoint:
             # Not when it has come back on another connection meanwhile, or was removed.
             if room is not None and member is not None and member in room.members:
                 member.lost_at = room.changed_at = self._clock()
+                logger.info("lost", extra=self._named(room))
 
     def _may_connect(self, socket: WebSocket) -> bool:
         origin = socket.headers.get("origin")
@@ -296,6 +328,7 @@ class MeetingPoint:
         room.changed_at = self._clock()
         others = len(room.connected) - 1
         member.put(Joined(member=member.token, others=others))
+        logger.info("joined", extra={**self._named(room), "others": others, "again": join.member is not None})
         if others and room.paired != frozenset(one.token for one in room.connected):
             self._pair_unless_alive(room)
         return room, member
@@ -305,6 +338,8 @@ class MeetingPoint:
         token_hash = hashlib.sha256(join.token.encode()).digest()
         room = self.rooms.get(join.room)
         if room is None:
+            if self.draining and join.live is None:
+                raise _refuse("draining", "the meeting point is being started anew; try again in a moment")
             if len(self.rooms) >= self.settings.most_rooms:
                 raise _refuse("busy", f"{self.settings.most_rooms} rooms exist; try again later")
             if not address.rooms.take(self._clock()):
@@ -359,6 +394,7 @@ class MeetingPoint:
         room.changed_at = self._clock()
         room.paired = frozenset(member.token for member in room.connected)
         self._pairings.inc()
+        logger.info("paired", extra=self._named(room))
         first = min(room.connected, key=lambda member: member.order)
         for member in room.connected:
             member.live = None
@@ -391,14 +427,14 @@ class MeetingPoint:
                 async with asyncio.timeout(SEND_WITHIN_S):
                     await socket.send_text(message.model_dump_json())
         except (TimeoutError, WebSocketDisconnect, RuntimeError, OSError) as error:
-            logger.info("a party cannot be reached: %s", type(error).__name__)
+            logger.info("cannot be reached", extra={"because": type(error).__name__})
         # Ends `serve`, which waits for its next message.
         with contextlib.suppress(Exception):
             await socket.close(GOING_AWAY)
 
 
 def create_app(settings: MeetingSettings | None = None, clock: Callable[[], float] = time.monotonic) -> FastAPI:
-    """The meeting point as an application: /ws, /health. Its state is `app.state.meeting_point`.
+    """The meeting point as an application: /ws, /health, /ready. Its state is `app.state.meeting_point`.
 
     Run it with `MeetingConfig`, so that what is too long or too much is refused before it is read.
     """
@@ -420,6 +456,12 @@ def create_app(settings: MeetingSettings | None = None, clock: Callable[[], floa
     @app.get("/health")
     async def health() -> dict[str, str]:
         return {"status": "ok"}
+
+    @app.get("/ready")
+    async def ready(response: Response) -> dict[str, str]:
+        if point.state != "ready":
+            response.status_code = 503
+        return {"status": point.state}
 
     app.add_api_websocket_route("/ws", point.serve)
     return app

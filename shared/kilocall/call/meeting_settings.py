@@ -39,6 +39,9 @@ class MeetingSettings:
     waiting_room_s: float = 3600.0
     """A room in which one party has waited so long is closed."""
     sweep_s: float = 1.0
+    drain_s: float = 3.0
+    """A meeting point that is told to end takes no new rooms for so long, while whoever directs parties to it notices;
+    not when nobody is connected."""
     origins: tuple[str, ...] = ()
     """Pages that may connect, as `https://meet.example`, besides those of the server's own name."""
     proxies: tuple[str, ...] = ()

@@ -15,7 +15,7 @@ import uvicorn
 from prometheus_client import CollectorRegistry, start_http_server
 
 from kilocall.call.link import find_room
-from kilocall.call.meeting_point import create_app
+from kilocall.call.meeting_point import MeetingPoint, create_app
 from kilocall.call.meeting_server import MeetingConfig, check_proxies, raise_open_files
 from kilocall.call.meeting_settings import MeetingSettings
 from kilocall.call.node import CallNode
@@ -63,11 +63,14 @@ def start_loop(main: Coroutine[Any, Any, T]) -> T:
 
 def on_signals(stop: Callable[[], None]) -> None:
     """Calls `stop` on Ctrl-C and on being asked to end."""
-    loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
-        # Not on Windows, and not outside the main thread: then the loop is ended from outside.
-        with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
-            loop.add_signal_handler(number, stop)
+        on_signal(number, stop)
+
+
+def on_signal(number: signal.Signals, call: Callable[[], None]) -> None:
+    # Not on Windows, and not outside the main thread: then the loop is ended from outside.
+    with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
+        asyncio.get_running_loop().add_signal_handler(number, call)
 
 
 def run_server(
@@ -96,14 +99,28 @@ async def serve(
     metrics_port: int | None = None,
     on_ready: Callable[[], None] = lambda: None,
 ) -> None:
-    """The meeting point on a listening socket, until it is interrupted or cancelled."""
+    """The meeting point on a listening socket, until it is interrupted or cancelled. Told to terminate, it drains."""
     app = create_app(settings)
+    point: MeetingPoint = app.state.meeting_point
     server = QuietServer(MeetingConfig(app), on_ready)
-    on_signals(lambda: setattr(server, "should_exit", True))
+    draining: list[asyncio.Task[None]] = []
+
+    def stop() -> None:
+        server.should_exit = True
+
+    def drain() -> None:
+        if draining:
+            stop()  # told twice
+            return
+        draining.append(asyncio.create_task(point.drain()))
+        draining[0].add_done_callback(lambda _: stop())
+
+    on_signal(signal.SIGINT, stop)
+    on_signal(signal.SIGTERM, drain)
     with contextlib.ExitStack() as stack:
         stack.callback(listening.close)
         if metrics_port is not None:
-            stack.enter_context(_metrics(app.state.meeting_point.registry, metrics_port))
+            stack.enter_context(_metrics(point.registry, metrics_port))
         await server.serve(sockets=[listening])
 
 

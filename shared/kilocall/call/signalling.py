@@ -161,6 +161,7 @@ class Refused(_Message):
         "connections",
         "joins",
         "rooms",
+        "draining",
         "malformed",
         "rate",
         "expired",
@@ -387,7 +388,7 @@ class Signalling:
                     self.malformed += 1
                     continue
                 if isinstance(message, Refused):
-                    if message.code in PASSING and self._join.member is not None:
+                    if message.code == "draining" or (message.code in PASSING and self._join.member is not None):
                         logger.info("meeting point refused for now: %s", message.reason)
                         return False
                     self._refused = message

@@ -32,16 +32,20 @@ MOST_LINK: Final = 400
 
 
 def serve_meeting_point(
-    host: str, port: int, settings: MeetingSettings, *, metrics_port: int | None, verbose: bool
+    host: str, port: int, settings: MeetingSettings, *, metrics_port: int | None, json_log: bool, verbose: bool
 ) -> None:
-    _log(verbose)
-    run_server(
-        host,
-        port,
-        settings,
-        metrics_port=metrics_port,
-        on_ready=lambda address: _say(f"meeting point at {address}; Ctrl-C ends it"),
-    )
+    if json_log:
+        _log_json()
+    else:
+        _log(verbose)
+
+    def ready(address: str) -> None:
+        if json_log:
+            logging.getLogger(__name__).info("ready", extra={"listens": address})
+        else:
+            _say(f"meeting point at {address}; Ctrl-C ends it")
+
+    run_server(host, port, settings, metrics_port=metrics_port, on_ready=ready)
 
 
 def make_call(
@@ -191,6 +195,22 @@ def _ms(value: float | None) -> str:
 
 def _say(text: str) -> None:
     console(stderr=True).print(Text(text), soft_wrap=True)
+
+
+def _log_json() -> None:
+    """One object a line on stderr: time, level, event and what belongs to it."""
+    from pythonjsonlogger.json import JsonFormatter
+
+    handler = logging.StreamHandler()
+    handler.setFormatter(
+        JsonFormatter(
+            "{levelname}{message}",
+            style="{",
+            rename_fields={"levelname": "level", "message": "event"},
+            timestamp="time",
+        )
+    )
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
 
 
 def _log(verbose: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +13,11 @@ from kilocall.call.meeting_settings import MeetingSettings
 from kilocall.cli.options import CodebookFile, EngineChoice, Engines, FamilyName, GalleryKb, Weights
 
 __all__ = ["call", "serve"]
+
+
+class LogFormat(StrEnum):
+    text = "text"
+    json = "json"
 
 
 Limits = "Limits"
@@ -46,6 +52,19 @@ def serve(
             envvar="KILOCALL_METRICS_PORT",
         ),
     ] = None,
+    drain_seconds: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            max=8,
+            help="Told to terminate, go on for so long without new rooms.",
+            envvar="KILOCALL_DRAIN_SECONDS",
+        ),
+    ] = MeetingSettings.drain_s,
+    log_format: Annotated[
+        LogFormat,
+        typer.Option(help="json: one object a line for every event, without addresses.", envvar="KILOCALL_LOG_FORMAT"),
+    ] = LogFormat.text,
     rooms: Annotated[
         int, typer.Option(min=1, help="Most rooms.", envvar="KILOCALL_ROOMS", rich_help_panel=Limits)
     ] = MeetingSettings.most_rooms,
@@ -95,10 +114,13 @@ def serve(
         joins_per_second=joins_per_second,
         join_burst=join_burst,
         rooms_per_minute=rooms_per_minute,
+        drain_s=drain_seconds,
         origins=tuple(origin or ()),
         proxies=tuple(proxy or ()),
     )
-    serve_meeting_point(host, port, settings, metrics_port=metrics_port, verbose=verbose)
+    serve_meeting_point(
+        host, port, settings, metrics_port=metrics_port, json_log=log_format is LogFormat.json, verbose=verbose
+    )
 
 
 def call(
