@@ -44,6 +44,7 @@ from kilocall.call.signalling import (
     Signal,
     parse_from_client,
 )
+from kilocall.call.turn import Relays
 from kilocall.runtime.web import same_origin
 
 __all__ = ["MeetingPoint", "create_app"]
@@ -125,6 +126,7 @@ class MeetingPoint:
         self.settings = settings or MeetingSettings()
         self.rooms: dict[str, _Room] = {}
         self.addresses = Addresses(self.settings, clock)
+        self._relays = Relays(self.settings)
         self.connections = 0
         self.draining = False
         """Whether it is about to end: no new rooms."""
@@ -327,7 +329,7 @@ class MeetingPoint:
             room.members.append(_Member("", next(self._orders), join.live, lost_at=self._clock()))
         room.changed_at = self._clock()
         others = len(room.connected) - 1
-        member.put(Joined(member=member.token, others=others))
+        member.put(Joined(member=member.token, others=others, ice=self._relays.for_one()))
         logger.info("joined", extra={**self._named(room), "others": others, "again": join.member is not None})
         if others and room.paired != frozenset(one.token for one in room.connected):
             self._pair_unless_alive(room)
@@ -425,7 +427,7 @@ class MeetingPoint:
                 # Not `wait_for`: on Python 3.11 it swallows a cancellation that comes as the text is sent, and the
                 # writer of a party that has left would wait for its next message for ever.
                 async with asyncio.timeout(SEND_WITHIN_S):
-                    await socket.send_text(message.model_dump_json())
+                    await socket.send_text(message.model_dump_json(exclude_none=True))
         except (TimeoutError, WebSocketDisconnect, RuntimeError, OSError) as error:
             logger.info("cannot be reached", extra={"because": type(error).__name__})
         # Ends `serve`, which waits for its next message.

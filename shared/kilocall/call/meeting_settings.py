@@ -6,7 +6,7 @@ restart, ever meet a limit.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 __all__ = ["MeetingSettings"]
 
@@ -46,3 +46,8 @@ class MeetingSettings:
     """Pages that may connect, as `https://meet.example`, besides those of the server's own name."""
     proxies: tuple[str, ...] = ()
     """Addresses or networks whose X-Forwarded-For is believed."""
+    turn_urls: tuple[str, ...] = ()
+    """TURN servers that every party may use, as `turn:turn.example:3478`."""
+    turn_secret: str = field(default="", repr=False)
+    """What the TURN servers know too, to tell whom the meeting point has sent."""
+    turn_valid_s: float = 12 * 3600.0

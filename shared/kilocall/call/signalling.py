@@ -7,7 +7,7 @@ is believed: descriptions are authenticated with the link's secret, which is nev
     <- free                 it would not
     -> join                 room, token made from the link's secret; when coming back the member token, and the session
                             whose connection is alive
-    <- joined               the member token, to come back with after a lost connection
+    <- joined               the member token, to come back with after a lost connection, and TURN servers to use
     <- paired               two are here: a new session begins, `offer` says who makes the offer
     -> commit  <- commit    what each side commits to, passed on as it is
     -> signal  <- signal    offer and answer of a session with their tags, passed on as they are
@@ -36,6 +36,7 @@ from kilocall.proto.trust import LinkSecret
 
 __all__ = [
     "MAX_MESSAGE_BYTES",
+    "MOST_RELAYS",
     "SIGNALLING_VERSION",
     "Commit",
     "Event",
@@ -47,6 +48,7 @@ __all__ = [
     "Left",
     "Paired",
     "Refused",
+    "Relay",
     "Renew",
     "Signal",
     "Signalling",
@@ -64,6 +66,7 @@ LEAVE_WITHIN_S = 1.0
 PING_S = 10.0
 MOST_EVENTS = 64
 MOST_WAITING = 8
+MOST_RELAYS = 4
 KNOCK_WITHIN_S = 3.0
 #: Refusals that pass by themselves: whoever has a place in a room tries again.
 PASSING = frozenset({"busy", "connections", "joins", "rooms"})
@@ -133,11 +136,23 @@ class Leave(_Message):
     type: Literal["leave"] = "leave"
 
 
+class Relay(BaseModel):
+    """A TURN server and what it may be used with for a while."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    url: Annotated[str, Field(max_length=300, pattern=r"^turns?:[A-Za-z0-9.-]+(:[0-9]{1,5})?(\?transport=(udp|tcp))?$")]
+    username: Annotated[str, Field(max_length=128)]
+    credential: Annotated[str, Field(max_length=128, repr=False)]
+
+
 class Joined(_Message):
     type: Literal["joined"] = "joined"
     member: Token
     others: Annotated[int, Field(ge=0, le=1)]
     """How many are in the room beside this one."""
+    ice: Annotated[tuple[Relay, ...], Field(max_length=MOST_RELAYS)] | None = None
+    """TURN servers for the next connections; absent when the meeting point has none."""
 
 
 class Paired(_Message):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -41,6 +42,14 @@ def serve(
             help="Page that may connect, as https://meet.example, besides those of the server's own name; repeatable.",
             envvar="KILOCALL_ORIGIN",
             metavar="URL",
+        ),
+    ] = None,
+    turn_url: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="TURN server that parties may use, with passwords that expire, made from TURN_SECRET; repeatable.",
+            envvar="KILOCALL_TURN_URL",
+            metavar="turn:HOST",
         ),
     ] = None,
     metrics_port: Annotated[
@@ -117,6 +126,9 @@ def serve(
         drain_s=drain_seconds,
         origins=tuple(origin or ()),
         proxies=tuple(proxy or ()),
+        turn_urls=tuple(turn_url or ()),
+        # Not an option: other users of the machine see those.
+        turn_secret=os.environ.get("TURN_SECRET", ""),
     )
     serve_meeting_point(
         host, port, settings, metrics_port=metrics_port, json_log=log_format is LogFormat.json, verbose=verbose
@@ -166,11 +178,11 @@ def call(
     ] = None,
     gallery_kb: GalleryKb = 40,
     relay_only: Annotated[
-        bool, typer.Option("--relay-only", help="Only through the TURN server; hides this machine's address.")
+        bool, typer.Option("--relay-only", help="Only through a TURN server; hides this machine's address.")
     ] = False,
     ice: Annotated[
         list[str] | None,
-        typer.Option(help="stun:HOST, or turn:HOST,USER,PASSWORD; repeatable. None: nobody else is contacted."),
+        typer.Option(help="stun:HOST, or turn:HOST,USER,PASSWORD; repeatable. Before the meeting point's own."),
     ] = None,
     family: FamilyName = None,
     weights: Weights = None,
