@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -17,6 +18,8 @@ from websockets.exceptions import ConnectionClosed
 from kilocall.call.meeting_point import MeetingPoint, create_app
 from kilocall.call.meeting_server import MeetingConfig
 from kilocall.call.meeting_settings import MeetingSettings
+from kilocall.call.room_store import MemoryStore, RoomStore
+from kilocall.call.rooms import Room
 from kilocall.call.signalling import Joined, Paired, Signalling, websocket_url
 from kilocall.proto.trust import LinkSecret
 
@@ -35,8 +38,14 @@ class Clock:
 class Server:
     """A meeting point on a free port of this machine, in this event loop."""
 
-    def __init__(self, limits: MeetingSettings | None = None, clock: Clock | None = None, port: int = 0) -> None:
-        app = create_app(limits, clock) if clock else create_app(limits)
+    def __init__(
+        self,
+        limits: MeetingSettings | None = None,
+        clock: Clock | None = None,
+        port: int = 0,
+        store: RoomStore | None = None,
+    ) -> None:
+        app = create_app(limits, clock or time.monotonic, store)
         self.point: MeetingPoint = app.state.meeting_point
         self._server = uvicorn.Server(MeetingConfig(app, host="127.0.0.1", port=port))
 
@@ -55,6 +64,11 @@ class Server:
     async def get(self, path: str) -> httpx2.Response:
         async with httpx2.AsyncClient(trust_env=False) as client:
             return await client.get(self.url + path)
+
+    @property
+    def rooms(self) -> dict[str, Room]:
+        assert isinstance(self.point.store, MemoryStore)
+        return self.point.store.rooms
 
     @property
     def metrics(self) -> str:

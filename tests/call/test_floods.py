@@ -405,14 +405,14 @@ def test_addresses_are_forgotten_when_they_have_nothing_any_more() -> None:
         async with Server(MeetingSettings(sweep_s=1000), clock) as server:
             async with server.raw() as socket:
                 await answer_to(socket, join())
-                server.point.sweep()
+                await server.point.sweep()
                 assert len(server.point.addresses) == 1
             while server.point.addresses.sockets:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
-            server.point.sweep()
+            await server.point.sweep()
             assert len(server.point.addresses) == 1  # it has joined a moment ago
             clock.now += 60
-            server.point.sweep()
+            await server.point.sweep()
             assert len(server.point.addresses) == 0
 
     run(check())
@@ -438,7 +438,7 @@ def test_who_knocks_is_told_what_a_join_would_be_told_and_takes_no_place() -> No
     async def check() -> None:
         async with Server() as server:
             await knock(server.url, "tea", SECRET)
-            assert not server.point.rooms
+            assert not server.rooms
             first, second, session = await two(server)
             began = time.monotonic()
             with pytest.raises(BadInput, match=r"meeting point refused: room tea has two parties already$"):
@@ -446,7 +446,7 @@ def test_who_knocks_is_told_what_a_join_would_be_told_and_takes_no_place() -> No
             with pytest.raises(BadInput, match="room tea exists and has another secret"):
                 await knock(server.url, "tea", OTHER_SECRET)
             assert time.monotonic() - began < 1
-            assert server.point.rooms["tea"].session == session
+            assert server.rooms["tea"].session == session
             await second.close()
             await knock(server.url, "tea", SECRET)
             await first.close()

@@ -21,6 +21,7 @@ from kilocall.call.meeting_settings import MeetingSettings
 from kilocall.call.node import CallNode
 from kilocall.call.page_server import MAX_COMMAND_BYTES, LiveHub, create_page_app
 from kilocall.call.report import CallReport
+from kilocall.call.room_store import RoomStore
 from kilocall.call.settings import CallSettings
 from kilocall.call.signalling import knock
 from kilocall.proto.errors import BadInput
@@ -79,6 +80,7 @@ def run_server(
     settings: MeetingSettings | None = None,
     *,
     metrics_port: int | None = None,
+    redis: str | None = None,
     on_ready: Callable[[str], None],
 ) -> None:
     """The meeting point, until it is interrupted. `on_ready` gets its address. OSError for a port in use."""
@@ -89,7 +91,7 @@ def run_server(
         settings = replace(settings, most_connections=max(1, min(settings.most_connections, room_for // 2)))
     listening = listen(host, port)
     address = _address(host, listening)
-    start_loop(serve(listening, settings, metrics_port=metrics_port, on_ready=lambda: on_ready(address)))
+    start_loop(serve(listening, settings, metrics_port=metrics_port, redis=redis, on_ready=lambda: on_ready(address)))
 
 
 async def serve(
@@ -97,10 +99,16 @@ async def serve(
     settings: MeetingSettings | None = None,
     *,
     metrics_port: int | None = None,
+    redis: str | None = None,
     on_ready: Callable[[], None] = lambda: None,
 ) -> None:
-    """The meeting point on a listening socket, until it is interrupted or cancelled. Told to terminate, it drains."""
-    app = create_app(settings)
+    """The meeting point on a listening socket, until it is interrupted or cancelled. Told to terminate, it drains.
+
+    `redis` is the address of the Redis with the rooms; None: they are in this process.
+    """
+    settings = settings or MeetingSettings()
+    store = await _open_redis(redis, settings) if redis is not None else None
+    app = create_app(settings, store=store)
     point: MeetingPoint = app.state.meeting_point
     server = QuietServer(MeetingConfig(app), on_ready)
     draining: list[asyncio.Task[None]] = []
@@ -122,6 +130,14 @@ async def serve(
         if metrics_port is not None:
             stack.enter_context(_metrics(point.registry, metrics_port))
         await server.serve(sockets=[listening])
+
+
+async def _open_redis(url: str, settings: MeetingSettings) -> RoomStore:
+    from kilocall.call.redis_store import RedisStore  # of an extra
+
+    store = RedisStore(url, settings)
+    await store.open()
+    return store
 
 
 @contextlib.contextmanager

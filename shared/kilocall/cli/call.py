@@ -32,8 +32,17 @@ MOST_LINK: Final = 400
 
 
 def serve_meeting_point(
-    host: str, port: int, settings: MeetingSettings, *, metrics_port: int | None, json_log: bool, verbose: bool
+    host: str,
+    port: int,
+    settings: MeetingSettings,
+    *,
+    metrics_port: int | None,
+    redis: str | None,
+    json_log: bool,
+    verbose: bool,
 ) -> None:
+    if redis is not None:
+        needs("redis", "redis")
     if json_log:
         _log_json()
     else:
@@ -45,7 +54,7 @@ def serve_meeting_point(
         else:
             _say(f"meeting point at {address}; Ctrl-C ends it")
 
-    run_server(host, port, settings, metrics_port=metrics_port, on_ready=ready)
+    run_server(host, port, settings, metrics_port=metrics_port, redis=redis, on_ready=ready)
 
 
 def make_call(

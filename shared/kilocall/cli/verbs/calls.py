@@ -52,6 +52,14 @@ def serve(
             metavar="turn:HOST",
         ),
     ] = None,
+    redis: Annotated[
+        str | None,
+        typer.Option(
+            help="Redis that several meeting points keep their rooms in. None: rooms are in this process.",
+            envvar="KILOCALL_REDIS",
+            metavar="redis://HOST",
+        ),
+    ] = None,
     metrics_port: Annotated[
         int | None,
         typer.Option(
@@ -131,7 +139,13 @@ def serve(
         turn_secret=os.environ.get("TURN_SECRET", ""),
     )
     serve_meeting_point(
-        host, port, settings, metrics_port=metrics_port, json_log=log_format is LogFormat.json, verbose=verbose
+        host,
+        port,
+        settings,
+        metrics_port=metrics_port,
+        redis=redis,
+        json_log=log_format is LogFormat.json,
+        verbose=verbose,
     )
 
 
