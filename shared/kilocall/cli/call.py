@@ -25,7 +25,15 @@ from kilocall.proto.errors import BadInput
 from kilocall.runtime.files import check_output_folder
 from kilocall.runtime.web import LOOPBACK
 
-__all__ = ["make_call", "measure_call", "measure_pages", "print_report", "say_what_is_seen", "serve_meeting_point"]
+__all__ = [
+    "make_call",
+    "measure_call",
+    "measure_meeting",
+    "measure_pages",
+    "print_report",
+    "say_what_is_seen",
+    "serve_meeting_point",
+]
 
 MOST_LINK: Final = 400
 """Characters."""
@@ -160,6 +168,31 @@ def measure_pages(seconds: float, fps: int, out: Path | None) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         measured = measure(folder.absolute(), seconds=seconds, fps=fps)
     print_facts(f"two pages, {seconds:g} s", report(measured))
+
+
+def measure_meeting(joins: int, held: int, redis: str | None, as_json: bool) -> None:
+    if redis is not None:
+        needs("redis", "redis")
+    from kilocall.bench.meeting import measure_meeting as measure
+
+    with progress_bar("joining") as progress:
+        report = measure(joins, held, redis, instances=1 if redis is None else 2, progress=progress)
+    if as_json:
+        print(report.model_dump_json(indent=2))
+        return
+    per_party = report.memory_kib_per_party
+    print_facts(
+        f"{report.instances} meeting point{'s, rooms in Redis' if report.redis else ''}, {report.cores} cores",
+        [
+            ("joins a second", f"{report.joins_per_second:.0f}, of {report.joins}"),
+            ("pairs a second", f"{report.pairs_per_second:.0f}"),
+            ("parties held", str(report.held)),
+            ("one more joins in", f"{_ms(report.join_p50_ms)}, 95 %: {_ms(report.join_p95_ms)}"),
+            ("a message takes", f"{report.signal_p50_ms:.1f} ms, 95 %: {report.signal_p95_ms:.1f} ms"),
+            ("memory, empty", f"{report.memory_mib:.0f} MiB"),
+            ("memory a party", "unknown" if per_party is None else f"{per_party:.0f} KiB"),
+        ],
+    )
 
 
 def _idle(call: CallReport) -> str:
