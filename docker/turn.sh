@@ -31,6 +31,8 @@ exec turnserver -c "$conf" \
     --denied-peer-ip=172.16.0.0-172.31.255.255 \
     --denied-peer-ip=192.168.0.0-192.168.255.255 \
     --denied-peer-ip=::1 \
+    --denied-peer-ip=::ffff:0:0-::ffff:ffff:ffff \
+    --denied-peer-ip=64:ff9b::-64:ff9b::ffff:ffff \
     --denied-peer-ip=fc00::-fdff:ffff:ffff:ffff:ffff:ffff:ffff:ffff \
     --denied-peer-ip=fe80::-febf:ffff:ffff:ffff:ffff:ffff:ffff:ffff \
     --log-file=stdout --pidfile="${TMPDIR:-/tmp}/turnserver.pid" "$@"

@@ -5,16 +5,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx2
 import uvicorn
+from prometheus_client import generate_latest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-from kilocall.call.meeting_point import MeetingPoint, MeetingSettings, create_app
-from kilocall.call.signalling import MAX_MESSAGE_BYTES, Joined, Paired, Signalling, websocket_url
+from kilocall.call.meeting_point import MeetingPoint, create_app
+from kilocall.call.meeting_server import MeetingConfig
+from kilocall.call.meeting_settings import MeetingSettings
+from kilocall.call.room_store import MemoryStore, RoomStore
+from kilocall.call.rooms import Room
+from kilocall.call.signalling import Joined, Paired, Signalling, websocket_url
 from kilocall.proto.trust import LinkSecret
 
 SECRET = LinkSecret("AAECAwQFBgcICQoLDA0ODw")
@@ -32,19 +38,16 @@ class Clock:
 class Server:
     """A meeting point on a free port of this machine, in this event loop."""
 
-    def __init__(self, limits: MeetingSettings | None = None, clock: Clock | None = None, port: int = 0) -> None:
-        app = create_app(limits, clock) if clock else create_app(limits)
+    def __init__(
+        self,
+        limits: MeetingSettings | None = None,
+        clock: Clock | None = None,
+        port: int = 0,
+        store: RoomStore | None = None,
+    ) -> None:
+        app = create_app(limits, clock or time.monotonic, store)
         self.point: MeetingPoint = app.state.meeting_point
-        config = uvicorn.Config(
-            app,
-            host="127.0.0.1",
-            port=port,
-            log_level="critical",
-            ws="websockets-sansio",
-            ws_max_size=MAX_MESSAGE_BYTES,
-            timeout_graceful_shutdown=1,
-        )
-        self._server = uvicorn.Server(config)
+        self._server = uvicorn.Server(MeetingConfig(app, host="127.0.0.1", port=port))
 
     async def __aenter__(self) -> Server:
         self._task = asyncio.create_task(self._server._serve())
@@ -62,14 +65,30 @@ class Server:
         async with httpx2.AsyncClient(trust_env=False) as client:
             return await client.get(self.url + path)
 
+    @property
+    def rooms(self) -> dict[str, Room]:
+        assert isinstance(self.point.store, MemoryStore)
+        return self.point.store.rooms
+
+    @property
+    def metrics(self) -> str:
+        return generate_latest(self.point.registry).decode()
+
     @contextlib.asynccontextmanager
-    async def raw(self) -> AsyncIterator[ClientConnection]:
-        async with connect(websocket_url(self.url), max_size=1 << 22, close_timeout=1) as socket:
+    async def raw(self, address: str = "127.0.0.1", **headers: str) -> AsyncIterator[ClientConnection]:
+        """A WebSocket from an address of the loopback, 127.0.0.1 to 127.255.255.254."""
+        async with connect(
+            websocket_url(self.url),
+            max_size=1 << 22,
+            close_timeout=1,
+            local_addr=(address, 0),
+            additional_headers=headers,
+        ) as socket:
             yield socket
 
-    async def said_to(self, *messages: str | bytes) -> dict[str, Any]:
+    async def said_to(self, *messages: str | bytes, address: str = "127.0.0.1", **headers: str) -> dict[str, Any]:
         """What comes back last before the connection is closed."""
-        async with self.raw() as socket:
+        async with self.raw(address, **headers) as socket:
             with contextlib.suppress(ConnectionClosed):
                 for message in messages:
                     await socket.send(message)

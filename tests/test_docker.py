@@ -128,7 +128,12 @@ def test_containers_are_locked_down() -> None:
 
 def test_no_secret_is_in_the_files() -> None:
     given = {f"{name}.{key}": value for name, s in SERVICES.items() for key, value in s.get("environment", {}).items()}
-    assert {key.partition(".")[2] for key in given} == {"KILOCALL_TOKEN", "TURN_SECRET", "TURN_EXTERNAL_IP"}
+    assert {key.partition(".")[2] for key in given} == {
+        "KILOCALL_TOKEN",
+        "KILOCALL_TURN_URL",
+        "TURN_SECRET",
+        "TURN_EXTERNAL_IP",
+    }
     for key, value in given.items():
         assert value == f"${{{key.partition('.')[2]}:-}}"
 
@@ -283,4 +288,7 @@ def test_turn_server_gets_its_secret_in_a_file_that_others_cannot_read(tmp_path:
     assert SECRET not in done.stdout
     assert "secret=none" in done.stdout
     assert "--external-ip=192.0.2.7" in done.stdout.splitlines()
+    # IPv4 written as IPv6 leads into the network behind the server as well; turnserver takes ranges, not /96.
+    assert "--denied-peer-ip=::ffff:0:0-::ffff:ffff:ffff" in done.stdout.splitlines()
+    assert "--denied-peer-ip=64:ff9b::-64:ff9b::ffff:ffff" in done.stdout.splitlines()
     assert "--external-ip" not in turn(tmp_path, TURN_SECRET=SECRET).stdout

@@ -25,6 +25,8 @@ from websockets.exceptions import ConnectionClosed
 from kilocall.bench.call import empty_room
 from kilocall.call import ROOM_VARIABLE
 from kilocall.call.link import Link, RoomAddress, Tasks
+from kilocall.call.room_store import Changed
+from kilocall.call.rooms import Room
 from kilocall.call.signalling import MAX_MESSAGE_BYTES, websocket_url
 from kilocall.proto.control import Reveal, parse_control
 from kilocall.proto.errors import BadInput
@@ -302,13 +304,18 @@ class Replayer(Between):
         return message
 
 
+def renewed(room: Room | None, now: float) -> Changed:
+    assert room is not None
+    return Changed(room, room.renew(room.session, now))
+
+
 def test_description_of_an_earlier_session_is_refused() -> None:
     async def check() -> None:
         async with Server() as server, Replayer(server.url).running() as address:
             both = parties(address)
             ends = [asyncio.create_task(party.link.run()) for party in both]
             await until(lambda: all(party.opened_now.is_set() for party in both))
-            server.point._renew(server.point.rooms[ROOM], server.point.rooms[ROOM].session)
+            await server.point.store.change(ROOM, renewed)
             done, _ = await asyncio.wait(ends, timeout=SECONDS, return_when=asyncio.FIRST_COMPLETED)
             assert len(done) == 1
             with pytest.raises(BadInput, match="could not prove that it has the link"):
@@ -328,11 +335,11 @@ def test_wrong_secret_does_not_get_in_and_sees_nothing_of_the_call() -> None:
         async with Server() as server, Between(server.url).running() as address:
             host, stranger = parties(address, SECRET, OTHER_SECRET)
             host.tasks.own(host.link.run(), "link")
-            await until(lambda: bool(server.point.rooms))
+            await until(lambda: bool(server.rooms))
             with pytest.raises(BadInput, match="another secret"):
                 await stranger.link.run()
             assert not stranger.opened_now.is_set()
-            assert len(server.point.rooms[ROOM].members) == 1
+            assert len(server.rooms[ROOM].members) == 1
             assert stranger.link.connections == host.link.connections == 0
             for party in (host, stranger):
                 await party.close()

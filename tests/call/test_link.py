@@ -66,7 +66,7 @@ def test_meeting_point_that_is_restarted_replaces_no_connection() -> None:
             # Asked to, it connects them anew as ever.
             for _, events in parties:
                 events.opened_now.clear()
-            server.point._renew(server.point.rooms["tea"], server.point.rooms["tea"].session)
+            server.point._renew(server.rooms["tea"], server.rooms["tea"].session)
             for _, events in parties:
                 await events.opened_now.wait()
             assert all(len(events.opened_peers) == 2 for _, events in parties)

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import re
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Protocol
 from urllib.parse import urlsplit
 
@@ -17,7 +17,7 @@ from kilocall.proto.errors import BadInput, BadPacket, NotProven
 from kilocall.proto.trust import Handshake, LinkSecret
 from kilocall.runtime.inbox import Message
 from kilocall.runtime.peer import Peer, own_addresses
-from kilocall.runtime.peer_settings import PeerSettings
+from kilocall.runtime.peer_settings import IceServer, PeerSettings
 
 __all__ = ["Link", "LinkEvents", "RoomAddress", "Tasks", "find_room"]
 
@@ -156,6 +156,8 @@ class Link:
         """Descriptions that were refused, because they may be of somebody who is not the other side."""
         self._events, self._tasks = events, tasks
         self._attempt: _Attempt | None = None
+        self._relays: tuple[IceServer, ...] = ()
+        """The meeting point's TURN servers, as of the last joining."""
         self._ending = False
 
     async def run(self) -> None:
@@ -168,6 +170,7 @@ class Link:
                 event = await meeting.next()
                 match event:
                     case Joined():
+                        self._take_relays(event)
                         self._events.joined(address, event.others)
                     case Paired():
                         await self._begin(event, meeting)
@@ -191,6 +194,20 @@ class Link:
             await asyncio.sleep(BYE_S)
         await attempt.peer.close("hung up")
 
+    def _take_relays(self, joined: Joined) -> None:
+        """Raises BadInput where there has to be one and is none."""
+        self._relays = tuple(IceServer(relay.url, relay.username, relay.credential) for relay in joined.ice or ())
+        if self.settings.relay_only and not any(server.relays for server in self._ice_servers):
+            raise BadInput(
+                "relay_only is for a TURN server, and the meeting point names none: name one with "
+                "--ice turn:HOST,USER,PASSWORD"
+            )
+
+    @property
+    def _ice_servers(self) -> tuple[IceServer, ...]:
+        # The user's own first: of several TURN servers aiortc takes the first.
+        return (*self.settings.ice_servers, *self._relays)
+
     async def _begin(self, paired: Paired, meeting: Signalling) -> None:
         before, self._attempt = self._attempt, _Attempt(paired.session, paired.offer)
         if before is not None and before.task is not None:
@@ -202,7 +219,7 @@ class Link:
     async def _converse(self, attempt: _Attempt, meeting: Signalling) -> None:
         events = self._events
         peer = Peer(
-            self.settings,
+            replace(self.settings, ice_servers=self._ice_servers),
             audio=events.audio() if self.settings.audio else None,
             on_delivered=events.delivered,
         )

@@ -2,8 +2,8 @@
 
 Motion, pictures and sound never pass here. A room is made by the first who joins; two may be in it, and the second
 must show the same token as the first: both make it from the secret of their link, and its hash is all that is kept.
-Everything that comes from outside is bounded in size, number and rate, and nobody waits for a party that does not
-read.
+`rooms.py` has the rules; rooms are kept in this process or in Redis (`room_store.py`). Everything that comes from
+outside is bounded in size, number and rate, and nobody waits for a party that does not read.
 """
 
 from __future__ import annotations
@@ -11,36 +11,41 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-import hmac
 import itertools
 import json
 import logging
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
+from functools import partial
+from typing import Literal
 
-from fastapi import FastAPI, Response, WebSocket
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, generate_latest
-from pydantic import BaseModel, ValidationError
+from fastapi import FastAPI, Response, WebSocket, WebSocketDisconnect
+from prometheus_client import CollectorRegistry, Counter, Gauge
+from pydantic import ValidationError
 
+from kilocall.call.addresses import Address, Addresses, Bucket
+from kilocall.call.meeting_settings import MeetingSettings
+from kilocall.call.room_store import Change, Changed, MemoryStore, RoomStore, StoreLost
+from kilocall.call.rooms import Letter, RefusedError, Room, other_version, refuse
 from kilocall.call.signalling import (
     MAX_MESSAGE_BYTES,
     SIGNALLING_VERSION,
     Commit,
+    Free,
     FromClient,
     Join,
-    Joined,
+    Knock,
     Leave,
-    Left,
     Paired,
-    Refused,
     Renew,
     Signal,
     parse_from_client,
 )
+from kilocall.call.turn import Relays
+from kilocall.runtime.web import same_origin
 
-__all__ = ["MeetingPoint", "MeetingSettings", "create_app"]
+__all__ = ["MeetingPoint", "create_app"]
 
 logger = logging.getLogger(__name__)
 
@@ -50,112 +55,58 @@ GOING_AWAY = 1001
 POLICY = 1008
 
 
-@dataclass(frozen=True)
-class MeetingSettings:
-    """Limits of a meeting point."""
+class Outbox(asyncio.Queue[str | None]):
+    """What is to be sent to one party; None: close. A party that does not read loses its oldest messages."""
 
-    most_rooms: int = 1000
-    most_connections: int = 3000
-    join_within_s: float = 10.0
-    message_rate: float = 10.0
-    """Messages a second from one party, on average."""
-    message_burst: int = 30
-    come_back_within_s: float = 15.0
-    """A party whose connection broke keeps its place so long; nobody else gets it."""
-    empty_room_s: float = 60.0
-    waiting_room_s: float = 3600.0
-    """A room in which one party has waited so long is closed."""
-    sweep_s: float = 1.0
+    def __init__(self, room: str) -> None:
+        super().__init__(MOST_UNREAD)
+        self.room = room
+        self.joined = False
 
-
-@dataclass(eq=False)
-class _Member:
-    token: str
-    order: int
-    live: int | None = None
-    """Session whose connection it had and wanted to keep when it joined."""
-    outbox: asyncio.Queue[BaseModel | None] = field(default_factory=lambda: asyncio.Queue(MOST_UNREAD))
-    lost_at: float | None = None
-    """When its connection broke, or its place was set aside; None while it is connected."""
-
-    def put(self, message: BaseModel | None) -> None:
-        """None: close. A party that does not read loses its oldest messages."""
-        while self.outbox.full():
-            self.outbox.get_nowait()
-        self.outbox.put_nowait(message)
-
-
-@dataclass
-class _Room:
-    name: str
-    token_hash: bytes
-    changed_at: float
-    """When anyone last came, went or was paired."""
-    members: list[_Member] = field(default_factory=list)
-    session: int = field(default_factory=lambda: secrets.randbelow(1 << 31))
-    """Counts up from a random number: a meeting point that was started anew must not give an old number again."""
-    paired: frozenset[str] = frozenset()
-    """Tokens of the two of the present session."""
-
-    @property
-    def connected(self) -> list[_Member]:
-        return [member for member in self.members if member.lost_at is None]
-
-
-class _RefusedError(Exception):
-    def __init__(self, refusal: Refused) -> None:
-        super().__init__(refusal.reason)
-        self.refusal = refusal
-
-
-def _refuse(code: str, reason: str) -> _RefusedError:
-    return _RefusedError(Refused.model_validate({"code": code, "reason": reason}))
-
-
-def _other_version(version: int) -> _RefusedError:
-    older = "the caller" if version < SIGNALLING_VERSION else "the meeting point"
-    said = f"caller speaks version {version}, meeting point {SIGNALLING_VERSION}: please update {older}"
-    return _refuse("version", said)
+    def put_newest(self, text: str | None) -> None:
+        while self.full():
+            self.get_nowait()
+        self.put_nowait(text)
 
 
 def _check_version(text: str) -> None:
-    """Raises _RefusedError for a join of another version, whose fields may well be others."""
+    """Raises RefusedError for a join of another version, whose fields may well be others."""
     try:
         message = json.loads(text)
     except (ValueError, RecursionError):
         return
-    version = message.get("version") if isinstance(message, dict) and message.get("type") == "join" else None
+    joins = isinstance(message, dict) and message.get("type") in ("join", "knock")
+    version = message.get("version") if joins else None
     if type(version) is int and abs(version) < 1000 and version != SIGNALLING_VERSION:
-        raise _other_version(version)
-
-
-class _Bucket:
-    """So many messages a second, so many at once."""
-
-    def __init__(self, rate: float, burst: int, now: float) -> None:
-        self._rate, self._burst = rate, burst
-        self._tokens, self._then = float(burst), now
-
-    def take(self, now: float) -> bool:
-        self._tokens = min(self._burst, self._tokens + (now - self._then) * self._rate)
-        self._then = now
-        if self._tokens < 1:
-            return False
-        self._tokens -= 1
-        return True
+        raise other_version(version)
 
 
 class MeetingPoint:
-    """The rooms and who is in them. `clock` is monotonic seconds."""
+    """Speaks with the parties, and asks the store for what becomes of their rooms. `clock` is monotonic seconds."""
 
-    def __init__(self, settings: MeetingSettings | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        settings: MeetingSettings | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        store: RoomStore | None = None,
+    ) -> None:
         self.settings = settings or MeetingSettings()
-        self.rooms: dict[str, _Room] = {}
+        self.store = store or MemoryStore(self.settings.sweep_s, clock)
+        self.store.deliver = self._deliver
+        self.addresses = Addresses(self.settings, clock)
         self.connections = 0
+        self.draining = False
+        """Whether it is about to end: no new rooms."""
+        self.outboxes: dict[str, Outbox] = {}
+        """Of the parties here, by the names of their connections."""
+        self._relays = Relays(self.settings)
         self._clock = clock
-        self._orders = itertools.count()
+        self._names = itertools.count()
+        self._nobody = asyncio.Event()
+        self._nobody.set()
+        self._name_key = secrets.token_bytes(16)
         self.registry = CollectorRegistry()
-        rooms = Gauge("kilocall_rooms", "Rooms that exist", registry=self.registry)
+        rooms = Gauge("kilocall_rooms", "Rooms that are looked after here", registry=self.registry)
         rooms.set_function(lambda: len(self.rooms))
         connections = Gauge("kilocall_connections", "Open WebSockets", registry=self.registry)
         connections.set_function(lambda: self.connections)
@@ -163,94 +114,231 @@ class MeetingPoint:
         self._refusals = Counter("kilocall_refused", "Refusals by code", ["code"], registry=self.registry)
         self._pairings = Counter("kilocall_sessions", "Sessions begun", registry=self.registry)
 
+    @property
+    def rooms(self) -> set[str]:
+        """Names of those that are looked after here."""
+        return set(self.store.swept_here({outbox.room for outbox in list(self.outboxes.values())}))
+
+    @property
+    def state(self) -> Literal["ready", "draining", "full", "without rooms"]:
+        """Whether new rooms can be made."""
+        if self.draining:
+            return "draining"
+        if not self.store.well:
+            return "without rooms"
+        full = len(self.rooms) >= self.settings.most_rooms or self.connections >= self.settings.most_connections
+        return "full" if full else "ready"
+
+    async def drain(self) -> None:
+        """Takes no new rooms from now on, and returns when nobody is there or others have had time to notice."""
+        self.draining = True
+        logger.info("draining", extra={"connections": self.connections})
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self.settings.drain_s):
+                await self._nobody.wait()
+
+    async def close(self) -> None:
+        """Ends all connections; the parties' own connections go on."""
+        for outbox in self.outboxes.values():
+            outbox.put_newest(None)
+        await self.store.close()
+
     async def serve(self, socket: WebSocket) -> None:
         """Speaks with one party until it goes."""
-        await socket.accept()
+        if not self._may_connect(socket):
+            self._refusals.labels("origin").inc()
+            await socket.close()  # an answer 403 to the request
+            return
+        address = self.addresses.of(socket.client.host if socket.client is not None else "")
         self.connections += 1
-        room: _Room | None = None
-        member: _Member | None = None
-        writer: asyncio.Task[None] | None = None
-        bucket = _Bucket(self.settings.message_rate, self.settings.message_burst, self._clock())
+        self._nobody.clear()
+        address.connections += 1
         try:
-            if self.connections > self.settings.most_connections:
-                raise _refuse("busy", f"{self.settings.most_connections} connections are open; try again later")
-            try:
-                async with asyncio.timeout(self.settings.join_within_s):
-                    text = await self._receive(socket, bucket)
-            except TimeoutError:
-                raise _refuse("malformed", f"no join within {self.settings.join_within_s:g} s") from None
-            if text is None:
-                return
-            room, member = self._join(self._parse(text))
-            writer = asyncio.create_task(self._write(socket, member))
-            while (text := await self._receive(socket, bucket)) is not None:
-                message = self._parse(text)
-                if isinstance(message, Leave):
-                    self._remove(room, member)
-                    if not room.members and self.rooms.get(room.name) is room:
-                        del self.rooms[room.name]  # its link makes it again
-                    return
-                if isinstance(message, Commit | Signal):
-                    self._pass_on(room, member, message)
-                elif isinstance(message, Renew):
-                    self._renew(room, message.session)
-                else:
-                    raise _refuse("malformed", "joined twice")
-        except _RefusedError as error:
+            await socket.accept()
+            await self._converse(socket, address)
+        except (WebSocketDisconnect, RuntimeError) as error:
+            # Starlette and uvicorn raise one or the other when the party has gone just before.
+            logger.info("gone", extra={"because": type(error).__name__})
+        finally:
+            self.connections -= 1
+            address.connections -= 1
+            if not self.connections:
+                self._nobody.set()
+            with contextlib.suppress(Exception):
+                await socket.close(GOING_AWAY)
+
+    async def sweep(self) -> None:
+        """Gives up parties that did not come back and rooms that nobody uses. Every `store.sweep_s`."""
+        self.addresses.forget()
+        here: dict[str, set[str]] = {}
+        for connection, outbox in self.outboxes.items():
+            if outbox.joined:
+                here.setdefault(outbox.room, set()).add(connection)
+        for name in self.store.swept_here(here.keys()):
+            await self._change(name, partial(self._sweep, here.get(name, set())))
+
+    def _sweep(self, here: set[str], room: Room | None, now: float) -> Changed:
+        # Whoever has no place any more, because the rooms were lost, comes back by itself.
+        homeless = [Letter(name, None) for name in here if room is None or room.member(name) is None]
+        if room is None:
+            return Changed(None, homeless)
+        for member in room.members:
+            # Taken for lost while this process stood still.
+            if member.connection in here and member.connection in self.outboxes:
+                member.lost_at = None
+        letters = homeless + room.give_up(self.settings, now)
+        ending = room.expire(self.settings, now)
+        return Changed(room, letters) if ending is None else Changed(None, letters + ending)
+
+    async def _converse(self, socket: WebSocket, address: Address) -> None:
+        bucket = Bucket(self.settings.message_rate, self.settings.message_burst, self._clock())
+        try:
+            self._check_room_for(address)
+            first = await self._first(socket, bucket)
+            if isinstance(first, Knock):
+                await self._change(first.room, partial(self._knock, first))
+                await socket.send_text(Free().model_dump_json())
+            elif first is not None:
+                await self._stay(socket, bucket, first, address)
+        except RefusedError as error:
             self._refusals.labels(error.refusal.code).inc()
-            if writer is not None:
-                writer.cancel()
+            logger.info("refused", extra={"code": error.refusal.code})
             with contextlib.suppress(Exception):  # the party may be gone: nothing is left to tell it
                 async with asyncio.timeout(SEND_WITHIN_S):
                     await socket.send_text(error.refusal.model_dump_json())
                 await socket.close(POLICY, error.refusal.code)
+
+    async def _stay(self, socket: WebSocket, bucket: Bucket, join: Join, address: Address) -> None:
+        """Joins a room and passes on what comes until the party goes. Raises RefusedError."""
+        connection = f"{self.store.instance}.{next(self._names)}"
+        outbox = self.outboxes[connection] = Outbox(join.room)
+        writer = asyncio.create_task(self._write(socket, outbox))
+        try:
+            await self._change(join.room, partial(self._join, join, connection, address))
+            outbox.joined = True
+            logger.info("joined", extra={**self._named(join.room), "again": join.member is not None})
+            while (text := await self._receive(socket, bucket)) is not None:
+                message = self._parse(text)
+                if isinstance(message, Leave):
+                    del self.outboxes[connection]
+                    logger.info("left", extra=self._named(join.room))
+                    await self._change(join.room, partial(self._leave, connection))
+                    return
+                if not isinstance(message, Commit | Signal | Renew):
+                    raise refuse("malformed", "joined twice")
+                await self._change(join.room, partial(self._message, message, connection))
         finally:
-            self.connections -= 1
-            if writer is not None:
-                writer.cancel()
-                await asyncio.wait([writer])
-            # Not when it has come back on another connection meanwhile, or was removed.
-            if room is not None and member is not None and member in room.members:
-                member.lost_at = room.changed_at = self._clock()
-            with contextlib.suppress(Exception):
-                await socket.close(GOING_AWAY)
+            writer.cancel()
+            await asyncio.wait([writer])
+            if self.outboxes.pop(connection, None) is not None:
+                if outbox.joined:
+                    logger.info("lost", extra=self._named(join.room))
+                with contextlib.suppress(RefusedError):
+                    await self._change(join.room, partial(self._lose, connection))
 
-    def sweep(self) -> None:
-        """Gives up parties that did not come back and rooms that nobody uses. Once a second or so."""
-        now = self._clock()
-        for room in list(self.rooms.values()):
-            for member in list(room.members):
-                if member.lost_at is not None and now - member.lost_at > self.settings.come_back_within_s:
-                    self._remove(room, member)
-            idle_s = now - room.changed_at
-            if not room.members and idle_s > self.settings.empty_room_s:
-                del self.rooms[room.name]
-            elif len(room.members) < 2 and idle_s > self.settings.waiting_room_s:
-                for member in room.members:
-                    self._refusals.labels("expired").inc()
-                    member.put(Refused(code="expired", reason="nobody came to the room for an hour"))
-                    member.put(None)
-                del self.rooms[room.name]
+    async def _first(self, socket: WebSocket, bucket: Bucket) -> Join | Knock | None:
+        """What a connection begins with; None when the party has gone. Raises RefusedError."""
+        try:
+            async with asyncio.timeout(self.settings.join_within_s):
+                text = await self._receive(socket, bucket)
+        except TimeoutError:
+            raise refuse("malformed", f"no join within {self.settings.join_within_s:g} s") from None
+        if text is None:
+            return None
+        first = self._parse(text)
+        if not isinstance(first, Join | Knock):
+            raise refuse("malformed", f"first message is {first.type}, not join")
+        if first.version != SIGNALLING_VERSION:
+            raise other_version(first.version)
+        return first
 
-    async def close(self) -> None:
-        """Ends all connections; the parties' own connections go on."""
-        for room in self.rooms.values():
-            for member in room.members:
-                member.put(None)
-        self.rooms.clear()
+    async def _change(self, name: str, change: Change) -> None:
+        """Raises RefusedError."""
+        try:
+            changed = await self.store.change(name, change)
+        except StoreLost as error:
+            logger.warning("rooms are lost", extra={"because": str(error)})
+            raise refuse("busy", "the meeting point cannot reach its rooms; try again in a moment") from None
+        if any(isinstance(letter.message, Paired) for letter in changed.letters):
+            self._pairings.inc()
+            logger.info("paired", extra=self._named(name))
+        for letter in changed.letters:
+            if getattr(letter.message, "code", "") == "expired":
+                self._refusals.labels("expired").inc()
 
-    async def _receive(self, socket: WebSocket, bucket: _Bucket) -> str | None:
-        """The next text message; None when the party has gone. Raises _RefusedError for one out of bounds."""
+    def _knock(self, knock: Knock, room: Room | None, now: float) -> Changed:
+        if room is not None:
+            room.knock(knock, self.settings, now)
+        return Changed(room, [])
+
+    def _join(self, join: Join, connection: str, address: Address, room: Room | None, now: float) -> Changed:
+        if room is None:
+            if self.draining and join.live is None:
+                raise refuse("draining", "the meeting point is being started anew; try again in a moment")
+            if len(self.rooms - {join.room}) >= self.settings.most_rooms:
+                raise refuse("busy", f"{self.settings.most_rooms} rooms exist; try again later")
+            if not address.rooms.take(self._clock()):
+                most_min = f"{self.settings.rooms_per_minute:g} a minute"
+                raise refuse("rooms", f"your address makes more new rooms than {most_min}; try again in a minute")
+            room = Room.make(join, now)
+        return Changed(room, room.join(join, connection, self._relays.for_one(), self.settings, now))
+
+    def _message(self, message: Commit | Signal | Renew, connection: str, room: Room | None, now: float) -> Changed:
+        if room is None or room.member(connection) is None:
+            return Changed(room, [])
+        if isinstance(message, Renew):
+            return Changed(room, room.renew(message.session, now))
+        return Changed(room, room.pass_on(connection, message))
+
+    def _leave(self, connection: str, room: Room | None, now: float) -> Changed:
+        if room is None:
+            return Changed(None, [])
+        letters = room.leave(connection, now)
+        return Changed(room if room.members else None, letters)  # its link makes it again
+
+    def _lose(self, connection: str, room: Room | None, now: float) -> Changed:
+        # Not when it has come back on another connection meanwhile, or was removed.
+        if room is not None:
+            room.lose(connection, now)
+        return Changed(room, [])
+
+    def _deliver(self, to: str, text: str | None) -> None:
+        outbox = self.outboxes.get(to)
+        if outbox is not None:
+            outbox.put_newest(text)
+
+    def _named(self, room: str) -> dict[str, str]:
+        """A room in the log: the same name for as long as this process runs, and none that could be guessed back."""
+        return {"room": hashlib.blake2s(room.encode(), key=self._name_key, digest_size=6).hexdigest()}
+
+    def _may_connect(self, socket: WebSocket) -> bool:
+        origin = socket.headers.get("origin")
+        return same_origin(origin, socket.headers.get("host")) or origin in self.settings.origins
+
+    def _check_room_for(self, address: Address) -> None:
+        """Raises RefusedError for one connection too many, of all or of this address."""
+        settings = self.settings
+        if self.connections > settings.most_connections:
+            raise refuse("busy", f"{settings.most_connections} connections are open; try again later")
+        if address.connections > settings.connections_per_address:
+            most = settings.connections_per_address
+            raise refuse("connections", f"your address has {most} connections open, which is the most allowed")
+        if not address.joins.take(self._clock()):
+            most_s = f"{settings.joins_per_second:g} a second"
+            raise refuse("joins", f"your address joins more often than {most_s}; try again in a minute")
+
+    async def _receive(self, socket: WebSocket, bucket: Bucket) -> str | None:
+        """The next text message; None when the party has gone. Raises RefusedError for one out of bounds."""
         message = await socket.receive()
         if message["type"] != "websocket.receive":
             return None
         text: str | None = message.get("text")
         if text is None:
-            raise _refuse("malformed", "message is binary, not text")
+            raise refuse("malformed", "message is binary, not text")
         if len(text) > MAX_MESSAGE_BYTES:
-            raise _refuse("malformed", f"message is {len(text)} characters, most is {MAX_MESSAGE_BYTES}")
+            raise refuse("malformed", f"message is {len(text)} characters, most is {MAX_MESSAGE_BYTES}")
         if not bucket.take(self._clock()):
-            raise _refuse("rate", f"more than {self.settings.message_rate:g} messages a second")
+            raise refuse("rate", f"more than {self.settings.message_rate:g} messages a second")
         return text
 
     def _parse(self, text: str) -> FromClient:
@@ -259,124 +347,36 @@ class MeetingPoint:
         except ValidationError as error:
             _check_version(text)
             where = ".".join(map(str, error.errors()[0]["loc"]))
-            raise _refuse("malformed", f"message is not one known: {where} {error.errors()[0]['msg']}"[:300]) from None
+            raise refuse("malformed", f"message is not one known: {where} {error.errors()[0]['msg']}"[:300]) from None
         self._messages.labels(message.type).inc()
         return message
 
-    def _join(self, join: FromClient) -> tuple[_Room, _Member]:
-        if not isinstance(join, Join):
-            raise _refuse("malformed", f"first message is {join.type}, not join")
-        if join.version != SIGNALLING_VERSION:
-            raise _other_version(join.version)
-        known = join.room in self.rooms
-        room = self._room(join)
-        member = self._place(room, join)
-        if not known and join.live is not None:
-            # This meeting point was started anew. Whoever is on the other end of that connection comes back as well.
-            room.members.append(_Member("", next(self._orders), join.live, lost_at=self._clock()))
-        room.changed_at = self._clock()
-        others = len(room.connected) - 1
-        member.put(Joined(member=member.token, others=others))
-        if others and room.paired != frozenset(one.token for one in room.connected):
-            self._pair_unless_alive(room)
-        return room, member
-
-    def _room(self, join: Join) -> _Room:
-        """The room that is asked for, made if there is none."""
-        token_hash = hashlib.sha256(join.token.encode()).digest()
-        room = self.rooms.get(join.room)
-        if room is None:
-            if len(self.rooms) >= self.settings.most_rooms:
-                raise _refuse("busy", f"{self.settings.most_rooms} rooms exist; try again later")
-            room = self.rooms[join.room] = _Room(join.room, token_hash, self._clock())
-        elif not hmac.compare_digest(room.token_hash, token_hash):
-            raise _refuse("token", f"room {join.room} exists and has another secret; ask for its link")
-        return room
-
-    def _place(self, room: _Room, join: Join) -> _Member:
-        """The new member in the room: in its old place, in the one set aside for it, or in a free one."""
-        # The one who comes back takes the old place, even if the old connection still looks alive.
-        old = next((member for member in room.members if member.token and member.token == join.member), None)
-        if old is None:
-            old = next((member for member in room.members if not member.token and member.live == join.live), None)
-        if old is None and len(room.members) == 2:
-            raise self._full(room)
-        token = old.token if old is not None else ""
-        order = old.order if old is not None and old.token else next(self._orders)
-        member = _Member(token or join.member or secrets.token_urlsafe(16), order, join.live)
-        if old is not None:
-            room.members.remove(old)
-            old.put(Refused(code="replaced", reason="joined again from elsewhere"))
-            old.put(None)
-        room.members.append(member)
-        return member
-
-    def _full(self, room: _Room) -> _RefusedError:
-        away = [member.lost_at for member in room.members if member.lost_at is not None]
-        kept = ""
-        if away:
-            left_s = max(0.0, min(away) + self.settings.come_back_within_s - self._clock())
-            kept = f"; one has lost its connection and keeps its place for {left_s:.0f} s more"
-        return _refuse("full", f"room {room.name} has two parties already{kept}")
-
-    def _pair_unless_alive(self, room: _Room) -> None:
-        """Begins a session, unless both say that they are connected already and by which session."""
-        first, second = room.connected
-        if first.live is None or first.live != second.live:
-            self._pair(room)
-        else:
-            room.session = first.live
-            room.paired = frozenset((first.token, second.token))
-
-    def _pair(self, room: _Room) -> None:
-        room.session += 1
-        room.changed_at = self._clock()
-        room.paired = frozenset(member.token for member in room.connected)
-        self._pairings.inc()
-        first = min(room.connected, key=lambda member: member.order)
-        for member in room.connected:
-            member.live = None
-            member.put(Paired(session=room.session, offer=member is first))
-
-    def _pass_on(self, room: _Room, sender: _Member, signal: Commit | Signal) -> None:
-        if signal.session == room.session and sender in room.members:
-            for member in room.members:
-                if member is not sender:
-                    member.put(signal)
-
-    def _renew(self, room: _Room, session: int) -> None:
-        # Both sides notice; the second one's wish has been fulfilled already.
-        if session == room.session and len(room.connected) == 2:
-            self._pair(room)
-
-    def _remove(self, room: _Room, member: _Member) -> None:
-        if member in room.members:
-            room.members.remove(member)
-            room.changed_at = self._clock()
-            for other in room.members:
-                other.put(Left())
-
-    async def _write(self, socket: WebSocket, member: _Member) -> None:
+    async def _write(self, socket: WebSocket, outbox: Outbox) -> None:
         """Sends what is put for one party; whoever does not take it within 10 s is cut off."""
         try:
-            while (message := await member.outbox.get()) is not None:
+            while (text := await outbox.get()) is not None:
                 # Not `wait_for`: on Python 3.11 it swallows a cancellation that comes as the text is sent, and the
                 # writer of a party that has left would wait for its next message for ever.
                 async with asyncio.timeout(SEND_WITHIN_S):
-                    await socket.send_text(message.model_dump_json())
-        except (TimeoutError, RuntimeError, OSError) as error:
-            logger.info("a party cannot be reached: %s", error)
+                    await socket.send_text(text)
+        except (TimeoutError, WebSocketDisconnect, RuntimeError, OSError) as error:
+            logger.info("cannot be reached", extra={"because": type(error).__name__})
         # Ends `serve`, which waits for its next message.
         with contextlib.suppress(Exception):
             await socket.close(GOING_AWAY)
 
 
-def create_app(settings: MeetingSettings | None = None, clock: Callable[[], float] = time.monotonic) -> FastAPI:
-    """The meeting point as an application: /ws, /health, /metrics. Its state is `app.state.meeting_point`.
+def create_app(
+    settings: MeetingSettings | None = None,
+    clock: Callable[[], float] = time.monotonic,
+    store: RoomStore | None = None,
+) -> FastAPI:
+    """The meeting point as an application: /ws, /health, /ready. Its state is `app.state.meeting_point`.
 
-    Run it with `ws_max_size=MAX_MESSAGE_BYTES`, so that longer messages are refused before they are read.
+    Run it with `MeetingConfig`, so that what is too long or too much is refused before it is read. The store is opened
+    by whoever made it and closed here.
     """
-    point = MeetingPoint(settings, clock)
+    point = MeetingPoint(settings, clock, store)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -392,12 +392,14 @@ def create_app(settings: MeetingSettings | None = None, clock: Callable[[], floa
     app.state.meeting_point = point
 
     @app.get("/health")
-    async def health() -> dict[str, str | int]:
-        return {"status": "ok", "rooms": len(point.rooms), "connections": point.connections}
+    async def health() -> dict[str, str]:
+        return {"status": "ok"}
 
-    @app.get("/metrics")
-    async def metrics() -> Response:
-        return Response(generate_latest(point.registry), media_type=CONTENT_TYPE_LATEST)
+    @app.get("/ready")
+    async def ready(response: Response) -> dict[str, str]:
+        if point.state != "ready":
+            response.status_code = 503
+        return {"status": point.state}
 
     app.add_api_websocket_route("/ws", point.serve)
     return app
@@ -405,5 +407,8 @@ def create_app(settings: MeetingSettings | None = None, clock: Callable[[], floa
 
 async def _sweep(point: MeetingPoint) -> None:
     while True:
-        await asyncio.sleep(point.settings.sweep_s)
-        point.sweep()
+        await asyncio.sleep(point.store.sweep_s)
+        try:
+            await point.sweep()
+        except RefusedError as error:  # the store is away, which it has said
+            logger.info("not swept", extra={"because": str(error)})

@@ -8,17 +8,22 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Coroutine, Iterator
-from typing import Any, Literal, TypeVar
+from dataclasses import replace
+from typing import Any, TypeVar
 
 import uvicorn
-from fastapi import FastAPI
+from prometheus_client import CollectorRegistry, start_http_server
 
-from kilocall.call.meeting_point import create_app
+from kilocall.call.link import find_room
+from kilocall.call.meeting_point import MeetingPoint, create_app
+from kilocall.call.meeting_server import MeetingConfig, check_proxies, raise_open_files
+from kilocall.call.meeting_settings import MeetingSettings
 from kilocall.call.node import CallNode
 from kilocall.call.page_server import MAX_COMMAND_BYTES, LiveHub, create_page_app
 from kilocall.call.report import CallReport
+from kilocall.call.room_store import RoomStore
 from kilocall.call.settings import CallSettings
-from kilocall.call.signalling import MAX_MESSAGE_BYTES
+from kilocall.call.signalling import knock
 from kilocall.proto.errors import BadInput
 from kilocall.receiver.display import listen
 from kilocall.runtime.web import LOOPBACK
@@ -34,20 +39,8 @@ T = TypeVar("T")
 class QuietServer(uvicorn.Server):
     """uvicorn without its own signal handling: what runs it decides when it ends."""
 
-    def __init__(
-        self,
-        app: FastAPI,
-        *,
-        ws_max_size: int,
-        lifespan: Literal["on", "off"] = "on",
-        on_ready: Callable[[], None] = lambda: None,
-    ) -> None:
-        super().__init__(
-            uvicorn.Config(
-                app, log_level="warning", ws_max_size=ws_max_size, timeout_graceful_shutdown=1, lifespan=lifespan
-            )
-        )
-
+    def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None] = lambda: None) -> None:
+        super().__init__(config)
         self._on_ready = on_ready
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -71,28 +64,92 @@ def start_loop(main: Coroutine[Any, Any, T]) -> T:
 
 def on_signals(stop: Callable[[], None]) -> None:
     """Calls `stop` on Ctrl-C and on being asked to end."""
-    loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
-        # Not on Windows, and not outside the main thread: then the loop is ended from outside.
-        with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
-            loop.add_signal_handler(number, stop)
+        on_signal(number, stop)
 
 
-def run_server(host: str, port: int, *, on_ready: Callable[[str], None]) -> None:
+def on_signal(number: signal.Signals, call: Callable[[], None]) -> None:
+    # Not on Windows, and not outside the main thread: then the loop is ended from outside.
+    with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
+        asyncio.get_running_loop().add_signal_handler(number, call)
+
+
+def run_server(
+    host: str,
+    port: int,
+    settings: MeetingSettings | None = None,
+    *,
+    metrics_port: int | None = None,
+    redis: str | None = None,
+    on_ready: Callable[[str], None],
+) -> None:
     """The meeting point, until it is interrupted. `on_ready` gets its address. OSError for a port in use."""
+    settings = settings or MeetingSettings()
+    check_proxies(settings.proxies)
+    room_for = raise_open_files()
+    if room_for is not None:
+        settings = replace(settings, most_connections=max(1, min(settings.most_connections, room_for // 2)))
     listening = listen(host, port)
     address = _address(host, listening)
-    start_loop(serve(listening, on_ready=lambda: on_ready(address)))
+    start_loop(serve(listening, settings, metrics_port=metrics_port, redis=redis, on_ready=lambda: on_ready(address)))
 
 
-async def serve(listening: socket.socket, *, on_ready: Callable[[], None] = lambda: None) -> None:
-    """The meeting point on a listening socket, until it is interrupted or cancelled."""
-    server = QuietServer(create_app(), ws_max_size=MAX_MESSAGE_BYTES, on_ready=on_ready)
-    on_signals(lambda: setattr(server, "should_exit", True))
-    try:
+async def serve(
+    listening: socket.socket,
+    settings: MeetingSettings | None = None,
+    *,
+    metrics_port: int | None = None,
+    redis: str | None = None,
+    on_ready: Callable[[], None] = lambda: None,
+) -> None:
+    """The meeting point on a listening socket, until it is interrupted or cancelled. Told to terminate, it drains.
+
+    `redis` is the address of the Redis with the rooms; None: they are in this process.
+    """
+    settings = settings or MeetingSettings()
+    store = await _open_redis(redis, settings) if redis is not None else None
+    app = create_app(settings, store=store)
+    point: MeetingPoint = app.state.meeting_point
+    server = QuietServer(MeetingConfig(app), on_ready)
+    draining: list[asyncio.Task[None]] = []
+
+    def stop() -> None:
+        server.should_exit = True
+
+    def drain() -> None:
+        if draining:
+            stop()  # told twice
+            return
+        draining.append(asyncio.create_task(point.drain()))
+        draining[0].add_done_callback(lambda _: stop())
+
+    on_signal(signal.SIGINT, stop)
+    on_signal(signal.SIGTERM, drain)
+    with contextlib.ExitStack() as stack:
+        stack.callback(listening.close)
+        if metrics_port is not None:
+            stack.enter_context(_metrics(point.registry, metrics_port))
         await server.serve(sockets=[listening])
+
+
+async def _open_redis(url: str, settings: MeetingSettings) -> RoomStore:
+    from kilocall.call.redis_store import RedisStore  # of an extra
+
+    store = RedisStore(url, settings)
+    await store.open()
+    return store
+
+
+@contextlib.contextmanager
+def _metrics(registry: CollectorRegistry, port: int) -> Iterator[None]:
+    """Numbers for Prometheus, for this machine alone."""
+    server, thread = start_http_server(port, addr=LOOPBACK[0], registry=registry)
+    try:
+        yield
     finally:
-        listening.close()
+        server.shutdown()
+        thread.join()
+        server.server_close()
 
 
 def run_call(settings: CallSettings, *, on_page: Callable[[str], None], on_link: Callable[[str], None]) -> CallReport:
@@ -107,6 +164,9 @@ async def call(
     on_link: Callable[[str], None] = lambda link: None,
 ) -> CallReport:
     """As `run_call`, on a running loop."""
+    # Before models are loaded, which takes seconds: whoever is refused is told at once.
+    address = find_room(settings.room, settings.server)
+    await knock(address.server, address.room, address.secret)
     hub = LiveHub()
     told: set[str] = set()
 
@@ -122,9 +182,14 @@ async def call(
         return await node.run()
     listening = _page_socket(settings.port)
     server = QuietServer(
-        create_page_app(node, hub),
-        ws_max_size=MAX_COMMAND_BYTES,
-        lifespan="off",  # the node is run here, and the server may be cut off
+        uvicorn.Config(
+            create_page_app(node, hub),
+            log_level="warning",
+            ws_max_size=MAX_COMMAND_BYTES,
+            proxy_headers=False,
+            timeout_graceful_shutdown=1,
+            lifespan="off",  # the node is run here, and the server may be cut off
+        ),
         on_ready=lambda: on_page(_address(LOOPBACK[0], listening)),
     )
     serving = asyncio.create_task(server.serve(sockets=[listening]))

@@ -79,6 +79,7 @@ class CallSettings(BaseModel):
     ice_servers: tuple[IceServer, ...] = ()
     """As IceServer, or as text: stun:HOST, or turn:HOST,USER,PASSWORD."""
     relay_only: bool = False
+    """Only through a TURN server, of `ice_servers` or the meeting point's; without one the call does not begin."""
     keep_pictures: Path | None = None
     """Folder for some of the rendered pictures and the crops that were sent, for measuring."""
 
@@ -119,8 +120,6 @@ def settings_from(**values: object) -> CallSettings:
     websocket_url(settings.server)
     for server in settings.ice_servers:
         server.check()
-    if settings.relay_only and not any(server.relays for server in settings.ice_servers):
-        raise BadInput("relay_only is for a TURN server: name it with --ice turn:HOST,USER,PASSWORD")
     if settings.headless and settings.camera == BROWSER:
         raise BadInput("camera is 'browser': a call without a page has none; give a number or a clip")
     for name in ("weights", "codebook"):

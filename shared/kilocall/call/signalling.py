@@ -3,9 +3,11 @@
 JSON objects over one WebSocket, each with its `type`; `meeting_point.py` is the other end. Nothing that comes from it
 is believed: descriptions are authenticated with the link's secret, which is never sent (`kilocall.proto.trust`).
 
+    -> knock                as the only message: would a join be refused?
+    <- free                 it would not
     -> join                 room, token made from the link's secret; when coming back the member token, and the session
                             whose connection is alive
-    <- joined               the member token, to come back with after a lost connection
+    <- joined               the member token, to come back with after a lost connection, and TURN servers to use
     <- paired               two are here: a new session begins, `offer` says who makes the offer
     -> commit  <- commit    what each side commits to, passed on as it is
     -> signal  <- signal    offer and answer of a session with their tags, passed on as they are
@@ -34,18 +36,23 @@ from kilocall.proto.trust import LinkSecret
 
 __all__ = [
     "MAX_MESSAGE_BYTES",
+    "MOST_RELAYS",
     "SIGNALLING_VERSION",
     "Commit",
     "Event",
+    "Free",
     "Join",
     "Joined",
+    "Knock",
     "Leave",
     "Left",
     "Paired",
     "Refused",
+    "Relay",
     "Renew",
     "Signal",
     "Signalling",
+    "knock",
     "websocket_url",
 ]
 
@@ -59,6 +66,10 @@ LEAVE_WITHIN_S = 1.0
 PING_S = 10.0
 MOST_EVENTS = 64
 MOST_WAITING = 8
+MOST_RELAYS = 4
+KNOCK_WITHIN_S = 3.0
+#: Refusals that pass by themselves: whoever has a place in a room tries again.
+PASSING = frozenset({"busy", "connections", "joins", "rooms"})
 
 
 class _Message(BaseModel):
@@ -80,6 +91,21 @@ class Join(_Message):
     member: Token | None = None
     live: SessionId | None = None
     """Session whose connection this side has and keeps, if the other side has it too."""
+
+
+class Knock(_Message):
+    """Asks before joining, on a connection of its own, so that nobody loads models in order to be sent away."""
+
+    type: Literal["knock"] = "knock"
+    version: int = SIGNALLING_VERSION
+    room: Room
+    token: JoinToken
+
+
+class Free(_Message):
+    """A join would not be refused just now."""
+
+    type: Literal["free"] = "free"
 
 
 class Commit(_Message):
@@ -110,11 +136,23 @@ class Leave(_Message):
     type: Literal["leave"] = "leave"
 
 
+class Relay(BaseModel):
+    """A TURN server and what it may be used with for a while."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    url: Annotated[str, Field(max_length=300, pattern=r"^turns?:[A-Za-z0-9.-]+(:[0-9]{1,5})?(\?transport=(udp|tcp))?$")]
+    username: Annotated[str, Field(max_length=128)]
+    credential: Annotated[str, Field(max_length=128, repr=False)]
+
+
 class Joined(_Message):
     type: Literal["joined"] = "joined"
     member: Token
     others: Annotated[int, Field(ge=0, le=1)]
     """How many are in the room beside this one."""
+    ice: Annotated[tuple[Relay, ...], Field(max_length=MOST_RELAYS)] | None = None
+    """TURN servers for the next connections; absent when the meeting point has none."""
 
 
 class Paired(_Message):
@@ -130,16 +168,30 @@ class Left(_Message):
 
 class Refused(_Message):
     type: Literal["refused"] = "refused"
-    code: Literal["full", "token", "version", "busy", "malformed", "rate", "expired", "replaced"]
+    code: Literal[
+        "full",
+        "token",
+        "version",
+        "busy",
+        "connections",
+        "joins",
+        "rooms",
+        "draining",
+        "malformed",
+        "rate",
+        "expired",
+        "replaced",
+    ]
     reason: Annotated[str, Field(max_length=300)]
 
 
 Event = Joined | Paired | Commit | Signal | Left
 """What `Signalling.next` returns."""
-FromClient = Join | Commit | Signal | Renew | Leave
+FromClient = Knock | Join | Commit | Signal | Renew | Leave
 
 _from_client: TypeAdapter[FromClient] = TypeAdapter(Annotated[FromClient, Field(discriminator="type")])
 _from_server: TypeAdapter[Event | Refused] = TypeAdapter(Annotated[Event | Refused, Field(discriminator="type")])
+_answer: TypeAdapter[Free | Refused] = TypeAdapter(Annotated[Free | Refused, Field(discriminator="type")])
 
 
 def parse_from_client(text: str) -> FromClient:
@@ -154,6 +206,32 @@ def websocket_url(server: str) -> str:
     if scheme is None or not parts.netloc:
         raise BadInput(f"server is {server!r}, allowed is http://host:port or https://host")
     return urlunsplit((scheme, parts.netloc, parts.path.rstrip("/") + "/ws", "", ""))
+
+
+async def knock(server: str, room: str, secret: LinkSecret) -> None:
+    """Raises BadInput when the meeting point would refuse this party; returns when it would not, or is not there."""
+    try:
+        asked = Knock(room=room, token=secret.token)
+    except ValidationError:
+        raise _no_room(room) from None
+    try:
+        async with (
+            asyncio.timeout(KNOCK_WITHIN_S),
+            connect(
+                websocket_url(server), open_timeout=KNOCK_WITHIN_S, max_size=MAX_MESSAGE_BYTES, close_timeout=0.1
+            ) as socket,
+        ):
+            await socket.send(asked.model_dump_json())
+            answer = _answer.validate_json(await socket.recv())
+    except (OSError, TimeoutError, ConnectionClosed, InvalidHandshake, InvalidURI, EOFError, ValidationError) as error:
+        logger.info("meeting point %s does not say whether there is room: %s", server, error)
+        return
+    if isinstance(answer, Refused):
+        raise BadInput(f"meeting point refused: {answer.reason}")
+
+
+def _no_room(room: str) -> BadInput:
+    return BadInput(f"room is {room!r:.80}; allowed are 1 to 64 letters, digits and . _ ~ -")
 
 
 class Signalling:
@@ -182,7 +260,7 @@ class Signalling:
         try:
             self._join = Join(room=room, token=secret.token)
         except ValidationError:
-            raise BadInput(f"room is {room!r:.80}; allowed are 1 to 64 letters, digits and . _ ~ -") from None
+            raise _no_room(room) from None
         self.connected = False
         self.live: int | None = None
         """Session whose connection is open."""
@@ -325,6 +403,9 @@ class Signalling:
                     self.malformed += 1
                     continue
                 if isinstance(message, Refused):
+                    if message.code == "draining" or (message.code in PASSING and self._join.member is not None):
+                        logger.info("meeting point refused for now: %s", message.reason)
+                        return False
                     self._refused = message
                     return True
                 if isinstance(message, Joined):

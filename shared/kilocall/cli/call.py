@@ -16,6 +16,7 @@ from rich.logging import RichHandler
 from rich.text import Text
 
 from kilocall.call.link import find_room
+from kilocall.call.meeting_settings import MeetingSettings
 from kilocall.call.report import CallReport, RateInUse
 from kilocall.call.running import run_call, run_server
 from kilocall.call.settings import settings_from
@@ -24,15 +25,44 @@ from kilocall.proto.errors import BadInput
 from kilocall.runtime.files import check_output_folder
 from kilocall.runtime.web import LOOPBACK
 
-__all__ = ["make_call", "measure_call", "measure_pages", "print_report", "say_what_is_seen", "serve_meeting_point"]
+__all__ = [
+    "make_call",
+    "measure_call",
+    "measure_meeting",
+    "measure_pages",
+    "print_report",
+    "say_what_is_seen",
+    "serve_meeting_point",
+]
 
 MOST_LINK: Final = 400
 """Characters."""
 
 
-def serve_meeting_point(host: str, port: int, verbose: bool) -> None:
-    _log(verbose)
-    run_server(host, port, on_ready=lambda address: _say(f"meeting point at {address}; Ctrl-C ends it"))
+def serve_meeting_point(
+    host: str,
+    port: int,
+    settings: MeetingSettings,
+    *,
+    metrics_port: int | None,
+    redis: str | None,
+    json_log: bool,
+    verbose: bool,
+) -> None:
+    if redis is not None:
+        needs("redis", "redis")
+    if json_log:
+        _log_json()
+    else:
+        _log(verbose)
+
+    def ready(address: str) -> None:
+        if json_log:
+            logging.getLogger(__name__).info("ready", extra={"listens": address})
+        else:
+            _say(f"meeting point at {address}; Ctrl-C ends it")
+
+    run_server(host, port, settings, metrics_port=metrics_port, redis=redis, on_ready=ready)
 
 
 def make_call(
@@ -140,6 +170,31 @@ def measure_pages(seconds: float, fps: int, out: Path | None) -> None:
     print_facts(f"two pages, {seconds:g} s", report(measured))
 
 
+def measure_meeting(joins: int, held: int, redis: str | None, as_json: bool) -> None:
+    if redis is not None:
+        needs("redis", "redis")
+    from kilocall.bench.meeting import measure_meeting as measure
+
+    with progress_bar("joining") as progress:
+        report = measure(joins, held, redis, instances=1 if redis is None else 2, progress=progress)
+    if as_json:
+        print(report.model_dump_json(indent=2))
+        return
+    per_party = report.memory_kib_per_party
+    print_facts(
+        f"{report.instances} meeting point{'s, rooms in Redis' if report.redis else ''}, {report.cores} cores",
+        [
+            ("joins a second", f"{report.joins_per_second:.0f}, of {report.joins}"),
+            ("pairs a second", f"{report.pairs_per_second:.0f}"),
+            ("parties held", str(report.held)),
+            ("one more joins in", f"{_ms(report.join_p50_ms)}, 95 %: {_ms(report.join_p95_ms)}"),
+            ("a message takes", f"{report.signal_p50_ms:.1f} ms, 95 %: {report.signal_p95_ms:.1f} ms"),
+            ("memory, empty", f"{report.memory_mib:.0f} MiB"),
+            ("memory a party", "unknown" if per_party is None else f"{per_party:.0f} KiB"),
+        ],
+    )
+
+
 def _idle(call: CallReport) -> str:
     return f"{call.idle_out.total:.2f} in {call.idle_out.seconds:.0f} s" if call.idle_out.seconds else "never idle"
 
@@ -182,6 +237,22 @@ def _ms(value: float | None) -> str:
 
 def _say(text: str) -> None:
     console(stderr=True).print(Text(text), soft_wrap=True)
+
+
+def _log_json() -> None:
+    """One object a line on stderr: time, level, event and what belongs to it."""
+    from pythonjsonlogger.json import JsonFormatter
+
+    handler = logging.StreamHandler()
+    handler.setFormatter(
+        JsonFormatter(
+            "{levelname}{message}",
+            style="{",
+            rename_fields={"levelname": "level", "message": "event"},
+            timestamp="time",
+        )
+    )
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
 
 
 def _log(verbose: bool) -> None:

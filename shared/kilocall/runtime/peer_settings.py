@@ -38,7 +38,7 @@ class PeerSettings:
     """What a connection is made with."""
 
     ice_servers: tuple[IceServer, ...] = ()
-    """None by default: then nobody but the other party is ever contacted."""
+    """None: then nobody but the other party is ever contacted."""
     relay_only: bool = False
     """Only through the TURN server, so that the other party does not learn this machine's address."""
     loopback: Literal["exclude", "include", "only"] = "exclude"

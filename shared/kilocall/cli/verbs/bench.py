@@ -1,4 +1,4 @@
-"""Measuring on this machine: bench quality, loss, call, pages, speed."""
+"""Measuring on this machine: bench quality, loss, call, pages, meeting, speed."""
 
 from __future__ import annotations
 
@@ -209,6 +209,24 @@ def bench_pages(
     from kilocall.cli.call import measure_pages
 
     measure_pages(seconds, fps, out)
+
+
+@bench_app.command("meeting")
+def bench_meeting(
+    joins: Annotated[int, typer.Option(min=10, max=100_000, help="Joins, one after the other, 32 at a time.")] = 2000,
+    held: Annotated[int, typer.Option(min=2, max=100_000, help="Parties in rooms of two at the same time.")] = 1000,
+    redis: Annotated[
+        str | None,
+        typer.Option(
+            help="Two meeting points that share this Redis, instead of one.", envvar="KILOCALL_REDIS", metavar="redis://HOST"
+        ),
+    ] = None,
+    json: AsJson = False,
+) -> None:
+    """Joins a second of a meeting point, and its memory and answers while many parties are held."""
+    from kilocall.cli.call import measure_meeting
+
+    measure_meeting(joins, held, redis, json)
 
 
 @bench_app.command("speed")

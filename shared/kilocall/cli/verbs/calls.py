@@ -2,26 +2,151 @@
 
 from __future__ import annotations
 
+import os
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from kilocall.call import ROOM_VARIABLE
+from kilocall.call.meeting_settings import MeetingSettings
 from kilocall.cli.options import CodebookFile, EngineChoice, Engines, FamilyName, GalleryKb, Weights
 
 __all__ = ["call", "serve"]
 
 
+class LogFormat(StrEnum):
+    text = "text"
+    json = "json"
+
+
+Limits = "Limits"
+"""Panel of the help."""
+
+
 def serve(
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0: all.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0: a free one.")] = 8700,
+    proxy: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Address or network of a proxy whose X-Forwarded-For is believed; repeatable. None: of nobody.",
+            envvar="KILOCALL_PROXY",
+            metavar="ADDRESS",
+        ),
+    ] = None,
+    origin: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Page that may connect, as https://meet.example, besides those of the server's own name; repeatable.",
+            envvar="KILOCALL_ORIGIN",
+            metavar="URL",
+        ),
+    ] = None,
+    turn_url: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="TURN server that parties may use, with passwords that expire, made from TURN_SECRET; repeatable.",
+            envvar="KILOCALL_TURN_URL",
+            metavar="turn:HOST",
+        ),
+    ] = None,
+    redis: Annotated[
+        str | None,
+        typer.Option(
+            help="Redis that several meeting points keep their rooms in. None: rooms are in this process.",
+            envvar="KILOCALL_REDIS",
+            metavar="redis://HOST",
+        ),
+    ] = None,
+    metrics_port: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=65535,
+            help="Port on 127.0.0.1 with numbers for Prometheus. None: there are none.",
+            envvar="KILOCALL_METRICS_PORT",
+        ),
+    ] = None,
+    drain_seconds: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            max=8,
+            help="Told to terminate, go on for so long without new rooms.",
+            envvar="KILOCALL_DRAIN_SECONDS",
+        ),
+    ] = MeetingSettings.drain_s,
+    log_format: Annotated[
+        LogFormat,
+        typer.Option(help="json: one object a line for every event, without addresses.", envvar="KILOCALL_LOG_FORMAT"),
+    ] = LogFormat.text,
+    rooms: Annotated[
+        int, typer.Option(min=1, help="Most rooms.", envvar="KILOCALL_ROOMS", rich_help_panel=Limits)
+    ] = MeetingSettings.most_rooms,
+    connections: Annotated[
+        int, typer.Option(min=1, help="Most open connections.", envvar="KILOCALL_CONNECTIONS", rich_help_panel=Limits)
+    ] = MeetingSettings.most_connections,
+    connections_per_address: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="Most open connections of one address; of IPv6, of one /64.",
+            envvar="KILOCALL_CONNECTIONS_PER_ADDRESS",
+            rich_help_panel=Limits,
+        ),
+    ] = MeetingSettings.connections_per_address,
+    joins_per_second: Annotated[
+        float,
+        typer.Option(
+            min=0.01,
+            help="Joins of one address a second, on average.",
+            envvar="KILOCALL_JOINS_PER_SECOND",
+            rich_help_panel=Limits,
+        ),
+    ] = MeetingSettings.joins_per_second,
+    join_burst: Annotated[
+        int,
+        typer.Option(min=1, help="Joins of one address at once.", envvar="KILOCALL_JOIN_BURST", rich_help_panel=Limits),
+    ] = MeetingSettings.join_burst,
+    rooms_per_minute: Annotated[
+        float,
+        typer.Option(
+            min=0.01,
+            help="New rooms of one address a minute.",
+            envvar="KILOCALL_ROOMS_PER_MINUTE",
+            rich_help_panel=Limits,
+        ),
+    ] = MeetingSettings.rooms_per_minute,
     verbose: Annotated[bool, typer.Option("--verbose", help="Say what happens.")] = False,
 ) -> None:
     """The meeting point, where two parties find each other."""
     from kilocall.cli.call import serve_meeting_point
 
-    serve_meeting_point(host, port, verbose)
+    settings = MeetingSettings(
+        most_rooms=rooms,
+        most_connections=connections,
+        connections_per_address=connections_per_address,
+        joins_per_second=joins_per_second,
+        join_burst=join_burst,
+        rooms_per_minute=rooms_per_minute,
+        drain_s=drain_seconds,
+        origins=tuple(origin or ()),
+        proxies=tuple(proxy or ()),
+        turn_urls=tuple(turn_url or ()),
+        # Not an option: other users of the machine see those.
+        turn_secret=os.environ.get("TURN_SECRET", ""),
+    )
+    serve_meeting_point(
+        host,
+        port,
+        settings,
+        metrics_port=metrics_port,
+        redis=redis,
+        json_log=log_format is LogFormat.json,
+        verbose=verbose,
+    )
 
 
 def call(
@@ -67,11 +192,11 @@ def call(
     ] = None,
     gallery_kb: GalleryKb = 40,
     relay_only: Annotated[
-        bool, typer.Option("--relay-only", help="Only through the TURN server; hides this machine's address.")
+        bool, typer.Option("--relay-only", help="Only through a TURN server; hides this machine's address.")
     ] = False,
     ice: Annotated[
         list[str] | None,
-        typer.Option(help="stun:HOST, or turn:HOST,USER,PASSWORD; repeatable. None: nobody else is contacted."),
+        typer.Option(help="stun:HOST, or turn:HOST,USER,PASSWORD; repeatable. Before the meeting point's own."),
     ] = None,
     family: FamilyName = None,
     weights: Weights = None,
