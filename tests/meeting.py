@@ -18,7 +18,7 @@ from websockets.exceptions import ConnectionClosed
 from kilocall.call.meeting_point import MeetingPoint, create_app
 from kilocall.call.meeting_server import MeetingConfig
 from kilocall.call.meeting_settings import MeetingSettings
-from kilocall.call.room_store import MemoryStore, RoomStore
+from kilocall.call.room_store import Changed, MemoryStore, RoomStore
 from kilocall.call.rooms import Room
 from kilocall.call.signalling import Joined, Paired, Signalling, websocket_url
 from kilocall.proto.trust import LinkSecret
@@ -109,3 +109,9 @@ async def two(server: Server, *, second_waits_s: float = 0.01) -> tuple[Signalli
     assert [pair.offer for pair in paired if isinstance(pair, Paired)] == [True, False]
     assert isinstance(paired[0], Paired)
     return first, second, paired[0].session
+
+
+def renewed(room: Room | None, now: float) -> Changed:
+    """Another session of the same two, as if one had asked for it."""
+    assert room is not None
+    return Changed(room, room.renew(room.session, now))

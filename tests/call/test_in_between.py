@@ -25,8 +25,6 @@ from websockets.exceptions import ConnectionClosed
 from kilocall.bench.call import empty_room
 from kilocall.call import ROOM_VARIABLE
 from kilocall.call.link import Link, RoomAddress, Tasks
-from kilocall.call.room_store import Changed
-from kilocall.call.rooms import Room
 from kilocall.call.signalling import MAX_MESSAGE_BYTES, websocket_url
 from kilocall.proto.control import Reveal, parse_control
 from kilocall.proto.errors import BadInput
@@ -35,7 +33,7 @@ from kilocall.runtime.inbox import Message
 from kilocall.runtime.peer import Peer
 from kilocall.runtime.peer_settings import PeerSettings
 from links import run
-from meeting import OTHER_SECRET, SECRET, Server
+from meeting import OTHER_SECRET, SECRET, Server, renewed
 
 ROOM = "tea"
 SETTINGS = PeerSettings(loopback="only", audio=False)
@@ -302,11 +300,6 @@ class Replayer(Between):
             self.first = self.first or message
             return {**self.first, "session": message["session"]}
         return message
-
-
-def renewed(room: Room | None, now: float) -> Changed:
-    assert room is not None
-    return Changed(room, room.renew(room.session, now))
 
 
 def test_description_of_an_earlier_session_is_refused() -> None:

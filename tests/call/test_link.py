@@ -14,7 +14,7 @@ from kilocall.runtime.inbox import Message
 from kilocall.runtime.peer import Peer
 from kilocall.runtime.peer_settings import PeerSettings
 from links import run
-from meeting import SECRET, Server
+from meeting import SECRET, Server, renewed
 
 
 class Events:
@@ -66,7 +66,7 @@ def test_meeting_point_that_is_restarted_replaces_no_connection() -> None:
             # Asked to, it connects them anew as ever.
             for _, events in parties:
                 events.opened_now.clear()
-            server.point._renew(server.rooms["tea"], server.rooms["tea"].session)
+            await server.point.store.change("tea", renewed)
             for _, events in parties:
                 await events.opened_now.wait()
             assert all(len(events.opened_peers) == 2 for _, events in parties)

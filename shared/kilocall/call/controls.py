@@ -33,6 +33,8 @@ class Controls:
         on_message: Callable[[dict[str, Any]], None],
     ) -> None:
         self.view = View()
+        self.in_room = False
+        """Whether the meeting point has let this side in: its link is good for something from then on."""
         self._parts, self._outputs, self._statistics = parts, outputs, statistics
         self._on_message = on_message
         self._remote_hash: str | None = None
@@ -66,6 +68,8 @@ class Controls:
             "type": "state",
             "phase": session.phase if session is not None else "alone",
             "reason": session.reason if session is not None else "",
+            "trouble": self._parts.link.trouble,
+            "in_room": self.in_room,
             "muted": self._parts.speech.muted,
             "camera_off": sending.camera_off,
             "recording": outputs.recording,

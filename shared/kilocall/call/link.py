@@ -156,14 +156,21 @@ class Link:
         """Descriptions that were refused, because they may be of somebody who is not the other side."""
         self._events, self._tasks = events, tasks
         self._attempt: _Attempt | None = None
+        self._meeting: Signalling | None = None
         self._relays: tuple[IceServer, ...] = ()
         """The meeting point's TURN servers, as of the last joining."""
         self._ending = False
+
+    @property
+    def trouble(self) -> str:
+        """Why the meeting point cannot be reached, for people; nothing while it can."""
+        return self._meeting.trouble if self._meeting is not None else ""
 
     async def run(self) -> None:
         """Raises BadInput when the meeting point refuses, or somebody may be in between."""
         address = self.address
         async with Signalling(address.server, address.room, address.secret) as meeting:
+            self._meeting = meeting
             self._tasks.own(self._renew_when_lost(meeting), "renew")
             self._tasks.own(self._follow_addresses(meeting), "addresses")
             while not self._ending:

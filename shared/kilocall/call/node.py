@@ -47,6 +47,8 @@ logger = logging.getLogger(__name__)
 PICTURE, PREVIEW = 1, 2
 """Kinds of binary messages to the page."""
 TICK_S: Final = 1.0
+#: Without a page nobody can be told to look at the meeting point's address: then the call is over before it began.
+UNREACHABLE_S: Final = 10.0
 SOURCE_WITHIN_S: Final = 3.0
 BYE_WITHIN_S: Final = 1.0
 
@@ -249,10 +251,11 @@ class CallNode:
             self._refused(reason)
 
     async def _tick(self) -> None:
+        parts, began_s = self.parts, asyncio.get_running_loop().time()
         while True:
             await asyncio.sleep(TICK_S)
             await self._reporter.tick()
-            session = self.parts.session
+            session = parts.session
             if session is not None:
                 session.own_lag_ms = self.parts.send_ms.value
                 session.loop_lag_ms = self.parts.loop_lag.milliseconds
@@ -260,6 +263,10 @@ class CallNode:
             self._statistics.look()
             self._on_message(self._statistics.numbers)
             self.controls.tell_state()
+            if parts.link.trouble and not self.controls.in_room and self.settings.headless:
+                looked_s = asyncio.get_running_loop().time() - began_s
+                if looked_s > UNREACHABLE_S:
+                    self._refused(parts.link.trouble)
 
     async def _close(self, workers: list[Worker]) -> None:
         parts, session = self.parts, self.parts.session
@@ -282,6 +289,7 @@ class CallNode:
     # The link's events
 
     def joined(self, address: RoomAddress, others: int) -> None:
+        self.controls.in_room = True
         self.parts.address = address
         session = self.parts.session
         if session is not None and session.phase in ("alone", "lost", "ended") and not others:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import signal
 import socket
 import sys
@@ -29,6 +30,8 @@ from kilocall.receiver.display import listen
 from kilocall.runtime.web import LOOPBACK
 
 __all__ = ["PAGE_PORT", "SERVER_PORT", "QuietServer", "call", "run_call", "run_server", "serve", "start_loop"]
+
+logger = logging.getLogger(__name__)
 
 SERVER_PORT = 8700
 PAGE_PORT = 8710
@@ -166,7 +169,9 @@ async def call(
     """As `run_call`, on a running loop."""
     # Before models are loaded, which takes seconds: whoever is refused is told at once.
     address = find_room(settings.room, settings.server)
-    await knock(address.server, address.room, address.secret)
+    trouble = await knock(address.server, address.room, address.secret)
+    if trouble:
+        logger.warning("%s", trouble)
     hub = LiveHub()
     told: set[str] = set()
 

@@ -22,6 +22,8 @@ import asyncio
 import contextlib
 import logging
 import random
+import socket
+import ssl
 from collections import deque
 from types import TracebackType
 from typing import Annotated, Literal, Self
@@ -29,7 +31,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
 
 from kilocall.proto.errors import BadInput
 from kilocall.proto.trust import LinkSecret
@@ -208,8 +210,8 @@ def websocket_url(server: str) -> str:
     return urlunsplit((scheme, parts.netloc, parts.path.rstrip("/") + "/ws", "", ""))
 
 
-async def knock(server: str, room: str, secret: LinkSecret) -> None:
-    """Raises BadInput when the meeting point would refuse this party; returns when it would not, or is not there."""
+async def knock(server: str, room: str, secret: LinkSecret) -> str:
+    """What is wrong if the meeting point does not answer, else nothing. Raises BadInput when it refuses this party."""
     try:
         asked = Knock(room=room, token=secret.token)
     except ValidationError:
@@ -225,9 +227,31 @@ async def knock(server: str, room: str, secret: LinkSecret) -> None:
             answer = _answer.validate_json(await socket.recv())
     except (OSError, TimeoutError, ConnectionClosed, InvalidHandshake, InvalidURI, EOFError, ValidationError) as error:
         logger.info("meeting point %s does not say whether there is room: %s", server, error)
-        return
+        return unreachable(server, error)
     if isinstance(answer, Refused):
         raise BadInput(f"meeting point refused: {answer.reason}")
+    return ""
+
+
+def unreachable(server: str, error: Exception) -> str:
+    """A sentence about a meeting point that cannot be reached: what is wrong, and what to look at."""
+    where = urlsplit(server if "://" in server else f"http://{server}").netloc or server
+    match error:
+        case socket.gaierror():
+            why = f"there is no computer of the name {where}; look for a typing mistake"
+        case ssl.SSLError():
+            why = f"{where} does not speak https, or has no valid certificate; try http://{where}"
+        case ConnectionRefusedError():
+            why = f"nothing listens at {where}; is kilocall serve running there, on that port?"
+        case InvalidStatus():
+            why = f"{where} answers with {error.response.status_code}: it is another web server, not a meeting point"
+        case InvalidHandshake() | EOFError() | ConnectionClosed() | ValidationError():
+            why = f"{where} does not speak as a meeting point does; is the port right, and is it http or https?"
+        case TimeoutError():
+            why = f"{where} does not answer; is it switched on, and does a firewall let this port through?"
+        case _:
+            why = f"{where}: {str(error)[:120] or type(error).__name__}"
+    return f"the meeting point cannot be reached: {why}"
 
 
 def _no_room(room: str) -> BadInput:
@@ -256,12 +280,15 @@ class Signalling:
         first_wait_s: float = 0.25,
         most_wait_s: float = 8.0,
     ) -> None:
+        self._server = server
         self.url = websocket_url(server)
         try:
             self._join = Join(room=room, token=secret.token)
         except ValidationError:
             raise _no_room(room) from None
         self.connected = False
+        self.trouble = ""
+        """Why it cannot be reached, for people; nothing while it can."""
         self.live: int | None = None
         """Session whose connection is open."""
         self.malformed = 0
@@ -379,6 +406,7 @@ class Signalling:
                 raise BadInput(f"server {self.url}: {error}") from None
             except (OSError, TimeoutError, ConnectionClosed, InvalidHandshake, EOFError) as error:
                 logger.info("meeting point %s: %s", self.url, error)
+                self._note(error)
             finally:
                 self._socket = None
             if self.connected:
@@ -390,6 +418,15 @@ class Signalling:
                 wait_s = first_s
             self._hurry.clear()
             wait_s = min(2 * wait_s, most_s)
+
+    def _note(self, error: Exception) -> None:
+        # A connection that was there is mostly back in a moment; only the next try says what is wrong.
+        if self.connected:
+            return
+        trouble = unreachable(self._server, error)
+        if trouble != self.trouble:
+            self.trouble = trouble
+            logger.warning("%s", trouble)
 
     async def _converse(self, socket: ClientConnection) -> bool:
         """Speaks until the connection ends; True when it was to end for good."""
@@ -410,6 +447,7 @@ class Signalling:
                     return True
                 if isinstance(message, Joined):
                     self.connected = True
+                    self.trouble = ""
                     self._join = self._join.model_copy(update={"member": message.member})
                     self._to_send.set()
                 self._events.append(message)

@@ -1,6 +1,8 @@
 // What a state of the call is called in plain words.
 
 const PHASES = {
+  unreachable: { title: "The meeting point cannot be reached", text: "It is tried again and again." },
+  looking: { title: "Looking for the meeting point", text: "" },
   alone: { title: "Waiting for the other person", text: "Send them this link. You will see them as soon as they join.", link: true },
   connecting: { title: "Connecting", text: "The other person is here. One moment." },
   lost: { title: "The connection was lost", text: "Trying to reach the other person again. There is nothing you have to do." },
@@ -25,7 +27,13 @@ export function callStatus({ connected, left, state, seen }) {
   return seen ? null : { title: "Connected", text: "Waiting for the first picture of them." };
 }
 
-function told({ phase, reason }) {
+function told({ phase, reason, trouble, in_room: inRoom }) {
+  // The link is good for nothing before the room is there.
+  if (phase === "alone" && trouble) {
+    const why = trouble.replace(/^[^:]*: /, "");
+    return { ...PHASES.unreachable, text: `${sentence(why)} ${PHASES.unreachable.text}` };
+  }
+  if (phase === "alone" && !inRoom) return PHASES.looking;
   const words = PHASES[phase] ?? PHASES.connecting;
   return { ...words, text: [reason && phase !== "alone" ? sentence(reason) : "", words.text].filter(Boolean).join(" ") };
 }
