@@ -2,8 +2,9 @@
 # make test   ruff, mypy and pytest, without what takes long and rarely breaks
 # make test-all   all of it
 # make fuzz   a million changed packets, messages and files for everything that reads what others send
+# make sbom   what the core and the images are made of, as CycloneDX, into dist/
 # make lock   requirements/ anew from pyproject.toml; LOCK_ARGS=--upgrade takes the newest of everything
-# All set up .venv first; only `make test` and the two below it need torch.
+# All set up .venv first; only `make test` and the three below it need torch.
 
 PYTHON ?= python3
 VENV   ?= .venv
@@ -13,7 +14,7 @@ PIP    := $(BIN)/python -m pip --quiet --disable-pip-version-check
 # PYTEST_ARGS may name tests of one kind alone.
 NO_TESTS := 5
 
-.PHONY: demo test test-all lint check check-all fuzz lock clean
+.PHONY: demo test test-all lint check check-all fuzz sbom lock clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.core
@@ -42,6 +43,12 @@ check-all: $(VENV)/.dev
 # FUZZ_ARGS may be `--inputs 10000`, `--seed 2` or `--target streams`.
 fuzz: $(VENV)/.dev
 	cd tests && ../$(BIN)/python -m fuzz $(FUZZ_ARGS)
+
+# It would warn that a list of requirements does not say who needs whom.
+sbom: $(VENV)/.dev
+	mkdir -p dist
+	$(BIN)/python -W ignore::UserWarning -m cyclonedx_py requirements --pyproject pyproject.toml --mc-type application --output-reproducible \
+		--output-format JSON --output-file dist/kilocall.cdx.json requirements/core.txt
 
 # One file for every system and Python. torch and what it alone brings are left out of it: there is a build for
 # processors and one for every CUDA, each with hashes and parts of its own, and a machine may bring one along.
