@@ -194,6 +194,18 @@ class TwoParties:
         for party in self.parties.values():
             party.wait_for("first picture of the other side", within_s)
 
+    @property
+    def pids(self) -> dict[str, int]:
+        """Of the meeting point and both parties, by name."""
+        named = {"meeting": self._server, **self.parties}
+        return {name: party.process.pid for name, party in named.items() if party is not None}
+
+    def check_running(self) -> None:
+        """Raises BadInput with the last words of one that has ended."""
+        for name, party in {"meeting": self._server, **self.parties}.items():
+            if party is not None and party.process.poll() is not None:
+                raise BadInput(f"{name} ended with code {party.process.returncode}: {party.said[-400:]}")
+
     def report(self, side: Side) -> CallReport:
         """Of a party that has ended by itself or was asked to."""
         return CallReport.model_validate_json((self.folder / f"{side}.json").read_text())
