@@ -2,16 +2,19 @@
 # make test   ruff, mypy and pytest, without what takes long and rarely breaks
 # make test-all   all of it
 # make fuzz   a million changed packets, messages and files for everything that reads what others send
-# All set up .venv first; only `make test` needs torch.
+# make sbom   what the core and the images are made of, as CycloneDX, into dist/
+# make lock   requirements/ anew from pyproject.toml; LOCK_ARGS=--upgrade takes the newest of everything
+# All set up .venv first; only `make test` and the three below it need torch.
 
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
+PIP    := $(BIN)/python -m pip --quiet --disable-pip-version-check
 # PYTEST_ARGS may name tests of one kind alone.
 NO_TESTS := 5
 
-.PHONY: demo test test-all lint check check-all fuzz clean
+.PHONY: demo test test-all lint check check-all fuzz sbom lock clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.core
@@ -41,6 +44,27 @@ check-all: $(VENV)/.dev
 fuzz: $(VENV)/.dev
 	cd tests && ../$(BIN)/python -m fuzz $(FUZZ_ARGS)
 
+# It would warn that a list of requirements does not say who needs whom.
+sbom: $(VENV)/.dev
+	mkdir -p dist
+	$(BIN)/python -W ignore::UserWarning -m cyclonedx_py requirements --pyproject pyproject.toml --mc-type application --output-reproducible \
+		--output-format JSON --output-file dist/kilocall.cdx.json requirements/core.txt
+
+# One file for every system and Python. torch and what it alone brings are left out of it: there is a build for
+# processors and one for every CUDA, each with hashes and parts of its own, and a machine may bring one along.
+define compile
+	$(BIN)/python -m uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+		--annotation-style line --custom-compile-command 'make lock' $(LOCK_ARGS)
+endef
+
+lock: $(VENV)/.dev
+	$(compile) pyproject.toml -o requirements/core.txt
+	$(compile) pyproject.toml --extra dev -c requirements/core.txt -o requirements/dev.txt
+	awk '/^[a-z]/ { kept = !/^(torch|triton|cuda|nvidia)[-=]/ } /^#/ || kept' requirements/dev.txt > requirements/dev.part
+	mv requirements/dev.part requirements/dev.txt
+	$(BIN)/python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['build-system']['requires'])" \
+		| $(compile) - -c requirements/dev.txt -o requirements/build.txt
+
 clean:
 	rm -rf $(VENV) demo tests/fuzz-findings build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find sender receiver shared proto tests -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -48,11 +72,14 @@ clean:
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.core: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+# Hashes say which files may be installed; the package itself comes last and brings nothing.
+$(VENV)/.core: pyproject.toml requirements/core.txt requirements/build.txt | $(BIN)/python
+	$(PIP) install --require-hashes -r requirements/core.txt -r requirements/build.txt
+	$(PIP) install --no-deps --no-build-isolation -e .
 	touch $@
 
-# With the development tools the core is there too.
-$(VENV)/.dev: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+# With the development tools the core is there too. The second line finds everything installed but torch.
+$(VENV)/.dev: pyproject.toml requirements/dev.txt | $(BIN)/python
+	$(PIP) install --require-hashes -r requirements/dev.txt
+	$(PIP) install --no-build-isolation -e '.[dev]'
 	touch $@ $(VENV)/.core

@@ -11,7 +11,6 @@ from typing import Any
 
 import httpx2
 import uvicorn
-from prometheus_client import generate_latest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
@@ -72,7 +71,7 @@ class Server:
 
     @property
     def metrics(self) -> str:
-        return generate_latest(self.point.registry).decode()
+        return self.point.metrics.text().decode()
 
     @contextlib.asynccontextmanager
     async def raw(self, address: str = "127.0.0.1", **headers: str) -> AsyncIterator[ClientConnection]:

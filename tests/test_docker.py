@@ -139,7 +139,9 @@ def test_no_secret_is_in_the_files() -> None:
 
 
 def test_the_images_install_no_extra() -> None:
-    assert "pip install --no-cache-dir ." in STAGES["build"]["RUN"]
+    text = (ROOT / "docker" / "Dockerfile").read_text()
+    assert re.findall(r"-r requirements/(\w+)\.txt", text) == ["core", "build"]
+    assert "pip install --no-cache-dir --no-deps --no-index /dist/*.whl" in STAGES["build"]["RUN"]
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert {SERVICES[name]["image"].partition(":")[2] for name in OWN} == {project["version"]}
 

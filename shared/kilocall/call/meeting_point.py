@@ -21,7 +21,6 @@ from functools import partial
 from typing import Literal
 
 from fastapi import FastAPI, Response, WebSocket, WebSocketDisconnect
-from prometheus_client import CollectorRegistry, Counter, Gauge
 from pydantic import ValidationError
 
 from kilocall.call.addresses import Address, Addresses, Bucket
@@ -43,6 +42,7 @@ from kilocall.call.signalling import (
     parse_from_client,
 )
 from kilocall.call.turn import Relays
+from kilocall.runtime.metrics import Metrics
 from kilocall.runtime.web import same_origin
 
 __all__ = ["MeetingPoint", "create_app"]
@@ -105,14 +105,12 @@ class MeetingPoint:
         self._nobody = asyncio.Event()
         self._nobody.set()
         self._name_key = secrets.token_bytes(16)
-        self.registry = CollectorRegistry()
-        rooms = Gauge("kilocall_rooms", "Rooms that are looked after here", registry=self.registry)
-        rooms.set_function(lambda: len(self.rooms))
-        connections = Gauge("kilocall_connections", "Open WebSockets", registry=self.registry)
-        connections.set_function(lambda: self.connections)
-        self._messages = Counter("kilocall_messages", "Messages from parties by type", ["type"], registry=self.registry)
-        self._refusals = Counter("kilocall_refused", "Refusals by code", ["code"], registry=self.registry)
-        self._pairings = Counter("kilocall_sessions", "Sessions begun", registry=self.registry)
+        self.metrics = Metrics()
+        self.metrics.gauge("rooms", "Rooms that are looked after here", lambda: len(self.rooms))
+        self.metrics.gauge("connections", "Open WebSockets", lambda: self.connections)
+        self._messages = self.metrics.counter("messages", "Messages from parties by type", "type")
+        self._refusals = self.metrics.counter("refused", "Refusals by code", "code")
+        self._pairings = self.metrics.counter("sessions", "Sessions begun")
 
     @property
     def rooms(self) -> set[str]:

@@ -13,7 +13,6 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 import uvicorn
-from prometheus_client import CollectorRegistry, start_http_server
 
 from kilocall.call.link import find_room
 from kilocall.call.meeting_point import MeetingPoint, create_app
@@ -131,7 +130,7 @@ async def serve(
     with contextlib.ExitStack() as stack:
         stack.callback(listening.close)
         if metrics_port is not None:
-            stack.enter_context(_metrics(point.registry, metrics_port))
+            stack.enter_context(point.metrics.served(metrics_port))
         await server.serve(sockets=[listening])
 
 
@@ -141,18 +140,6 @@ async def _open_redis(url: str, settings: MeetingSettings) -> RoomStore:
     store = RedisStore(url, settings)
     await store.open()
     return store
-
-
-@contextlib.contextmanager
-def _metrics(registry: CollectorRegistry, port: int) -> Iterator[None]:
-    """Numbers for Prometheus, for this machine alone."""
-    server, thread = start_http_server(port, addr=LOOPBACK[0], registry=registry)
-    try:
-        yield
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 def run_call(settings: CallSettings, *, on_page: Callable[[str], None], on_link: Callable[[str], None]) -> CallReport:
