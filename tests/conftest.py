@@ -23,6 +23,7 @@ REAL_TIME = (
     "call",
     "bench/test_call.py",
     "bench/test_network.py",
+    "bench/test_soak.py",
     "bench/test_streams.py",
     "receiver",
     "runtime",

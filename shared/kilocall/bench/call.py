@@ -194,6 +194,17 @@ class TwoParties:
         for party in self.parties.values():
             party.wait_for("first picture of the other side", within_s)
 
+    @property
+    def pids(self) -> dict[str, int]:
+        """Of the meeting point and both parties, by name."""
+        return {name: party.process.pid for name, party in self._named().items()}
+
+    def check_running(self) -> None:
+        """Raises BadInput with the last words of one that has ended."""
+        for name, party in self._named().items():
+            if party.process.poll() is not None:
+                raise BadInput(f"{name} ended with code {party.process.returncode}: {party.said[-400:]}")
+
     def report(self, side: Side) -> CallReport:
         """Of a party that has ended by itself or was asked to."""
         return CallReport.model_validate_json((self.folder / f"{side}.json").read_text())
@@ -204,6 +215,10 @@ class TwoParties:
         # Packets count milliseconds modulo 65.5 s; no picture is that old.
         wrap_us = 1000 * TIMES_MS
         return [Shown(made_us - (made_us - time_us) % wrap_us, made_us) for time_us, made_us in pairs]
+
+    def _named(self) -> dict[str, Party]:
+        named: dict[str, Party] = {} if self._server is None else {"meeting": self._server}
+        return named | {str(side): party for side, party in self.parties.items()}
 
     def _join(self, side: Side, camera: str) -> None:
         arguments = ["call", "--headless", "--verbose"]

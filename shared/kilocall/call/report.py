@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import resource
 from array import array
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Final
 
+import psutil
 from pydantic import BaseModel
 
 from kilocall.runtime.pace import Limit, Pace
@@ -39,11 +38,7 @@ def percentile(values: Sequence[float], share: float) -> float | None:
 
 def memory_mib() -> float:
     """Memory that this process holds now."""
-    try:
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
-        return pages * resource.getpagesize() / (1 << 20)
-    except (OSError, ValueError, IndexError):
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return psutil.Process().memory_info().rss / (1 << 20)
 
 
 class TrafficMeter:
@@ -114,6 +109,16 @@ class Sample(BaseModel):
     memory_mib: float
     delay_ms: float | None
     out_kbps: float
+    fps_in: float
+
+
+class Minute(BaseModel):
+    """One minute of a call, counted from the first picture of the other side; the last one may be shorter."""
+
+    seconds: float
+    delay_p50_ms: float | None
+    """From capture to picture, of this minute's pictures; known when both sides read one clock."""
+    delay_p95_ms: float | None
     fps_in: float
 
 
@@ -213,6 +218,8 @@ class CallReport(BaseModel):
     stages_ms: dict[str, Stage]
     memory_mib: float
     samples: list[Sample]
+    minutes: list[Minute]
+    """The last 24 hours of them."""
     sound: Sound
     close_ms: float
     remarks: list[str] = []
@@ -277,3 +284,45 @@ class Delays:
         """Median since the last call."""
         recent, self._recent = self._recent, []
         return percentile(recent, 0.5)
+
+
+class Minutes:
+    """Delay and pictures a second, minute by minute. Times are seconds on one clock."""
+
+    MOST: Final = 24 * 60
+
+    def __init__(self) -> None:
+        self._whole: deque[Minute] = deque(maxlen=self.MOST)
+        self._delays = array("f")
+        self._pictures = 0
+        self._began: float | None = None
+
+    def add(self, now: float, delay_ms: float | None) -> None:
+        """A picture was shown."""
+        if self._began is None:
+            self._began = now
+        self.look(now)
+        self._pictures += 1
+        if delay_ms is not None:
+            self._delays.append(delay_ms)
+
+    def look(self, now: float) -> None:
+        """Ends the minute that has passed, also where no picture came."""
+        while self._began is not None and now - self._began >= 60:
+            self._whole.append(self._minute(60.0))
+            self._began += 60
+            self._delays, self._pictures = array("f"), 0
+
+    def report(self, now: float) -> list[Minute]:
+        """Those that have passed, and what there is of the one that has begun."""
+        self.look(now)
+        rest = now - self._began if self._began is not None else 0.0
+        return [*self._whole, self._minute(rest)] if rest >= 1 else list(self._whole)
+
+    def _minute(self, seconds: float) -> Minute:
+        return Minute(
+            seconds=seconds,
+            delay_p50_ms=percentile(self._delays, 0.5),
+            delay_p95_ms=percentile(self._delays, 0.95),
+            fps_in=self._pictures / seconds,
+        )

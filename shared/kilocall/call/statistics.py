@@ -11,6 +11,7 @@ from kilocall.call.parts import CallParts, now_us
 from kilocall.call.report import (
     CallReport,
     Delays,
+    Minutes,
     Pauses,
     PhaseChange,
     RateInUse,
@@ -72,7 +73,7 @@ class CallStatistics:
         self._sent_before = 0
         self._packets_before = (0, 0)
         self._longest_gap_us = 0
-        self._delays, self._pauses = Delays(), Pauses()
+        self._delays, self._pauses, self._minutes = Delays(), Pauses(), Minutes()
         self._meter_out, self._meter_in = TrafficMeter(), TrafficMeter()
         self._whole, self._steady, self._idle = Window(), Window(), Window()
         self._busy_at = time.monotonic()
@@ -119,10 +120,14 @@ class CallStatistics:
         session = self._parts.session
         if session is not None and session.same_clock:
             delay_us = (rendered.made_us - rendered.time_us) % _WRAP_US
-            self._delays.add((delay_us + self._parts.holds.picture_us) / 1000)
+            delay_ms: float | None = (delay_us + self._parts.holds.picture_us) / 1000
         else:
+            delay_ms = None
             rtt_ms = session.rtt_ms if session is not None and session.rtt_ms is not None else 0.0
             delay_us = int(rendered.playout_us + 500 * rtt_ms)
+        if delay_ms is not None:
+            self._delays.add(delay_ms)
+        self._minutes.add(now, delay_ms)
         if self.last_picture_us and session is not None and session.remote.face:
             # A pause in which no face was seen is no gap of the transport.
             since_us = max(self.last_picture_us, session.remote.face_since_us)
@@ -168,6 +173,7 @@ class CallStatistics:
         if delay_ms is None and session is not None and session.rtt_ms is not None and pictures:
             delay_ms = receiving.jitter.delay_us / 1000 + session.rtt_ms / 2
         fps_out, fps_in = sent / seconds, pictures / seconds
+        self._minutes.look(time.monotonic())
         total_s = time.monotonic() - self._began
         if not self._samples or total_s - self._samples[-1].seconds >= SAMPLE_EVERY_S:
             self._samples.append(
@@ -197,7 +203,7 @@ class CallStatistics:
             "sender_ms": _rounded(sending.crop_ms.percentile(0.5)),
             "render_ms": _rounded(receiving.render_ms.percentile(0.5)),
             "gallery_pictures": _own_pictures(session),
-            "gallery_kb": round(_own_bytes(parts) / 1024, 1),
+            "gallery_kb": round(_own_bytes(parts) / 1000, 1),
             "dropped": self._dropped(),
         }
 
@@ -305,6 +311,7 @@ class CallStatistics:
             },
             memory_mib=memory_mib(),
             samples=list(self._samples),
+            minutes=self._minutes.report(time.monotonic()),
             sound=self._sound(),
             close_ms=close_ms,
             remarks=list(self._remarks.values()),

@@ -7,9 +7,9 @@ import logging
 import sys
 import tempfile
 import webbrowser
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from rich.logging import RichHandler
@@ -24,7 +24,18 @@ from kilocall.proto.errors import BadInput
 from kilocall.runtime.files import check_output_folder
 from kilocall.runtime.web import LOOPBACK
 
-__all__ = ["make_call", "measure_call", "measure_pages", "print_report", "say_what_is_seen", "serve_meeting_point"]
+if TYPE_CHECKING:
+    from kilocall.bench.soak import Growth
+
+__all__ = [
+    "make_call",
+    "measure_call",
+    "measure_pages",
+    "measure_soak",
+    "print_report",
+    "say_what_is_seen",
+    "serve_meeting_point",
+]
 
 MOST_LINK: Final = 400
 """Characters."""
@@ -126,6 +137,46 @@ def measure_call(
         [[title, *(value(party) for party in parties.values())] for title, value in rows],
     )
     console().print(f"wrote {out}/report.json and the logs", soft_wrap=True)
+
+
+def measure_soak(minutes: float, out: Path, *, gallery: int | None, engine: str) -> None:
+    from kilocall.bench import soak
+
+    options = [] if gallery is None else ["--gallery", str(gallery)]
+    with progress_bar("talking") as progress:
+        report = soak.measure_soak(minutes, out, options=options, engine=engine, progress=progress)
+    rows: list[tuple[str, Callable[[soak.ProcessSoak], str]]] = [
+        ("memory, MiB", lambda one: _from_to(f"{look.memory_mib:.0f}" for look in one.looks)),
+        ("memory, MiB an hour", lambda one: _growth(one.growth)),
+        ("threads", lambda one: _from_to(str(look.threads) for look in one.looks)),
+        ("open files", lambda one: _from_to(str(look.open_files) for look in one.looks)),
+        ("delay, median, ms", lambda one: _range([look.delay_p50_ms for look in one.looks])),
+        ("delay, 95 %, ms", lambda one: _range([look.delay_p95_ms for look in one.looks])),
+        ("pictures a second", lambda one: _range([look.fps_in for look in one.looks], 1)),
+    ]
+    print_table(
+        f"{report.minutes:g} minutes on {report.cores} cores, first to last minute; delay and pictures: least to most",
+        ["", *report.processes],
+        [[title, *(value(one) for one in report.processes.values())] for title, value in rows],
+    )
+    console().print(Text(report.sentence, style="red" if report.verdict == "grows" else ""), soft_wrap=True)
+    console().print(f"wrote {out}/report.json, soak.csv and the logs", soft_wrap=True)
+
+
+def _from_to(values: Iterable[str]) -> str:
+    first, *rest = values
+    return f"{first} to {rest[-1]}" if rest else first
+
+
+def _range(values: Sequence[float | None], digits: int = 0) -> str:
+    known = [value for value in values if value is not None]
+    return f"{min(known):.{digits}f} to {max(known):.{digits}f}" if known else ""
+
+
+def _growth(found: Growth | None) -> str:
+    if found is None:
+        return "too short"
+    return f"{found.mib_per_hour:+.1f} ±{found.error_mib_per_hour:.1f}, {found.verdict}"
 
 
 def measure_pages(seconds: float, fps: int, out: Path | None) -> None:

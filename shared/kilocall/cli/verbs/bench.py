@@ -1,4 +1,4 @@
-"""Measuring on this machine: bench quality, loss, call, pages, speed."""
+"""Measuring on this machine: bench quality, loss, call, soak, pages, speed."""
 
 from __future__ import annotations
 
@@ -197,6 +197,21 @@ def bench_call(
         gallery=gallery,
         engine=engine.value,
     )
+
+
+@bench_app.command("soak")
+def bench_soak(
+    minutes: Annotated[float, typer.Option(min=0.2, max=1380, help="Minutes they talk.")] = 20,
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Folder for report.json, soak.csv, the plot and logs.")
+    ] = Path("bench_soak"),
+    gallery: Annotated[int | None, typer.Option(min=0, max=8, help="Most pictures of each, as in a call.")] = None,
+    engine: EngineChoice = Engines.auto,
+) -> None:
+    """A long call, watched once a minute: memory, threads and open files of each process, delay, pictures a second."""
+    from kilocall.cli.call import measure_soak
+
+    measure_soak(minutes, out, gallery=gallery, engine=engine.value)
 
 
 @bench_app.command("pages")
