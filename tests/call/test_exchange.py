@@ -159,7 +159,7 @@ def test_refused_one_is_not_held() -> None:
 
 
 def test_damaged_file_of_the_cache_is_asked_for_again(tmp_path: Path) -> None:
-    Cache(PICTURES, tmp_path).put(picture(0))
+    Cache(PICTURES.name, SourcePicture, tmp_path).put(picture(0))
     (file,) = (tmp_path / "pictures").iterdir()
     file.write_bytes(file.read_bytes()[:-1])
     receiver = Party(PICTURES, tmp_path)
@@ -168,7 +168,7 @@ def test_damaged_file_of_the_cache_is_asked_for_again(tmp_path: Path) -> None:
 
 
 def test_cache_keeps_so_many_files_and_no_more(tmp_path: Path) -> None:
-    cache = Cache(PICTURES, tmp_path)
+    cache = Cache(PICTURES.name, SourcePicture, tmp_path)
     for number in range(70):
         cache.put(picture(number))
         os.utime(tmp_path / "pictures" / picture(number).picture_hash, (number, number))

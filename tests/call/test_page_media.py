@@ -51,7 +51,7 @@ async def until(true: Callable[[], bool]) -> None:
 def test_microphone_and_camera_come_from_the_page_and_speech_goes_back(addresses: str) -> None:
     async def main() -> None:
         tasks, speech, loudspeaker, camera = Tasks(), Speech(), Loudspeaker(), PageCamera()
-        media = PageMedia(speech, loudspeaker, camera, tasks.own)
+        media = PageMedia(speech, camera, tasks.own)
         tasks.own(pace(loudspeaker, media.play), "loudspeaker")
         # A browser sends sound and picture over one transport.
         page = RTCPeerConnection(RTCConfiguration(iceServers=[], bundlePolicy=RTCBundlePolicy.MAX_BUNDLE))
@@ -96,7 +96,7 @@ def test_microphone_and_camera_come_from_the_page_and_speech_goes_back(addresses
 def test_offer_that_is_none_is_refused(offer: str) -> None:
     async def main() -> None:
         tasks = Tasks()
-        media = PageMedia(Speech(), Loudspeaker(), None, tasks.own)
+        media = PageMedia(Speech(), None, tasks.own)
         with pytest.raises(BadInput, match="offer"):
             await media.answer(offer)
         await tasks.close()

@@ -46,8 +46,9 @@ def golden_packets(codebook: Codebook, motion: Motion) -> list[CodedMotion]:
         packets.append(encoder.encode(motion[frame : frame + count]))
         encoder.acknowledge(acknowledged)
         frame += count
-    encoder.want_key()
+    encoder.key_interval = 1  # for one packet
     packets.append(encoder.encode(motion[frame : frame + 8]))
+    encoder.key_interval = None
     packets.append(encoder.encode(motion[frame + 8 : frame + 16]))
     return packets
 

@@ -10,7 +10,6 @@ A message from the page is JSON text, one of the wishes below.
 from __future__ import annotations
 
 import asyncio
-import logging
 import socket
 import struct
 from collections.abc import AsyncIterator, Callable
@@ -48,7 +47,6 @@ FRAME_HEADER: Final = struct.Struct(">IQff")
 MAX_UPLOAD_BYTES: Final = 4 << 20
 MAX_VIEWERS: Final = 8
 MAX_WISH_BYTES: Final = 4096
-LOG = logging.getLogger(__name__)
 
 
 class _Wish(BaseModel):

@@ -19,7 +19,6 @@ from urllib.parse import urlsplit
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse, StreamingResponse
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
 from pydantic import BaseModel, ConfigDict, Field
 
 from kilocall.model.family import FamilyChoice, same_models
@@ -31,6 +30,7 @@ from kilocall.receiver.live import Receiving, ReceivingEvents, Rendered
 from kilocall.receiver.render import LARGEST_TURN_DEG, View
 from kilocall.runtime.inbox import Message
 from kilocall.runtime.keeping_up import KeepingUp
+from kilocall.runtime.metrics import Metrics
 from kilocall.runtime.peer import Peer
 from kilocall.runtime.peer_settings import PeerSettings
 from kilocall.runtime.picture_process import decode_from_others
@@ -338,15 +338,14 @@ class _View(BaseModel):
 
 def create_app(settings: ReceiverSettings) -> FastAPI:
     """The service. Its state is `app.state.service`."""
-    registry = CollectorRegistry()
+    counted = Metrics()
     viewers = 0
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         service = app.state.service = ReceiverService(settings)
         for name in ("pictures", "packets", "late", "received_bytes", "render_ms"):
-            gauge = Gauge(f"kilocall_receiver_{name}", name, registry=registry)
-            gauge.set_function(lambda name=name: float(service.state()[name] or 0))  # type: ignore[misc]
+            counted.gauge(f"receiver_{name}", name, lambda name=name: float(service.state()[name] or 0))  # type: ignore[misc]
         await service.open()
         if settings.sender is not None:
             await service.start(settings.sender)
@@ -377,7 +376,7 @@ def create_app(settings: ReceiverSettings) -> FastAPI:
 
     @app.get("/metrics")
     async def metrics() -> Response:
-        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+        return counted.response()
 
     @app.post("/start")
     async def start(wish: _Start) -> dict[str, Any]:

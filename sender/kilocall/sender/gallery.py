@@ -75,7 +75,7 @@ class Proposal:
 def bytes_each(pictures: int, kilobytes: float, source: SourcePicture, side: int) -> int:
     """Most bytes of each of `pictures` - 1 further pictures beside the source picture. BadInput for too few."""
     most = DEFAULT_MAX_BYTES if side <= 256 else LARGE_MAX_BYTES
-    left = int(kilobytes * 1024) - len(source.data)
+    left = int(kilobytes * 1000) - len(source.data)
     each = min(most, left // max(1, pictures - 1))
     if each < SMALLEST_BYTES:
         raise BadInput(
@@ -141,11 +141,6 @@ class GallerySearch:
     @property
     def probes(self) -> int:
         return len(self._probes)
-
-    @property
-    def mean_db(self) -> float | None:
-        """How near the receiver's pictures of the probes come; None without any."""
-        return float(np.mean(self._shown)) if self._shown else None
 
     def add(self, probe: Probe) -> None:
         """One more frame, made here as the receiver makes it."""

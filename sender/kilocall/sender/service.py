@@ -25,7 +25,6 @@ from typing import Annotated, Any, Final, Literal
 
 from fastapi import Depends, FastAPI, HTTPException, Request, Response
 from fastapi.responses import JSONResponse
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
 from pydantic import BaseModel, ConfigDict, Field
 
 from kilocall.model.family import FamilyChoice, same_models
@@ -44,6 +43,7 @@ from kilocall.proto.limits import HISTORY
 from kilocall.proto.motion_packet import MotionPacket
 from kilocall.proto.trust import ONE_WAY_ROOM, Handshake, LinkSecret
 from kilocall.runtime.inbox import Message
+from kilocall.runtime.metrics import Metrics
 from kilocall.runtime.peer import MAX_SDP_BYTES, Peer
 from kilocall.runtime.peer_settings import PeerSettings
 from kilocall.runtime.picture_decoder import UPLOAD
@@ -370,12 +370,12 @@ class _Commitment(BaseModel):
 
 def create_app(settings: SenderSettings, *, start: bool = True) -> FastAPI:
     """The service; with `start` it begins at once. Its state is `app.state.service`."""
-    registry = CollectorRegistry()
+    counted = Metrics()
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         service = app.state.service = SenderService(settings)
-        _gauges(registry, service)
+        _gauges(counted, service)
         if start:
             await service.start()
         try:
@@ -402,7 +402,7 @@ def create_app(settings: SenderSettings, *, start: bool = True) -> FastAPI:
 
     @app.get("/metrics", dependencies=asked)
     async def metrics() -> Response:
-        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+        return counted.response()
 
     @app.post("/start", dependencies=asked)
     async def start_sending(wish: _Start | None = None) -> dict[str, Any]:
@@ -457,10 +457,9 @@ def _check(token: str | None) -> Any:
     return check
 
 
-def _gauges(registry: CollectorRegistry, service: SenderService) -> None:
-    def gauge(name: str, text: str, read: Any) -> None:
-        Gauge(f"kilocall_sender_{name}", text, registry=registry).set_function(read)
-
-    gauge("receivers", "Connected receivers", lambda: len(service.receivers))
-    gauge("frames", "Frames sent", lambda: service.state()["frames"])
-    gauge("payload_bits_per_frame", "Coded motion", lambda: service.state()["payload_bits_per_frame"])
+def _gauges(metrics: Metrics, service: SenderService) -> None:
+    metrics.gauge("sender_receivers", "Connected receivers", lambda: len(service.receivers))
+    metrics.gauge("sender_frames", "Frames sent", lambda: service.state()["frames"])
+    metrics.gauge(
+        "sender_payload_bits_per_frame", "Coded motion", lambda: service.state()["payload_bits_per_frame"]
+    )

@@ -124,7 +124,7 @@ def gallery_plot(mean: Sequence[GalleryMeans]) -> bytes:
 
     figure = Figure(figsize=(9, 3.8), dpi=100, layout="constrained")
     FigureCanvasAgg(figure)
-    kilobytes = [row.picture_bytes / 1024 for row in mean]
+    kilobytes = [row.picture_bytes / 1000 for row in mean]
     panels = (("psnr_db", "PSNR dB"), ("landmark_px", "landmark distance px (lower is better)"))
     for axes, (name, title) in zip(figure.subplots(1, len(panels)), panels, strict=True):
         values = [getattr(row.scores, name) for row in mean]

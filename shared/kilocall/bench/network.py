@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import fcntl
 import heapq
 import itertools
 import json
@@ -206,6 +205,8 @@ def _write(file: Path, content: object) -> None:
 
 def _open_tun(namespace: str, address: str) -> int:
     """A TUN device inside a namespace; its descriptor works here."""
+    import fcntl  # not on Windows, where the rest of the bench can be used
+
     libc = ctypes.CDLL(None, use_errno=True)
     home = os.open("/proc/self/ns/net", os.O_RDONLY)
     there = os.open(f"/run/netns/{namespace}", os.O_RDONLY)

@@ -275,8 +275,8 @@ def _frame(samples: NDArray[np.int16], pts: int) -> av.AudioFrame:
 class PageMedia:
     """The page's loopback connection. A new offer replaces the one before."""
 
-    def __init__(self, speech: Speech, loudspeaker: Loudspeaker, camera: PageCamera | None, own: Own) -> None:
-        self._speech, self._loudspeaker, self._camera, self._own = speech, loudspeaker, camera, own
+    def __init__(self, speech: Speech, camera: PageCamera | None, own: Own) -> None:
+        self._speech, self._camera, self._own = speech, camera, own
         self._connection: RTCPeerConnection | None = None
         self._out: _SpeechTrack | None = None
         self._behind_ms = PAGE_BEHIND_MS

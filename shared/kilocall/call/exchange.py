@@ -70,8 +70,6 @@ class Kind(Generic[B]):
     """In this time no more than `offers` new ones are looked at."""
     kept: int
     """Of the other side's, in memory, for as long as the call lasts; what is in use comes on top."""
-    cached_in_memory: int = 8
-    cached_on_disk: int = 64
 
 
 #: A new picture for the other side to keep and prepare; more often than twice a second is no wish of a person.
@@ -104,11 +102,13 @@ class Arriving:
 
 
 class Cache(Generic[B]):
-    """The other sides' blobs by hash: some in memory, more in a folder if there is one."""
+    """The other sides' blobs by hash: some in memory, more in a folder of their own in `folder` if that is given."""
 
-    def __init__(self, kind: Kind[B], folder: Path | None = None) -> None:
-        self._kind = kind
-        self._folder = folder / kind.name if folder is not None else None
+    def __init__(
+        self, name: str, message: type[B], folder: Path | None = None, *, in_memory: int = 8, on_disk: int = 64
+    ) -> None:
+        self._message, self._most, self._most_files = message, in_memory, on_disk
+        self._folder = folder / name if folder is not None else None
         self._memory: OrderedDict[str, B] = OrderedDict()
 
     def get(self, blob_hash: str) -> B | None:
@@ -117,7 +117,7 @@ class Cache(Generic[B]):
             # A file that is damaged, or not ours, is as good as none.
             with suppress(OSError, BadPacket):
                 read = parse_control((self._folder / blob_hash).read_bytes())
-                if isinstance(read, self._kind.message) and read.data and read.picture_hash == blob_hash:
+                if isinstance(read, self._message) and read.data and read.picture_hash == blob_hash:
                     found = read
         if found is not None:
             self._remember(found)
@@ -128,14 +128,14 @@ class Cache(Generic[B]):
         if self._folder is None:
             return
         try:
-            keep_newest(self._folder, blob.picture_hash, bytes(blob), self._kind.cached_on_disk)
+            keep_newest(self._folder, blob.picture_hash, bytes(blob), self._most_files)
         except OSError as error:  # a full disk costs the next call some bytes, not this one
             logger.warning("what the other side sent cannot be kept in %s: %s", self._folder, error)
 
     def _remember(self, blob: B) -> None:
         self._memory[blob.picture_hash] = blob
         self._memory.move_to_end(blob.picture_hash)
-        while len(self._memory) > self._kind.cached_in_memory:
+        while len(self._memory) > self._most:
             self._memory.popitem(last=False)
 
 
@@ -169,7 +169,7 @@ class Exchange(Generic[B]):
         """This side's that the other side has confirmed on this connection."""
         self._say, self._drop, self._clock_us = say, drop, clock_us
         self._got, self._offered, self._confirmed, self._in_use = got, offered, confirmed, in_use
-        self._cache = Cache(kind, cache_folder)
+        self._cache = Cache(kind.name, kind.message, cache_folder)
         self._own: OrderedDict[str, B] = OrderedDict()
         self._theirs: dict[str, B] = {}
         self._wanted: OrderedDict[str, None] = OrderedDict()

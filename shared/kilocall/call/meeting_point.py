@@ -21,7 +21,6 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 
 from fastapi import FastAPI, Response, WebSocket
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, generate_latest
 from pydantic import BaseModel, ValidationError
 
 from kilocall.call.signalling import (
@@ -39,6 +38,7 @@ from kilocall.call.signalling import (
     Signal,
     parse_from_client,
 )
+from kilocall.runtime.metrics import Metrics
 
 __all__ = ["MeetingPoint", "MeetingSettings", "create_app"]
 
@@ -154,14 +154,12 @@ class MeetingPoint:
         self.connections = 0
         self._clock = clock
         self._orders = itertools.count()
-        self.registry = CollectorRegistry()
-        rooms = Gauge("kilocall_rooms", "Rooms that exist", registry=self.registry)
-        rooms.set_function(lambda: len(self.rooms))
-        connections = Gauge("kilocall_connections", "Open WebSockets", registry=self.registry)
-        connections.set_function(lambda: self.connections)
-        self._messages = Counter("kilocall_messages", "Messages from parties by type", ["type"], registry=self.registry)
-        self._refusals = Counter("kilocall_refused", "Refusals by code", ["code"], registry=self.registry)
-        self._pairings = Counter("kilocall_sessions", "Sessions begun", registry=self.registry)
+        self.metrics = Metrics()
+        self.metrics.gauge("rooms", "Rooms that exist", lambda: len(self.rooms))
+        self.metrics.gauge("connections", "Open WebSockets", lambda: self.connections)
+        self._messages = self.metrics.counter("messages", "Messages from parties by type", "type")
+        self._refusals = self.metrics.counter("refused", "Refusals by code", "code")
+        self._pairings = self.metrics.counter("sessions", "Sessions begun")
 
     async def serve(self, socket: WebSocket) -> None:
         """Speaks with one party until it goes."""
@@ -397,7 +395,7 @@ def create_app(settings: MeetingSettings | None = None, clock: Callable[[], floa
 
     @app.get("/metrics")
     async def metrics() -> Response:
-        return Response(generate_latest(point.registry), media_type=CONTENT_TYPE_LATEST)
+        return point.metrics.response()
 
     app.add_api_websocket_route("/ws", point.serve)
     return app

@@ -88,7 +88,7 @@ class CallNode:
             receiving=self._make_receiving(deliver),
             speech=speech,
             loudspeaker=loudspeaker,
-            media=PageMedia(speech, loudspeaker, camera if isinstance(camera, PageCamera) else None, self._tasks.own),
+            media=PageMedia(speech, camera if isinstance(camera, PageCamera) else None, self._tasks.own),
             rate=rate,
         )
         self.parts.receiving.watched = settings.headless or settings.virtual_camera

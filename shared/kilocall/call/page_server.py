@@ -14,7 +14,6 @@ from typing import Annotated, Any, Final, Literal
 
 from fastapi import FastAPI, Request, Response, WebSocket, WebSocketDisconnect
 from fastapi.responses import JSONResponse
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from kilocall.call.node import PICTURE, CallNode
@@ -23,6 +22,7 @@ from kilocall.proto.errors import KilocallError
 from kilocall.proto.trust import SPOKEN_WORDS
 from kilocall.receiver.display import MAX_UPLOAD_BYTES, MAX_VIEWERS
 from kilocall.receiver.render import LARGEST_TURN_DEG, View
+from kilocall.runtime.metrics import Metrics
 from kilocall.runtime.pictures import as_jpeg
 from kilocall.runtime.web import LOOPBACK, bounded_body, guard, mount_page, same_origin
 
@@ -210,7 +210,7 @@ def create_page_app(node: CallNode, hub: LiveHub, *, hosts: tuple[str, ...] = LO
     """The page of one node. `hosts` are the names it may be asked under: no other site's page must reach it."""
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     guard(app, hosts)
-    registry = _metrics(node)
+    counted = _metrics(node)
 
     @app.get("/health")
     async def health() -> Response:
@@ -220,7 +220,7 @@ def create_page_app(node: CallNode, hub: LiveHub, *, hosts: tuple[str, ...] = LO
 
     @app.get("/metrics")
     async def metrics() -> Response:
-        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+        return counted.response()
 
     @app.get("/api/state")
     async def state() -> dict[str, Any]:
@@ -370,8 +370,8 @@ async def _obey(command: Command, viewer: _Viewer, node: CallNode, hub: LiveHub)
             _watch(node, hub)
 
 
-def _metrics(node: CallNode) -> CollectorRegistry:
-    registry = CollectorRegistry()
+def _metrics(node: CallNode) -> Metrics:
+    metrics = Metrics()
     names = {
         "out_kbps": "Sent, kilobits a second on the wire",
         "in_kbps": "Received, kilobits a second on the wire",
@@ -385,9 +385,8 @@ def _metrics(node: CallNode) -> CollectorRegistry:
         "render_ms": "Rendering, milliseconds",
     }
     for name, text in names.items():
-        gauge = Gauge(f"kilocall_{name}", text, registry=registry)
-        gauge.set_function(lambda name=name: float(node.controls.numbers.get(name) or 0.0))  # type: ignore[misc]
-    return registry
+        metrics.gauge(name, text, lambda name=name: float(node.controls.numbers.get(name) or 0.0))  # type: ignore[misc]
+    return metrics
 
 
 def _picture_response(rgb: Picture | None) -> Response:

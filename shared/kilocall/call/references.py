@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, SupportsBytes
 
-from kilocall.call.exchange import Arriving, Cache, Kind
+from kilocall.call.exchange import Arriving, Cache
 from kilocall.proto.control import (
     MAX_REFERENCE_BYTES,
     HavePicture,
@@ -40,16 +40,6 @@ PIECE_EVERY_US: Final = 4_000_000
 MOST: Final = MOST_PICTURES - 1
 #: Offers looked at on one connection: some people change their source picture now and then.
 MOST_OFFERS: Final = 10 * MOST
-KIND: Final = Kind(
-    "references",
-    SourcePicture,
-    MAX_REFERENCE_BYTES,
-    offers=MOST,
-    every_us=0,
-    kept=MOST,
-    cached_in_memory=MOST,
-    cached_on_disk=128,
-)
 
 
 @dataclass
@@ -78,7 +68,7 @@ class References:
         cache_folder: Path | None = None,
     ) -> None:
         self._say, self._drop, self._got, self._told = say, drop, got, confirmed
-        self._cache = Cache(KIND, cache_folder)
+        self._cache = Cache("references", SourcePicture, cache_folder, in_memory=MOST, on_disk=128)
         self._base = ""
         self._base_confirmed = False
         self._own: OrderedDict[str, SourcePicture] = OrderedDict()

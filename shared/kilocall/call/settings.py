@@ -13,6 +13,7 @@ from kilocall.model.compact.personal import read_personal
 from kilocall.model.family import DEFAULT_FAMILY, OWN_WEIGHTS, FamilyChoice, weights_folder
 from kilocall.model.gallery import LARGEST_GALLERY_KB, MOST_PICTURES
 from kilocall.proto.errors import BadInput
+from kilocall.runtime.files import user_cache_folder
 from kilocall.runtime.peer_settings import IceServer
 from kilocall.sender.camera import BROWSER
 
@@ -20,12 +21,9 @@ __all__ = ["CallSettings", "default_cache", "settings_from"]
 
 
 def default_cache() -> Path:
-    """Where source pictures are kept between calls: KILOCALL_CACHE, or the user's cache folder."""
+    """Where what the other side sent is kept between calls: KILOCALL_CACHE, or the user's cache folder."""
     named = os.environ.get("KILOCALL_CACHE")
-    if named:
-        return Path(named)
-    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(base) / "kilocall"
+    return Path(named) if named else user_cache_folder()
 
 
 class CallSettings(BaseModel):

@@ -27,7 +27,7 @@ HOW: Final = (
 def why_unavailable() -> str | None:
     """None when there may be a virtual camera; otherwise what is missing."""
     if importlib.util.find_spec("pyvirtualcam") is None:
-        return "virtual camera: pyvirtualcam is not installed (pip install pyvirtualcam)"
+        return "virtual camera: pyvirtualcam is not installed: pip install 'kilocall[virtual-camera]'"
     return None
 
 

@@ -113,7 +113,6 @@ class EncoderState:
     held: tuple[tuple[int, FrameState], ...] = ()
     reference: int | None = None
     frames_since_key: int = 0
-    key_wanted: bool = False
 
 
 class FrameStart:
@@ -212,10 +211,6 @@ class MotionEncoder:
         """Changes the level from the next packet on; needs no key packet."""
         self._state = replace(self._state, level=level_of_quality(quality))
 
-    def want_key(self) -> None:
-        """Makes the next packet a key packet."""
-        self._state = replace(self._state, key_wanted=True)
-
     def acknowledge(self, sequence: int) -> None:
         """The receiver has decoded this packet. Unknown, old and repeated numbers change nothing."""
         known = self._state.reference
@@ -270,7 +265,7 @@ class MotionEncoder:
     def _usable_reference(self) -> int | None:
         state = self._state
         reference = state.reference
-        if reference is None or reference not in self._held or state.key_wanted:
+        if reference is None or reference not in self._held:
             return None
         if self.key_interval is not None and state.frames_since_key >= self.key_interval:
             return None

@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kilocall.proto.errors import BadInput
+from kilocall.runtime.files import user_cache_folder
 
 if TYPE_CHECKING:
     from kilocall.runtime.engines.fallback import FallbackEngine
@@ -306,17 +307,6 @@ def installed_engines() -> dict[EngineName, str | None]:
 
 def _listed(installed: Mapping[EngineName, str | None]) -> str:
     return ", ".join(f"{name} {number}" for name, number in installed.items() if number is not None) or "none"
-
-
-def user_cache_folder() -> Path:
-    """Where this user's programs keep what they can make again; nothing is created."""
-    if sys.platform == "win32":
-        base = os.environ.get("LOCALAPPDATA") or str(Path.home() / "AppData" / "Local")
-    elif sys.platform == "darwin":
-        base = str(Path.home() / "Library" / "Caches")
-    else:
-        base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(base) / "kilocall"
 
 
 @cache

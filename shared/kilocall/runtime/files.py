@@ -6,6 +6,8 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+import platformdirs
+
 from kilocall.proto.errors import BadInput
 
 
@@ -24,6 +26,11 @@ def check_output_folder(out: Path) -> None:
     """BadInput where `out` is there and no folder."""
     if out.exists() and not out.is_dir():
         raise BadInput(f"output {out} is a file, wanted is a folder")
+
+
+def user_cache_folder() -> Path:
+    """Where the system wants what this user's kilocall can make again; nothing is created."""
+    return platformdirs.user_cache_path("kilocall", appauthor=False)
 
 
 def keep_newest(folder: Path, name: str, data: bytes, most: int) -> None:

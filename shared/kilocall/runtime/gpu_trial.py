@@ -20,8 +20,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from kilocall.proto.errors import BadInput
 from kilocall.runtime.children import module_command, same_modules
-from kilocall.runtime.engine import EngineName, installed_engines, make_engine, user_cache_folder
-from kilocall.runtime.files import keep_newest
+from kilocall.runtime.engine import EngineName, installed_engines, make_engine
+from kilocall.runtime.files import keep_newest, user_cache_folder
 from kilocall.runtime.machine import cpu_model, graphics
 
 __all__ = ["Choice", "Outcome", "faster_gpu", "try_engines"]

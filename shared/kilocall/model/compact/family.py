@@ -29,7 +29,7 @@ from kilocall.model.interior import BASIS, interior
 from kilocall.model.motion import Motion
 from kilocall.model.shape import ShapeModel, rigid_weight
 from kilocall.proto.errors import BadInput, NoFace
-from kilocall.runtime.engine import user_cache_folder
+from kilocall.runtime.files import user_cache_folder
 
 if TYPE_CHECKING:
     from kilocall.runtime.engine import Engine, Network
@@ -195,10 +195,6 @@ class CompactFamily:
     def painter(self) -> Network:
         """What paints the rest."""
         return self._network("generator")
-
-    def network_file(self, name: str) -> Path:
-        """The file of a network, checked against the manifest: BadInput for one that is damaged."""
-        return self._file(f"{name}.onnx")
 
     def _face(self, picture: Picture) -> tuple[Array, float]:
         """Points and depths [LANDMARKS, 3] in the coordinates of a 128x128 picture, and the logit of a face in it."""

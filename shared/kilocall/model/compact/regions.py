@@ -90,12 +90,6 @@ def to_crop(matrix: NDArray[np.float32], points: NDArray[np.float32]) -> NDArray
     return moved
 
 
-def to_region(matrix: NDArray[np.float32], points: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Crop points [..., 2] in region coordinates: the inverse of `to_crop`."""
-    inside: NDArray[np.float32] = (points - matrix[:, 2]) @ np.linalg.inv(matrix[:, :2]).T
-    return inside
-
-
 def pixel_matrix(matrix: NDArray[np.float32], crop_size: int, region_size: int) -> NDArray[np.float32]:
     """`matrix` as cv2.warpAffine wants it with WARP_INVERSE_MAP: region pixel index to crop pixel index."""
     scale = crop_size / region_size

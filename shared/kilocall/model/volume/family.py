@@ -74,7 +74,6 @@ class VolumeFamily:
         self.landmarks = CompactFamily(weights_folder(), engine)
         self.size = self.landmarks.size
         self.picture_size = networks.picture_size
-        self.keypoint_count = networks.keypoints
         self.runner: TorchRunner = make_runner(networks, engine)
         # Deltas of all keypoints and, last, the translation in depth, for which a motion has no number of its own.
         numbers = 3 * networks.keypoints + 1
