@@ -72,14 +72,13 @@ clean:
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
-# Hashes say which files may be installed; the package itself comes last and brings nothing.
-$(VENV)/.core: pyproject.toml requirements/core.txt requirements/build.txt | $(BIN)/python
-	$(PIP) install --require-hashes -r requirements/core.txt -r requirements/build.txt
-	$(PIP) install --no-deps --no-build-isolation -e .
+# By the ranges of pyproject.toml: a machine may bring builds of its own along, whose hashes are theirs. Images install
+# what requirements/ has the hashes of.
+$(VENV)/.core: pyproject.toml | $(BIN)/python
+	$(PIP) install -e .
 	touch $@
 
-# With the development tools the core is there too. The second line finds everything installed but torch.
-$(VENV)/.dev: pyproject.toml requirements/dev.txt | $(BIN)/python
-	$(PIP) install --require-hashes -r requirements/dev.txt
-	$(PIP) install --no-build-isolation -e '.[dev]'
+# With the development tools the core is there too.
+$(VENV)/.dev: pyproject.toml | $(BIN)/python
+	$(PIP) install -e '.[dev]'
 	touch $@ $(VENV)/.core
