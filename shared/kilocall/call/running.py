@@ -19,9 +19,7 @@ from kilocall.call.page_server import MAX_COMMAND_BYTES, LiveHub, create_page_ap
 from kilocall.call.report import CallReport
 from kilocall.call.settings import CallSettings
 from kilocall.call.signalling import MAX_MESSAGE_BYTES
-from kilocall.proto.errors import BadInput
-from kilocall.receiver.display import listen
-from kilocall.runtime.web import LOOPBACK
+from kilocall.runtime.web import LOOPBACK, PageKey, listen, shown_address
 
 __all__ = ["PAGE_PORT", "SERVER_PORT", "QuietServer", "call", "run_call", "run_server", "serve", "start_loop"]
 
@@ -81,7 +79,7 @@ def on_signals(stop: Callable[[], None]) -> None:
 def run_server(host: str, port: int, *, on_ready: Callable[[str], None]) -> None:
     """The meeting point, until it is interrupted. `on_ready` gets its address. OSError for a port in use."""
     listening = listen(host, port)
-    address = _address(host, listening)
+    address = shown_address(host, listening)
     start_loop(serve(listening, on_ready=lambda: on_ready(address)))
 
 
@@ -120,12 +118,12 @@ async def call(
     on_signals(lambda: node.stop("interrupted"))
     if settings.headless:
         return await node.run()
-    listening = _page_socket(settings.port)
+    listening, key = _page_socket(settings.port), PageKey()
     server = QuietServer(
-        create_page_app(node, hub),
+        create_page_app(node, hub, key=key),
         ws_max_size=MAX_COMMAND_BYTES,
         lifespan="off",  # the node is run here, and the server may be cut off
-        on_ready=lambda: on_page(_address(LOOPBACK[0], listening)),
+        on_ready=lambda: on_page(key.opens(shown_address(LOOPBACK[0], listening))),
     )
     serving = asyncio.create_task(server.serve(sockets=[listening]))
     try:
@@ -145,13 +143,3 @@ def _page_socket(port: int | None) -> socket.socket:
         return listen(LOOPBACK[0], PAGE_PORT)
     except OSError:
         return listen(LOOPBACK[0], 0)
-
-
-def _address(host: str, listening: socket.socket) -> str:
-    port = listening.getsockname()[1]
-    shown = "127.0.0.1" if host in ("0.0.0.0", "::") else host
-    if ":" in shown:
-        shown = f"[{shown}]"
-    if not port:
-        raise BadInput(f"{host} gave no port to listen on")
-    return f"http://{shown}:{port}"

@@ -1,5 +1,6 @@
 // The page: every control sends a wish, and shows what the program says the state is.
 
+import { NO_KEY, at } from "./common/enter.js";
 import { LiveSocket } from "./common/live.js";
 import { Screen } from "./screen.js";
 
@@ -46,7 +47,7 @@ const connection = new LiveSocket(HEAD, {
     $("own").disabled = !next.relative;
     if (next.problem) $("notice").textContent = `Playing ended: ${next.problem}`;
     if (!seeking) showPosition(next.position_us);
-    if (newSource) $("source-picture").src = `source.jpg?n=${next.source_number}-${Date.now()}`;
+    if (newSource) $("source-picture").src = at(`/source.jpg?n=${next.source_number}-${Date.now()}`);
     label();
   },
   error({ error }) {
@@ -54,6 +55,9 @@ const connection = new LiveSocket(HEAD, {
   },
   picture(picture) {
     screen.put(picture);
+  },
+  locked() {
+    $("notice").textContent = NO_KEY;
   },
   closed(reason) {
     $("notice").textContent = reason ? `Not connected: ${reason}` : "Not connected: the program is not running any more";
@@ -145,7 +149,7 @@ $("file").onchange = async () => {
     return;
   }
   try {
-    const reply = await fetch(`source?name=${encodeURIComponent(file.name)}`, { method: "POST", body: file });
+    const reply = await fetch(at(`/source?name=${encodeURIComponent(file.name)}`), { method: "POST", body: file });
     if (!reply.ok) $("source-error").textContent = (await reply.json()).error;
   } catch {
     $("source-error").textContent = "the program did not answer";
