@@ -12,8 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from playwright.sync_api import Error as PlaywrightError
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import sync_playwright
 
 CALL_S = 40
 SETTLE_MS = 9_000  # until the numbers' plot has something to show
@@ -34,7 +33,7 @@ def main() -> None:
             with sync_playwright() as playwright:
                 browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
                 page = browser.new_page(viewport={"width": 1280, "height": 800})
-                _open(page, page_url)
+                page.goto(page_url)
                 page.wait_for_timeout(SETTLE_MS)
                 page.screenshot(path=out)
                 browser.close()
@@ -42,17 +41,6 @@ def main() -> None:
             demo.terminate()
             demo.wait(20)
     print(f"wrote {out}")
-
-
-def _open(page: Page, url: str) -> None:
-    """The link is printed before the node listens."""
-    for _ in range(60):
-        try:
-            page.goto(url)
-            return
-        except PlaywrightError:
-            page.wait_for_timeout(500)
-    sys.exit(f"screenshots: {url} does not answer")
 
 
 def _page_of(demo: subprocess.Popen[str], name: str) -> str:

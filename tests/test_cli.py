@@ -29,6 +29,7 @@ from kilocall.cli.streams import find_stream
 from kilocall.proto.control import SourcePicture
 from kilocall.proto.errors import BadInput
 from kilocall.proto.stream_file import StreamReader, StreamWriter
+from kilocall.runtime.web import listen
 from runtime.attacks import avif_that_lies, jpeg_of_many_scans
 
 ROOT = Path(__file__).parents[1]
@@ -419,10 +420,11 @@ def test_replay_serves_its_page_and_ends_cleanly(stream: Path, command: Command)
     assert process.stdout is not None
     line = process.stdout.readline()
     assert "portrait.kcs at http://127.0.0.1:" in line, process.communicate(timeout=10)
-    address = line.split(" at ")[1].split()[0]
+    address, _, key = line.split(" at ")[1].split()[0].partition("#")
     with urllib.request.urlopen(address, timeout=10) as reply:
         assert b"Reconstructed from one picture" in reply.read()
-    with urllib.request.urlopen(f"{address}source.jpg", timeout=10) as reply:
+    asked = urllib.request.Request(f"{address}source.jpg", headers={"Authorization": f"Bearer {key}"})
+    with urllib.request.urlopen(asked, timeout=10) as reply:
         source = cv2.imdecode(np.frombuffer(reply.read(), np.uint8), cv2.IMREAD_COLOR)
     assert source is not None
     assert source.shape == (256, 256, 3)
@@ -430,6 +432,22 @@ def test_replay_serves_its_page_and_ends_cleanly(stream: Path, command: Command)
     _, err = process.communicate(timeout=30)
     assert process.returncode == 130, err
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["serve"],
+        ["replay", "sample:drawing", "--no-open", "--threads", "1"],
+        ["call", "--room", "tea", "--camera", "browser", "--no-open"],
+    ],
+)
+def test_a_port_in_use_is_one_line(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with listen("127.0.0.1", 0) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        said = refused(capsys, *arguments, "--port", address.partition(":")[2])
+        assert address in said
+        assert "in use" in said
 
 
 def test_a_window_that_opencv_lacks_is_refused(stream: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -21,9 +21,12 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parents[1]
-SERVICES: dict[str, dict[str, Any]] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 OWN = ("meeting", "sender", "receiver", "replay")
 SECRET = "0123456789abcdef" * 2
+TOKEN_FILE = "/var/lib/kilocall/token"
+TOKEN_VOLUME = "token:/var/lib/kilocall"
 WITHIN_S = 60.0
 
 
@@ -96,7 +99,8 @@ def test_variables_replace_clip_address_and_base() -> None:
     assert done.returncode == 0, done.stderr
     read = yaml.safe_load(done.stdout)["services"]
     assert read["sender"]["command"] == ["me.mp4"]
-    assert read["sender"]["environment"] == read["receiver"]["environment"] == {"KILOCALL_TOKEN": "word"}
+    assert read["sender"]["environment"] == read["receiver"]["environment"]
+    assert read["sender"]["environment"] == {"KILOCALL_TOKEN": "word", "KILOCALL_TOKEN_FILE": TOKEN_FILE}
     assert {read[name]["build"]["args"]["BASE"] for name in OWN} == {"registry.example/python:1"}
     assert "0.0.0.0" in str(read["meeting"]["ports"])
     assert "0.0.0.0" not in str(read["receiver"]["ports"])
@@ -116,7 +120,7 @@ def test_containers_are_locked_down() -> None:
         assert service["read_only"] is True, name
         assert service["cap_drop"] == ["ALL"], name
         assert service["security_opt"] == ["no-new-privileges:true"], name
-        assert all(volume.endswith(":ro") for volume in service.get("volumes", [])), name
+        assert all(volume.endswith(":ro") or volume == TOKEN_VOLUME for volume in service.get("volumes", [])), name
         assert "privileged" not in service
     for name in OWN:
         assert STAGES[name]["USER"].isdecimal()
@@ -128,12 +132,10 @@ def test_containers_are_locked_down() -> None:
 
 def test_no_secret_is_in_the_files() -> None:
     given = {f"{name}.{key}": value for name, s in SERVICES.items() for key, value in s.get("environment", {}).items()}
-    assert {key.partition(".")[2] for key in given} == {
-        "KILOCALL_TOKEN",
-        "KILOCALL_TURN_URL",
-        "TURN_SECRET",
-        "TURN_EXTERNAL_IP",
-    }
+    files = {key: given.pop(key) for key in list(given) if key.endswith("_FILE")}
+    assert files == {f"{name}.KILOCALL_TOKEN_FILE": TOKEN_FILE for name in ("sender", "receiver")}
+    names = {key.partition(".")[2] for key in given}
+    assert names == {"KILOCALL_TOKEN", "KILOCALL_TURN_URL", "TURN_SECRET", "TURN_EXTERNAL_IP"}
     for key, value in given.items():
         assert value == f"${{{key.partition('.')[2]}:-}}"
 
@@ -167,6 +169,14 @@ def test_port_of_command_health_check_and_compose_is_one(name: str) -> None:
 def test_the_receiver_is_told_the_sender_there_is() -> None:
     assert command_of("receiver")[-2:] == ["--sender", f"http://sender:{STAGES['sender']['EXPOSE']}"]
     assert SERVICES["receiver"]["depends_on"] == ["sender"]
+
+
+def test_sender_and_receiver_alone_share_a_place_for_their_token() -> None:
+    assert COMPOSE["volumes"] == {"token": None}
+    assert {name for name in SERVICES if TOKEN_VOLUME in SERVICES[name].get("volumes", [])} == {"sender", "receiver"}
+    # An empty volume gets the owner of what is there in the image: who runs the services, and nobody else.
+    made = f"install --directory --owner={STAGES['core']['USER']} --mode=0700 /var/lib/kilocall"
+    assert made in STAGES["core"]["RUN"]
 
 
 def programs(folder: Path) -> Path:
@@ -216,6 +226,7 @@ def test_service_starts_and_only_then_passes_its_health_check(name: str, tmp_pat
         "TMPDIR": str(tmp_path),
         "OMP_NUM_THREADS": "1",
         "KILOCALL_TOKEN": "",
+        "KILOCALL_TOKEN_FILE": str(tmp_path / "token"),
     }
 
     def passes() -> bool:
@@ -228,6 +239,9 @@ def test_service_starts_and_only_then_passes_its_health_check(name: str, tmp_pat
             assert process.poll() is None, (tmp_path / "output").read_text()
             assert time.monotonic() < until, (tmp_path / "output").read_text()
             time.sleep(0.3)
+    # The services that have one know each other by it without anybody's doing; a log would keep it.
+    assert (tmp_path / "token").exists() == (name in ("sender", "receiver"))
+    assert "KILOCALL_TOKEN=" not in (tmp_path / "output").read_text()
 
 
 def test_sender_without_a_camera_fails_its_health_check(tmp_path: Path) -> None:

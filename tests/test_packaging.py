@@ -140,6 +140,8 @@ def test_every_module_and_every_other_file_is_in_the_wheel(wheel: list[str]) -> 
 def test_page_weights_and_samples_are_in_the_wheel(wheel: list[str]) -> None:
     for wanted in (
         "kilocall/receiver/page/index.html",
+        "kilocall/receiver/service_page/index.html",
+        "kilocall/runtime/page/enter.js",
         "kilocall/model/weights/compact-256/manifest.json",
         "kilocall/model/weights/compact-256/generator.onnx",
         "kilocall/sample/astronaut.kcs",

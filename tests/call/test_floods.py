@@ -29,7 +29,7 @@ from kilocall.call.running import serve
 from kilocall.call.signalling import Join, Joined, Knock, Signalling, knock
 from kilocall.proto.errors import BadInput
 from kilocall.proto.trust import LinkSecret
-from kilocall.receiver.display import listen
+from kilocall.runtime.web import listen
 from links import run
 from meeting import OTHER_SECRET, SECRET, Clock, Server, two
 

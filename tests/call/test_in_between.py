@@ -400,10 +400,12 @@ def test_programs_say_that_somebody_may_be_in_between_and_exit_with_2(
             line = shown.stdout.readline()
             assert line
             page = (re.findall(r"page: (http://\S+)", line) or [""])[0]
+        address, _, key = page.partition("/#")
         state: dict[str, Any] = {}
         until_s = time.monotonic() + 30
         while state.get("phase") != "refused" and time.monotonic() < until_s:
-            with urllib.request.urlopen(f"{page}/api/state", timeout=10) as answer:
+            asked = urllib.request.Request(f"{address}/api/state", headers={"Authorization": f"Bearer {key}"})
+            with urllib.request.urlopen(asked, timeout=10) as answer:
                 state = json.load(answer)
             time.sleep(0.1)
         # The one that refuses first leaves, and the other may be alone before it has a description to refuse.

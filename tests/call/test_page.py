@@ -18,10 +18,10 @@ import cv2
 import numpy as np
 import pytest
 import uvicorn
-from fastapi import FastAPI, Request, Response, WebSocket, WebSocketDisconnect
+from fastapi import FastAPI, Response, WebSocket, WebSocketDisconnect
 
 import kilocall.call
-from kilocall.runtime.web import mount_page
+from kilocall.runtime.web import LOOPBACK, PageKey, guard_page, mount_page
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 playwright = pytest.importorskip("playwright.sync_api")
@@ -32,11 +32,6 @@ pytestmark = [
 
 PAGE = Path(kilocall.call.__file__).parent / "page"
 PATIENCE_S = 10.0
-# What the node sends: no eval, no inline script or style, nothing from elsewhere.
-STRICT = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-)
 HELLO = {
     "type": "hello",
     "room": "tea",
@@ -92,6 +87,7 @@ class FakeNode:
     """Speaks the node's side of the page's socket from the test's thread; remembers what the page asked for."""
 
     def __init__(self) -> None:
+        self.key = PageKey()
         self.wishes: list[dict[str, Any]] = []
         self.arrivals = 0
         self._page: WebSocket | None = None
@@ -124,12 +120,8 @@ class FakeNode:
             yield
 
         app = FastAPI(lifespan=lifespan)
-
-        @app.middleware("http")
-        async def strict(request: Request, call_next: Any) -> Response:
-            response: Response = await call_next(request)
-            response.headers["Content-Security-Policy"] = STRICT
-            return response
+        # As the node: no eval, no inline script or style, nothing from elsewhere, and only who has the key.
+        guard_page(app, LOOPBACK, PAGE, self.key)
 
         @app.get("/api/{name}.jpg")
         def source(name: str) -> Response:
@@ -214,7 +206,7 @@ def address(node: FakeNode) -> Iterator[str]:
         thread = threading.Thread(target=lambda: server.run(sockets=[listening]))
         thread.start()
         wait(lambda: server.started)
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}/"
+        yield node.key.opens(f"http://127.0.0.1:{listening.getsockname()[1]}")
         server.should_exit = True
         thread.join(PATIENCE_S)
     assert not thread.is_alive()
@@ -274,6 +266,23 @@ def test_pictures_are_drawn_and_their_capture_time_is_told(page: Any, node: Fake
     assert np.abs(np.array(pixel(page, "remote-picture")) - (200, 30, 30)).max() <= 4
     assert np.abs(np.array(pixel(page, "own-picture")) - (30, 30, 200)).max() <= 4
     assert not page.is_visible("#status")
+
+
+def test_another_user_of_the_computer_is_told_what_to_do_and_shown_nothing(
+    browser: Any, page: Any, node: FakeNode, address: str
+) -> None:
+    plain = address.partition("#")[0]
+    assert page.url == plain
+    context = browser.new_context()
+    stranger = context.new_page()
+    stranger.goto(plain)
+    wait(lambda: stranger.inner_text("#status-title") == "This page is locked")
+    assert "Open the address that kilocall printed" in stranger.inner_text("#status-text")
+    assert not stranger.is_enabled("#mute")
+    assert stranger.input_value("#link") == ""
+    context.close()
+    page.reload()
+    wait(lambda: node.arrivals == 2 and page.is_enabled("#mute"))
 
 
 def test_a_burst_leaves_no_backlog_and_the_newest_stays(page: Any, node: FakeNode) -> None:

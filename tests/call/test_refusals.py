@@ -12,7 +12,7 @@ from kilocall.call.running import serve
 from kilocall.call.settings import settings_from
 from kilocall.call.signalling import Signalling
 from kilocall.proto.errors import BadInput
-from kilocall.receiver.display import listen
+from kilocall.runtime.web import listen
 from kilocall.sender.camera import open_camera
 from meeting import OTHER_SECRET, SECRET
 

@@ -1,10 +1,14 @@
-"""The one-way services, sender and receiver in one process, over a real connection on the loopback."""
+"""The one-way services, sender and receiver in one process, over a real connection on the loopback; who may ask."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
-from collections.abc import Callable, Coroutine
+import threading
+import time
+from collections.abc import Callable, Coroutine, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +22,7 @@ from kilocall.receiver import service as receiver_service
 from kilocall.receiver.service import ReceiverService, ReceiverSettings
 from kilocall.runtime.peer import Peer
 from kilocall.runtime.peer_settings import PeerSettings
+from kilocall.runtime.web import PageKey
 from kilocall.sample import sample_clip
 from kilocall.sender import service as sender_service
 from kilocall.sender.service import SenderService, SenderSettings
@@ -52,7 +57,7 @@ def serve(sender: SenderService, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(receiver_service, "_post", post)
 
 
-def new_receiver(token: str | None = SECRET.text) -> ReceiverService:
+def new_receiver(token: str = SECRET.text) -> ReceiverService:
     return ReceiverService(ReceiverSettings(loopback="only", token=token))
 
 
@@ -75,13 +80,14 @@ def test_one_sender_serves_two_receivers_and_stops(tmp_path: Path, monkeypatch: 
         for receiver, address, refused_by_sender in (
             (new_receiver(), "http://between", 0),
             (new_receiver(OTHER_SECRET.text), "http://sender", 1),
-            (new_receiver(None), "http://sender", 2),
         ):
             receiver._hello, receiver._receiving = first._hello, first._receiving
             with pytest.raises(NotProven):
                 await receiver._converse(address)
             assert sender.not_proven == refused_by_sender
-            assert receiver.not_proven == (receiver._secret is not None)
+            assert receiver.not_proven == 1
+        with pytest.raises(NotProven, match="the receiver needs the same KILOCALL_TOKEN"):
+            await sender.answer_proven(OFFER, "", "")
         await until(lambda: not sender.receivers)
         await first.start("http://sender")
         await until(lambda: first.pictures >= 5)
@@ -106,11 +112,18 @@ def test_one_sender_serves_two_receivers_and_stops(tmp_path: Path, monkeypatch: 
     run(main())
 
 
-@pytest.mark.parametrize("address", ["", "sender:8720", "ftp://sender", "http://"])
+@pytest.mark.parametrize(
+    "address",
+    [
+        *("sender:8720", "ftp://sender", "file:///etc/passwd", "http://", "http://:8720", "http://[::1"),
+        # What would make of /handshakes a part of something else.
+        *("http://inner/delete?all=", "http://inner?", "http://inner/#", "http://user@inner", "http://user:word@inner"),
+    ],
+)
 def test_address_that_is_none_is_refused(address: str) -> None:
     async def main() -> None:
         with pytest.raises(BadInput, match="allowed: http://host:port"):
-            await ReceiverService(ReceiverSettings()).start(address)
+            await new_receiver().start(address)
 
     run(main())
 
@@ -118,15 +131,15 @@ def test_address_that_is_none_is_refused(address: str) -> None:
 def test_page_camera_is_refused_by_the_sender() -> None:
     async def main() -> None:
         with pytest.raises(BadInput, match="this service has no page"):
-            await SenderService(SenderSettings(camera="browser")).start()
+            await SenderService(SenderSettings(camera="browser", token=SECRET.text)).start()
 
     run(main())
 
 
 def test_sender_that_is_not_running_says_so_and_asks_for_its_token() -> None:
     app = sender_service.create_app(SenderSettings(camera="missing.mp4", token=SECRET.text), start=False)
-    with TestClient(app) as client:
-        assert client.get("/health").json() == {"running": False, "problem": None}
+    with TestClient(app, base_url="http://127.0.0.1:8720") as client:
+        assert client.get("/health").json() == {"running": False}
         assert client.get("/state").status_code == 401
         client.headers["Authorization"] = f"Bearer {SECRET.text}"
         assert client.get("/state").json()["receivers"] == []
@@ -146,3 +159,168 @@ def test_sender_that_is_not_running_says_so_and_asks_for_its_token() -> None:
         assert "missing.mp4" in answer.json()["error"]
         assert client.put("/source", content=b"no picture").status_code == 422
         assert b"kilocall_sender_receivers 0.0" in client.get("/metrics").content
+
+
+BEARER = {"Authorization": f"Bearer {SECRET.text}"}
+
+
+def test_a_page_from_elsewhere_does_not_turn_on_the_camera_of_a_waiting_sender(tmp_path: Path) -> None:
+    app = sender_service.create_app(SenderSettings(camera="missing.mp4", token=SECRET.text), start=False)
+    foreign = {"Origin": "https://example.org"}
+    with TestClient(app, base_url="http://127.0.0.1:8720") as client:
+        # As a page can send it without asking first: no header, no JSON type.
+        assert client.post("/start", content="{}", headers={**foreign, "Content-Type": "text/plain"}).status_code == 403
+        # With a token that was learnt somewhere, too.
+        assert client.post("/start", headers={**foreign, **BEARER}).status_code == 403
+        assert client.post("/handshakes", json={"commitment": "0" * 64}, headers=foreign).status_code == 403
+        # Nor does anybody without the token, or one under a name that was made to lead here.
+        assert client.post("/start").status_code == client.post("/stop").status_code == 401
+        assert client.put("/source", content=b"picture").status_code == client.get("/source.jpg").status_code == 401
+        assert client.get("/metrics").status_code == 401
+        assert client.post("/start", headers={"Host": "example.org", **BEARER}).status_code == 400
+        assert app.state.service.sending is None
+        assert app.state.service.problem is None
+        assert "missing.mp4" in client.post("/start", headers=BEARER).json()["error"]
+
+
+INNER = "what only the inside is to know"
+
+
+class Inner(ThreadingHTTPServer):
+    """A server inside somebody's network, and what it was asked: path, headers and body."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Answer)
+        self.asked: list[tuple[str, str]] = []
+        self.address = f"http://127.0.0.1:{self.server_port}"
+
+
+class _Answer(BaseHTTPRequestHandler):
+    server: Inner
+
+    def do_GET(self) -> None:
+        body = self.rfile.read(int(self.headers.get("content-length", 0))).decode()
+        self.server.asked.append((self.path, f"{self.headers}{body}"))
+        kind = self.path.split("/")[1]
+        if kind == "garbage":
+            self.wfile.write(f"{INNER}\r\n\r\n".encode())
+            return
+        if kind == "redirect":
+            self.send_response(302)
+            self.send_header("Location", f"{self.server.address}/{INNER.replace(' ', '-')}")
+        else:
+            self.send_response(500 if kind == "error" else 200, INNER)
+        self.end_headers()
+        answers = {
+            "json": f'{{"commitment": "{INNER}"}}'.encode(),
+            "other": f'{{"{INNER}": 1}}'.encode(),
+            "deep": b"[" * 60_000,
+            "binary": b"\x89" + INNER.encode(),
+        }
+        self.wfile.write(answers.get(kind, INNER.encode()))
+
+    def do_POST(self) -> None:
+        self.do_GET()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def inner() -> Iterator[Inner]:
+    with Inner() as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture(scope="module")
+def receiver() -> Iterator[TestClient]:
+    """The service with a page, bound to no sender."""
+    app = receiver_service.create_app(ReceiverSettings(token=SECRET.text, loopback="only"), key=PageKey())
+    with TestClient(app, base_url="http://127.0.0.1:8730") as client:
+        yield client
+
+
+@contextlib.contextmanager
+def receiving_from(receiver: TestClient, sender: str) -> Iterator[None]:
+    assert receiver.post("/start", json={"sender": sender}, headers=BEARER).status_code == 200
+    yield
+    assert receiver.post("/stop", headers=BEARER).status_code == 200
+
+
+def problem_of(receiver: TestClient) -> str:
+    end = time.monotonic() + WITHIN_S
+    while not (problem := receiver.get("/state", headers=BEARER).json()["problem"]):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    return str(problem)
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("redirect", "refused with status 302"),
+        ("error", "refused with status 500"),
+        ("text", "the answer is not a sender's"),
+        ("binary", "the answer is not a sender's"),
+        ("garbage", "the answer is not a sender's"),
+        ("deep", "the answer is not a sender's"),
+        ("other", "the answer is not a sender's"),
+        ("json", "could not prove"),
+    ],
+)
+def test_a_server_that_is_no_sender_is_not_read_aloud(
+    receiver: TestClient, inner: Inner, kind: str, said: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with receiving_from(receiver, f"{inner.address}/{kind}"):
+        problem = problem_of(receiver)
+        assert problem.startswith(f"{inner.address}/{kind}: ")
+        assert said in problem
+        everything = receiver.get("/state", headers=BEARER).text + receiver.get("/health").text + caplog.text
+    assert INNER not in everything
+    assert "0x89" not in everything
+    # Asked where it was said to be, by what it was said to be asked for, and never told the token.
+    assert {path for path, _ in inner.asked} == {f"/{kind}/handshakes"}
+    assert all(SECRET.text not in text and "authorization" not in text.lower() for _, text in inner.asked)
+
+
+def test_nobody_without_token_or_cookie_makes_the_receiver_ask(receiver: TestClient, inner: Inner) -> None:
+    wish = {"sender": inner.address}
+    assert receiver.post("/start", json=wish).status_code == 401
+    foreign = {"Origin": "https://example.org"}
+    assert receiver.post("/start", json=wish, headers={**foreign, **BEARER}).status_code == 403
+    assert receiver.post("/start", json=wish, headers={**BEARER, "Host": "example.org"}).status_code == 400
+    for path in ("/state", "/metrics", "/picture.jpg", "/source.jpg", "/stream.mjpg"):
+        assert receiver.get(path).status_code == 401, path
+    assert receiver.post("/stop").status_code == receiver.post("/view", json={}).status_code == 401
+    assert receiver.get("/health").json() == {"connection": "closed"}
+    assert b"Reconstructed from one picture" in receiver.get("/").content
+    assert not inner.asked
+
+
+def test_a_receiver_without_a_sender_must_be_named_one(receiver: TestClient) -> None:
+    nothing: dict[str, str] = {}
+    for wish in (nothing, None):
+        answer = receiver.post("/start", headers=BEARER, json=wish)
+        assert (answer.status_code, "sender is missing" in answer.text) == (422, True)
+
+
+def test_a_receiver_with_a_sender_takes_no_other(inner: Inner) -> None:
+    async def main() -> None:
+        own = ReceiverService(ReceiverSettings(sender=f"{inner.address}/error", token=SECRET.text, loopback="only"))
+        with pytest.raises(BadInput, match="this receiver belongs to"):
+            await own.start(f"{inner.address}/text")
+        assert own._task is None
+
+    run(main())
+    assert not inner.asked
+
+
+def test_no_service_is_without_a_token_and_none_shows_it() -> None:
+    for settings in (SenderSettings, ReceiverSettings):
+        with pytest.raises(ValueError, match="token"):
+            settings.model_validate({})
+        assert SECRET.text not in repr(settings.model_validate({"token": SECRET.text}))

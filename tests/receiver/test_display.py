@@ -22,8 +22,8 @@ from starlette.websockets import WebSocketDisconnect
 
 from kilocall.proto.errors import BadInput
 from kilocall.receiver import display
-from kilocall.receiver.display import FRAME_HEADER, MAX_UPLOAD_BYTES, Hub, Viewer, create_app, listen
-from kilocall.runtime.web import COMMON
+from kilocall.receiver.display import FRAME_HEADER, MAX_UPLOAD_BYTES, Hub, Viewer, create_app
+from kilocall.runtime.web import COMMON, PageKey, listen
 
 Picture = NDArray[np.uint8]
 ADDRESS = "http://127.0.0.1:8765"
@@ -48,8 +48,9 @@ def png(value: int) -> bytes:
 
 @pytest.fixture
 def client(film: Any) -> Iterator[TestClient]:
-    app = create_app(film, name="clip.kcs", read_face=read_face)
-    with TestClient(app, base_url=ADDRESS) as client:
+    key = PageKey()
+    app = create_app(film, name="clip.kcs", read_face=read_face, key=key)
+    with TestClient(app, base_url=ADDRESS, headers={"Authorization": f"Bearer {key.text}"}) as client:
         yield client
 
 
@@ -174,8 +175,9 @@ def test_an_uploaded_picture_is_shown_and_the_own_one_comes_back(client: TestCli
 
 
 def test_speech_can_be_had_in_parts(spoken_film: Any) -> None:
-    app = create_app(spoken_film, name="clip.kcs", read_face=read_face)
-    with TestClient(app, base_url=ADDRESS) as client:
+    key = PageKey()
+    app = create_app(spoken_film, name="clip.kcs", read_face=read_face, key=key)
+    with TestClient(app, base_url=ADDRESS, headers={"Authorization": f"Bearer {key.text}"}) as client:
         whole = client.get("/sound.ogg")
         assert (whole.status_code, whole.headers["content-type"]) == (200, "audio/ogg")
         assert whole.content[:4] == b"OggS"
@@ -218,6 +220,15 @@ def test_another_site_gets_nothing(client: TestClient) -> None:
     with pytest.raises(WebSocketDisconnect), client.websocket_connect(LIVE, headers=foreign):
         pass
     assert client.get("/", headers={"host": "example.org"}).status_code == 400
+
+
+def test_another_user_of_the_computer_gets_no_picture_and_presses_nothing(client: TestClient) -> None:
+    del client.headers["Authorization"]
+    assert client.get("/source.jpg").status_code == 401
+    assert client.post("/source", content=png(100)).status_code == 401
+    with pytest.raises(WebSocketDisconnect), client.websocket_connect(LIVE):
+        pass
+    assert client.get("/").status_code == client.get("/health").status_code == 200
 
 
 def test_the_same_site_is_let_in(client: TestClient) -> None:

@@ -1,16 +1,26 @@
-"""The page in a real browser, where one is installed: pictures arrive, keys and controls do what they say."""
+"""The pages in a real browser, where one is installed: who is let in, pictures arrive, controls do what they say."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import io
 import shutil
 import threading
 import time
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
+from fastapi import FastAPI
+from PIL import Image
 
-from kilocall.receiver.display import DisplayServer, create_app, listen
+from kilocall.receiver import service
+from kilocall.receiver.display import DisplayServer, create_app
+from kilocall.receiver.live import Rendered
+from kilocall.runtime.web import PageKey, listen, shown_address
+from meeting import SECRET
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 playwright = pytest.importorskip("playwright.sync_api")
@@ -28,37 +38,58 @@ def until(page: Any, condition: str) -> None:
         page.wait_for_timeout(20)
 
 
-@pytest.fixture
-def address(spoken_film: Any) -> Iterator[str]:
-    film = spoken_film
+@contextlib.contextmanager
+def served(app: FastAPI) -> Iterator[str]:
+    """The address of a running application, whose loop is `app.state.loop`."""
     ready = threading.Event()
-    app = create_app(film, name="clip.kcs", read_face=lambda data: film.renderer.source.picture, loop=True)
-    server = DisplayServer(app, on_ready=ready.set)
+
+    def note_ready() -> None:
+        app.state.loop = asyncio.get_running_loop()
+        ready.set()
+
+    server = DisplayServer(app, on_ready=note_ready)
     with listen("127.0.0.1", 0) as listening:
         thread = threading.Thread(target=lambda: server.run(sockets=[listening]))
         thread.start()
-        assert ready.wait(10)
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}/"
-        server.should_exit = True
-        thread.join(10)
+        try:
+            assert ready.wait(60)
+            yield shown_address("127.0.0.1", listening)
+        finally:
+            server.should_exit = True
+            thread.join(10)
     assert not thread.is_alive()
 
 
 @pytest.fixture
-def page(address: str) -> Iterator[Any]:
+def address(spoken_film: Any) -> Iterator[str]:
+    """With the key."""
+    film, key = spoken_film, PageKey()
+    app = create_app(film, name="clip.kcs", read_face=lambda data: film.renderer.source.picture, key=key, loop=True)
+    with served(app) as address:
+        yield key.opens(address)
+
+
+@pytest.fixture
+def browser() -> Iterator[Any]:
     with playwright.sync_playwright() as engine:
         browser = engine.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        page = browser.new_page()
-        problems: list[str] = []
-        page.on("pageerror", lambda error: problems.append(str(error)))
-        page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
-        page.goto(address)
-        until(page, "document.getElementById('frame').textContent.includes(' of 60')")
-        yield page
+        yield browser
         browser.close()
+
+
+@pytest.fixture
+def page(browser: Any, address: str) -> Iterator[Any]:
+    page = browser.new_context().new_page()
+    problems: list[str] = []
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
+    page.goto(address)
+    until(page, PLAYS)
+    yield page
     assert not problems
 
 
+PLAYS = "document.getElementById('frame').textContent.includes(' of 60')"
 BRIGHTNESS = "document.getElementById('picture').getContext('2d').getImageData(16, 16, 1, 1).data[0]"
 
 
@@ -104,3 +135,82 @@ def test_speech_follows_the_pictures(page: Any) -> None:
     until(page, f"!{speech}.paused && {apart} < 0.2")
     page.keyboard.press("m")
     assert page.evaluate(f"{speech}.muted")
+
+
+def test_the_key_is_taken_from_the_address_and_a_reload_works(page: Any, address: str) -> None:
+    plain, key = address.split("#")
+    assert page.url == plain
+    (cookie,) = page.context.cookies()
+    assert (cookie["httpOnly"], cookie["sameSite"], cookie["expires"]) == (True, "Strict", -1)
+    assert key not in page.evaluate("document.cookie + JSON.stringify(localStorage)")
+    until(page, "document.getElementById('source-picture').naturalWidth > 0")
+    page.reload()
+    until(page, PLAYS)
+    second = page.context.new_page()
+    second.goto(plain)
+    until(second, PLAYS)
+
+
+@pytest.mark.parametrize("ending", ["", "#guessed"])
+def test_a_page_without_the_key_shows_nothing_and_says_what_to_do(browser: Any, address: str, ending: str) -> None:
+    page = browser.new_page()
+    page.goto(address.partition("#")[0] + ending)
+    until(page, "document.getElementById('notice').textContent.startsWith('This page has no key. Open the address')")
+    assert not page.context.cookies()
+    assert page.inner_text("#frame") == "\N{EN DASH}"
+    # The right address in the same tab: a browser only tells the page that the part behind the # is another.
+    with page.expect_event("load"):
+        page.goto(address)
+    until(page, PLAYS)
+
+
+def test_two_pages_in_one_browser_keep_each_their_own_cookie(page: Any) -> None:
+    """And a page of another user's server on this computer is sent neither."""
+    key, spy = PageKey(), FastAPI()
+    asked: list[str | None] = []
+
+    @spy.middleware("http")
+    async def note(request: Any, call_next: Any) -> Any:
+        asked.append(request.headers.get("cookie"))
+        return await call_next(request)
+
+    app = service.create_app(service.ReceiverSettings(token=SECRET.text), key=key)
+    with served(app) as other, served(spy) as foreign:
+        second = page.context.new_page()
+        second.goto(key.opens(other))
+        until(second, "document.getElementById('stream').src !== ''")
+        assert len(page.context.cookies()) == 2
+        third = page.context.new_page()
+        third.goto(foreign)
+        third.reload()
+        third.close()
+        page.reload()
+        until(page, PLAYS)
+        second.close()
+    assert len(asked) >= 2
+    assert set(asked) == {None}
+
+
+def test_the_receiver_service_shows_its_stream_to_its_page_alone(browser: Any) -> None:
+    key = PageKey()
+    app = service.create_app(service.ReceiverSettings(token=SECRET.text), key=key)
+    jpeg = io.BytesIO()
+    Image.new("RGB", (64, 64), (200, 0, 0)).save(jpeg, "JPEG")
+    with served(app) as address:
+        locked, page = browser.new_page(), browser.new_context().new_page()
+        locked.goto(address)
+        until(locked, "document.getElementById('notice').textContent.startsWith('This page has no key.')")
+        page.goto(key.opens(address))
+        end = time.monotonic() + 20
+        # Each part of such a stream is drawn when the next one begins.
+        while page.evaluate("document.getElementById('stream').naturalWidth") != 64:
+            assert time.monotonic() < end
+            app.state.loop.call_soon_threadsafe(app.state.service._picture, Rendered(jpeg.getvalue(), 0, 0, 0))
+            page.wait_for_timeout(100)
+        assert page.url == f"{address}/"
+        numbers = urlsplit(page.get_attribute("#numbers", "href")).path
+        page.goto(address + numbers)
+        assert '"connection"' in page.inner_text("body")
+        locked.reload()
+        assert locked.evaluate("document.getElementById('stream').src") == ""
+        page.context.close()

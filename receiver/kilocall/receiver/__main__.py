@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -11,7 +12,8 @@ import typer
 from kilocall.model.family import DEFAULT_FAMILY, FamilyChoice
 from kilocall.proto.errors import KilocallError
 from kilocall.receiver.service import ReceiverSettings, create_app
-from kilocall.runtime.service import read_token, run_service
+from kilocall.runtime.service import find_token, names_for, run_service
+from kilocall.runtime.web import PageKey
 
 
 def main(
@@ -24,19 +26,29 @@ def main(
     engine: str = "auto",
     threads: Annotated[int, typer.Option(min=0, max=64)] = 1,
 ) -> None:
-    """Shows what one sender sends. KILOCALL_TOKEN in the environment is the sender's."""
+    """Shows what one sender sends.
+
+    KILOCALL_TOKEN in the environment is the sender's, or stands in the file that KILOCALL_TOKEN_FILE names. Without
+    either a token is made and printed.
+    """
     try:
-        token = read_token()
         models = FamilyChoice(family, weights, codebook)
         models.check()
+        token, key = find_token(os.environ), PageKey()
         settings = ReceiverSettings(
             sender=sender,
             models=models,
             engine=engine,
             threads=threads,
-            token=token,
+            token=token.secret.text,
         )
-        run_service(create_app(settings), host, port)
+
+        def ready(address: str) -> None:
+            if token.made:
+                print(token.tell(), file=sys.stderr)
+            print(f"page: {key.opens(address)}", file=sys.stderr)
+
+        run_service(create_app(settings, key=key, hosts=names_for(host)), host, port, on_ready=ready)
     except (KilocallError, OSError) as error:
         print(f"kilocall.receiver: {error}", file=sys.stderr)
         raise SystemExit(2) from None

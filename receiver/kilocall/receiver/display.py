@@ -30,7 +30,7 @@ from kilocall.receiver.playback import SPEEDS, Film, Playback, PlaybackState, Sh
 from kilocall.receiver.render import LARGEST_TURN_DEG, View
 from kilocall.receiver.sound_track import SoundTrack, as_ogg
 from kilocall.runtime.pictures import as_jpeg
-from kilocall.runtime.web import LOOPBACK, bounded_body, guard, mount_page, part_of, same_origin
+from kilocall.runtime.web import LOOPBACK, PageKey, bounded_body, guard_page, mount_page, part_of
 
 __all__ = [
     "FRAME_HEADER",
@@ -39,7 +39,6 @@ __all__ = [
     "DisplayServer",
     "Hub",
     "create_app",
-    "listen",
 ]
 
 PAGE: Final = Path(__file__).parent / "page"
@@ -251,13 +250,15 @@ def create_app(
     name: str,
     source_name: str | None = None,
     read_face: Callable[[bytes], Picture],
+    key: PageKey,
     hosts: tuple[str, ...] = LOOPBACK,
     loop: bool = False,
 ) -> FastAPI:
     """The page and its socket for an opened stream.
 
     `read_face` turns an uploaded picture file into a face crop, and raises BadInput; it runs on the model thread.
-    `hosts` are the names that the page may be asked under: other pages must not reach it by a name of their own.
+    `key` lets the page in. `hosts` are the names that it may be asked under: other pages must not reach it by a name of
+    their own.
     """
     screen = Screen(film, name=name, source_name=source_name, read_face=read_face, loop=loop)
 
@@ -271,7 +272,7 @@ def create_app(
             await asyncio.to_thread(screen.playback.close)
 
     app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
-    guard(app, hosts)
+    guard_page(app, hosts, PAGE, key)
 
     @app.get("/health")
     async def health() -> Response:
@@ -294,8 +295,6 @@ def create_app(
 
     @app.post("/source")
     async def upload(request: Request, name: str = "") -> Response:
-        if not same_origin(request.headers.get("origin"), request.headers.get("host")):
-            return JSONResponse({"error": "refused: another site asked"}, status_code=403)
         data = await bounded_body(request, MAX_UPLOAD_BYTES)
         if data is None:
             return _upload_error(f"the file has more than {MAX_UPLOAD_BYTES >> 20} MiB, which is the most allowed", 413)
@@ -311,9 +310,6 @@ def create_app(
 
     @app.websocket("/live")
     async def live(socket: WebSocket) -> None:
-        if not same_origin(socket.headers.get("origin"), socket.headers.get("host")):
-            await socket.close(1008, "another site asked")
-            return
         await socket.accept()
         if len(screen.hub.viewers) >= MAX_VIEWERS:
             await socket.close(1013, f"{MAX_VIEWERS} viewers are the most")
@@ -397,17 +393,3 @@ class DisplayServer(uvicorn.Server):
         await super().startup(sockets=sockets)
         if self.started and not self.should_exit:
             self._on_ready()
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """A listening socket, so that a port in use is known before anything is loaded. OSError names the address."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listening = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind((host, port))
-        listening.listen(64)
-    except OSError as error:
-        listening.close()
-        raise OSError(error.errno, error.strerror, f"{host}:{port}") from error
-    return listening

@@ -2,23 +2,28 @@
 
 POST /start {"sender": "http://host:8720"}   POST /stop   GET /state   GET /health   GET /metrics
 GET /  a page with the picture   GET /stream.mjpg   GET /picture.jpg   GET /source.jpg   POST /view
+
+Everything but /health and the page's files wants the token as `Authorization: Bearer TOKEN`, or comes from a page that
+was opened with this process's key. /start names a sender only where none was configured.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import http.client
 import json
 import logging
 import time
 import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlsplit
 
 from fastapi import FastAPI, Request, Response
-from fastapi.responses import HTMLResponse, JSONResponse, StreamingResponse
+from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from kilocall.model.family import FamilyChoice, same_models
@@ -35,6 +40,7 @@ from kilocall.runtime.peer import Peer
 from kilocall.runtime.peer_settings import PeerSettings
 from kilocall.runtime.picture_process import decode_from_others
 from kilocall.runtime.pictures import as_jpeg
+from kilocall.runtime.web import LOOPBACK, PageKey, guard_page, mount_page
 from kilocall.runtime.worker import deliver_to
 
 __all__ = ["ReceiverService", "ReceiverSettings", "create_app"]
@@ -47,13 +53,7 @@ TRY_AGAIN_S: Final = (0.5, 8.0)
 ANSWER_WITHIN_S: Final = 8.0
 MAX_ANSWER_BYTES: Final = 64 << 10
 MAX_MJPEG_VIEWERS: Final = 8
-PAGE: Final = """<!doctype html>
-<html lang="en"><meta charset="utf-8"><title>kilocall receiver</title>
-<style>body{margin:0;min-height:100vh;display:grid;place-content:center;background:#111;color:#ddd;
-font:16px system-ui}img{width:min(90vmin,768px);border-radius:8px}</style>
-<figure><img src="stream.mjpg" alt="The speaker, reconstructed from one picture">
-<figcaption>Reconstructed from one picture. <a href="state" style="color:inherit">Numbers</a></figcaption></figure>
-</html>"""
+PAGE: Final = Path(__file__).parent / "service_page"
 
 
 class ReceiverSettings(BaseModel):
@@ -63,7 +63,7 @@ class ReceiverSettings(BaseModel):
 
     sender: str | None = None
     """Address of a sender service; None: POST /start names it."""
-    token: str | None = None
+    token: Annotated[str, Field(repr=False)]
     """A LinkSecret: the sender's, which proves to have it too."""
     models: FamilyChoice = Field(default_factory=FamilyChoice)
     """The same on both sides."""
@@ -79,7 +79,7 @@ class ReceiverService:
         self.settings = settings
         self.not_proven = 0
         """Answers refused because they may be of somebody who has not the token."""
-        self._secret = LinkSecret(settings.token) if settings.token is not None else None
+        self._secret = LinkSecret(settings.token)
         self.sender: str | None = None
         self.problem: str | None = None
         self.peer: Peer | None = None
@@ -116,11 +116,18 @@ class ReceiverService:
         if self._receiving is not None:
             await asyncio.to_thread(self._receiving.close)
 
-    async def start(self, sender: str) -> None:
-        """Connects to a sender service. Raises BadInput for an address that is none, or when already started."""
-        parts = urlsplit(sender)
-        if parts.scheme not in ("http", "https") or not parts.netloc:
-            raise BadInput(f"sender is {sender!r:.120}; allowed: http://host:port")
+    async def start(self, sender: str | None = None) -> None:
+        """Connects to the sender that was configured; where none was, to `sender`.
+
+        Raises BadInput for an address that is none or not to be given, or when already started.
+        """
+        configured = self.settings.sender
+        if sender is not None and configured is not None:
+            raise BadInput(f"this receiver belongs to {configured}; start it without --sender to name one here")
+        sender = sender or configured
+        if sender is None:
+            raise BadInput("sender is missing: the address of a sender service, http://host:port")
+        _check_address(sender)
         if self._task is not None:
             raise BadInput(f"already receiving from {self.sender}; POST /stop first")
         self.sender = sender.rstrip("/")
@@ -217,15 +224,12 @@ class ReceiverService:
 
     def _ask(self, sender: str, offer: str) -> str:
         """Brings the offer to the sender and returns its answer; on a thread of its own. Raises NotProven, BadInput."""
-        body = {"type": "offer", "sdp": offer}
-        if self._secret is None:
-            return _text(_post(f"{sender}/receivers", body), "sdp")
         handshake = Handshake(self._secret.key, ONE_WAY_ROOM, offers=True)
         met = _post(f"{sender}/handshakes", {"commitment": handshake.commitment})
         try:
             handshake.meet(_text(met, "commitment"))
-            body |= {"commitment": handshake.commitment, "tag": handshake.seal(offer)}
-            answer = _post(f"{sender}/receivers", body)
+            mine = {"commitment": handshake.commitment, "tag": handshake.seal(offer)}
+            answer = _post(f"{sender}/receivers", {"type": "offer", "sdp": offer, **mine})
             sdp = _text(answer, "sdp")
             handshake.check(sdp, _text(answer, "tag"))
         except NotProven:
@@ -302,28 +306,48 @@ class ReceiverService:
         self.problem = text
 
 
+def _check_address(sender: str) -> None:
+    with contextlib.suppress(ValueError):  # of a host that is none
+        parts = urlsplit(sender)
+        plain = not set("?#@").intersection(sender)
+        if parts.scheme in ("http", "https") and parts.hostname and plain:
+            return
+    raise BadInput(f"sender is {sender!r:.120}; allowed: http://host:port")
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """The sender is where it was said to be: what answers there must not choose whom this computer asks next."""
+
+    def redirect_request(self, *_: Any) -> None:
+        return None
+
+
 def _post(address: str, body: dict[str, str]) -> dict[str, Any]:
+    """Raises BadInput, OSError. Of what refuses or is no sender only the status is told: it may be any server."""
     request = urllib.request.Request(address, json.dumps(body).encode(), {"Content-Type": "application/json"})
     try:
-        with urllib.request.urlopen(request, timeout=ANSWER_WITHIN_S) as response:
+        with urllib.request.build_opener(_NoRedirect).open(request, timeout=ANSWER_WITHIN_S) as response:
             answer = json.loads(response.read(MAX_ANSWER_BYTES))
     except urllib.error.HTTPError as error:
-        raise BadInput(f"refused ({error.code}): {error.read(300).decode(errors='replace')}") from None
+        error.close()
+        raise BadInput(f"refused with status {error.code}") from None
+    except (http.client.HTTPException, ValueError, RecursionError):
+        raise BadInput("the answer is not a sender's") from None
     if not isinstance(answer, dict):
-        raise BadInput("the answer is not an object")
+        raise BadInput("the answer is not a sender's")
     return answer
 
 
 def _text(answer: dict[str, Any], name: str) -> str:
     value = answer.get(name)
     if not isinstance(value, str):
-        raise BadInput(f"the answer holds no {name}")
+        raise BadInput("the answer is not a sender's")
     return value
 
 
 class _Start(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
-    sender: str
+    sender: Annotated[str, Field(max_length=500)] | None = None
 
 
 Degrees = Annotated[float, Field(ge=-LARGEST_TURN_DEG, le=LARGEST_TURN_DEG, allow_inf_nan=False)]
@@ -336,8 +360,11 @@ class _View(BaseModel):
     roll: Degrees = 0.0
 
 
-def create_app(settings: ReceiverSettings) -> FastAPI:
-    """The service. Its state is `app.state.service`."""
+def create_app(settings: ReceiverSettings, *, key: PageKey, hosts: tuple[str, ...] = LOOPBACK) -> FastAPI:
+    """The service. Its state is `app.state.service`.
+
+    `key` lets its page in. `hosts` are the names that it may be asked under.
+    """
     counted = Metrics()
     viewers = 0
 
@@ -348,26 +375,22 @@ def create_app(settings: ReceiverSettings) -> FastAPI:
             counted.gauge(f"receiver_{name}", name, lambda name=name: float(service.state()[name] or 0))  # type: ignore[misc]
         await service.open()
         if settings.sender is not None:
-            await service.start(settings.sender)
+            await service.start()
         try:
             yield
         finally:
             await service.close()
 
     app = FastAPI(title="kilocall receiver", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
+    guard_page(app, hosts, PAGE, key, [settings.token])
 
     @app.exception_handler(KilocallError)
     async def refuse(_: Request, error: Exception) -> Response:
         return JSONResponse({"error": str(error)}, status_code=422)
 
-    @app.get("/")
-    async def page() -> Response:
-        return HTMLResponse(PAGE)
-
     @app.get("/health")
     async def health() -> Response:
-        state = app.state.service.state()
-        return JSONResponse({"connection": state["connection"], "problem": state["problem"]})
+        return JSONResponse({"connection": app.state.service.state()["connection"]})
 
     @app.get("/state")
     async def state() -> dict[str, Any]:
@@ -379,8 +402,8 @@ def create_app(settings: ReceiverSettings) -> FastAPI:
         return counted.response()
 
     @app.post("/start")
-    async def start(wish: _Start) -> dict[str, Any]:
-        await app.state.service.start(wish.sender)
+    async def start(wish: _Start | None = None) -> dict[str, Any]:
+        await app.state.service.start(wish.sender if wish is not None else None)
         return await state()
 
     @app.post("/stop")
@@ -426,4 +449,5 @@ def create_app(settings: ReceiverSettings) -> FastAPI:
 
         return StreamingResponse(parts(), media_type="multipart/x-mixed-replace; boundary=picture")
 
+    mount_page(app, PAGE)
     return app

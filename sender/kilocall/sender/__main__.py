@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -10,7 +11,7 @@ import typer
 
 from kilocall.model.family import DEFAULT_FAMILY, FamilyChoice
 from kilocall.proto.errors import KilocallError
-from kilocall.runtime.service import open_to_others, read_token, run_service
+from kilocall.runtime.service import find_token, names_for, run_service
 from kilocall.sender.service import SenderSettings, create_app
 
 
@@ -28,11 +29,15 @@ def main(
     engine: str = "auto",
     threads: Annotated[int, typer.Option(min=0, max=64)] = 1,
 ) -> None:
-    """One speaker to one or more receivers. KILOCALL_TOKEN in the environment is what receivers must have too."""
+    """One speaker to one or more receivers.
+
+    Receivers must have the same KILOCALL_TOKEN in the environment, or find it in the file that KILOCALL_TOKEN_FILE
+    names. Without either a token is made and printed.
+    """
     try:
-        token = read_token()
         models = FamilyChoice(family, weights, codebook)
         models.check()
+        token = find_token(os.environ)
         settings = SenderSettings(
             camera=camera,
             source=source,
@@ -41,12 +46,14 @@ def main(
             models=models,
             engine=engine,
             threads=threads,
-            token=token,
+            token=token.secret.text,
         )
-        warning = open_to_others(host, token)
-        if warning:
-            print(f"kilocall.sender: {warning}", file=sys.stderr)
-        run_service(create_app(settings, start=not wait), host, port)
+
+        def ready(_: str) -> None:
+            if token.made:
+                print(token.tell(), file=sys.stderr)
+
+        run_service(create_app(settings, start=not wait, hosts=names_for(host)), host, port, on_ready=ready)
     except (KilocallError, OSError) as error:
         print(f"kilocall.sender: {error}", file=sys.stderr)
         raise SystemExit(2) from None

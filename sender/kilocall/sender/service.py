@@ -3,8 +3,9 @@
 A receiver posts its WebRTC offer to /receivers and gets the answer; motion and the source picture follow on the data
 channels. Motion is predicted from what every receiver has acknowledged, so one encoder serves them all.
 
-With a token, which both sides have and no receiver sends, offer and answer are authenticated as those of a call are
-(`kilocall.proto.trust`): the receiver posts its commitment to /handshakes first and gets the sender's.
+Offer and answer are authenticated as those of a call are (`kilocall.proto.trust`), with a token that both sides have
+and no receiver sends: the receiver posts its commitment to /handshakes first and gets the sender's. Everything else but
+/health wants the token as `Authorization: Bearer TOKEN`.
 
     POST /start {"camera": "0"}   POST /stop   PUT /source (a picture file)   GET /source.jpg
     POST /handshakes {"commitment": ...}   POST /receivers {"type": "offer", "sdp": ..., "commitment": ..., "tag": ...}
@@ -15,7 +16,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hmac
 import logging
 import time
 from collections.abc import AsyncIterator
@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-from fastapi import Depends, FastAPI, HTTPException, Request, Response
+from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -49,6 +49,7 @@ from kilocall.runtime.peer_settings import PeerSettings
 from kilocall.runtime.picture_decoder import UPLOAD
 from kilocall.runtime.picture_process import shared_decoder
 from kilocall.runtime.pictures import as_jpeg
+from kilocall.runtime.web import LOOPBACK, OPEN_PATHS, bounded_body, guard
 from kilocall.runtime.worker import deliver_to
 from kilocall.sender.camera import BROWSER, open_camera
 from kilocall.sender.live import OwnSource, Sending, SendingEvents
@@ -79,9 +80,8 @@ class SenderSettings(BaseModel):
     engine: str = "auto"
     threads: Annotated[int, Field(ge=0, le=64)] = 1
     loopback: Literal["exclude", "include", "only"] = "include"
-    token: str | None = None
-    """A LinkSecret that receivers must have, and that is asked for as `Authorization: Bearer ...` by everything but
-    /health, /handshakes and /receivers; None: by nothing."""
+    token: Annotated[str, Field(repr=False)]
+    """A LinkSecret that receivers must have."""
 
 
 @dataclass(eq=False)
@@ -108,7 +108,7 @@ class SenderService:
         self._face: FaceState | None = None
         self.not_proven = 0
         """Offers refused because they may be of somebody who has not the token."""
-        self._secret = LinkSecret(settings.token) if settings.token is not None else None
+        self._secret = LinkSecret(settings.token)
         self._handshakes: dict[str, tuple[float, Handshake]] = {}  # by the receiver's commitment: when it came
         self._tasks: set[asyncio.Task[None]] = set()
         self._lock = asyncio.Lock()
@@ -175,9 +175,7 @@ class SenderService:
                 await asyncio.to_thread(sending.close)
 
     def meet(self, commitment: str) -> str:
-        """A receiver's commitment to this side's; its offer follows within 30 s. Raises NotProven, BadInput."""
-        if self._secret is None:
-            raise BadInput("this sender has no token: start it with KILOCALL_TOKEN, or the receiver without")
+        """A receiver's commitment to this side's; its offer follows within 30 s. Raises NotProven."""
         now = time.monotonic()
         self._handshakes = {key: one for key, one in self._handshakes.items() if now - one[0] < HANDSHAKE_S}
         while len(self._handshakes) >= MOST_HANDSHAKES:
@@ -188,9 +186,7 @@ class SenderService:
         return handshake.commitment
 
     async def answer_proven(self, offer: str, commitment: str, tag: str) -> tuple[str, str]:
-        """As `answer`, with this side's tag. With a token it raises NotProven unless the receiver has it too."""
-        if self._secret is None:
-            return await self.answer(offer), ""
+        """As `answer`, with this side's tag. Raises NotProven unless the receiver has the token too."""
         _, handshake = self._handshakes.pop(commitment, (0.0, None))
         try:
             if handshake is None:
@@ -368,8 +364,11 @@ class _Commitment(BaseModel):
     commitment: Annotated[str, Field(max_length=64)]
 
 
-def create_app(settings: SenderSettings, *, start: bool = True) -> FastAPI:
-    """The service; with `start` it begins at once. Its state is `app.state.service`."""
+def create_app(settings: SenderSettings, *, start: bool = True, hosts: tuple[str, ...] = LOOPBACK) -> FastAPI:
+    """The service; with `start` it begins at once. Its state is `app.state.service`.
+
+    `hosts` are the names that it may be asked under, with or without the token.
+    """
     counted = Metrics()
 
     @contextlib.asynccontextmanager
@@ -384,7 +383,8 @@ def create_app(settings: SenderSettings, *, start: bool = True) -> FastAPI:
             await service.stop()
 
     app = FastAPI(title="kilocall sender", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
-    asked = [Depends(_check(settings.token))]
+    # Receivers show that they have the token, and never send it.
+    guard(app, hosts, [settings.token], (*OPEN_PATHS, "/handshakes", "/receivers"))
 
     @app.exception_handler(KilocallError)
     async def refuse(_: Request, error: Exception) -> Response:
@@ -392,50 +392,46 @@ def create_app(settings: SenderSettings, *, start: bool = True) -> FastAPI:
 
     @app.get("/health")
     async def health() -> Response:
-        state = app.state.service.state()
-        return JSONResponse({"running": state["running"], "problem": state["problem"]})
+        return JSONResponse({"running": app.state.service.state()["running"]})
 
-    @app.get("/state", dependencies=asked)
+    @app.get("/state")
     async def state() -> dict[str, Any]:
         found: dict[str, Any] = app.state.service.state()
         return found
 
-    @app.get("/metrics", dependencies=asked)
+    @app.get("/metrics")
     async def metrics() -> Response:
         return counted.response()
 
-    @app.post("/start", dependencies=asked)
+    @app.post("/start")
     async def start_sending(wish: _Start | None = None) -> dict[str, Any]:
         await app.state.service.start(wish.camera if wish is not None else None)
         return await state()
 
-    @app.post("/stop", dependencies=asked)
+    @app.post("/stop")
     async def stop_sending() -> dict[str, Any]:
         await app.state.service.stop()
         return await state()
 
-    @app.put("/source", dependencies=asked)
+    @app.put("/source")
     async def put_source(request: Request) -> Response:
-        body = bytearray()
-        async for part in request.stream():
-            body += part
-            if len(body) > MAX_PICTURE_BYTES:
-                raise BadInput(f"the picture has more than {MAX_PICTURE_BYTES >> 20} MiB, which is the most allowed")
+        body = await bounded_body(request, MAX_PICTURE_BYTES)
+        if body is None:
+            raise BadInput(f"the picture has more than {MAX_PICTURE_BYTES >> 20} MiB, which is the most allowed")
         sending = app.state.service.sending
         if sending is None:
             raise BadInput("the sender is not running; POST /start first")
-        picture = await asyncio.to_thread(shared_decoder().decode, bytes(body), UPLOAD)
+        picture = await asyncio.to_thread(shared_decoder().decode, body, UPLOAD)
         await asyncio.wrap_future(sending.use_picture(picture))
         return Response(status_code=204)
 
-    @app.get("/source.jpg", dependencies=asked)
+    @app.get("/source.jpg")
     async def get_source() -> Response:
         sending = app.state.service.sending
         if sending is None or sending.source is None:
             return Response(status_code=404)
         return Response(as_jpeg(sending.source.picture), media_type="image/jpeg")
 
-    # These two ask for no token: who has it shows that, and never sends it.
     @app.post("/handshakes")
     async def begin_handshake(theirs: _Commitment) -> dict[str, str]:
         return {"commitment": app.state.service.meet(theirs.commitment)}
@@ -446,15 +442,6 @@ def create_app(settings: SenderSettings, *, start: bool = True) -> FastAPI:
         return {"type": "answer", "sdp": sdp, "tag": tag}
 
     return app
-
-
-def _check(token: str | None) -> Any:
-    async def check(request: Request) -> None:
-        given = request.headers.get("authorization", "")
-        if token is not None and not hmac.compare_digest(given.encode(), f"Bearer {token}".encode()):
-            raise HTTPException(401, "a token is needed: Authorization: Bearer ...")
-
-    return check
 
 
 def _gauges(metrics: Metrics, service: SenderService) -> None:

@@ -37,6 +37,7 @@ from kilocall.model.interior import BASIS
 from kilocall.proto.errors import BadInput
 from kilocall.proto.trust import LinkSecret
 from kilocall.runtime.engine import choose_engine
+from kilocall.runtime.files import open_private
 from kilocall.sample import perform
 
 __all__ = [
@@ -225,7 +226,7 @@ def two_pages(folder: Path, devices: dict[str, tuple[Path, Path]]) -> Iterator[d
                 )
                 started.append(nodes[name])
             for name, (camera, sound) in devices.items():
-                address = _said(nodes[name], folder / f"{name}.log", r"page: (http://[\d.]+:\d+)")
+                address = _said(nodes[name], folder / f"{name}.log", r"page: (http://\S+)\n")
                 browser = engine.chromium.launch(
                     executable_path=chromium,
                     args=["--no-sandbox", "--disable-dev-shm-usage", *_fake_devices(camera, sound)],
@@ -277,7 +278,7 @@ def _is_shown(told: dict[str, Any], texts: Sequence[str]) -> bool:
 
 
 def _kilocall(log: Path, *arguments: str, link: str = "") -> subprocess.Popen[bytes]:
-    with log.open("wb") as file:
+    with open_private(log) as file:
         return subprocess.Popen(
             [sys.executable, "-m", "kilocall.cli", *arguments],
             env={

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import signal
 import socket
 import sys
-import webbrowser
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +26,8 @@ from kilocall.call.link import RoomAddress
 from kilocall.call.report import CallReport
 from kilocall.proto.errors import BadInput
 from kilocall.proto.trust import LinkSecret
+from kilocall.runtime.browser import open_in_browser
+from kilocall.runtime.files import open_private
 from kilocall.sample import NAMES, sample_clip
 
 __all__ = ["DemoCall", "demo_call"]
@@ -51,7 +53,8 @@ SHOWN: Final = (
 class DemoCall:
     """How it went: a report for each speaker."""
 
-    pages: dict[str, str]
+    pages: dict[str, str] = field(default_factory=dict)
+    """Addresses, with the keys that open them."""
     reports: dict[str, CallReport] = field(default_factory=dict)
 
 
@@ -72,8 +75,7 @@ async def _run(
 ) -> DemoCall:
     console = Console(stderr=True, highlight=False)
     room = RoomAddress(f"http://127.0.0.1:{_free_port()}", "demo", LinkSecret.make())
-    ports = {name: _free_port() for name in clips}
-    call = DemoCall({name: f"http://127.0.0.1:{port}" for name, port in ports.items()})
+    call = DemoCall()
     processes: list[asyncio.subprocess.Process] = []
     stopped = asyncio.Event()
     # An exception out of a signal handler would leave the programs that are started here running.
@@ -83,10 +85,12 @@ async def _run(
     try:
         processes.append(await _start(folder / "serve.log", "serve", "--port", room.server.rsplit(":", 1)[1]))
         for name, clip in clips.items():
-            options = ["--camera", str(clip), "--port", str(ports[name]), "--no-open"]
+            options = ["--camera", str(clip), "--port", "0", "--no-open"]
             options += ["--report", str(folder / f"call_{name}.json"), "--engine", engine]
             options += ["--recordings", str(folder), *(["--saver"] if saver else [])]
             processes.append(await _start(folder / f"call_{name}.log", "call", *options, link=room.link))
+        for name, process in zip(clips, processes[1:], strict=True):
+            call.pages[name] = await _page_of(process, folder / f"call_{name}.log")
         console.print(Text(f"room, full with these two: {room.link}"), soft_wrap=True)
         for name, page in call.pages.items():
             console.print(Text(f"{name}'s page: {page}"), soft_wrap=True)
@@ -99,7 +103,7 @@ async def _run(
             await _until_both_see(numbers, processes, folder, stopped)
             if browser:
                 for page in call.pages.values():
-                    webbrowser.open(page)
+                    open_in_browser(page)
             live = Live(console=console, get_renderable=lambda: _table(numbers), refresh_per_second=2, transient=True)
             with live, suppress(TimeoutError):
                 await asyncio.wait_for(stopped.wait(), seconds)
@@ -119,18 +123,32 @@ async def _run(
 async def _start(log: Path, verb: str, *options: str, link: str = "") -> asyncio.subprocess.Process:
     # One thread in every library beside the engine's own: two nodes share the cores.
     environment = {**os.environ, "OMP_NUM_THREADS": "1", ROOM_VARIABLE: link}
-    with log.open("wb") as out:
+    with open_private(log) as out:
         return await asyncio.create_subprocess_exec(
             sys.executable, "-m", "kilocall.cli", verb, *options, stdout=out, stderr=out, env=environment
         )
 
 
+async def _page_of(process: asyncio.subprocess.Process, log: Path) -> str:
+    loop = asyncio.get_running_loop()
+    until = loop.time() + START_WITHIN_S
+    while True:
+        said = await asyncio.to_thread(log.read_text, errors="replace")
+        found = re.search(r"page: (\S+)\n", said)
+        if found:
+            return found[1]
+        if process.returncode is not None or loop.time() > until:
+            raise BadInput(f"the demo call did not start: {said[-300:]}")
+        await asyncio.sleep(0.1)
+
+
 async def _watch(page: str, numbers: dict[str, Any], *, hidden: bool) -> None:
     """Is one more viewer of a page's server; without it, or a browser, nothing would be rendered."""
-    address = page.replace("http://", "ws://") + "/live"
+    address, _, key = page.partition("/#")
+    live_address, headers = address.replace("http://", "ws://") + "/live", {"Authorization": f"Bearer {key}"}
     while True:
         try:
-            async with connect(address, max_size=1 << 20) as live:
+            async with connect(live_address, additional_headers=headers, max_size=1 << 20) as live:
                 if hidden:
                     await live.send(json.dumps({"type": "visible", "on": False}))
                 async for message in live:

@@ -24,7 +24,7 @@ from kilocall.receiver.display import MAX_UPLOAD_BYTES, MAX_VIEWERS
 from kilocall.receiver.render import LARGEST_TURN_DEG, View
 from kilocall.runtime.metrics import Metrics
 from kilocall.runtime.pictures import as_jpeg
-from kilocall.runtime.web import LOOPBACK, bounded_body, guard, mount_page, same_origin
+from kilocall.runtime.web import LOOPBACK, PageKey, bounded_body, guard_page, mount_page
 
 __all__ = ["COMMANDS", "PAGE", "PICTURE_HEADER", "Command", "LiveHub", "create_page_app", "parse_command"]
 
@@ -206,17 +206,19 @@ class _Offer(BaseModel):
     sdp: str
 
 
-def create_page_app(node: CallNode, hub: LiveHub, *, hosts: tuple[str, ...] = LOOPBACK) -> FastAPI:
-    """The page of one node. `hosts` are the names it may be asked under: no other site's page must reach it."""
+def create_page_app(node: CallNode, hub: LiveHub, *, key: PageKey, hosts: tuple[str, ...] = LOOPBACK) -> FastAPI:
+    """The page of one node, let in by `key`.
+
+    `hosts` are the names it may be asked under: no other site's page must reach it.
+    """
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    guard(app, hosts)
+    guard_page(app, hosts, PAGE, key)
     counted = _metrics(node)
 
     @app.get("/health")
     async def health() -> Response:
         alive = node.parts.sending.alive and node.parts.receiving.alive
-        body = {"alive": alive, "phase": node.controls.state()["phase"], "viewers": len(hub.viewers)}
-        return JSONResponse(body, status_code=200 if alive else 503)
+        return JSONResponse({"alive": alive, "viewers": len(hub.viewers)}, status_code=200 if alive else 503)
 
     @app.get("/metrics")
     async def metrics() -> Response:
@@ -249,8 +251,6 @@ def create_page_app(node: CallNode, hub: LiveHub, *, hosts: tuple[str, ...] = LO
 
     @app.post("/api/source")
     async def upload(request: Request, name: str = "") -> Response:
-        if not same_origin(request.headers.get("origin"), request.headers.get("host")):
-            return JSONResponse({"error": "refused: another site asked"}, status_code=403)
         data = await bounded_body(request, MAX_UPLOAD_BYTES)
         if not data:
             what = "empty" if data == b"" else f"more than {MAX_UPLOAD_BYTES >> 20} MiB, which is the most allowed"
@@ -263,8 +263,6 @@ def create_page_app(node: CallNode, hub: LiveHub, *, hosts: tuple[str, ...] = LO
 
     @app.post("/api/media")
     async def media(request: Request) -> Response:
-        if not same_origin(request.headers.get("origin"), request.headers.get("host")):
-            return JSONResponse({"error": "refused: another site asked"}, status_code=403)
         body = await bounded_body(request, MAX_OFFER_BYTES)
         try:
             offer = _Offer.model_validate_json(body or b"")
@@ -274,9 +272,6 @@ def create_page_app(node: CallNode, hub: LiveHub, *, hosts: tuple[str, ...] = LO
 
     @app.websocket("/live")
     async def live(socket: WebSocket) -> None:
-        if not same_origin(socket.headers.get("origin"), socket.headers.get("host")):
-            await socket.close(1008, "another site asked")
-            return
         await socket.accept()
         if len(hub.viewers) >= MAX_VIEWERS:
             await socket.close(1013, f"{MAX_VIEWERS} viewers are the most")

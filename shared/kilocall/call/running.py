@@ -24,9 +24,7 @@ from kilocall.call.report import CallReport
 from kilocall.call.room_store import RoomStore
 from kilocall.call.settings import CallSettings
 from kilocall.call.signalling import knock
-from kilocall.proto.errors import BadInput
-from kilocall.receiver.display import listen
-from kilocall.runtime.web import LOOPBACK
+from kilocall.runtime.web import LOOPBACK, PageKey, listen, shown_address
 
 __all__ = ["PAGE_PORT", "SERVER_PORT", "QuietServer", "call", "run_call", "run_server", "serve", "start_loop"]
 
@@ -92,7 +90,7 @@ def run_server(
     if room_for is not None:
         settings = replace(settings, most_connections=max(1, min(settings.most_connections, room_for // 2)))
     listening = listen(host, port)
-    address = _address(host, listening)
+    address = shown_address(host, listening)
     start_loop(serve(listening, settings, metrics_port=metrics_port, redis=redis, on_ready=lambda: on_ready(address)))
 
 
@@ -172,17 +170,17 @@ async def call(
     on_signals(lambda: node.stop("interrupted"))
     if settings.headless:
         return await node.run()
-    listening = _page_socket(settings.port)
+    listening, key = _page_socket(settings.port), PageKey()
     server = QuietServer(
         uvicorn.Config(
-            create_page_app(node, hub),
+            create_page_app(node, hub, key=key),
             log_level="warning",
             ws_max_size=MAX_COMMAND_BYTES,
             proxy_headers=False,
             timeout_graceful_shutdown=1,
             lifespan="off",  # the node is run here, and the server may be cut off
         ),
-        on_ready=lambda: on_page(_address(LOOPBACK[0], listening)),
+        on_ready=lambda: on_page(key.opens(shown_address(LOOPBACK[0], listening))),
     )
     serving = asyncio.create_task(server.serve(sockets=[listening]))
     try:
@@ -202,13 +200,3 @@ def _page_socket(port: int | None) -> socket.socket:
         return listen(LOOPBACK[0], PAGE_PORT)
     except OSError:
         return listen(LOOPBACK[0], 0)
-
-
-def _address(host: str, listening: socket.socket) -> str:
-    port = listening.getsockname()[1]
-    shown = "127.0.0.1" if host in ("0.0.0.0", "::") else host
-    if ":" in shown:
-        shown = f"[{shown}]"
-    if not port:
-        raise BadInput(f"{host} gave no port to listen on")
-    return f"http://{shown}:{port}"

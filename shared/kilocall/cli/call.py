@@ -6,7 +6,6 @@ import contextlib
 import logging
 import sys
 import tempfile
-import webbrowser
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -22,6 +21,7 @@ from kilocall.call.running import run_call, run_server
 from kilocall.call.settings import settings_from
 from kilocall.cli.screen import console, needs, print_facts, print_table, progress_bar
 from kilocall.proto.errors import BadInput
+from kilocall.runtime.browser import open_in_browser
 from kilocall.runtime.files import check_output_folder
 from kilocall.runtime.web import LOOPBACK
 
@@ -91,7 +91,7 @@ def make_call(
     def page(address: str) -> None:
         _say(f"page: {address}")
         if open_page:
-            webbrowser.open(address)
+            open_in_browser(address)
 
     report = run_call(settings, on_page=page, on_link=lambda link: _say(f"the other side joins with: --room '{link}'"))
     print_report(report)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import socket
 import sys
-import webbrowser
 from pathlib import Path
 from typing import Final
 
@@ -13,17 +12,17 @@ from kilocall.api import StreamPlayer, face_of_picture
 from kilocall.cli.options import Models
 from kilocall.cli.screen import console, warn
 from kilocall.cli.streams import find_stream
-from kilocall.receiver.display import DisplayServer, create_app, listen
+from kilocall.receiver.display import DisplayServer, create_app
 from kilocall.receiver.render import View
 from kilocall.receiver.window import WINDOW_KEYS, show_in_window
+from kilocall.runtime.browser import open_in_browser
 from kilocall.runtime.picture_decoder import UPLOAD
 from kilocall.runtime.picture_process import shared_decoder
-from kilocall.runtime.web import LOOPBACK
+from kilocall.runtime.web import ANY, LOOPBACK, PageKey, listen, shown_address
 
 __all__ = ["replay_stream"]
 
 DEFAULT_PORT: Final = 8765
-ANY: Final = ("0.0.0.0", "::")
 
 
 def replay_stream(
@@ -48,22 +47,24 @@ def replay_stream(
         console().print(WINDOW_KEYS)
         show_in_window(film, name=f"kilocall: {stream.name}", loop=loop)
         return
+    key = PageKey()
     app = create_app(
         film,
         name=stream.name,
         source_name=source.name if source else None,
         read_face=lambda data: face_of_picture(shared_decoder().decode(data, UPLOAD), film.family),
+        key=key,
         hosts=LOOPBACK if host in ANY else (*LOOPBACK, host),
         loop=loop,
     )
     listening = _listen(host, port)
-    address = f"http://{_shown_host(host)}:{listening.getsockname()[1]}/"
+    address = key.opens(shown_address(host, listening))
 
     def ready() -> None:
         # One plain line: whoever started this as a program reads the address from it.
         print(f"playing {stream.name} at {address} (Ctrl-C ends it)", flush=True)
         if open_page and _has_desktop():
-            webbrowser.open(address)
+            open_in_browser(address)
 
     with listening:
         DisplayServer(app, on_ready=ready).run(sockets=[listening])
@@ -76,12 +77,6 @@ def _listen(host: str, port: int | None) -> socket.socket:
         return listen(host, DEFAULT_PORT)
     except OSError:
         return listen(host, 0)
-
-
-def _shown_host(host: str) -> str:
-    if host in ANY:
-        return "127.0.0.1"
-    return f"[{host}]" if ":" in host else host
 
 
 def _has_desktop() -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import BinaryIO
 
 import platformdirs
 
@@ -43,6 +44,12 @@ def keep_newest(folder: Path, name: str, data: bytes, most: int) -> None:
     files = sorted(folder.glob("[0-9a-f]*"), key=lambda file: file.stat().st_mtime)
     for old in files[:-most]:
         old.unlink(missing_ok=True)
+
+
+def open_private(path: Path) -> BinaryIO:
+    """A new file in the place of `path` that nobody but this user can read: for a log with links and keys."""
+    path.unlink(missing_ok=True)
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
 
 
 def write_whole(path: Path, data: bytes) -> None:

@@ -1,5 +1,6 @@
 // The page: every control sends a wish, and shows what the program says the state is.
 
+import { NO_KEY, at } from "./common/enter.js";
 import { LiveSocket } from "./common/live.js";
 import { Screen } from "./screen.js";
 import { Sound } from "./sound.js";
@@ -33,7 +34,7 @@ const connection = new LiveSocket(HEAD, {
       `${facts.bits_per_frame.toFixed(1)} bits a frame, ${kbps(facts.bits_per_frame)} kbit/s at ${number(facts.fps)} frames/s`;
     document.title = `${facts.name} – kilocall replay`;
     $("notice").textContent = facts.damage ? `The stream breaks off: ${facts.damage}` : "";
-    sound.open(facts.sound ? "sound.ogg" : null);
+    sound.open(facts.sound ? at("/sound.ogg") : null);
     markKeys(facts);
     label();
   },
@@ -50,7 +51,7 @@ const connection = new LiveSocket(HEAD, {
     if (next.problem) $("notice").textContent = `Playing ended: ${next.problem}`;
     if (!seeking) showPosition(next.position_us);
     sound.follow(next.position_us, next);
-    if (newSource) $("source-picture").src = `source.jpg?n=${next.source_number}-${Date.now()}`;
+    if (newSource) $("source-picture").src = at(`/source.jpg?n=${next.source_number}-${Date.now()}`);
     label();
   },
   error({ error }) {
@@ -58,6 +59,9 @@ const connection = new LiveSocket(HEAD, {
   },
   picture(picture) {
     screen.put(picture);
+  },
+  locked() {
+    $("notice").textContent = NO_KEY;
   },
   closed(reason) {
     $("notice").textContent = reason ? `Not connected: ${reason}` : "Not connected: the program is not running any more";
@@ -150,7 +154,7 @@ $("file").onchange = async () => {
     return;
   }
   try {
-    const reply = await fetch(`source?name=${encodeURIComponent(file.name)}`, { method: "POST", body: file });
+    const reply = await fetch(at(`/source?name=${encodeURIComponent(file.name)}`), { method: "POST", body: file });
     if (!reply.ok) $("source-error").textContent = (await reply.json()).error;
   } catch {
     $("source-error").textContent = "the program did not answer";

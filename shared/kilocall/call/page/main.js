@@ -2,6 +2,7 @@
 
 import { Announcer } from "./announce.js";
 import { Calibration } from "./calibration.js";
+import { at } from "./common/enter.js";
 import { Connection, OWN_PICTURE, REMOTE_PICTURE } from "./connection.js";
 import { Keyboard } from "./keyboard.js";
 import { Media } from "./media.js";
@@ -21,6 +22,7 @@ const OVER = ["ended", "refused"];
 let hello = null;
 let state = null;
 let connected = false;
+let locked = false; // the page has no key
 let left = false; // by this page's button
 let ownFace; // undefined until the node says
 let offer = 0; // the timer of calibration that opens by itself, once
@@ -67,6 +69,10 @@ const connection = new Connection({
     connected = true;
     connection.ask("visible", { on: !document.hidden });
     if (calibration.active) connection.ask("calibrate", { on: true });
+    render();
+  },
+  locked() {
+    locked = true;
     render();
   },
   closed() {
@@ -155,7 +161,7 @@ function render() {
 
 function renderStage() {
   const seen = !remote.empty;
-  const status = callStatus({ connected, left, state, seen });
+  const status = callStatus({ locked, connected, left, state, seen });
   $("status").hidden = !status;
   $("status-title").textContent = status?.title ?? "";
   $("status-text").textContent = status?.text ?? "";
@@ -261,7 +267,7 @@ function leave() {
 function showSource(on) {
   $("remote-source").hidden = !on;
   $("badge-button").setAttribute("aria-expanded", String(on));
-  if (on) $("remote-source-picture").src = `api/remote-source.jpg?n=${Date.now()}`;
+  if (on) $("remote-source-picture").src = at(`/api/remote-source.jpg?n=${Date.now()}`);
 }
 
 async function copyLink() {

@@ -1,5 +1,7 @@
 // Microphone and sound, and the browser's camera where it is wanted: one RTCPeerConnection to the node beside us.
 
+import { at } from "./common/enter.js";
+
 const GATHER_MS = 2000; // addresses on this machine are known at once; a network that never answers must not hold us up
 const RETRY_MS = 1000;
 const MEASURE_MS = 1000;
@@ -89,7 +91,7 @@ export class Media {
       await link.setLocalDescription(await link.createOffer());
       await gathered(link);
       const { type, sdp } = link.localDescription;
-      const reply = await fetch("api/media", {
+      const reply = await fetch(at("/api/media"), {
         method: "POST",
         headers: { "Content-Type": "application/json" },
         body: JSON.stringify({ type, sdp }),

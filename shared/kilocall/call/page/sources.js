@@ -1,5 +1,7 @@
 // The own source picture: the current one, a file instead, or one used before.
 
+import { at } from "./common/enter.js";
+
 const LARGEST_BYTES = 4 * 2 ** 20;
 
 export class Sources {
@@ -23,7 +25,7 @@ export class Sources {
     this.parts.current.hidden = current === null;
     this.describe();
     if (!changed || current === null) return;
-    this.parts.current.src = `api/source.jpg?n=${Date.now()}`;
+    this.parts.current.src = at(`/api/source.jpg?n=${Date.now()}`);
     this.parts.problem.textContent = "";
     if (!first) this.on.changed();
   }
@@ -37,7 +39,7 @@ export class Sources {
     button.setAttribute("aria-label", `Use picture ${number}${takenAt ? `, taken at ${takenAt}` : ""}`);
     button.onclick = () => this.on.use(id);
     const image = document.createElement("img");
-    image.src = thumb;
+    image.src = at(thumb);
     image.alt = "";
     button.append(image);
     const item = document.createElement("li");
@@ -72,7 +74,7 @@ export class Sources {
 
   async send(file) {
     try {
-      const reply = await fetch(`api/source?name=${encodeURIComponent(file.name)}`, { method: "POST", body: file });
+      const reply = await fetch(at(`/api/source?name=${encodeURIComponent(file.name)}`), { method: "POST", body: file });
       if (reply.ok) this.on.told("Your picture was changed");
       else this.parts.problem.textContent = (await reply.json()).error;
     } catch {

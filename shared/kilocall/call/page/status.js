@@ -1,5 +1,7 @@
 // What a state of the call is called in plain words.
 
+import { NO_KEY } from "./common/enter.js";
+
 const PHASES = {
   unreachable: { title: "The meeting point cannot be reached", text: "It is tried again and again." },
   looking: { title: "Looking for the meeting point", text: "" },
@@ -12,13 +14,14 @@ const PHASES = {
 };
 
 // What stands over the remote picture, or null when nothing has to. `seen`: a picture of them is on the screen.
-export function callStatus({ connected, left, state, seen }) {
+export function callStatus({ locked, connected, left, state, seen }) {
   if (left) return PHASES.left;
+  if (locked) return { title: "This page is locked", text: NO_KEY };
   if (!connected) {
     if (state?.phase === "ended") return told({ ...state, phase: "left" });
     if (state?.phase === "refused") return told(state);
     return state
-      ? { title: "kilocall has stopped", text: "Start it again on this computer; this page comes back by itself." }
+      ? { title: "kilocall has stopped", text: "Start it again on this computer, and open the address that it prints." }
       : { title: "Starting", text: "" };
   }
   if (!state) return { title: "Starting", text: "" };

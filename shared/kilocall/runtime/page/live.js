@@ -1,31 +1,42 @@
 // What every page shares: the socket to the program on this machine, and a canvas that shows the newest picture.
 
+import { at, enter } from "./enter.js";
+
 const RETRY_MS = 1000;
 
 // Wishes go out as JSON; messages come in as JSON, pictures as a head of fixed length and a JPEG.
 export class LiveSocket {
   // `head`: { bytes, read(view) }, where read makes an object of a DataView of so many bytes.
-  // `on` has picture(picture), may have opened() and closed(reason), and a function for each type of message.
+  // `on` has picture(picture) and locked(), which says that the page has no key; may have opened() and closed(reason),
+  // and a function for each type of message.
   constructor(head, on) {
     this.head = head;
     this.on = on;
+    this.socket = null;
     this.open();
   }
 
-  open() {
+  async open() {
+    try {
+      if (!(await enter())) return this.on.locked();
+    } catch {
+      return this.ended("");
+    }
     const scheme = location.protocol === "https:" ? "wss" : "ws";
-    this.socket = new WebSocket(`${scheme}://${location.host}/live`);
+    this.socket = new WebSocket(`${scheme}://${location.host}${at("/live")}`);
     this.socket.binaryType = "arraybuffer";
     this.socket.onopen = () => this.on.opened?.();
     this.socket.onmessage = ({ data }) => this.read(data);
-    this.socket.onclose = ({ reason }) => {
-      this.on.closed?.(reason);
-      setTimeout(() => this.open(), RETRY_MS);
-    };
+    this.socket.onclose = ({ reason }) => this.ended(reason);
+  }
+
+  ended(reason) {
+    this.on.closed?.(reason);
+    setTimeout(() => this.open(), RETRY_MS);
   }
 
   send(wish) {
-    if (this.socket.readyState === WebSocket.OPEN) this.socket.send(JSON.stringify(wish));
+    if (this.socket?.readyState === WebSocket.OPEN) this.socket.send(JSON.stringify(wish));
   }
 
   read(data) {
