@@ -20,10 +20,10 @@ from pathlib import Path
 import httpx2
 import pytest
 from websockets.asyncio.client import ClientConnection
-from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
 
 from kilocall.call.addresses import Bucket, network_of
-from kilocall.call.meeting_server import check_proxies
+from kilocall.call.meeting_server import check_proxies, raise_open_files
 from kilocall.call.meeting_settings import MeetingSettings
 from kilocall.call.running import serve
 from kilocall.call.signalling import Join, Joined, Knock, Signalling, knock
@@ -59,14 +59,14 @@ def test_a_thousand_joins_of_one_address_keep_nobody_else_from_joining() -> None
                 try:
                     held = await stack.enter_async_context(server.raw())
                     answer = await answer_to(held, join(f"room-{number}"))
-                except (OSError, TimeoutError, ConnectionClosed):
+                except (OSError, TimeoutError, ConnectionClosed, InvalidHandshake):
                     return "cut off"
                 return str(answer.get("code", answer["type"]))
 
             got: Counter[str] = Counter()
             for start in range(0, 1000, 50):
                 got.update(await asyncio.gather(*(one(start + number) for number in range(50))))
-            assert got["joined"] <= 40
+            assert got["joined"] <= 64
             assert not got["busy"]
             assert set(got) <= {"joined", "joins", "rooms", "connections", "cut off"}
             began = time.monotonic()
@@ -112,11 +112,10 @@ def test_office_of_twenty_that_comes_back_at_once_meets_no_limit() -> None:
                     links.append(await stack.enter_async_context(link))
                 for link in links:
                     assert isinstance(await link.next(), Joined)
-                    link._events.clear()
             async with Server(port=server.port) as server:
                 for link in links:
-                    assert isinstance(await link.next(), Joined)
-                    link._events.clear()
+                    while not isinstance(await link.next(), Joined):
+                        pass
                 assert "kilocall_refused_total{" not in server.metrics
                 for link in links:
                     await link.close()
@@ -229,7 +228,7 @@ def test_party_that_is_gone_leaves_no_traceback(caplog: pytest.LogCaptureFixture
             # One goes while it is sent something.
             assert second._socket is not None
             second._socket.transport.abort()
-            for _ in range(20):
+            for _ in range(10):
                 first.renew(session)
                 first.send(session, "offer", "v=0" * 4000, "")
                 await asyncio.sleep(0.01)
@@ -357,7 +356,7 @@ def test_connection_without_a_whole_request_is_cut_off(
 def test_a_connection_that_is_used_is_not_cut_off() -> None:
     async def check() -> None:
         async with (
-            Server(MeetingSettings(request_within_s=0.2)) as server,
+            Server(MeetingSettings(request_within_s=1)) as server,
             httpx2.AsyncClient(trust_env=False) as client,
             server.raw() as socket,
         ):
@@ -365,13 +364,15 @@ def test_a_connection_that_is_used_is_not_cut_off() -> None:
             await socket.recv()
             for _ in range(4):
                 assert (await client.get(server.url + "/health")).status_code == 200
-                await asyncio.sleep(0.15)
+                await asyncio.sleep(0.4)
             assert server.point.connections == 1
 
     run(check())
 
 
 def test_silent_connections_of_one_address_keep_nobody_else_from_joining() -> None:
+    raise_open_files()  # both ends of them are in this process
+
     async def check() -> None:
         async with Server() as server, hold(server, 1100) as held:
             began = time.monotonic()

@@ -91,7 +91,7 @@ class MeetingPoint:
         store: RoomStore | None = None,
     ) -> None:
         self.settings = settings or MeetingSettings()
-        self.store = store or MemoryStore(self.settings.sweep_s, clock)
+        self.store: RoomStore = store or MemoryStore(self.settings.sweep_s, clock)
         self.store.deliver = self._deliver
         self.addresses = Addresses(self.settings, clock)
         self.connections = 0
@@ -145,7 +145,8 @@ class MeetingPoint:
         """Speaks with one party until it goes."""
         if not self._may_connect(socket):
             self._refusals.labels("origin").inc()
-            await socket.close()  # an answer 403 to the request
+            with contextlib.suppress(WebSocketDisconnect, RuntimeError):
+                await socket.close()  # an answer 403 to the request
             return
         address = self.addresses.of(socket.client.host if socket.client is not None else "")
         self.connections += 1

@@ -84,8 +84,11 @@ class _Http(H11Protocol):
 
     def handle_websocket_upgrade(self, event: h11.Request) -> None:
         super().handle_websocket_upgrade(event)
-        # From here on the WebSocket's protocol gets what happens, and counts it.
-        self._counted = False
+        # From here on the WebSocket's protocol gets what happens. The party may be gone and its address unknown there.
+        protocol = self.transport.get_protocol()
+        if isinstance(protocol, _WebSocket):
+            self._counted = False
+            protocol.counted_host = self._host
         self._stop_watching()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -117,6 +120,7 @@ class _WebSocket(WebSocketsSansIOProtocol):
     """A WebSocket whose frames are counted, pings and parts of messages too."""
 
     config: MeetingConfig
+    counted_host: str | None = None
 
     def __init__(self, config: uvicorn.Config, *args: Any, **more: Any) -> None:
         super().__init__(config, *args, **more)
@@ -124,7 +128,8 @@ class _WebSocket(WebSocketsSansIOProtocol):
         self._frames = Bucket(settings.frame_rate, settings.frame_burst, self.loop.time())
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.config.addresses.leave(self.client[0] if self.client else "")
+        if self.counted_host is not None:
+            self.config.addresses.leave(self.counted_host)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -160,6 +165,7 @@ class _WebSocket(WebSocketsSansIOProtocol):
     def _fail(self, code: int, reason: str) -> None:
         """Ends the connection with a reason; the application sees a party that has gone."""
         self.frames = []
+        self.handshake_complete = True  # or uvicorn complains of an application that has not answered
         self.stop_keepalive()
         if not self.close_sent:
             self.conn.fail(code, reason)

@@ -19,7 +19,9 @@ from collections.abc import Collection
 from typing import Any, Final
 
 from pydantic import TypeAdapter, ValidationError
-from redis.asyncio import Redis
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from kilocall.call.meeting_settings import MeetingSettings
@@ -38,6 +40,8 @@ GONE_AFTER_S: Final = 5.0
 FORGOTTEN_AFTER_S: Final = 3600
 WITHIN_S: Final = 3.0
 MOST_TRIES: Final = 50
+MOST_CONNECTIONS: Final = 16
+"""To Redis; further changes wait for one."""
 
 #: The room, and when each meeting point last ran; time is that of Redis, because clocks of machines differ.
 READ: Final = """
@@ -79,11 +83,19 @@ class RedisStore:
         #: As long as it is empty or somebody may come back; who holds a connection in it puts that off.
         self._expires_s = round(settings.empty_room_s + settings.come_back_within_s + 10 * self.sweep_s)
         try:
-            self._redis: Redis = Redis.from_url(
-                url, decode_responses=True, socket_timeout=WITHIN_S, socket_connect_timeout=WITHIN_S
+            pool = BlockingConnectionPool.from_url(
+                url,
+                max_connections=MOST_CONNECTIONS,
+                timeout=WITHIN_S,
+                decode_responses=True,
+                socket_timeout=WITHIN_S,
+                socket_connect_timeout=WITHIN_S,
+                # Once, for a connection that broke unnoticed; whoever waits longer is better told so.
+                retry=Retry(NoBackoff(), 1),
             )
         except ValueError as error:
             raise BadInput(f"redis is no address: {error}; allowed is redis://HOST:6379/0") from None
+        self._redis = Redis.from_pool(pool)
         self._read = self._redis.register_script(READ)
         self._commit = self._redis.register_script(COMMIT)
         self._beat = self._redis.register_script(BEAT)

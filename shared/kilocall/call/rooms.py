@@ -100,6 +100,8 @@ class Room:
     ) -> list[Letter]:
         """Takes a place. Raises RefusedError and changes nothing when there is none."""
         self._check_token(join.token)
+        # Again by the same connection, when a store does not know whether it has taken the first.
+        self.members = [member for member in self.members if member.connection != connection]
         letters = self.give_up(settings, now)
         old = self._place(join)
         if old is None and len(self.members) == 2:
