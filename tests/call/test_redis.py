@@ -168,7 +168,7 @@ def test_a_meeting_point_that_is_killed_ends_no_call_and_both_come_back_at_the_o
             session = await met_after(first, second)
             first.live = second.live = session
             killed.send_signal(signal.SIGKILL)
-            await asyncio.to_thread(killed.communicate)
+            await asyncio.to_thread(killed.wait)
             assert second.connected
             # As a load balancer would: the next connection leads to the one that is left.
             first.url = second.url

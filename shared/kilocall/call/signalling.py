@@ -223,7 +223,7 @@ async def knock(server: str, room: str, secret: LinkSecret) -> str:
                 websocket_url(server), open_timeout=KNOCK_WITHIN_S, max_size=MAX_MESSAGE_BYTES, close_timeout=0.1
             ) as socket,
         ):
-            await socket.send(asked.model_dump_json())
+            await _say(socket, asked)
             answer = _answer.validate_json(await socket.recv())
     except (OSError, TimeoutError, ConnectionClosed, InvalidHandshake, InvalidURI, EOFError, ValidationError) as error:
         logger.info("meeting point %s does not say whether there is room: %s", server, error)
@@ -231,6 +231,12 @@ async def knock(server: str, room: str, secret: LinkSecret) -> str:
     if isinstance(answer, Refused):
         raise BadInput(f"meeting point refused: {answer.reason}")
     return ""
+
+
+async def _say(socket: ClientConnection, first: _Message) -> None:
+    # Whoever is refused before saying anything, for having come too often, can still read why.
+    with contextlib.suppress(ConnectionClosed):
+        await socket.send(first.model_dump_json())
 
 
 def unreachable(server: str, error: Exception) -> str:
@@ -430,7 +436,7 @@ class Signalling:
 
     async def _converse(self, socket: ClientConnection) -> bool:
         """Speaks until the connection ends; True when it was to end for good."""
-        await socket.send(self._join.model_copy(update={"live": self.live}).model_dump_json())
+        await _say(socket, self._join.model_copy(update={"live": self.live}))
         writer = asyncio.create_task(self._write(socket))
         try:
             async for text in socket:

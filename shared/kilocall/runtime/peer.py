@@ -280,6 +280,8 @@ class Peer:
 
     def _addresses(self, own: list[str]) -> list[str]:
         loopback = self.settings.loopback
+        if self.settings.relay_only:
+            return []  # not the loopback's either: nothing but the relay is to be used
         return own if loopback == "exclude" else [*own, "127.0.0.1"] if loopback == "include" else ["127.0.0.1"]
 
     def _begin(self) -> None:
