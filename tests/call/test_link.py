@@ -24,6 +24,7 @@ class Events:
         self.opened_peers: list[Peer] = []
         self.opened_now = asyncio.Event()
         self.joins: list[int] = []
+        self.moved: list[bytes] = []
 
     def joined(self, address: RoomAddress, others: int) -> None:
         self.joins.append(others)
@@ -33,7 +34,9 @@ class Events:
         self.opened_peers.append(peer)
         self.opened_now.set()
 
-    def motion(self, message: Message) -> None: ...
+    def motion(self, message: Message) -> None:
+        self.moved.append(message.data)
+
     def control(self, message: Message) -> None: ...
     def delivered(self, data: bytes) -> None: ...
     def closed(self, reason: str) -> None: ...
