@@ -33,6 +33,8 @@ def make(kind: str, data: Dataset) -> Task:
     torch.manual_seed(0)
     if kind == "extractor":
         return ExtractorTask(data, data, batch=4, device=CPU)
+    if kind == "light extractor":
+        return ExtractorTask(data, data, batch=4, device=CPU, teacher=Extractor())
     points = data.points
     model, _ = fit_shape_model([points[data.clip(c).start : data.clip(c).stop] for c in range(2)], 4)
     if kind == "blocks":
@@ -49,7 +51,7 @@ def trainer(kind: str, data: Dataset, folder: Path) -> Trainer:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["extractor", "renderer", "blocks"])
+@pytest.mark.parametrize("kind", ["extractor", "light extractor", "renderer", "blocks"])
 def test_twenty_steps_lower_the_loss(kind: str, data: Dataset, tmp_path: Path) -> None:
     run = trainer(kind, data, tmp_path)
     losses = [float(run._one_step()["loss"]) for _ in range(20)]
@@ -57,7 +59,7 @@ def test_twenty_steps_lower_the_loss(kind: str, data: Dataset, tmp_path: Path) -
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["extractor", "renderer", "renderer with discriminators", "blocks"])
+@pytest.mark.parametrize("kind", ["extractor", "light extractor", "renderer", "renderer with discriminators", "blocks"])
 def test_resumed_training_is_bit_exact(kind: str, data: Dataset, tmp_path: Path) -> None:
     straight = trainer(kind, data, tmp_path / "straight")
     straight.run(until=4)

@@ -25,8 +25,8 @@ from kilocall.train.renderer import DRIVEN, RendererTask, interior_of, openness_
 
 __all__ = ["LIGHT", "BlockTask"]
 
-#: What learns: everything but what a source picture needs once and the implicit keypoints.
-LIGHT: Final = Light(field=True, coarse=True, fine=True)
+#: What learns: the generator. A light motion field was tried as well; it costs lids and gaze (docs/training.md).
+LIGHT: Final = Light(coarse=True, fine=True)
 #: So long every block gets what the teacher's give; then they learn to live with each other.
 APART_STEPS: Final = 350
 #: Weights beside the blocks' features: displacement (crop units), what it hides, pictures. Features differ by a
@@ -58,10 +58,12 @@ class BlockTask(RendererTask):
         take_over(student, teacher)
         field, painter = student.field, student.generator
         self._learning = [
-            field.enter, field.down_16, field.down_8, field.up_16, field.up_32, field.up_64, field.assign, field.adjust,
             painter.join_32, painter.body, painter.narrow_32, painter.join_64, painter.narrow_64,
             painter.join_128, painter.drawn, painter.paint,
         ]  # fmt: skip
+        if LIGHT.field:
+            blocks = (field.enter, field.down_16, field.down_8, field.up_16, field.up_32, field.up_64)
+            self._learning += [*blocks, field.assign, field.adjust]
         for block in self._learning:
             block.requires_grad_(True)
         self.network = student

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from kilocall.model import landmarks as lm
 from kilocall.model.compact import regions as rg
-from kilocall.model.compact.extractor import Extractor, HeatmapHead, RegionLevels
+from kilocall.model.compact.extractor import Extractor, FaceLevels, HeatmapHead, RegionLevels
 from kilocall.model.compact.regions import FACE_INPUT, REGION_INPUT
 from kilocall.train.ahead import Ahead
 from kilocall.train.augment import FaceSample, augment_face
@@ -22,6 +22,8 @@ from kilocall.train.dataset import SIZE, Dataset
 from kilocall.train.loop import on_device, precision, take_over
 from kilocall.train.losses import eye_opening_apart, lip_opening_apart, openings_apart, relative_l1
 
+#: So long each block of a light face network gets what the teacher's blocks give; then it gets its own.
+APART_STEPS = 300
 HALF = SIZE / 2  # pixels a unit of crop coordinates
 
 
@@ -58,8 +60,12 @@ class ExtractorTask:
             t.contiguous(memory_format=torch.channels_last)
             for t in (crops, regions[:, :2].flatten(0, 1), regions[:, 2])
         )
+        face_given: FaceLevels | None = None
+        if self.teacher is not None:
+            with torch.no_grad(), precision(self.device):
+                face_given = self.teacher.face.levels(crops)
         with precision(self.device):
-            levels = network.face.levels(crops)
+            levels = network.face.levels(crops, face_given if step < APART_STEPS else None)
             found, depth, logit, heat = network.face.read(levels)
             eye_levels, mouth_levels = _close_levels(network, eyes, mouths)
             eye_found, eye_heat = network.eye.head(eye_levels.up_half)
@@ -85,9 +91,8 @@ class ExtractorTask:
         close = close + 0.3 * _masked(_heat_loss(network.eye.head, eye_heat, eye).mean(1), eye_face)
         close = close + 0.3 * _masked(_heat_loss(network.mouth.head, mouth_heat, mouth).mean(1), face)
         total = face_loss + depth_loss + logit_loss + close
-        if self.teacher is not None:
+        if self.teacher is not None and face_given is not None:
             with torch.no_grad(), precision(self.device):
-                face_given = self.teacher.face.levels(crops)
                 told = self.teacher.face.read(face_given)
                 close_given = _close_levels(self.teacher, eyes, mouths)
                 eye_told, mouth_told = (

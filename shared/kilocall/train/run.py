@@ -146,9 +146,10 @@ def make_task(
         return ExtractorTask(train, test, batch=batch, device=device, teacher=extractor_teacher)
     shape = train.shape_model()
     if teacher is not None:
-        if extractor is not None or discriminator:
-            raise BadInput("with --teacher blocks learn from what its own give: no --extractor, no --discriminator")
-        return BlockTask(teacher, train, test, shape, sources=batch, device=device)
+        if discriminator:
+            raise BadInput("with --teacher blocks learn from what its own give: no --discriminator")
+        seen = None if extractor is None else LandmarkPerception(extractor)
+        return BlockTask(teacher, train, test, shape, sources=batch, device=device, perception=seen)
     if extractor is None:
         if discriminator:
             raise BadInput("--discriminator needs --extractor: it looks at eyes and mouth where that one finds them")
