@@ -74,7 +74,7 @@ def test_where_the_frame_ends_no_feature_is_seen_twice(
         shown, place = whole[:, start:], CropPlace(-start, 0, CROP_SIDE)
     crop, _ = cut(shown, place)
     apart = np.linalg.norm(landmarks(family, crop) - true, axis=1).mean()
-    assert apart < 0.7
+    assert apart < 1.2
 
 
 # Before the first face
