@@ -95,6 +95,8 @@ class FakeNode:
         self.state: dict[str, Any] = {
             "type": "state",
             "phase": "open",
+            "trouble": "",
+            "in_room": True,
             "reason": None,
             "muted": False,
             "camera_off": False,
@@ -440,6 +442,12 @@ def test_fewer_pictures_are_explained_beside_the_numbers(page: Any, node: FakeNo
     ("change", "title", "text"),
     [
         ({"phase": "alone"}, "Waiting for the other person", "Send them this link."),
+        ({"phase": "alone", "in_room": False}, "Looking for the meeting point", ""),
+        (
+            {"phase": "alone", "trouble": "the meeting point cannot be reached: nothing listens at example.org:8700"},
+            "The meeting point cannot be reached",
+            "Nothing listens at example.org:8700. It is tried again",
+        ),
         ({"phase": "connecting"}, "Connecting", "One moment."),
         ({"phase": "lost", "reason": "nothing heard for 8 s"}, "The connection was lost", "Nothing heard for 8 s."),
         ({"phase": "ended", "reason": "they left"}, "The call is over", "They left."),
@@ -457,7 +465,8 @@ def test_states_are_told_in_plain_words(
     assert page.inner_text("#status-title") == title
     assert text in page.inner_text("#status-text")
     wait(lambda: page.inner_text("#announcer") == title)
-    assert page.is_visible("#link") == (change.get("phase") == "alone")
+    waits = change.get("phase") == "alone" and change.get("in_room", True) and not change.get("trouble")
+    assert page.is_visible("#link") == waits
 
 
 def test_a_face_out_of_view_is_told_without_hiding_the_picture(page: Any, node: FakeNode) -> None:
