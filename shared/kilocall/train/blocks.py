@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kilocall.model.compact.renderer import DENSE_START, Appearance, Light, Renderer, sample, smooth, upsample
@@ -25,8 +25,9 @@ from kilocall.train.renderer import DRIVEN, RendererTask, interior_of, openness_
 
 __all__ = ["LIGHT", "BlockTask"]
 
-#: What learns: the generator. A light motion field was tried as well; it costs lids and gaze (docs/training.md).
-LIGHT: Final = Light(coarse=True, fine=True)
+#: What learns: the generator at 32x32 and 64x64. A light motion field costs lids and gaze, a light finest level paints
+#: closed lids red (docs/training.md).
+LIGHT: Final = Light(coarse=True)
 #: So long every block gets what the teacher's give; then they learn to live with each other.
 APART_STEPS: Final = 350
 #: Weights beside the blocks' features: displacement (crop units), what it hides, pictures. Features differ by a
@@ -57,10 +58,11 @@ class BlockTask(RendererTask):
         student = on_device(Renderer(LIGHT), device).requires_grad_(False)
         take_over(student, teacher)
         field, painter = student.field, student.generator
-        self._learning = [
+        self._learning: list[nn.Module] = [
             painter.join_32, painter.body, painter.narrow_32, painter.join_64, painter.narrow_64,
-            painter.join_128, painter.drawn, painter.paint,
         ]  # fmt: skip
+        if LIGHT.fine:
+            self._learning += [painter.join_128, painter.drawn, painter.paint]
         if LIGHT.field:
             blocks = (field.enter, field.down_16, field.down_8, field.up_16, field.up_32, field.up_64)
             self._learning += [*blocks, field.assign, field.adjust]
