@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Iterator
-from fractions import Fraction
 from typing import Final
 
 import av
@@ -13,6 +12,7 @@ from av.audio.codeccontext import AudioCodecContext
 from numpy.typing import NDArray
 
 from kilocall.proto.sound import SAMPLE_RATE, SoundPackets
+from kilocall.runtime.sound import mono_frame
 
 __all__ = ["SoundTrack", "as_ogg"]
 
@@ -74,11 +74,9 @@ def as_ogg(track: SoundTrack) -> bytes:
         stream.bit_rate = OGG_BPS
         done = 0
         for samples in track.parts():
-            frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples[None]), format="s16", layout="mono")
-            frame.sample_rate, frame.time_base, frame.pts = SAMPLE_RATE, Fraction(1, SAMPLE_RATE), done
-            done += len(samples)
-            for packet in stream.encode(frame):
+            for packet in stream.encode(mono_frame(samples, done)):
                 container.mux(packet)
+            done += len(samples)
         for packet in stream.encode(None):
             container.mux(packet)
     return sink.getvalue()

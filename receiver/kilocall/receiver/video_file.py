@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from kilocall.model.family import Picture
 from kilocall.proto.errors import BadInput
 from kilocall.proto.sound import SAMPLE_RATE
+from kilocall.runtime.sound import mono_frame
 
 #: Containers that carry H.264 and play everywhere.
 SUFFIXES = (".mp4", ".mkv", ".mov")
@@ -105,8 +106,7 @@ class VideoFile:
         A file can be played as it grows if sound and pictures of one time are written one after the other.
         """
         assert self._sound is not None, "the file was opened without sound"
-        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples[None]), format="s16", layout="mono")
-        frame.sample_rate, frame.time_base, frame.pts = SAMPLE_RATE, Fraction(1, SAMPLE_RATE), self.samples
+        frame = mono_frame(samples, self.samples)
         self.samples += len(samples)
         try:
             for packet in self._sound.encode(frame):

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from kilocall.proto.errors import BadInput
 from kilocall.proto.sound import DEFAULT_KBPS, LEAST_KBPS, MOST_KBPS, SAMPLE_RATE, SoundPackets
+from kilocall.runtime.sound import mono_frame
 
 __all__ = ["coded_sound", "has_sound"]
 
@@ -47,9 +48,8 @@ def coded_sound(path: Path, start_us: int, kbps: float = DEFAULT_KBPS) -> Iterat
 def _coded(encoder: AudioCodecContext, parts: Iterator[Samples]) -> Iterator[SoundPackets]:
     gathered: list[tuple[int, bytes]] = []
     for block, samples in enumerate(_blocks(parts)):
-        frame = av.AudioFrame.from_ndarray(samples[None], format="s16", layout="mono")
-        frame.sample_rate, frame.time_base, frame.pts = SAMPLE_RATE, Fraction(1, SAMPLE_RATE), block * PACKET
-        gathered += [(packet.pts or 0, bytes(packet)) for packet in encoder.encode(frame)]
+        packets = encoder.encode(mono_frame(samples, block * PACKET))
+        gathered += [(packet.pts or 0, bytes(packet)) for packet in packets]
         if len(gathered) >= PACKETS_A_RECORD:
             yield _record(gathered)
             gathered = []
@@ -83,7 +83,7 @@ def _blocks(parts: Iterator[Samples]) -> Iterator[Samples]:
         held = np.concatenate((held, part))
         whole = len(held) // PACKET * PACKET
         for start in range(0, whole, PACKET):
-            yield np.ascontiguousarray(held[start : start + PACKET])
+            yield held[start : start + PACKET]
         held = held[whole:]
     if len(held):
         yield np.concatenate((held, np.zeros(PACKET - len(held), np.int16)))

@@ -9,7 +9,6 @@ Without a page a sound file is the microphone, and the loudspeaker only measures
 from __future__ import annotations
 
 import asyncio
-import fractions
 import logging
 import math
 import time
@@ -25,14 +24,15 @@ from aiortc.mediastreams import MediaStreamError
 from numpy.typing import NDArray
 
 from kilocall.proto.errors import BadInput
+from kilocall.proto.sound import SAMPLE_RATE
 from kilocall.runtime import aiortc_fixes
+from kilocall.runtime.sound import mono_frame
 from kilocall.sender.camera import PageCamera
 
 __all__ = ["Holds", "Loudspeaker", "PageMedia", "Speech", "hear", "pace", "play_file", "read_sound"]
 
 logger = logging.getLogger(__name__)
 
-RATE: Final = 48_000
 BLOCK: Final = 960  # 20 ms
 BLOCK_S: Final = 0.02
 MAX_SDP: Final = 64 << 10
@@ -112,7 +112,7 @@ class _SpeechTrack(MediaStreamTrack):
 
     async def recv(self) -> av.AudioFrame:
         samples = await self._blocks.get()
-        frame = _frame(samples, self._pts)
+        frame = mono_frame(samples, self._pts)
         self._pts += len(samples)
         return frame
 
@@ -148,13 +148,13 @@ class Loudspeaker:
 
     def push(self, samples: NDArray[np.int16]) -> None:
         """A packet of speech that has just arrived: mono, 48 kHz."""
-        self.packet_ms = 1000 * len(samples) / RATE
+        self.packet_ms = 1000 * len(samples) / SAMPLE_RATE
         if self._silent or not self._samples:
             self._align()
-        play_us = self._clock_us() + self._samples * 1_000_000 // RATE
+        play_us = self._clock_us() + self._samples * 1_000_000 // SAMPLE_RATE
         self._measure(samples, play_us)
         self._add(samples)
-        most = (self.hold_us + SLACK_US) * RATE // 1_000_000
+        most = (self.hold_us + SLACK_US) * SAMPLE_RATE // 1_000_000
         while self._samples > most and len(self._waiting) > 1:
             dropped = self._waiting.popleft()
             self._samples -= len(dropped)
@@ -176,7 +176,7 @@ class Loudspeaker:
 
     def _align(self) -> None:
         """In a pause, where nobody hears it: what comes next is to be played after the hold."""
-        wanted = self.hold_us * RATE // 1_000_000
+        wanted = self.hold_us * SAMPLE_RATE // 1_000_000
         while self._samples > wanted + BLOCK:
             self._samples -= len(self._waiting.popleft())
         self._add(np.zeros(max(0, wanted - self._samples), np.int16))
@@ -197,7 +197,7 @@ class Loudspeaker:
                 self.energy += energy
             if self._silent and level > ONSET_DB:
                 self._silent = False
-                self.onsets_us.append(play_us + start * 1_000_000 // RATE)
+                self.onsets_us.append(play_us + start * 1_000_000 // SAMPLE_RATE)
             elif level < QUIET_DB:
                 self._silent = True
         if self.on_samples is not None:
@@ -206,7 +206,7 @@ class Loudspeaker:
 
 async def hear(track: MediaStreamTrack, loudspeaker: Loudspeaker) -> None:
     """Brings the other side's speech to the loudspeaker until the track ends."""
-    resampler = av.AudioResampler(format="s16", layout="mono", rate=RATE)
+    resampler = av.AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE)
     try:
         while True:
             frame = await track.recv()
@@ -235,12 +235,12 @@ def read_sound(path: Path) -> NDArray[np.int16]:
         with av.open(str(path)) as container:
             if not container.streams.audio:
                 raise BadInput(f"microphone {path}: has no sound")
-            resampler = av.AudioResampler(format="s16", layout="mono", rate=RATE)
+            resampler = av.AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE)
             for frame in container.decode(container.streams.audio[0]):
                 for part in resampler.resample(frame):
                     parts.append(np.array(part.to_ndarray()[0], np.int16))
                     samples += len(parts[-1])
-                if samples > MOST_FILE_S * RATE:
+                if samples > MOST_FILE_S * SAMPLE_RATE:
                     break
     except (av.error.FFmpegError, OSError, ValueError) as error:
         if isinstance(error, BadInput):
@@ -262,14 +262,6 @@ async def play_file(samples: NDArray[np.int16], speech: Speech, started: Callabl
             due += BLOCK_S
             await asyncio.sleep(max(0.0, due - loop.time()))  # a block is there once it has been spoken
             speech.put(samples[start : start + BLOCK])
-
-
-def _frame(samples: NDArray[np.int16], pts: int) -> av.AudioFrame:
-    frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples[None]), format="s16", layout="mono")
-    frame.sample_rate = RATE
-    frame.pts = pts
-    frame.time_base = fractions.Fraction(1, RATE)
-    return frame
 
 
 class PageMedia:
@@ -347,7 +339,7 @@ class PageMedia:
             self._own(self._watch(track, self._camera), "page's camera")
 
     async def _listen(self, track: MediaStreamTrack) -> None:
-        resampler = av.AudioResampler(format="s16", layout="mono", rate=RATE, frame_size=BLOCK)
+        resampler = av.AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE, frame_size=BLOCK)
         try:
             while True:
                 frame = await track.recv()

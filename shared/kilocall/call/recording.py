@@ -29,14 +29,15 @@ from kilocall.proto.control import CropPlace, SourcePicture
 from kilocall.proto.errors import KilocallError
 from kilocall.proto.limits import LEVELS, MOST_PICTURES
 from kilocall.proto.motion_packet import MotionPacket
+from kilocall.proto.sound import SAMPLE_RATE
 from kilocall.proto.stream_file import StreamHeader, StreamWriter
 from kilocall.receiver.live import Played
+from kilocall.runtime.sound import mono_frame
 
 __all__ = ["Recorder", "Recording"]
 
 logger = logging.getLogger(__name__)
 
-RATE: Final = 48_000
 SPEECH_BPS: Final = 24_000
 KEY_EVERY_FRAMES: Final = 50
 #: Some seconds of either; a disk that stalls for longer costs a gap in the file, never a delay of the call.
@@ -230,7 +231,7 @@ class _SpeechFile:
         # A page a second, each given to the system at once.
         options = {"page_duration": "1000000", "flush_packets": "1"}
         self._container = av.open(self._file, "w", format="ogg", options=options)
-        stream = self._container.add_stream("libopus", rate=RATE, layout="mono")
+        stream = self._container.add_stream("libopus", rate=SAMPLE_RATE, layout="mono")
         assert isinstance(stream, AudioStream)
         stream.bit_rate = SPEECH_BPS
         self._stream = stream
@@ -238,21 +239,18 @@ class _SpeechFile:
         self._synced = 0
 
     def add(self, samples: NDArray[np.int16], time_us: int) -> None:
-        missing = time_us * RATE // 1_000_000 - self._samples
-        if missing * 1_000_000 > SPEECH_SLACK_US * RATE:
+        missing = time_us * SAMPLE_RATE // 1_000_000 - self._samples
+        if missing * 1_000_000 > SPEECH_SLACK_US * SAMPLE_RATE:
             while missing > 0:
-                self._write(np.zeros(min(missing, RATE), np.int16))
-                missing -= RATE
+                self._write(np.zeros(min(missing, SAMPLE_RATE), np.int16))
+                missing -= SAMPLE_RATE
         self._write(samples)
-        if self._samples - self._synced >= RATE:
+        if self._samples - self._synced >= SAMPLE_RATE:
             self._synced = self._samples
             os.fsync(self._file.fileno())
 
     def _write(self, samples: NDArray[np.int16]) -> None:
-        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples[None]), format="s16", layout="mono")
-        frame.sample_rate = RATE
-        frame.time_base = Fraction(1, RATE)
-        frame.pts = self._samples
+        frame = mono_frame(samples, self._samples)
         self._samples += len(samples)
         for packet in self._stream.encode(frame):
             self._container.mux(packet)
