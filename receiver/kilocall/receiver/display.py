@@ -47,6 +47,8 @@ FRAME_HEADER: Final = struct.Struct(">IQff")
 MAX_UPLOAD_BYTES: Final = 4 << 20
 MAX_VIEWERS: Final = 8
 MAX_WISH_BYTES: Final = 4096
+#: As long as a video that is decoded may last; the page's sound is held in memory.
+LONGEST_SOUND_US: Final = 24 * 3600 * 1_000_000
 
 
 class _Wish(BaseModel):
@@ -169,6 +171,7 @@ class Screen:
         self._repeat = loop
         self._has_sound = next(film.reader.sounds(), None) is not None
         self._ogg: bytes | None = None
+        self._making_ogg = asyncio.Lock()
         self.playback = Playback(film, on_shown=self._shown, on_state=self._told, source=source_name)
 
     def open(self) -> None:
@@ -226,8 +229,10 @@ class Screen:
 
     async def sound_ogg(self) -> bytes | None:
         """The speech as a file that browsers play; None where there is none."""
-        if self._ogg is None and self._has_sound:
-            self._ogg = await asyncio.to_thread(lambda: as_ogg(SoundTrack(self.playback.film.reader.sounds())))
+        async with self._making_ogg:  # a browser asks for several parts of it at once
+            if self._ogg is None and self._has_sound:
+                track = SoundTrack(self.playback.film.reader.sounds(), min(self.playback.duration_us, LONGEST_SOUND_US))
+                self._ogg = await asyncio.to_thread(as_ogg, track)
         return self._ogg
 
     def _shown(self, shown: Shown) -> None:

@@ -27,10 +27,13 @@ Samples = NDArray[np.int16]
 
 
 class SoundTrack:
-    """Decodes records in their order; the samples of all are one row that begins at the stream's start."""
+    """Decodes records in their order; the samples of all are one row that begins at the stream's start.
 
-    def __init__(self, records: Iterable[SoundPackets]) -> None:
-        self._records = records
+    What begins at `until_us` or later is left out: a forged time must not make hours of silence.
+    """
+
+    def __init__(self, records: Iterable[SoundPackets], until_us: int) -> None:
+        self._records, self._until_us = records, until_us
         # One for the whole track: each packet leans on what came before.
         decoder = av.CodecContext.create("libopus", "r")
         assert isinstance(decoder, AudioCodecContext)
@@ -43,6 +46,8 @@ class SoundTrack:
         """Mono samples at 48 kHz, some at a time, without a gap."""
         position = 0
         for record in self._records:
+            if record.time_us >= self._until_us:
+                continue
             due = round(record.time_us * SAMPLE_RATE / 1_000_000)
             while due - position > JITTER:
                 silence = SILENCE[: due - position]

@@ -105,7 +105,7 @@ def decode(
     if constant_rate:
         shown = _at_constant_rate(shown, fps, player.reader.duration_us)
     with_sound = sound and next(player.reader.sounds(), None) is not None
-    track = SoundTrack(player.reader.sounds())
+    track = SoundTrack(player.reader.sounds(), player.reader.duration_us)
     samples = track.parts()
     with VideoFile(Path(out), fps=fps, size=shape, variable=variable, sound=with_sound) as video:
         for frame in shown:
