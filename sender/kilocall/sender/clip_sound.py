@@ -16,7 +16,7 @@ from kilocall.proto.errors import BadInput
 from kilocall.proto.sound import DEFAULT_KBPS, LEAST_KBPS, MOST_KBPS, SAMPLE_RATE, SoundPackets
 from kilocall.runtime.sound import mono_frame
 
-__all__ = ["coded_sound", "has_sound"]
+__all__ = ["coded_sound"]
 
 #: Of one packet of Opus: the longest that is one frame of it, because nobody waits for a file.
 PACKET_MS: Final = 60
@@ -30,13 +30,9 @@ JITTER: Final = SAMPLE_RATE // 50
 Samples = NDArray[np.int16]
 
 
-def has_sound(path: Path) -> bool:
-    with av.open(str(path), metadata_errors="replace") as container:
-        return bool(container.streams.audio)
-
-
 def coded_sound(path: Path, start_us: int, kbps: float = DEFAULT_KBPS) -> Iterator[SoundPackets]:
-    """The first sound of a file, from `start_us` of the file's own time on, which becomes the stream's start.
+    """The first sound of a file, from `start_us` of the file's own time on, which becomes the stream's start;
+    nothing where there is none.
 
     Raises BadInput at once for a rate out of range, and in the midst where sound cannot be decoded.
     """
@@ -95,6 +91,8 @@ def _decoded(path: Path, start_us: int) -> Iterator[Samples]:
     try:
         with av.open(str(path), metadata_errors="replace") as container:
             resampler = av.AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE)
+            if not container.streams.audio:
+                return
             for frame in container.decode(container.streams.audio[0]):
                 due = position
                 if frame.pts is not None and frame.time_base is not None:

@@ -76,12 +76,12 @@ def encode(
     The source picture is the best frame of the clip unless `source` names a picture; `size` is its side, 256 unless
     512 is asked for and the face is large enough in the clip. With a `gallery` the file holds up to so many pictures
     of the speaker, the source picture included, in `gallery_kb` together, as far as they pay off. The clip's sound
-    becomes speech of `audio_kbps`, none with None. Raises BadInput
-    (NoFace for a clip without a face) and OSError; then no file is left behind.
+    becomes speech of `audio_kbps`, none with None. Raises BadInput (NoFace for a clip without a face) and OSError; then
+    no file is left behind.
     """
     from kilocall.sender.capture import open_clip
     from kilocall.sender.clip import follow_clip
-    from kilocall.sender.clip_sound import coded_sound, has_sound
+    from kilocall.sender.clip_sound import coded_sound
     from kilocall.sender.encoder import PacketEncoder
 
     started = time.monotonic()
@@ -128,7 +128,7 @@ def encode(
         proposals = _further_pictures(family, shown, packed, followed, gallery, gallery_kb, progress or silent)
         further = [proposal.packed for proposal in proposals]
         encoder.hold([proposal.reference for proposal in proposals])
-    sounds = iter(()) if audio_kbps is None or not has_sound(clip) else coded_sound(clip, video.start_us, audio_kbps)
+    sounds = iter(()) if audio_kbps is None else coded_sound(clip, video.start_us, audio_kbps)
     bits = 0
     with StreamWriter(out, header) as writer:
         writer.add_picture(packed)
