@@ -14,9 +14,9 @@ import re
 import subprocess
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from pathlib import Path
 from typing import Final
 
+import psutil
 from pydantic import BaseModel
 from websockets.asyncio.client import ClientConnection, connect
 
@@ -25,6 +25,7 @@ from kilocall.call.report import percentile
 from kilocall.call.signalling import Join, Leave, websocket_url
 from kilocall.proto.errors import BadInput
 from kilocall.runtime.children import module_command, same_modules
+from kilocall.runtime.machine import resident_bytes
 
 __all__ = ["MeetingBenchReport", "measure_meeting"]
 
@@ -75,13 +76,10 @@ class _Instances:
 
     def memory_kib(self) -> float | None:
         """What they hold in memory together."""
-        pages = 0
-        for process in self._processes:
-            try:
-                pages += int(Path(f"/proc/{process.pid}/statm").read_text().split()[1])
-            except OSError:
-                return None
-        return pages * os.sysconf("SC_PAGE_SIZE") / 1024
+        try:
+            return sum(resident_bytes(process.pid) for process in self._processes) / 1024
+        except psutil.Error:
+            return None
 
     def end(self) -> None:
         for process in self._processes:

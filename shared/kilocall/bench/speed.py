@@ -7,9 +7,7 @@ so that a noisy or throttled machine slows both.
 
 from __future__ import annotations
 
-import os
 import platform
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -35,7 +33,7 @@ from kilocall.runtime.engine import (
     installed_engines,
     physical_cores,
 )
-from kilocall.runtime.machine import cpu_model
+from kilocall.runtime.machine import cpu_model, resident_bytes
 
 Kind = Literal["sender", "receiver", "once"]
 
@@ -70,7 +68,7 @@ class EngineSpeed:
     load_s: float  # importing the library, reading and compiling all networks, the first calls
     sender_fps: float  # networks, fit and coding of one frame after the other
     receiver_fps: float
-    memory_mb: float | None  # by how much loading and running let the process grow
+    memory_mb: float  # by how much loading and running let the process grow
 
     @property
     def name(self) -> str:
@@ -87,7 +85,7 @@ class SpeedReport:
     runs: int
     picture: str
     compared_with: str | None  # torch's version, None without torch
-    process_memory_mb: float | None  # resident, at the end, all engines together
+    process_memory_mb: float  # resident, at the end, all engines together
     engines: tuple[EngineSpeed, ...]
 
 
@@ -162,7 +160,7 @@ def _measure(name: str, threads: int, folder: Path, runs: int, *, compare: bool)
         load_s=load_s,
         sender_fps=_rate(measured, "sender"),
         receiver_fps=_rate(measured, "receiver"),
-        memory_mb=None if memory is None or after is None else after - memory,
+        memory_mb=after - memory,
     )
 
 
@@ -273,9 +271,6 @@ class _Bench:
         yield "decode", "receiver", lambda: decoder.decode(coded)
 
 
-def resident_mb() -> float | None:
-    """Resident memory of this process; None where the system does not say."""
-    if sys.platform != "linux":
-        return None
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+def resident_mb() -> float:
+    """Resident memory of this process."""
+    return resident_bytes() / 1e6

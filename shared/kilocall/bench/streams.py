@@ -154,7 +154,7 @@ def _measure(
     at_once = largest(holds, most) if fps_alone >= fps else 0
     after = resident_mb()
     more = len(streams) - 1
-    memory = None if before is None or after is None or not more else max(0.0, (after - before) / more)
+    memory = None if not more else max(0.0, (after - before) / more)
     used = choose_engine(engine, threads)
     return StreamsSpeed(
         engine=used.name,

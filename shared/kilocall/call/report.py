@@ -8,9 +8,9 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Final
 
-import psutil
 from pydantic import BaseModel
 
+from kilocall.runtime.machine import resident_bytes
 from kilocall.runtime.pace import Limit, Pace
 from kilocall.runtime.traffic import KINDS, Traffic
 
@@ -38,7 +38,7 @@ def percentile(values: Sequence[float], share: float) -> float | None:
 
 def memory_mib() -> float:
     """Memory that this process holds now."""
-    return psutil.Process().memory_info().rss / (1 << 20)
+    return resident_bytes() / (1 << 20)
 
 
 class TrafficMeter:

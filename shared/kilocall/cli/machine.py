@@ -64,14 +64,14 @@ def measure(
             ("system", f"{report.system}, Python {report.python}"),
             ("family", f"{report.family}, {report.runs} calls each, on {report.picture}"),
             ("compared with", f"torch {report.compared_with}" if report.compared_with else "torch is not installed"),
-            ("memory", _mb(report.process_memory_mb)),
+            ("memory", f"{report.process_memory_mb:.0f} MB"),
         ],
     )
     for speed in report.engines:
         print_table(
             f"{speed.engine} {speed.version}, {speed.threads} threads, {speed.device}: sender "
             f"{speed.sender_fps:.0f} fps, receiver {speed.receiver_fps:.0f} fps, loads in {speed.load_s:.1f} s, "
-            f"{_mb(speed.memory_mb)}",
+            f"{speed.memory_mb:.0f} MB",
             ["stage", "for", "ms", "95 %", "torch takes"],
             [
                 [
@@ -155,7 +155,3 @@ def _measure_own_weights(
                     ("against plain torch", f"{found.psnr_db:.1f} dB"),
                 ],
             )
-
-
-def _mb(number: float | None) -> str:
-    return "memory unknown" if number is None else f"{number:.0f} MB"

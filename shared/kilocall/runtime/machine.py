@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 from typing import Final
 
+import psutil
+
 #: What 8-bit and bfloat16 networks run on, as Linux names it.
 INSTRUCTION_SETS: Final = (
     "avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16", "asimddp", "i8mm", "bf16",
@@ -24,6 +26,11 @@ def cpu_model() -> str:
         )
         found = answer.stdout.strip() or None
     return found or platform.processor() or platform.machine()
+
+
+def resident_bytes(pid: int | None = None) -> int:
+    """Memory that a process holds, this one by default. Raises psutil.Error where that cannot be told."""
+    return int(psutil.Process(pid).memory_info().rss)
 
 
 def instruction_sets() -> tuple[str, ...] | None:
