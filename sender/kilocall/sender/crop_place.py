@@ -26,12 +26,10 @@ __all__ = [
     "STRAY_X",
     "STRAY_Y",
     "CropPlace",
-    "Sides",
     "as_place",
     "as_vector",
     "box_from_landmarks",
     "cut",
-    "faded",
     "holds",
     "ideal_place",
     "middle",
@@ -56,15 +54,14 @@ FIT_SHIFT, FIT_SHRINK = 0.10, 0.80
 STRAY_X, STRAY_Y = 0.13, 0.10
 STRAY_SMALLER, STRAY_LARGER = 0.82, 1.20
 
-
 # Of the edge's colours: how far from it (sides of the crop) they are how much blurred (standard deviation).
 BLURS = ((0.02, 0.02), (0.10, 0.10), (0.35, 0.40))
 EDGE_ROWS = 3
-#: Quarter turns that bring each of Sides to the top.
+#: Quarter turns that bring each of _Sides to the top.
 TURNS = (0, 2, 3, 1)
 
 
-class Sides(NamedTuple):
+class _Sides(NamedTuple):
     """Shares of a crop's side."""
 
     top: float
@@ -133,7 +130,7 @@ def cut(rgb: NDArray[np.uint8], place: CropPlace, size: int = CROP_SIDE) -> tupl
             flags=inverse,
             borderMode=cv2.BORDER_REPLICATE,
         )
-        return faded(np.asarray(crop, np.uint8), _missing(place, rgb.shape)), place
+        return _faded(np.asarray(crop, np.uint8), _missing(place, rgb.shape)), place
     x0, y0, side = round(place.x0), round(place.y0), round(place.side)
     height, width = rgb.shape[:2]
     left, top = max(0, x0), max(0, y0)
@@ -145,17 +142,17 @@ def cut(rgb: NDArray[np.uint8], place: CropPlace, size: int = CROP_SIDE) -> tupl
         edges = (top - y0, y0 + side - bottom, left - x0, x0 + side - right)
         part = np.asarray(cv2.copyMakeBorder(part, *edges, cv2.BORDER_REPLICATE), np.uint8)
     place = CropPlace(float(x0), float(y0), float(side))
-    return faded(_reduced(part, size), _missing(place, rgb.shape)), place
+    return _faded(_reduced(part, size), _missing(place, rgb.shape)), place
 
 
-def _missing(place: CropPlace, shape: tuple[int, ...]) -> Sides:
+def _missing(place: CropPlace, shape: tuple[int, ...]) -> _Sides:
     """What of a crop lies past the borders of a frame [H, W, 3]."""
     height, width = shape[:2]
     ends = (-place.y0, place.y0 + place.side - height, -place.x0, place.x0 + place.side - width)
-    return Sides(*(max(0.0, end / place.side) for end in ends))
+    return _Sides(*(max(0.0, end / place.side) for end in ends))
 
 
-def faded(crop: NDArray[np.uint8], missing: Sides) -> NDArray[np.uint8]:
+def _faded(crop: NDArray[np.uint8], missing: _Sides) -> NDArray[np.uint8]:
     """A crop [S, S, 3] whose missing sides are filled with the colours at their edge, the further the more blurred.
 
     Nothing that could be taken for a part of a face: a mirrored one has brows on its forehead, a repeated edge stripes.

@@ -257,16 +257,15 @@ class CallNode:
             await self._reporter.tick()
             session = parts.session
             if session is not None:
-                session.own_lag_ms = self.parts.send_ms.value
-                session.loop_lag_ms = self.parts.loop_lag.milliseconds
+                session.own_lag_ms = parts.send_ms.value
+                session.loop_lag_ms = parts.loop_lag.milliseconds
                 session.tick()
             self._statistics.look()
             self._on_message(self._statistics.numbers)
             self.controls.tell_state()
-            if parts.link.trouble and not self.controls.in_room and self.settings.headless:
-                looked_s = asyncio.get_running_loop().time() - began_s
-                if looked_s > UNREACHABLE_S:
-                    self._refused(parts.link.trouble)
+            waited_s = asyncio.get_running_loop().time() - began_s
+            if parts.link.trouble and not self.controls.in_room and waited_s > UNREACHABLE_S and self.settings.headless:
+                self._refused(parts.link.trouble)
 
     async def _close(self, workers: list[Worker]) -> None:
         parts, session = self.parts, self.parts.session

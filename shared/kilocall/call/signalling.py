@@ -22,9 +22,9 @@ import asyncio
 import contextlib
 import logging
 import random
-import socket
 import ssl
 from collections import deque
+from socket import gaierror
 from types import TracebackType
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit, urlunsplit
@@ -84,24 +84,26 @@ JoinToken = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{43}$")]
 SessionId = Annotated[int, Field(ge=0, lt=1 << 32)]
 
 
-class Join(_Message):
-    type: Literal["join"] = "join"
+class _ForRoom(_Message):
+    """A connection's first message."""
+
     version: int = SIGNALLING_VERSION
     room: Room
     token: JoinToken
-    """LinkSecret.token; the same for both."""
+    """LinkSecret.token; the same for both sides."""
+
+
+class Join(_ForRoom):
+    type: Literal["join"] = "join"
     member: Token | None = None
     live: SessionId | None = None
     """Session whose connection this side has and keeps, if the other side has it too."""
 
 
-class Knock(_Message):
+class Knock(_ForRoom):
     """Asks before joining, on a connection of its own, so that nobody loads models in order to be sent away."""
 
     type: Literal["knock"] = "knock"
-    version: int = SIGNALLING_VERSION
-    room: Room
-    token: JoinToken
 
 
 class Free(_Message):
@@ -243,7 +245,7 @@ def unreachable(server: str, error: Exception) -> str:
     """A sentence about a meeting point that cannot be reached: what is wrong, and what to look at."""
     where = urlsplit(server if "://" in server else f"http://{server}").netloc or server
     match error:
-        case socket.gaierror():
+        case gaierror():
             why = f"there is no computer of the name {where}; look for a typing mistake"
         case ssl.SSLError():
             why = f"{where} does not speak https, or has no valid certificate; try http://{where}"

@@ -35,6 +35,7 @@ __all__ = [
     "guard_page",
     "listen",
     "mount_page",
+    "part_of",
     "same_origin",
     "shown_address",
 ]
