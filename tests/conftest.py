@@ -43,6 +43,7 @@ SLOW = (
     "bench/test_network.py",
     "bench/test_streams.py",
     "call/test_bad_networks.py",
+    "call/test_behind_nats.py",
     "call/test_page_media.py",
     "call/test_slow_computer.py",
     "call/test_two_pages.py",

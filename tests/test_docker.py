@@ -20,6 +20,11 @@ from typing import Any
 import pytest
 import yaml
 
+from kilocall.call.signalling import Joined, Paired, Signalling
+from links import run
+from meeting import SECRET as LINK_SECRET
+from meeting import Server
+
 ROOT = Path(__file__).parents[1]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
@@ -80,7 +85,8 @@ def compose(*arguments: str, **variables: str) -> subprocess.CompletedProcess[st
 
 
 def variables_named() -> set[str]:
-    return set(re.findall(r"\$\{(\w+)", (ROOT / "docker-compose.yml").read_text()))
+    texts = (ROOT / "docker-compose.yml").read_text(), (ROOT / "docker" / "public.yml").read_text()
+    return set(re.findall(r"\$\{(\w+)", "".join(texts)))
 
 
 @pytest.mark.parametrize("profile", [(), ("--profile", "turn")], ids=["without profile", "turn"])
@@ -92,6 +98,95 @@ def test_compose_accepts_its_file(profile: tuple[str, ...]) -> None:
     assert {read[name]["build"]["target"] for name in OWN} == set(OWN)
     # A variable that nobody sets is warned about, and a user could not tell whether it matters.
     assert "variable is not set" not in done.stderr
+
+
+PUBLIC = ("-f", "docker-compose.yml", "-f", "docker/public.yml")
+NAMES = {"MEETING_DOMAIN": "meet.example", "TURN_DOMAIN": "turn.example", "TURN_SECRET": SECRET}
+
+
+def test_public_meeting_point_has_tls_and_tells_of_its_turn_server() -> None:
+    done = compose(*PUBLIC, "config", **NAMES, TURN_ADDRESS="192.0.2.7", TURN_TLS_PORT="443")
+    assert done.returncode == 0, done.stderr
+    read = yaml.safe_load(done.stdout)
+    services = read["services"]
+    meeting, front, turn = (services[name] for name in ("meeting", "front", "turn"))
+    assert meeting["environment"]["KILOCALL_TURN_URL"] == "turn:turn.example:3478 turns:turn.example:443"
+    # What the front door says of addresses is believed, and only what it says.
+    assert meeting["environment"]["KILOCALL_PROXY"] == front["networks"]["front"]["ipv4_address"]
+    assert "0.0.0.0" not in str(meeting["ports"])
+    assert {"TURN_SECRET": SECRET, "TURN_ADDRESS": "192.0.2.7", "TURN_TLS_PORT": "443"}.items() <= turn[
+        "environment"
+    ].items()
+    for service in (front, turn):
+        assert service["read_only"] is True
+        assert service["cap_drop"] == ["ALL"]
+        assert service["cap_add"] == ["NET_BIND_SERVICE"]
+        assert service["security_opt"] == ["no-new-privileges:true"]
+
+
+@pytest.mark.parametrize("name", ["MEETING_DOMAIN", "TURN_DOMAIN"])
+def test_public_meeting_point_without_its_names_is_refused(name: str) -> None:
+    done = compose(*PUBLIC, "config", **{other: value for other, value in NAMES.items() if other != name})
+    assert done.returncode != 0
+    assert name in done.stderr
+
+
+@pytest.fixture
+def front_door(tmp_path: Path) -> Iterator[tuple[str, int]]:
+    """A real Caddy with the Caddyfile for localhost, by certificates of its own: its address, and the port that it
+    passes everything on to."""
+    program = shutil.which("caddy")
+    if program is None:
+        pytest.skip("caddy is not installed")
+    ports = []
+    with contextlib.ExitStack() as kept:
+        for _ in range(3):
+            free = kept.enter_context(socket.socket())
+            free.bind(("127.0.0.1", 0))
+            ports.append(free.getsockname()[1])
+    env = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(tmp_path),
+        "XDG_DATA_HOME": str(tmp_path),
+        "XDG_CONFIG_HOME": str(tmp_path),
+        "MEETING_DOMAIN": "localhost",
+        "TURN_DOMAIN": "turn.localhost",
+        "HTTP_PORT": str(ports[0]),
+        "HTTPS_PORT": str(ports[1]),
+        "MEETING_UPSTREAM": f"127.0.0.1:{ports[2]}",
+    }
+    command = [program, "run", "--config", str(ROOT / "docker" / "Caddyfile"), "--adapter", "caddyfile"]
+    with running(command, env, tmp_path) as process:
+        root = tmp_path / "caddy" / "pki" / "authorities" / "local" / "root.crt"
+        made = tmp_path / "caddy" / "certificates" / "local"
+        names = ("localhost", "turn.localhost")
+        # coturn is given the second one's, by this layout of Caddy's folder.
+        wanted = [root, *(made / name / f"{name}.{kind}" for name in names for kind in ("crt", "key"))]
+        until = time.monotonic() + WITHIN_S
+        while not all(file.exists() for file in wanted):
+            assert process.poll() is None, (tmp_path / "output").read_text()
+            assert time.monotonic() < until, (tmp_path / "output").read_text()
+            time.sleep(0.1)
+        yield f"https://localhost:{ports[1]}", ports[2]
+
+
+def test_two_meet_through_the_front_door(
+    front_door: tuple[str, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, port = front_door
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "caddy" / "pki" / "authorities" / "local" / "root.crt"))
+
+    async def check() -> None:
+        async with (
+            Server(port=port),
+            Signalling(url, "tea", LINK_SECRET) as first,
+            Signalling(url, "tea", LINK_SECRET) as second,
+        ):
+            assert isinstance(await first.next(), Joined)
+            assert isinstance(await second.next(), Joined)
+            assert isinstance(await first.next(), Paired)
+
+    run(check())
 
 
 def test_variables_replace_clip_address_and_base() -> None:
@@ -308,3 +403,38 @@ def test_turn_server_gets_its_secret_in_a_file_that_others_cannot_read(tmp_path:
     assert "--denied-peer-ip=::ffff:0:0-::ffff:ffff:ffff" in done.stdout.splitlines()
     assert "--denied-peer-ip=64:ff9b::-64:ff9b::ffff:ffff" in done.stdout.splitlines()
     assert "--external-ip" not in turn(tmp_path, TURN_SECRET=SECRET).stdout
+
+
+def test_turn_server_waits_for_its_certificate_and_reads_it_anew(tmp_path: Path) -> None:
+    stub = tmp_path / "turnserver"
+    stub.write_text('#!/bin/sh\ntrap "echo anew; exit 0" USR2\nprintf "%s\\n" "$@"\nwhile :; do sleep 0.05; done\n')
+    stub.chmod(0o755)
+    certificate, key = tmp_path / "turn.crt", tmp_path / "turn.key"
+    env = {
+        "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}",
+        "TMPDIR": str(tmp_path),
+        "TURN_SECRET": SECRET,
+        "TURN_CERT": str(certificate),
+        "TURN_KEY": str(key),
+        "TURN_TLS_PORT": "443",
+        "TURN_CERT_CHECK_S": "0.1",
+    }
+    output = tmp_path / "output"
+
+    def said(word: str) -> None:
+        until = time.monotonic() + 20
+        while word not in output.read_text().splitlines():
+            assert time.monotonic() < until, output.read_text()
+            time.sleep(0.05)
+
+    with running(["sh", str(ROOT / "docker" / "turn.sh")], env, tmp_path):
+        said(f"waiting for {certificate} and {key}")
+        for file in (key, certificate):
+            file.write_text("made")
+        said("--tls-listening-port=443")
+        assert {f"--cert={certificate}", f"--pkey={key}"} <= set(output.read_text().splitlines())
+        assert not {"--no-tls", "anew"} & set(output.read_text().splitlines())
+        later = time.time() + 5
+        os.utime(certificate, (later, later))
+        said("anew")
+    assert "--no-tls" in turn(tmp_path, TURN_SECRET=SECRET).stdout.splitlines()

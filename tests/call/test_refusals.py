@@ -58,7 +58,8 @@ def test_room_that_is_none_is_refused(room: str) -> None:
         ({"headless": True, "camera": "browser"}, "a call without a page has none"),
         ({"report": Path("/no-such-folder/r.json")}, "does not exist"),
         ({"server": "ftp://meeting"}, "server is 'ftp://meeting', allowed is http"),
-        ({"ice_servers": ["http://x"]}, "ICE server 'http://x'.*allowed are stun:host and turn:host"),
+        ({"ice_servers": ["http://x"]}, "ICE server 'http://x'.*allowed are stun:HOST"),
+        ({"ice_servers": ["turns:host?transport=udp,me,word"]}, r"no such transport here; allowed are stun:HOST"),
         ({"colour": "red"}, "colour"),
     ],
 )

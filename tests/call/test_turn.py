@@ -168,6 +168,28 @@ def test_coturn_takes_a_password_until_it_expires_and_of_nobody_else(tmp_path: P
     run(check())
 
 
+def test_the_first_turn_server_that_answers_is_taken_and_the_one_named_first_preferred(tmp_path: Path) -> None:
+    async def check() -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
+            silent.bind(("127.0.0.1", 0))
+            async with coturn(tmp_path) as port:
+                username = f"{int(time.time()) + 60}:0011223344556677"
+                servers = tuple(
+                    IceServer(f"turn:127.0.0.1:{where}", username, password(TURN_SECRET, username))
+                    for where in (silent.getsockname()[1], port, f"{port}?transport=tcp")
+                )
+                peer = Peer(PeerSettings(ice_servers=servers, relay_only=True, loopback="only", audio=False))
+                began = time.monotonic()
+                await peer.offer()
+                assert time.monotonic() - began < 4  # the silent one would be waited for 5 s
+                relays = peer._ice.local_candidates
+                assert [candidate.type for candidate in relays] == ["relay", "relay"]
+                assert relays[0].priority > relays[1].priority
+                await peer.close()
+
+    run(check())
+
+
 def test_two_meet_through_the_meeting_points_turn_server_alone(tmp_path: Path) -> None:
     async def check() -> None:
         async with coturn(tmp_path) as port:

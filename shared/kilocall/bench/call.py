@@ -21,7 +21,7 @@ from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Final, Self
+from typing import IO, Any, Final, Literal, Protocol, Self
 
 import numpy as np
 from pydantic import BaseModel
@@ -131,11 +131,22 @@ class Party:
             self._news.notify_all()
 
 
-class TwoParties:
-    """Meeting point, "a" and "b"; a context manager. Over a network "a" lives with the meeting point.
+class Network(Protocol):
+    """Where meeting point, "a" and "b" live when it is not the loopback."""
 
-    `seconds` is how long each party stays at most, `options` what both get beside it, `only_a` what "a" gets alone.
-    Pictures are kept when `keep` is set: `shown` then says when each was made, and folder/SIDE has some of them.
+    @property
+    def meeting_host(self) -> str:
+        """Address of the meeting point, for itself and for both parties."""
+
+    def inside(self, place: Side | Literal["meeting"], command: Sequence[str], /) -> list[str]:
+        """`command` as it must be started to run there."""
+
+
+class TwoParties:
+    """Meeting point, "a" and "b"; a context manager.
+
+    `seconds` is how long each party stays at most, `options` what both get beside it, `serve` what the meeting point
+    gets. Pictures are kept when `keep` is set: `shown` then says when each was made, and folder/SIDE has some of them.
     """
 
     def __init__(
@@ -143,8 +154,9 @@ class TwoParties:
         folder: Path,
         *,
         seconds: float,
-        network: BadNetwork | None = None,
+        network: Network | None = None,
         options: Sequence[str] = (),
+        serve: Sequence[str] = (),
         cameras: dict[Side, str] | None = None,
         keep: bool = True,
         engine: str = "auto",
@@ -152,6 +164,7 @@ class TwoParties:
         self.folder, self.network = folder, network
         self.parties: dict[Side, Party] = {}
         self._seconds, self._options, self._keep, self._engine = seconds, tuple(options), keep, engine
+        self._serve = tuple(serve)
         self._cameras = cameras
         self._server: Party | None = None
         self._secret = LinkSecret.make()
@@ -164,8 +177,8 @@ class TwoParties:
                 side: str(sample_clip(name, self.folder, engine=self._engine, threads=1))
                 for side, name in zip(SIDES, NAMES, strict=True)
             }
-            host = self.network.address("a") if self.network is not None else "127.0.0.1"
-            self._server = self._start("a", "meeting", ["serve", "--host", host, "--port", "0"])
+            host = self.network.meeting_host if self.network is not None else "127.0.0.1"
+            self._server = self._start("meeting", ["serve", "--host", host, "--port", "0", *self._serve])
             self._address = self._server.wait_for(r"http://[\d.]+:\d+", START_WITHIN_S).group()
             for side in SIDES:
                 self._join(side, cameras[side])
@@ -226,12 +239,12 @@ class TwoParties:
         arguments += ["--report", str(self.folder / f"{side}.json"), *self._options]
         if self._keep:
             arguments += ["--keep-pictures", str(self.folder / side)]
-        self.parties[side] = self._start(side, side, arguments)
+        self.parties[side] = self._start(side, arguments)
 
-    def _start(self, side: Side, name: str, arguments: list[str]) -> Party:
+    def _start(self, name: Side | Literal["meeting"], arguments: list[str]) -> Party:
         command = [sys.executable, "-m", "kilocall.cli", *arguments]
         if self.network is not None:
-            command = self.network.inside(side, command)
+            command = self.network.inside(name, command)
         # One thread in every library beside the engine's own: both parties share the cores.
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
         environment |= {"KILOCALL_CACHE": str(self.folder / f"cache_{name}"), "COLUMNS": "200"}

@@ -133,9 +133,14 @@ class BadNetwork:
         """The side's IPv4 address."""
         return f"10.77.0.{self._hosts[side]}"
 
-    def inside(self, side: Side, command: Sequence[str]) -> list[str]:
-        """`command` as it must be started to run in this side's namespace."""
-        return ["ip", "netns", "exec", self.namespaces[side], *command]
+    @property
+    def meeting_host(self) -> str:
+        """Where a meeting point listens; it lives with "a"."""
+        return self.address("a")
+
+    def inside(self, place: Side | Literal["meeting"], command: Sequence[str]) -> list[str]:
+        """`command` as it must be started to run in the namespace of a side, or of the meeting point."""
+        return ["ip", "netns", "exec", self.namespaces["a" if place == "meeting" else place], *command]
 
     def change(self, there: Way, back: Way | None = None) -> None:
         """Another kind of network from now on; packets under way arrive as they would have."""

@@ -137,6 +137,8 @@ class Peer:
         assert transport is not None  # made with the first channel
         self._sctp = transport
         self._ice = transport.transport.transport._connection
+        relays = [server.as_turn() for server in self.settings.ice_servers if server.relays]
+        aiortc_fixes.use_relays(self._ice, relays, hide_address=self.settings.relay_only)
         aiortc_fixes.on_datagrams(
             self._ice, sent=self._sent.add, received=self._count_received, addresses=self._addresses
         )
@@ -260,10 +262,8 @@ class Peer:
         settings = self.settings
         for server in settings.ice_servers:
             server.check()
-        servers = [
-            RTCIceServer(urls=server.url, username=server.username, credential=server.credential)
-            for server in settings.ice_servers
-        ]
+        # Of TURN servers aiortc would take the first alone.
+        servers = [RTCIceServer(urls=server.url) for server in settings.ice_servers if not server.relays]
         policy = RTCIceTransportPolicy.RELAY if settings.relay_only else RTCIceTransportPolicy.ALL
         configuration = RTCConfiguration(
             iceServers=servers, bundlePolicy=RTCBundlePolicy.MAX_BUNDLE, iceTransportPolicy=policy

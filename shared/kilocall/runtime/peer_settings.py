@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 from aiortc.rtcicetransport import parse_stun_turn_uri
 
 from kilocall.proto.errors import BadInput
+from kilocall.runtime.aiortc_fixes import TurnServer
 
 __all__ = ["IceServer", "PeerSettings"]
+
+TRANSPORTS: Final = (("stun", None), ("turn", "udp"), ("turn", "tcp"), ("turns", "tcp"))
 
 
 @dataclass(frozen=True)
 class IceServer:
-    """A STUN or TURN server, for example `stun:host:3478` or `turn:host:3478?transport=udp`."""
+    """A STUN or TURN server, for example `stun:host`, `turn:host:3478` or `turns:host:443`, which is over TLS."""
 
     url: str
     username: str | None = None
@@ -22,10 +25,25 @@ class IceServer:
 
     def check(self) -> None:
         """BadInput for an address that is none of a STUN or TURN server."""
+        allowed = "allowed are stun:HOST, turn:HOST, turn:HOST?transport=tcp and turns:HOST"
         try:
-            parse_stun_turn_uri(self.url)
+            parsed = parse_stun_turn_uri(self.url)
         except ValueError as error:
-            raise BadInput(f"ICE server {self.url!r}: {error}; allowed are stun:host and turn:host") from None
+            raise BadInput(f"ICE server {self.url!r}: {error}; {allowed}") from None
+        if (parsed["scheme"], parsed.get("transport")) not in TRANSPORTS:
+            raise BadInput(f"ICE server {self.url!r}: no such transport here; {allowed}")
+
+    def as_turn(self) -> TurnServer:
+        """For a TURN server."""
+        parsed = parse_stun_turn_uri(self.url)
+        return TurnServer(
+            host=parsed["host"],
+            port=parsed["port"],
+            transport=parsed["transport"],
+            tls=parsed["scheme"] == "turns",
+            username=self.username,
+            password=self.credential,
+        )
 
     @property
     def relays(self) -> bool:

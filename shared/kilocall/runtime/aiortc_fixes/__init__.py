@@ -13,7 +13,7 @@ from importlib import metadata
 
 from kilocall.runtime.aiortc_fixes import dtls, ice, rtp, sack, sctp
 from kilocall.runtime.aiortc_fixes.correction import Correction, Undo
-from kilocall.runtime.aiortc_fixes.ice import on_datagrams
+from kilocall.runtime.aiortc_fixes.ice import TurnServer, on_datagrams, use_relays
 from kilocall.runtime.aiortc_fixes.rtp import (
     PromptVideoBuffer,
     SpeechJitterBuffer,
@@ -33,6 +33,7 @@ __all__ = [
     "SilenceGate",
     "SpeechEncoder",
     "SpeechJitterBuffer",
+    "TurnServer",
     "apply",
     "in_force",
     "on_datagrams",
@@ -40,6 +41,7 @@ __all__ = [
     "set_prompt_video",
     "set_speech_decoder",
     "set_speech_encoder",
+    "use_relays",
     "withdraw",
 ]
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
-from typing import Any
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal
 
-from aioice import ice, stun
+from aioice import Candidate, ice, stun
 
 from kilocall.runtime.aiortc_fixes.correction import Correction, Undo, replace
 
-__all__ = ["CORRECTIONS", "Datagram", "on_datagrams", "watch"]
+__all__ = ["CORRECTIONS", "Datagram", "TurnServer", "on_datagrams", "use_relays", "watch"]
+
+logger = logging.getLogger(__name__)
 
 Datagram = Callable[[bytes, tuple[Any, ...]], None]
 
@@ -91,16 +96,15 @@ def on_datagrams(
     """
     gather = connection.get_component_candidates
 
-    async def gather_andwatch(component: int, own: list[str]) -> list[Any]:
-        found = await gather(component, addresses(own))
+    own_addresses = addresses
+
+    async def gather_and_watch(component: int, addresses: list[str]) -> list[Any]:
+        found = await gather(component, own_addresses(addresses))
         for protocol in connection._protocols:
             watch(protocol, sent, received)
         return found
 
-    def get_component_candidates(*, component: int, addresses: list[str]) -> Coroutine[Any, Any, list[Any]]:
-        return gather_andwatch(component, addresses)
-
-    connection.get_component_candidates = get_component_candidates  # type: ignore[assignment,method-assign]
+    connection.get_component_candidates = gather_and_watch  # type: ignore[method-assign,assignment]
 
 
 def watch(protocol: Any, sent: Datagram, received: Datagram) -> None:
@@ -122,6 +126,82 @@ def watch(protocol: Any, sent: Datagram, received: Datagram) -> None:
     protocol.datagram_received = new_datagram_received
     protocol.send_data = new_send_data
     protocol.send_stun = new_send_stun
+
+
+#: Longest wait for relays, and for the others once there is one: where a network swallows UDP, a relay over TLS is
+#: there at once and one over UDP never.
+RELAYS_WITHIN_S: Final = 5.0
+OTHER_RELAYS_WITHIN_S: Final = 0.7
+
+
+@dataclass(frozen=True)
+class TurnServer:
+    host: str
+    port: int
+    transport: Literal["udp", "tcp"]
+    tls: bool
+    username: str | None
+    password: str | None
+
+
+def use_relays(connection: ice.Connection, servers: Sequence[TurnServer], *, hide_address: bool) -> None:
+    """Adds a candidate of every TURN server that answers, those named first preferred.
+
+    aiortc takes one server alone, so that a second one over TLS could not help where UDP does not pass.
+    To be called before candidates are gathered.
+    """
+    gather = connection.get_component_candidates
+
+    async def with_relays(component: int, addresses: list[str]) -> list[Any]:
+        plain, relayed = await asyncio.gather(
+            gather(component, addresses), _relayed(connection, component, servers, hide_address)
+        )
+        for candidate, protocol in relayed:
+            plain.append(candidate)
+            connection._protocols.append(protocol)
+        return plain
+
+    connection.get_component_candidates = with_relays  # type: ignore[method-assign,assignment]
+
+
+async def _relayed(
+    connection: ice.Connection, component: int, servers: Sequence[TurnServer], hide_address: bool
+) -> list[tuple[Candidate, ice.StunProtocol]]:
+    """Candidates with their protocols, of the servers that answered soon enough, in the servers' order."""
+    tasks = [
+        asyncio.create_task(
+            ice.relayed_candidate(
+                component=component,
+                hide_related_address=hide_address,
+                protocol_factory=lambda: ice.StunProtocol(connection),
+                turn_server=(server.host, server.port),
+                turn_username=server.username,
+                turn_password=server.password,
+                turn_ssl=server.tls,
+                turn_transport=server.transport,
+            )
+        )
+        for server in servers
+    ]
+    pending, until = set(tasks), asyncio.get_running_loop().time() + RELAYS_WITHIN_S
+    try:
+        while pending and (left_s := until - asyncio.get_running_loop().time()) > 0:
+            done, pending = await asyncio.wait(pending, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
+            if any(task.exception() is None for task in done):
+                until = min(until, asyncio.get_running_loop().time() + OTHER_RELAYS_WITHIN_S)
+    finally:
+        for task in pending:
+            task.cancel()
+    found = []
+    for place, (task, server) in enumerate(zip(tasks, servers, strict=True)):
+        if task in pending or task.exception() is not None:
+            why = "no answer" if task in pending else task.exception()
+            logger.warning("TURN server %s:%d (%s): %s", server.host, server.port, server.transport, why)
+            continue
+        candidate, protocol = task.result()
+        candidate.priority -= place << 8  # the local preference, RFC 8445, 5.1.2.1
+        found.append((candidate, protocol))
+    return found
 
 
 CORRECTIONS = (
