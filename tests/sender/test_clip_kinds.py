@@ -12,12 +12,14 @@ import numpy as np
 import pytest
 
 from kilocall import api
+from kilocall.cli import run
 from kilocall.model import landmarks as lm
 from kilocall.model.family import Array, Family, Picture
 from kilocall.proto.errors import BadInput
 from kilocall.sample import sample_clip
 from kilocall.sender.capture import open_clip
 from kilocall.sender.clip import FACE_CERTAINTY
+from kilocall.sender.clip_sound import coded_sound
 from kilocall.sender.crop_place import CROP_SIDE, CropPlace, cut
 
 FPS = 25
@@ -178,7 +180,7 @@ def speak(path: Path, frames: list[Picture], beeps_s: tuple[float, ...], rate: i
     with av.open(str(path), "w") as container:
         video = container.add_stream("libx264", rate=Fraction(FPS), options={"crf": "14"})
         video.height, video.width, video.pix_fmt = *frames[0].shape[:2], "yuv420p"
-        audio = container.add_stream("aac" if path.suffix == ".mp4" else "flac", rate=rate, layout="stereo")
+        audio = container.add_stream("flac" if path.suffix == ".mkv" else "aac", rate=rate, layout="stereo")
         for frame in frames:
             container.mux(video.encode(av.VideoFrame.from_ndarray(frame, "rgb24")))
         both = np.rint(np.stack([sound, sound], 1).reshape(1, -1) * 32767).astype(np.int16)
@@ -236,3 +238,108 @@ def test_a_rate_that_no_speech_has_is_refused(family: Family, frames: list[Pictu
     with pytest.raises(BadInput, match="audio-kbps is 200, allowed are 6 to 64"):
         api.encode(clip, tmp_path / "a.kcs", audio_kbps=200, family=family)
     assert not (tmp_path / "a.kcs").exists()
+
+
+# Files
+
+
+def plain(colour: tuple[int, int, int], count: int = 20) -> list[Picture]:
+    return [np.full((64, 96, 3), colour, np.uint8) for _ in range(count)]
+
+
+def test_a_video_that_its_maker_has_switched_off_is_not_shown(tmp_path: Path) -> None:
+    path = tmp_path / "two.mov"
+    with av.open(str(path), "w") as sink:
+        streams: list[Any] = [sink.add_stream("libx264", rate=FPS) for _ in range(2)]
+        for stream in streams:
+            stream.height, stream.width, stream.pix_fmt = 64, 96, "yuv420p"
+        for stream, colour in zip(streams, [(200, 0, 0), (0, 0, 200)], strict=True):
+            for frame in plain(colour, 5):
+                sink.mux(stream.encode(av.VideoFrame.from_ndarray(frame, "rgb24")))
+            sink.mux(stream.encode(None))
+    data = bytearray(path.read_bytes())
+    first = data.index(b"tkhd") + 7
+    second = data.index(b"tkhd", first) + 7
+    for off, on, seen in ((first, second, 2), (second, first, 0)):
+        data[off], data[on] = data[off] & ~1, data[on] | 1  # the flag of a track that is enabled
+        path.write_bytes(data)
+        assert next(iter(open_clip(path))).rgb[30, 30].argmax() == seen
+
+
+def test_a_track_of_time_codes_is_passed_over(tmp_path: Path) -> None:
+    path = tmp_path / "camera.mov"
+    with av.open(str(path), "w") as sink:
+        stream: Any = sink.add_stream("libx264", rate=FPS)
+        stream.height, stream.width, stream.pix_fmt = 64, 96, "yuv420p"
+        stream.metadata["timecode"] = "01:00:00:00"
+        for frame in plain((0, 0, 200), 5):
+            sink.mux(stream.encode(av.VideoFrame.from_ndarray(frame, "rgb24")))
+        sink.mux(stream.encode(None))
+    with av.open(str(path)) as container:
+        assert [one.type for one in container.streams] == ["video", "data"]
+    assert len(list(open_clip(path))) == 5
+
+
+def test_a_recording_without_its_length_is_read_to_the_end(tmp_path: Path, write_clip: Callable[..., Path]) -> None:
+    clip = open_clip(write_clip(tmp_path / "live.mkv", plain((90, 90, 90)), muxer={"live": "1"}))
+    assert clip.duration is None
+    assert len(list(clip)) == 20
+    assert clip.truncated is None
+
+
+@pytest.mark.parametrize("sound", [False, True])
+@pytest.mark.parametrize("before", [0, 77, 20_000])
+def test_a_broadcast_is_read_from_its_first_whole_picture(tmp_path: Path, before: int, sound: bool) -> None:
+    """It begins inside a packet, or behind bytes that are none."""
+    path = speak(tmp_path / "whole.ts", plain((90, 90, 90), 50), (0.5, 1.5), 48_000) if sound else tmp_path / "whole.ts"
+    if not sound:
+        write(path, plain((90, 90, 90), 50))
+    data = path.read_bytes()
+    assert len(list(open_clip(path))) == 50
+    # Before the tables, which come with the first picture and again every tenth of a second or so.
+    path.write_bytes(bytes(before) + data[50:])
+    clip = open_clip(path)
+    assert 20 < len(list(clip)) <= 50
+    assert bool(list(coded_sound(path, clip.start_us))) == sound
+
+
+@pytest.mark.parametrize("share", [0.4, 0.7, 0.95])
+def test_a_recording_in_fragments_that_breaks_off_says_so(
+    tmp_path: Path, write_clip: Callable[..., Path], share: float
+) -> None:
+    fragments = {"movflags": "frag_keyframe+empty_moov"}
+    noise = np.random.default_rng(4).integers(0, 255, (50, 64, 96, 3)).astype(np.uint8)
+    path = write_clip(tmp_path / "live.mp4", noise, muxer=fragments, options={"g": "10"})
+    whole = open_clip(path)
+    assert len(list(whole)) == 50
+    assert whole.truncated is None
+    data = path.read_bytes()
+    path.write_bytes(data[: round(share * len(data))])
+    clip = open_clip(path)
+    assert 50 * share - 6 < len(list(clip)) <= 50 * share + 1
+    assert clip.truncated is not None
+    assert clip.truncated.startswith("the file ends ")
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("-", "-: standard input is not supported, give a file"),
+        ("https://example.org/clip.mp4", "https://example.org/clip.mp4: addresses are not supported, give a file"),
+        ("img%03d.png", "img%03d.png: patterns for numbered pictures are not supported, give one file"),
+        (".", "is a folder: folders of pictures are not supported, give one video or picture"),
+    ],
+)
+@pytest.mark.parametrize("as_source", [False, True])
+def test_what_is_no_file_is_refused_on_the_command_line(
+    tmp_path: Path,
+    write_clip: Callable[..., Path],
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+    said: str,
+    as_source: bool,
+) -> None:
+    clip = write_clip(tmp_path / "clip.mp4", plain((90, 90, 90)))
+    given = [str(clip), "--source", name] if as_source else [name]
+    assert run(["encode", *given, "-o", str(tmp_path / "a.kcs")]) == 2
+    assert said in " ".join(capsys.readouterr().err.split())

@@ -12,6 +12,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -28,9 +29,10 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from kilocall.proto.errors import BadInput
+from kilocall.sender.isobmff import StillPicture, missing_bytes, put_together, read_still
 from kilocall.sender.upright import Upright
 
-__all__ = ["CameraCapture", "Clip", "Frame", "open_clip"]
+__all__ = ["CameraCapture", "Clip", "Frame", "open_clip", "open_container"]
 
 logger = logging.getLogger(__name__)
 
@@ -39,8 +41,9 @@ MIN_FPS, MAX_FPS = 1.0, 240.0
 FALLBACK_FPS = 25.0
 # A forged timestamp must not make resampling repeat one picture for years.
 MAX_GAP_US = 60_000_000
-# A cover beside the film is a video stream too.
-STILLS = Disposition.attached_pic | Disposition.still_image | Disposition.timed_thumbnails
+# A cover beside the film is a video stream too, and so is each tile of a photograph.
+STILLS = Disposition.attached_pic | Disposition.still_image | Disposition.timed_thumbnails | Disposition.dependent
+TRANSPORT_STREAMS = (".ts", ".mts", ".m2ts")
 
 
 @dataclass(frozen=True)
@@ -62,13 +65,26 @@ def open_clip(path: str | Path, fps: float | None = None) -> Clip:
     return Clip(path, fps)
 
 
+def open_container(path: Path) -> InputContainer:
+    """The file as FFmpeg sees it, for `with`. Raises BadInput where it cannot be read."""
+    try:
+        return av.open(str(path), mode="r", metadata_errors="replace")
+    except (av.error.FFmpegError, OSError, ValueError) as error:
+        if path.suffix.lower() in TRANSPORT_STREAMS:
+            # Behind some kilobytes of something else FFmpeg does not see what it is.
+            with suppress(av.error.FFmpegError, OSError, ValueError):
+                return av.open(str(path), mode="r", format="mpegts", metadata_errors="replace")
+        raise BadInput(f"{path}: not a readable video ({_reason(error)})") from error
+
+
 class Clip:
     """Frames of one file, times counted from the first frame; iterate as often as needed.
 
     `width` and `height` are those of the upright picture. `fps` is the rate of the iterated frames
     (nominal for a file of variable rate), `duration` seconds or None where the file does not say.
     `start_us` is where the first frame lies in the file's own time, to line sound up with it.
-    `truncated` is None, or after iteration the reason why the file ended early.
+    `truncated` is None, or after iteration the reason why the file ended early. `upright` makes
+    pictures of frames as `stored`.
     """
 
     def __init__(self, path: str | Path, fps: float | None = None) -> None:
@@ -77,49 +93,80 @@ class Clip:
         self.path = Path(path)
         self.truncated: str | None = None
         if self.path.is_dir():
-            raise BadInput(f"{self.path} is a folder, wanted is a video or a picture")
+            raise BadInput(f"{self.path} is a folder: folders of pictures are not supported, give one video or picture")
         if not self.path.is_file():
-            raise BadInput(f"{self.path}: {_why_no_file(str(path))}")
-        with self._open() as container:
-            stream = self._video_stream(container)
+            raise BadInput(_why_no_file(str(path)))
+        with self.open() as container:
+            self._boxed = "mp4" in container.format.name
+            self._still = read_still(self.path) if self._boxed else None
+            stream = self.film(container)
             rate = stream.average_rate or stream.guessed_rate
             self.source_fps = min(max(float(rate), MIN_FPS), MAX_FPS) if rate else FALLBACK_FPS
             self.fps = float(fps) if fps is not None else self.source_fps
             self._resample = fps is not None
             first = next(self._decode(container, stream), None)
             if first is None:
-                raise BadInput(f"{self.path}: no frame could be decoded ({self.truncated or 'it is empty'})")
+                raise BadInput(f"{self.path}: {_why_no_frame(self.path, self.truncated)}")
             self.truncated = None
             self.start_us = _time_us(first) or 0
-            self._upright = Upright.of(self.path, first, stream.sample_aspect_ratio)
-            self.height, self.width = self._upright.size(first)
+            known = self._still.orientation if self._still else None
+            self.upright = Upright.of(self.path, first, stream.sample_aspect_ratio, known)
+            self.height, self.width = self.upright.size(first)
             self.duration = self._duration_s(container, stream)
 
     def __iter__(self) -> Iterator[Frame]:
-        self.truncated = None
-        timed = self._timed()
+        timed = self.stored()
         yield from self._nearest(timed) if self._resample else self._as_stored(timed)
 
-    def _open(self) -> InputContainer:
-        try:
-            return av.open(str(self.path), mode="r", metadata_errors="replace")
-        except (av.error.FFmpegError, OSError, ValueError) as error:
-            raise BadInput(f"{self.path}: not a readable video ({_reason(error)})") from error
+    def open(self) -> InputContainer:
+        """The file itself, which the caller closes; BadInput where it cannot be read."""
+        return open_container(self.path)
 
-    def _video_stream(self, container: InputContainer) -> VideoStream:
+    def film(self, container: InputContainer) -> VideoStream:
+        """The stream of `container` that is read: one that moves rather than a cover, one that is shown rather than one
+        that its maker has switched off. BadInput where there is none."""
         if not container.streams.video:
             what = "has sound but no picture" if container.streams.audio else "has no video stream"
             raise BadInput(f"{self.path}: {what}")
-        stream = min(container.streams.video, key=lambda one: bool(one.disposition & STILLS))
+        if self._still:
+            stream = self._parts(container, self._still)[0]
+            _check_size(self.path, self._still.width, self._still.height)
+        else:
+            stream = min(container.streams.video, key=_least_wanted)
         context = stream.codec_context
         _check_size(self.path, context.width, context.height)
         stream.thread_type = "AUTO"
         return stream
 
+    def _parts(self, container: InputContainer, still: StillPicture) -> list[VideoStream]:
+        """The streams of its tiles, row by row; one for a picture that is whole."""
+        streams = {stream.id: stream for stream in container.streams.video}
+        if not all(item in streams for item in still.items):
+            raise BadInput(
+                f"{self.path}: pictures of kind {still.kind!r} are not supported here, allowed are HEVC and AV1 "
+                "stills and grids of them"
+            )
+        return [streams[item] for item in still.items]
+
+    def _grid(self, container: InputContainer, still: StillPicture) -> Iterator[VideoFrame]:
+        parts = self._parts(container, still)
+        for stream in parts:
+            stream.codec_context.thread_count = 1  # a phone's photograph has up to two hundred
+        tiles: dict[int, VideoFrame] = {}
+        for packet in container.demux(parts):
+            for frame in packet.decode():
+                if isinstance(frame, VideoFrame):
+                    tiles[packet.stream.id] = frame
+        missing = sum(item not in tiles for item in still.items)
+        if missing:
+            raise ValueError(f"{missing} of its {len(parts)} tiles are missing")
+        yield put_together(still, [tiles[item] for item in still.items])
+
     def _decode(self, container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
         """Decoded frames; on damage sets `truncated` and stops."""
+        still = self._still
         try:
-            for frame in container.decode(stream):
+            for frame in self._grid(container, still) if still and still.kind == "grid" else container.decode(stream):
                 _check_size(self.path, frame.width, frame.height)
                 yield frame
         except (av.error.FFmpegError, OSError, ValueError) as error:
@@ -132,12 +179,13 @@ class Clip:
             return float(stream.duration * stream.time_base)
         return container.duration / 1e6 if container.duration is not None else None
 
-    def _timed(self) -> Iterator[tuple[int, VideoFrame]]:
-        """(microseconds since the first frame, strictly growing; frame)."""
+    def stored(self) -> Iterator[tuple[int, VideoFrame]]:
+        """Each frame as the file has it: (microseconds since the first frame, strictly growing; frame)."""
+        self.truncated = None
         step_us = round(1e6 / self.source_fps)
         last_us = -1
-        with self._open() as container:
-            for frame in self._decode(container, self._video_stream(container)):
+        with self.open() as container:
+            for frame in self._decode(container, self.film(container)):
                 stamp = _time_us(frame)
                 if stamp is None:
                     now_us = last_us + step_us if last_us >= 0 else 0
@@ -153,8 +201,13 @@ class Clip:
         self._note_missing_end(last_us)
 
     def _note_missing_end(self, last_us: int) -> None:
-        # A cut-off MP4 ends without an error: only the promised duration tells.
-        if self.truncated or self.duration is None or last_us < 0:
+        # A cut-off MP4 ends without an error: only its boxes and the promised duration tell.
+        if self.truncated or last_us < 0:
+            return
+        lacks = missing_bytes(self.path) if self._boxed else 0
+        if lacks:
+            self.truncated = f"the file ends {lacks} bytes before the end of its last part"
+        if self.duration is None:
             return
         missing_s = self.duration - (last_us + 1e6 / self.source_fps) / 1e6
         if missing_s > max(0.5, 2 / self.source_fps):
@@ -162,7 +215,7 @@ class Clip:
 
     def _as_stored(self, timed: Iterator[tuple[int, VideoFrame]]) -> Iterator[Frame]:
         for index, (now_us, frame) in enumerate(timed):
-            yield Frame(self._upright.rgb(frame), now_us, index)
+            yield Frame(self.upright.rgb(frame), now_us, index)
 
     def _nearest(self, timed: Iterator[tuple[int, VideoFrame]]) -> Iterator[Frame]:
         """Constant rate: output k is the frame whose time is nearest to k / fps."""
@@ -174,7 +227,7 @@ class Clip:
                 turn_us = (held[0] + now_us) / 2
                 rgb = None
                 while index * period_us <= turn_us:
-                    rgb = self._upright.rgb(held[1]) if rgb is None else rgb
+                    rgb = self.upright.rgb(held[1]) if rgb is None else rgb
                     yield Frame(rgb, round(index * period_us), index)
                     index += 1
             held = (now_us, frame)
@@ -182,7 +235,7 @@ class Clip:
             return
         # The last frame is shown for its own length, so that 10 frames at 10 fps give 25 at 25 fps.
         end_us = held[0] + 1e6 / self.source_fps - period_us / 2
-        rgb = self._upright.rgb(held[1])
+        rgb = self.upright.rgb(held[1])
         while index * period_us < end_us or index == 0:
             yield Frame(rgb, round(index * period_us), index)
             index += 1
@@ -191,12 +244,26 @@ class Clip:
 def _why_no_file(name: str) -> str:
     """What other programs read in this way is said to be unsupported rather than missing."""
     if name == "-":
-        return "standard input is not supported, give a file"
+        return "-: standard input is not supported, give a file"
     if re.match(r"[a-z][a-z0-9+.-]+:/", name, re.IGNORECASE):
-        return "addresses are not supported, give a file"
+        # As a path it has lost a slash.
+        return f"{re.sub(':/+', '://', name, count=1)}: addresses are not supported, give a file"
     if re.search(r"%0?\d*d|[*?]", name):
-        return "patterns for numbered pictures are not supported, give one file"
-    return "no such file"
+        return f"{name}: patterns for numbered pictures are not supported, give one file"
+    return f"{name}: no such file"
+
+
+def _why_no_frame(path: Path, damage: str | None) -> str:
+    with path.open("rb") as file:
+        head = file.read(21)
+    if head[:4] == b"RIFF" and head[8:16] == b"WEBPVP8X" and head[20] & 2:
+        return "animated WebP is not supported, give a video, an animated GIF, PNG or AVIF, or a still WebP"
+    return f"no frame could be decoded ({damage or 'it is empty'})"
+
+
+def _least_wanted(stream: VideoStream) -> tuple[bool, ...]:
+    # An animated AVIF has its first picture beside the film, and nothing else says that it stands still.
+    return bool(stream.disposition & STILLS), stream.frames == 1, not stream.disposition & Disposition.default
 
 
 def _reason(error: BaseException) -> str:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from kilocall.proto.errors import BadInput
 from kilocall.proto.sound import DEFAULT_KBPS, LEAST_KBPS, MOST_KBPS, SAMPLE_RATE, SoundPackets
 from kilocall.runtime.sound import mono_frame
+from kilocall.sender.capture import open_container
 
 __all__ = ["coded_sound"]
 
@@ -89,7 +90,7 @@ def _decoded(path: Path, start_us: int) -> Iterator[Samples]:
     """Mono samples at SAMPLE_RATE from `start_us` on; holes are silent."""
     position = 0  # samples since the start
     try:
-        with av.open(str(path), metadata_errors="replace") as container:
+        with open_container(path) as container:
             resampler = av.AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE)
             if not container.streams.audio:
                 return

@@ -40,6 +40,17 @@ class Orientation(NamedTuple):
     left_right: bool = False
     upside_down: bool = False
 
+    def then(self, other: Orientation) -> Orientation:
+        """Both, this one first."""
+        swaps, left_right, upside_down = self
+        if other.rows_become_columns:
+            left_right, upside_down = upside_down, left_right
+        return Orientation(
+            swaps != other.rows_become_columns,
+            left_right != other.left_right,
+            upside_down != other.upside_down,
+        )
+
 
 #: By EXIF's number.
 EXIF: Final = dict(
@@ -62,11 +73,11 @@ class Upright:
     """A pixel's width by its height."""
 
     @staticmethod
-    def of(path: Path, first: VideoFrame, pixel_aspect: Fraction | None) -> Upright:
-        """`first` is a frame of the file."""
+    def of(path: Path, first: VideoFrame, pixel_aspect: Fraction | None, known: Orientation | None = None) -> Upright:
+        """`first` is a frame of the file; its orientation is read unless it is known."""
         wide = float(pixel_aspect or 1)
         # Beyond these it is no picture but a forged number.
-        return Upright(_orientation(path, first), wide if 1 / 4 <= wide <= 4 else 1.0)
+        return Upright(_orientation(path, first) if known is None else known, wide if 1 / 4 <= wide <= 4 else 1.0)
 
     def size(self, frame: VideoFrame) -> tuple[int, int]:
         """Height and width of what `rgb` gives."""
@@ -76,7 +87,7 @@ class Upright:
     def rgb(self, frame: VideoFrame) -> NDArray[np.uint8]:
         """Picture [H, W, 3] uint8: turned and mirrored as the file asks, stretched to square pixels, transparency laid
         over grey, high dynamic range (PQ, HLG) brought into that of a screen."""
-        if any(component.is_alpha for component in frame.format.components):
+        if frame.format.has_palette or any(component.is_alpha for component in frame.format.components):
             rgba = np.asarray(frame.to_ndarray(format="rgba"), np.uint16)
             alpha = rgba[..., 3:]
             rgb = ((rgba[..., :3] * alpha + MATTE * (255 - alpha) + 127) // 255).astype(np.uint8)

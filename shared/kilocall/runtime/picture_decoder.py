@@ -105,7 +105,10 @@ def decoded(data: bytes, rule: PictureRule) -> Image.Image:
             if rule.fit is None:
                 return picture.convert("RGB")
             picture.draft("RGB", (rule.fit, rule.fit))
-            upright = ImageOps.exif_transpose(picture).convert("RGB")
+            upright = ImageOps.exif_transpose(picture)
+            if upright.mode.startswith("I"):  # grey of 16 bits, which convert() cuts off at 255
+                upright = upright.point(lambda value: value * (1 / 257)).convert("L")
+            upright = upright.convert("RGB")
             upright.thumbnail((rule.fit, rule.fit))
             return upright
     except BadInput:
