@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 
@@ -14,7 +14,9 @@ from kilocall.sender.clip import GROUPS
 from kilocall.sender.crop_place import FACE_HEIGHT, FACE_WIDTH, FACE_X, FACE_Y, CropPlace, box_from_landmarks
 from kilocall.sender.source_picture import openness, sharpness
 
-__all__ = ["IDEAL_SHARE", "Calibration", "Face", "Overlay"]
+__all__ = ["IDEAL_SHARE", "Calibration", "Edge", "Face", "Overlay", "edges_that_cut"]
+
+Edge = Literal["upper", "lower", "left", "right"]
 
 #: Height of the face's box that is asked for, of the frame's shorter side: what the training crops showed.
 IDEAL_SHARE: Final = FACE_HEIGHT
@@ -165,19 +167,25 @@ class Calibration:
         return math.inf if last is None else math.dist(last, self._last)
 
 
-def _cut_off(box: tuple[float, float, float, float]) -> str:
-    """What to do so that the whole head is in the frame; nothing when it is."""
+def edges_that_cut(box: tuple[float, float, float, float]) -> tuple[Edge, ...]:
+    """Past which edges of the picture a head reaches, by its face's box: left, top, right, bottom in 0..1 of it."""
     x0, y0, x1, y1 = box
     wide, tall = x1 - x0, y1 - y0
-    sides = {
-        "move down": y0 < HAIR * tall,
-        "move up": y1 > 1 - NECK * tall,
-        # The preview is mirrored: at the left edge of the pixels is the person's right.
-        "move left": x0 < EAR * wide,
-        "move right": x1 > 1 - EAR * wide,
+    edges: dict[Edge, bool] = {
+        "upper": y0 < HAIR * tall,
+        "lower": y1 > 1 - NECK * tall,
+        "left": x0 < EAR * wide,
+        "right": x1 > 1 - EAR * wide,
     }
-    out = [what for what, past in sides.items() if past]
-    return "" if not out else out[0] if len(out) == 1 else "move back"
+    return tuple(edge for edge, past in edges.items() if past)
+
+
+def _cut_off(box: tuple[float, float, float, float]) -> str:
+    """What to do so that the whole head is in the frame; nothing when it is."""
+    # The preview is mirrored: at the left edge of the pixels is the person's right.
+    cures: dict[Edge, str] = {"upper": "move down", "lower": "move up", "left": "move left", "right": "move right"}
+    out = edges_that_cut(box)
+    return "" if not out else cures[out[0]] if len(out) == 1 else "move back"
 
 
 def _in_box(points: Array, box: tuple[float, float, float, float]) -> list[list[float]]:

@@ -24,9 +24,11 @@ from kilocall.sender.crop_place import (
 from kilocall.sender.face_finder import FaceBox, FaceFinder
 from kilocall.sender.face_locator import FaceLocator, LandmarkTracker, SceneCut, no_face
 
-__all__ = ["CropPlan", "PlanPart", "plan_crops"]
+__all__ = ["LOOK_EVERY", "CropPlan", "PlanPart", "plan_crops"]
 
 EASE_US = 600_000
+#: Frames from one look for the face to the next.
+LOOK_EVERY = 5
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ def plan_crops(
     tracker: LandmarkTracker | None = None,
     *,
     finder: FaceFinder | None = None,
-    every: int = 5,
+    every: int = LOOK_EVERY,
     min_confidence: float = 0.5,
 ) -> CropPlan:
     """First pass over a whole clip: as few places as hold the face, each as long as possible.

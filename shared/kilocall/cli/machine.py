@@ -1,4 +1,4 @@
-"""version, doctor, bench speed: what is installed here and how fast it is."""
+"""version, doctor, bench speed: what is installed here and how fast it is; what is in a clip."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from kilocall.model.family import OWN_WEIGHTS
 from kilocall.proto.errors import BadInput
 
-__all__ = ["measure", "measure_at_once", "show_diagnosis", "show_version"]
+__all__ = ["measure", "measure_at_once", "show_clip", "show_diagnosis", "show_version"]
 
 
 def show_version() -> None:
@@ -36,6 +36,28 @@ def show_diagnosis(engine: str, threads: int, as_json: bool) -> int:
         print()
     print(f"{len(found.broken)} things do not work" if found.broken else "everything that is needed works")
     return found.exit_code
+
+
+def show_clip(clip: Path, engine: str, threads: int, as_json: bool) -> int:
+    """Exit code: 0, or 2 when no face is found in it."""
+    from kilocall.api import open_family
+    from kilocall.cli.screen import console, print_facts, progress_bar
+    from kilocall.sender.clip_report import look_at_clip
+
+    family = open_family(engine=engine, threads=threads)
+    with progress_bar(f"looking at {clip.name}") as progress:
+        report = look_at_clip(clip, family, progress)
+    if as_json:
+        print(json.dumps(asdict(report), indent=2))
+        return report.exit_code
+    for section in report.sections:
+        print_facts(section.title, [(found.name, found.value) for found in section.findings])
+        print()
+    if report.remarks:
+        print_facts("worth knowing", [("-", remark) for remark in report.remarks])
+        print()
+    console().print("this clip can be encoded" if report.face else "this clip cannot be encoded")
+    return report.exit_code
 
 
 def measure(
