@@ -44,6 +44,7 @@ class PacketEncoder:
         reference: Literal["previous", "acknowledged"] = "previous",
         onto: Source | None = None,
         smooth: bool = True,
+        check_speaker: bool = True,
     ) -> None:
         if not 1 <= frames_per_packet <= MAX_FRAMES:
             raise BadInput(f"frames_per_packet is {frames_per_packet}, allowed are 1 to {MAX_FRAMES}")
@@ -51,7 +52,7 @@ class PacketEncoder:
             raise BadInput(f"fps is {fps}, allowed are 1 to 240")
         self.source, self.frames_per_packet = source, frames_per_packet
         self.repeat_frames = 0
-        self.extractor = MotionExtractor(family, source, onto=onto, smooth=smooth)
+        self.extractor = MotionExtractor(family, source, onto=onto, smooth=smooth, check_speaker=check_speaker)
         self.codec = MotionEncoder(
             family.codebook, quality, reference=reference, key_interval=max(1, round(key_every_s * fps))
         )
@@ -124,7 +125,10 @@ class PacketEncoder:
         """
         self.source = source
         self._before.clear()
-        self.extractor = MotionExtractor(self.extractor.family, source, onto=onto, smooth=self.extractor.smooth)
+        before = self.extractor
+        self.extractor = MotionExtractor(
+            before.family, source, onto=onto, smooth=before.smooth, check_speaker=before.check_speaker
+        )
 
     def hold(self, references: Sequence[Reference]) -> None:
         """The further pictures of the speaker that the receiver holds from now on; implicit keypoints are placed by the

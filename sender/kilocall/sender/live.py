@@ -35,6 +35,7 @@ from kilocall.sender.encoder import PacketEncoder
 from kilocall.sender.face_crop import FaceCrop, FaceCropper
 from kilocall.sender.scout import Scout
 from kilocall.sender.source_picture import choose_source, pack_source
+from kilocall.sender.speaker_check import Speaker
 
 __all__ = ["OwnSource", "Sending", "SendingEvents"]
 
@@ -182,6 +183,8 @@ class Sending(Worker):
         self._face_told: bool | None = None
         self._preview_us = self._overlay_us = 0
         self._camera_told = False
+        self._speaker: Speaker = "same"
+        self._retake = False
 
     # Asked from the event loop; everything below runs on the thread.
 
@@ -367,12 +370,30 @@ class Sending(Worker):
         self._last_sent_us = capture_us
         self.sent_frames += 1
         self._emit(encoder.push_track(track, capture_us))
+        self._mind(encoder.extractor.speaker)
         plain = encoder.extractor.plain
         if self._scout is not None and plain is not None and self._scout.wants():
             self._scout.look(crop.rgb, plain, larger_crop(frame.rgb, crop, self._size or 0))
         if self._alone_once:
             self._alone_once = False
             self._flush()
+
+    def _mind(self, speaker: Speaker) -> None:
+        """Somebody else in the picture gets a source picture of his own; one that the user has chosen rests."""
+        before, self._speaker = self._speaker, speaker
+        if speaker == "same" or self.source is None:
+            return
+        if before == "same":
+            self._candidates.clear()  # from now on they show whoever is there
+        if speaker == "another" and before != "another":
+            taken = bool(self.source.taken_at)
+            self._retake = taken
+            what = "a new source picture is taken" if taken else "your source picture rests"
+            text = f"somebody else seems to have come into the picture: {what}"
+            self._deliver(lambda: self._events.problem(text))
+        if speaker == "another" and self._retake and len(self._candidates) >= self._first_of:
+            self._retake = False
+            self._take_from_camera()
 
     def _emit(self, packet: MotionPacket | None) -> None:
         if packet is None:
@@ -483,6 +504,7 @@ class Sending(Worker):
             self._follow(self.plan)
         else:
             self._encoder.follow(reference, onto=onto)
+        self._speaker, self._retake = "same", False
         self.source = source
         self._known.clear()
         self._held.clear()

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from kilocall.model.family import Family, Picture, Source, Track, transfer
 from kilocall.model.motion import POSE_NUMBERS, Motion
 from kilocall.sender.placing import Placer
+from kilocall.sender.speaker_check import Speaker, SpeakerCheck
 
 # One Euro (Casiez et al. 2012): cut-off in Hz at rest, and how fast it opens with speed. Lids and lips move within
 # two frames, so the expression is hardly filtered; poses carry the jitter that makes a still head tremble.
@@ -60,9 +61,20 @@ class MotionExtractor:
 
     With `onto`, the picture of somebody else, the speaker is followed against `source` and what changes is applied
     to the other picture (relative motion).
+
+    Nobody else than the speaker moves a picture of the speaker: frames that may show another person hold the motion
+    before them, and when that lasts the source picture rests.
     """
 
-    def __init__(self, family: Family, source: Source, *, onto: Source | None = None, smooth: bool = True) -> None:
+    def __init__(
+        self,
+        family: Family,
+        source: Source,
+        *,
+        onto: Source | None = None,
+        smooth: bool = True,
+        check_speaker: bool = True,
+    ) -> None:
         self.family, self.source, self.onto = family, source, onto
         size = len(source.pose.vector)
         pose = np.arange(size) < POSE_NUMBERS
@@ -73,17 +85,27 @@ class MotionExtractor:
         self.smooth = smooth
         # On somebody else's picture there is nothing to lie on.
         self.placer = Placer(family, source) if onto is None else None
+        self.check_speaker = check_speaker
+        self._check = SpeakerCheck()
+        self.other_frames = 0
+        """Frames so far that were not taken for the speaker's."""
         self.reset()
 
     def reset(self) -> None:
         """The next frame starts anew: after a cut or another speaker."""
         self._previous: Motion | None = None
         self._track: Track | None = None
-        #: Of the last frame, as its landmarks and the detector have it.
+        #: Of the last frame, as its landmarks and the detector have it; None if it may be of somebody else.
         self.plain: Motion | None = None
+        self._given: Motion | None = None
         if self.placer is not None:
             self.placer.reset()
         self._filter.reset()
+
+    @property
+    def speaker(self) -> Speaker:
+        """Whom the last frames show."""
+        return self._check.speaker
 
     @property
     def rest(self) -> Motion:
@@ -105,5 +127,11 @@ class MotionExtractor:
         self.plain = fitted
         if self.placer is not None:
             fitted = self.placer.place(fitted, track)
+            speaker = self._check.look(self.placer.likeness, time_us)
+            if self.check_speaker and speaker != "same":
+                self.plain = None
+                self.other_frames += 1
+                return self.rest if speaker == "another" or self._given is None else self._given
         motion = Motion.from_vector(self._filter(fitted.vector, time_us)) if self.smooth else fitted
-        return transfer(motion, self.source.pose, self.onto.pose) if self.onto else motion
+        self._given = transfer(motion, self.source.pose, self.onto.pose) if self.onto else motion
+        return self._given

@@ -43,6 +43,8 @@ class Placer:
         """The next frame starts anew."""
         self._chooser = Chooser()
         self._shown: int | None = None
+        self.likeness: float | None = None
+        """`Aligner.likeness` of the last frame."""
 
     def place(self, motion: Motion, track: Track) -> Motion:
         """The motion of the next frame, its implicit keypoints where the copy lies on what is seen."""
@@ -58,4 +60,5 @@ class Placer:
             aligner.reset()
             aligner.align(on, track)  # a frame that has none before it takes two steps
         change = aligner.align(on, track).expression - on.expression
+        self.likeness = aligner.likeness
         return Motion(motion.rotation, motion.translation, motion.scale, motion.expression + change)

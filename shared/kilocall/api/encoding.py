@@ -48,6 +48,7 @@ class EncodeReport(BaseModel):
     file_bytes: int
     faces: int
     reframings: int
+    other_frames: int  # with another face than the source picture's, somebody else's or a hidden one: it holds still
     lost_frames: int  # without a face: they repeat the last motion, before the first face the source picture rests
     relative: bool  # the source picture was taken for somebody else
     warnings: list[str]
@@ -66,6 +67,7 @@ def encode(
     gallery: int = 0,
     gallery_kb: float = GALLERY_KB,
     audio_kbps: float | None = DEFAULT_KBPS,
+    check_speaker: bool = True,
     engine: str = "auto",
     threads: int = 0,
     progress: Progress | None = None,
@@ -76,7 +78,8 @@ def encode(
     The source picture is the best frame of the clip unless `source` names a picture; `size` is its side, 256 unless
     512 is asked for and the face is large enough in the clip. With a `gallery` the file holds up to so many pictures
     of the speaker, the source picture included, in `gallery_kb` together, as far as they pay off. The clip's sound
-    becomes speech of `audio_kbps`, none with None. Raises BadInput (NoFace for a clip without a face) and OSError; then
+    becomes speech of `audio_kbps`, none with None. Where somebody else comes into the picture the source picture rests,
+    unless `check_speaker` is off. Raises BadInput (NoFace for a clip without a face) and OSError; then
     no file is left behind.
     """
     from kilocall.sender.capture import open_clip
@@ -107,6 +110,7 @@ def encode(
         quality=quality,
         frames_per_packet=frames_per_packet,
         key_every_s=KEY_EVERY_S,
+        check_speaker=check_speaker,
     )
     header = StreamHeader(
         family=family.name,
@@ -125,7 +129,8 @@ def encode(
     if gallery > 1 and relative:
         warnings.append(f"source {source} shows somebody else: it stays the only picture")
     elif gallery > 1:
-        proposals = _further_pictures(family, shown, packed, followed, gallery, gallery_kb, progress or silent)
+        others = _frames_of_others(family, shown, followed) if check_speaker else frozenset()
+        proposals = _further_pictures(family, shown, packed, followed, others, gallery, gallery_kb, progress or silent)
         further = [proposal.packed for proposal in proposals]
         encoder.hold([proposal.reference for proposal in proposals])
     sounds = iter(()) if audio_kbps is None else coded_sound(clip, video.start_us, audio_kbps)
@@ -149,6 +154,12 @@ def encode(
         for sound in spoken.until(writer.duration_us):
             writer.add_sound(sound)
     frames = len(followed.tracks)
+    held = encoder.extractor.other_frames
+    if held:
+        warnings.append(
+            f"{held} of {frames} frames show another face than the source picture, somebody else's or a hidden one: "
+            "there it holds still"
+        )
     if video.truncated:
         warnings.append(f"{clip} breaks off: {video.truncated}; what came before is encoded")
     return EncodeReport(
@@ -165,6 +176,7 @@ def encode(
         file_bytes=out.stat().st_size,
         faces=followed.faces,
         reframings=followed.reframings,
+        other_frames=held,
         lost_frames=followed.lost_frames,
         relative=relative,
         warnings=warnings,
@@ -213,16 +225,31 @@ def _coded(encoder: PacketEncoder, tracks: list[tuple[int, Track | None]]) -> It
         yield before_us, encoder.first_us, rest
 
 
+def _frames_of_others(family: Family, source: Source, followed: FollowedClip) -> frozenset[int]:
+    """Numbers of the frames that may show somebody else than the source picture."""
+    from kilocall.sender.motion import MotionExtractor
+
+    extractor = MotionExtractor(family, source)
+    found = set()
+    for number, (when, track) in enumerate(followed.tracks):
+        if track is not None:
+            extractor.from_track(track, when)
+            if extractor.speaker != "same":
+                found.add(number)
+    return frozenset(found)
+
+
 def _further_pictures(
     family: Family,
     source: Source,
     packed: SourcePicture,
     followed: FollowedClip,
+    others: frozenset[int],
     pictures: int,
     kilobytes: float,
     progress: Progress,
 ) -> list[Proposal]:
-    """What to add to the source picture, the most useful first."""
+    """What to add to the source picture, the most useful first; of no frame of `others`."""
     from kilocall.sender.gallery import Probe, bytes_each, choose_pictures
 
     side = len(source.picture if source.detail is None else source.detail)
@@ -230,7 +257,8 @@ def _further_pictures(
     motions: list[Motion] = []
     for _, track in followed.tracks:
         motions.append(source.pose if track is None else family.motion(track, source, motions[-1] if motions else None))
-    probes = [Probe(fitted(one.crop, family.size), motions[one.frame], one.crop) for one in followed.samples]
+    own = (one for one in followed.samples if one.frame not in others)
+    probes = [Probe(fitted(one.crop, family.size), motions[one.frame], one.crop) for one in own]
     return choose_pictures(family, source, probes, pictures=pictures, max_bytes=each, progress=progress)
 
 

@@ -10,7 +10,7 @@ import importlib.util
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +33,8 @@ OWN_WEIGHTS = {
 }
 #: A source picture may have so many times the side that the networks work at; what is copied is then as fine.
 DETAIL = 2
+#: `Aligner.likeness` of faces that most likely are of two people.
+ANOTHER: Final = 0.65
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,7 @@ class Track:
     certainty: float  # 0..1 that there is a face at all
     interior: Array = field(default_factory=lambda: np.zeros(0, np.float32))  # brightness between the lips [BANDS]
     look: NDArray[np.uint8] | None = None  # the crop itself, small and grey, for families that align it
+    colour: Array | None = None  # of the face, for these: a and b of CIELAB [2]
     second: SecondLook | None = None  # None where there was none, or the frame before lent its own
 
 
@@ -115,6 +118,11 @@ class Aligner(Protocol):
 
     def reset(self) -> None:
         """The next frame starts anew."""
+
+    @property
+    def likeness(self) -> float | None:
+        """How alike the faces of the last frame and of the source picture are: 1 the same, below ANOTHER most likely
+        somebody else's. None where that cannot be told."""
 
 
 class Family(Protocol):

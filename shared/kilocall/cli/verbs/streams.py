@@ -50,6 +50,12 @@ def encode(
     gallery_kb: GalleryKb = 40,
     audio_kbps: Annotated[float, typer.Option(min=6, max=64, help="Kilobits a second for the clip's speech.")] = 12,
     no_audio: Annotated[bool, typer.Option("--no-audio", help="Leave the clip's sound out.")] = False,
+    check_speaker: Annotated[
+        bool,
+        typer.Option(
+            "--check-speaker/--any-speaker", help="Hold the picture still where somebody else comes into the clip."
+        ),
+    ] = True,
     family: FamilyName = None,
     weights: Weights = None,
     codebook: CodebookFile = None,
@@ -71,6 +77,7 @@ def encode(
         gallery=gallery,
         gallery_kb=gallery_kb,
         audio_kbps=None if no_audio else audio_kbps,
+        check_speaker=check_speaker,
     )
 
 

@@ -19,6 +19,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from kilocall.model import landmarks as lm
+from kilocall.model.compact.likeness import MOST_TURNED, face_colour, face_mask, likeness, turned_apart
 from kilocall.model.family import Array, Picture, Source, Track
 from kilocall.model.interior import BASIS
 from kilocall.model.motion import Motion
@@ -80,9 +82,9 @@ class Alignment:
             self.moved = np.clip(kept * (1 - FORGET), -MOST_APART, MOST_APART).astype(np.float32)
         self._detected = detected
 
-    def step(self, look: NDArray[np.uint8], displacement: Array, follows: Array) -> None:
+    def step(self, look: NDArray[np.uint8], displacement: Array, follows: Array) -> Array:
         """A frame's `look` for which the field with the points as moved so far is `displacement` [F, F, 2]; `follows`
-        [N, F, F] is how far each place goes with each point."""
+        [N, F, F] is how far each place goes with each point. Returns the copy before the step, grey [F, F]."""
         count = len(follows)
         before = np.zeros((count, 2), np.float32) if self.moved is None else self.moved
         # Crop units are half a picture wide.
@@ -99,6 +101,7 @@ class Alignment:
         step = np.linalg.solve(normal, weighted @ apart.reshape(-1)).reshape(2, count).T * (-2 / LOOK)
         moved = before + np.clip(step, -MOST_STEP, MOST_STEP)
         self.moved = np.clip(moved, -MOST_APART, MOST_APART).astype(np.float32)
+        return np.asarray(copy)
 
 
 class CompactAligner:
@@ -110,6 +113,9 @@ class CompactAligner:
         cue = family.appearance(source.picture)["motion_cue"]
         self._still = {"motion_cue": cue, "x_s": source.keypoints[None]}
         self._alignment = Alignment(source.picture)
+        seen = source.keypoints[: lm.LANDMARKS]
+        self._colour = face_colour(source.picture, face_mask(seen, LOOK // 2))
+        self.likeness: float | None = None
 
     def reset(self) -> None:
         self._alignment.reset()
@@ -120,8 +126,15 @@ class CompactAligner:
         self._alignment.expect(track.free)
         driving = self._family.driving(self._source, self._moved(motion))
         made = self._field(**self._still, x_d=driving["x_d"], jacobian=driving["jacobian"])
-        self._alignment.step(track.look, made["displacement"][0], made["follows"][0])
+        copy = self._alignment.step(track.look, made["displacement"][0], made["follows"][0])
+        self.likeness = self._likeness(copy, motion, track)
         return self._moved(motion)
+
+    def _likeness(self, copy: Array, motion: Motion, track: Track) -> float | None:
+        if track.look is None or track.colour is None or turned_apart(motion, self._source.pose) > MOST_TURNED:
+            return None
+        apart = float(np.hypot(*(track.colour - self._colour)))
+        return likeness(copy, track.look, face_mask(track.points, len(track.look)), apart)
 
     def _moved(self, motion: Motion) -> Motion:
         moved = self._alignment.moved

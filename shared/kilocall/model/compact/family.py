@@ -20,6 +20,7 @@ from kilocall.model.compact import regions as rg
 from kilocall.model.compact.align import CompactAligner, look_at
 from kilocall.model.compact.compose import Composer
 from kilocall.model.compact.detail import Detail, halved
+from kilocall.model.compact.likeness import face_colour, face_mask
 from kilocall.model.compact.motion_fit import MotionFit
 from kilocall.model.compact.overstate import Overstatement
 from kilocall.model.compact.personal import NETWORKS as PERSONAL_NETWORKS
@@ -121,8 +122,17 @@ class CompactFamily:
         points[list(lm.MOUTH_REGION)] = rg.to_crop(matrices[2], mouth)
         logit = (sure + second.logit) / 2 - SECOND_LOOK_LOGIT
         certainty = float(1 / (1 + np.exp(-logit)))
-        light, look = interior(crop, points), look_at(crop)
-        return Track(points, both[:, 2], self._free(crop), certainty, light, look, second if lent is None else None)
+        look = look_at(crop)
+        return Track(
+            points,
+            both[:, 2],
+            self._free(crop),
+            certainty,
+            interior=interior(crop, points),
+            look=look,
+            colour=face_colour(crop, face_mask(points, len(look))),
+            second=second if lent is None else None,
+        )
 
     def _second_look(self, crop: Picture, first: Array) -> SecondLook:
         """For points and depths [LANDMARKS, 3] that the first look found."""
