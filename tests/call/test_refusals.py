@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 
 from kilocall.call.link import RoomAddress, Tasks, find_room
-from kilocall.call.running import serve
+from kilocall.call.running import call, serve
 from kilocall.call.settings import settings_from
 from kilocall.call.signalling import Signalling
 from kilocall.proto.errors import BadInput
 from kilocall.runtime.web import listen
 from kilocall.sender.camera import open_camera
-from meeting import OTHER_SECRET, SECRET
+from links import run
+from meeting import OTHER_SECRET, SECRET, Server
 
 
 @pytest.mark.parametrize(
@@ -71,6 +72,19 @@ def test_setting_out_of_range_is_named(options: dict[str, object], said: str) ->
 def test_camera_that_is_none_is_refused() -> None:
     with pytest.raises(BadInput, match=r"camera is 'no-such\.mp4'; allowed"):
         open_camera("no-such.mp4", 25)
+
+
+def test_camera_that_cannot_be_opened_is_told_before_any_page() -> None:
+    pages: list[str] = []
+
+    async def check() -> None:
+        async with Server() as server:
+            settings = settings_from(room=f"tea#{SECRET.text}", server=server.url, camera="97", port=0)
+            with pytest.raises(BadInput, match="camera 97 could not be opened"):
+                await call(settings, on_page=pages.append)
+
+    run(check())
+    assert pages == []
 
 
 def test_third_party_and_wrong_secret_are_refused_with_the_reason() -> None:

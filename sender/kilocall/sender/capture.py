@@ -291,6 +291,8 @@ class Device(Protocol):
 
 
 def _open_camera(device: int | str) -> Device:
+    # What is wrong with a camera is told by its user; OpenCV's own lines name files of its source.
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     return cv2.VideoCapture(device)
 
 

@@ -133,8 +133,9 @@ class Sending(Worker):
         scout: Scout | None = None,
         clock: WorkClock = work_clock,
     ) -> None:
-        """`fps` is what the camera is asked for; fewer are sent where the plan, the other side or this computer's pace
-        say so. `size` is the side of source pictures where the camera has the pixels; the networks' own unless given.
+        """`camera` is started by whoever made it, and stopped here. `fps` is what it is asked for; fewer are sent where
+        the plan, the other side or this computer's pace say so. `size` is the side of source pictures where the camera
+        has the pixels; the networks' own unless given.
 
         `scout` is shown what is sent, to find further pictures of the speaker; who made it starts and ends it.
         """
@@ -292,7 +293,6 @@ class Sending(Worker):
         self._cropper.reset()
         if self._source_file is not None:
             self._take(self._face_of(self._source_file), from_file=True)
-        self.camera.start()
 
     def closed(self) -> None:
         self.camera.stop()

@@ -77,6 +77,7 @@ class CallNode:
         self._why_ended = ""
         address = find_room(settings.room, settings.server)
         camera = open_camera(settings.camera, settings.fps)
+        self._camera_open = False
         speech, loudspeaker = Speech(), Loudspeaker()
         rate = RateControl(settings.profile)
         deliver = deliver_to(asyncio.get_running_loop())
@@ -174,9 +175,16 @@ class CallNode:
 
     # Running
 
+    async def open_camera(self) -> None:
+        """Before `run`, which does it otherwise. Raises BadInput when there is no such camera."""
+        if not self._camera_open:
+            await asyncio.to_thread(self.parts.camera.start)
+            self._camera_open = True
+
     async def run(self) -> CallReport:
         """The whole call. Raises KilocallError when it cannot begin: no camera, no model, refused by the room."""
         settings, parts = self.settings, self.parts
+        await self.open_camera()
         workers: list[Worker] = [parts.sending, parts.receiving]
         for worker in workers:
             worker.start()

@@ -168,6 +168,8 @@ async def call(
 
     node = CallNode(settings, on_message=message, on_binary=hub.binary)
     on_signals(lambda: node.stop("interrupted"))
+    # Before anybody is sent to a page: there may be no such camera.
+    await node.open_camera()
     if settings.headless:
         return await node.run()
     listening, key = _page_socket(settings.port), PageKey()
