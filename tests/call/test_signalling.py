@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
+from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
 from kilocall.call.meeting_settings import MeetingSettings
@@ -464,15 +465,29 @@ def test_any_text_is_refused_or_known(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("server", "url"),
+    ("server", "room", "url"),
     [
-        ("http://meet.example:8400", "ws://meet.example:8400/ws"),
-        ("https://meet.example/call/", "wss://meet.example/call/ws"),
-        ("localhost:8400", "ws://localhost:8400/ws"),
+        ("http://meet.example:8400", "", "ws://meet.example:8400/ws"),
+        ("https://meet.example/call/", "tea", "wss://meet.example/call/ws/tea"),
+        ("localhost:8400", "a.b~c", "ws://localhost:8400/ws/a.b~c"),
+        ("localhost:8400", "..", "ws://localhost:8400/ws"),
     ],
 )
-def test_address_of_the_websocket(server: str, url: str) -> None:
-    assert websocket_url(server) == url
+def test_address_of_the_websocket(server: str, room: str, url: str) -> None:
+    assert websocket_url(server, room) == url
+
+
+@pytest.mark.parametrize(("path", "taken"), [("", True), ("/tea", True), ("/coffee", False)])
+def test_room_of_the_address_is_the_one_that_is_joined(path: str, taken: bool) -> None:
+    async def check() -> None:
+        async with Server() as server, connect(websocket_url(server.url) + path) as socket:
+            await socket.send(join())
+            answer = json.loads(await socket.recv())
+            assert (answer["type"] == "joined") is taken
+            if not taken:
+                assert "another than that of the address" in str(answer)
+
+    run(check())
 
 
 @pytest.mark.parametrize("server", ["ftp://x", "http://", ""])

@@ -249,6 +249,8 @@ class MeetingPoint:
             raise refuse("malformed", f"first message is {first.type}, not join")
         if first.version != SIGNALLING_VERSION:
             raise other_version(first.version)
+        if socket.path_params.get("room", first.room) != first.room:
+            raise refuse("malformed", "the room is another than that of the address")
         return first
 
     async def _change(self, name: str, change: Change) -> None:
@@ -370,7 +372,7 @@ def create_app(
     clock: Callable[[], float] = time.monotonic,
     store: RoomStore | None = None,
 ) -> FastAPI:
-    """The meeting point as an application: /ws, /health, /ready. Its state is `app.state.meeting_point`.
+    """The meeting point as an application: /ws/ROOM, /health, /ready. Its state is `app.state.meeting_point`.
 
     Run it with `MeetingConfig`, so that what is too long or too much is refused before it is read. The store is opened
     by whoever made it and closed here.
@@ -400,7 +402,8 @@ def create_app(
             response.status_code = 503
         return {"status": point.state}
 
-    app.add_api_websocket_route("/ws", point.serve)
+    for path in ("/ws", "/ws/{room}"):
+        app.add_api_websocket_route(path, point.serve)
     return app
 
 

@@ -203,13 +203,18 @@ def parse_from_client(text: str) -> FromClient:
     return _from_client.validate_json(text)
 
 
-def websocket_url(server: str) -> str:
-    """`http://host:port` or `https://host` of a meeting point to its WebSocket's address. Raises BadInput."""
+def websocket_url(server: str, room: str = "") -> str:
+    """`http://host:port` or `https://host` of a meeting point to its WebSocket's address. Raises BadInput.
+
+    It ends with the room, by which a proxy may choose one of several meeting points.
+    """
     parts = urlsplit(server if "://" in server else f"http://{server}")
     scheme = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}.get(parts.scheme)
     if scheme is None or not parts.netloc:
         raise BadInput(f"server is {server!r}, allowed is http://host:port or https://host")
-    return urlunsplit((scheme, parts.netloc, parts.path.rstrip("/") + "/ws", "", ""))
+    # Those two would be taken for folders.
+    part = f"/{room}" if room and room not in (".", "..") else ""
+    return urlunsplit((scheme, parts.netloc, f"{parts.path.rstrip('/')}/ws{part}", "", ""))
 
 
 async def knock(server: str, room: str, secret: LinkSecret) -> str:
@@ -222,7 +227,10 @@ async def knock(server: str, room: str, secret: LinkSecret) -> str:
         async with (
             asyncio.timeout(KNOCK_WITHIN_S),
             connect(
-                websocket_url(server), open_timeout=KNOCK_WITHIN_S, max_size=MAX_MESSAGE_BYTES, close_timeout=0.1
+                websocket_url(server, room),
+                open_timeout=KNOCK_WITHIN_S,
+                max_size=MAX_MESSAGE_BYTES,
+                close_timeout=0.1,
             ) as socket,
         ):
             await _say(socket, asked)
@@ -289,11 +297,11 @@ class Signalling:
         most_wait_s: float = 8.0,
     ) -> None:
         self._server = server
-        self.url = websocket_url(server)
         try:
             self._join = Join(room=room, token=secret.token)
         except ValidationError:
             raise _no_room(room) from None
+        self.url = websocket_url(server, room)
         self.connected = False
         self.trouble = ""
         """Why it cannot be reached, for people; nothing while it can."""
