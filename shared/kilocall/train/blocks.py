@@ -25,8 +25,7 @@ from kilocall.train.renderer import DRIVEN, RendererTask, interior_of, openness_
 
 __all__ = ["LIGHT", "BlockTask"]
 
-#: What learns: the generator at 32x32 and 64x64. A light motion field costs lids and gaze, a light finest level paints
-#: closed lids red (docs/training.md).
+#: What learns: the generator at 32x32 and 64x64. A light finest level paints closed lids red (docs/training.md).
 LIGHT: Final = Light(coarse=True)
 #: So long every block gets what the teacher's give; then they learn to live with each other.
 APART_STEPS: Final = 350
@@ -100,9 +99,10 @@ class BlockTask(RendererTask):
                 wanted_field = teacher.field.settle(guess, wanted.fine, wanted.coarse)
                 wanted_32, wanted_64 = teacher.generator.coarse(appearance, wanted_field)
                 wanted_copy = sample(appearance.dense, upsample(wanted_field.displacement, 4), start=DENSE_START)
-                wanted_planes = teacher.generator.planes(
+                wanted_128 = teacher.generator.finest(
                     appearance, wanted_field, wanted_64, wanted_copy, x_d, between
                 )
+                wanted_planes = teacher.generator.painted(wanted_128)
                 wanted_picture = _mixed(wanted_field.gate, wanted_planes, wanted_copy)
             for block in self._learning:
                 block.train()
@@ -111,20 +111,25 @@ class BlockTask(RendererTask):
             shown = wanted_field if apart else field
             made_32, made_64 = network.generator.coarse(appearance, shown, wanted_32 if apart else None)
             copied = sample(appearance.dense, upsample(shown.displacement, 4), start=DENSE_START)
-            planes = network.generator.planes(
+            made_128 = network.generator.finest(
                 appearance, shown, wanted_64 if apart else made_64, copied, x_d, between
             )
+            planes = network.generator.painted(made_128)
             made = _mixed(shown.gate, planes, copied)
         blocks = [relative_l1(a, b) for a, b in zip(levels, wanted, strict=True)]
         moved = (field.displacement - wanted_field.displacement).abs() * F.avg_pool2d(watch, 4)
+        near = F.avg_pool2d(watch, 2) * (0.1 + upsample(wanted_field.gate, 2))
         hidden = (field.visible - wanted_field.visible).abs()
         coarse = relative_l1(made_32, wanted_32) + 2 * relative_l1(made_64, wanted_64)
+        # Where a copy is all that is seen, what the finest level says counts little.
+        fine = relative_l1(made_128 * near, wanted_128 * near)
         painted = weighted_l1(planes, wanted_planes, watch) + weighted_l1(made, wanted_picture, watch)
         painted = painted + gradient_l1(made, wanted_picture, watch)
         knows = torch.stack(blocks).sum()
-        total = knows + DISPLACED * moved.mean() + HIDDEN * hidden.mean() + coarse + PAINTED * painted
+        total = knows + DISPLACED * moved.mean() + HIDDEN * hidden.mean() + coarse + 2 * fine + PAINTED * painted
         told = {
-            "field": knows / len(blocks), "moved_px": moved.mean() * 128, "coarse": coarse / 3, "painted": painted,
+            "field": knows / len(blocks), "moved_px": moved.mean() * 128, "coarse": coarse / 3, "fine": fine,
+            "painted": painted,
             "l1": (made - wanted_picture).abs().mean(),
         }  # fmt: skip
         figures = {name: float(value.detach()) for name, value in told.items()}

@@ -44,6 +44,8 @@ ADVERSARY = 0.1
 # pixels at a time. A mouth is a hundredth of the picture, and without these it learns that much slower.
 INTERIOR = 2.0
 MOUTH_COLOURS = 1.0
+# The same of the eyes' close-ups: a generator that is unsure of a closed lid may paint it red, and no other loss minds.
+EYE_COLOURS = 1.0
 
 
 @dataclass(frozen=True)
@@ -208,6 +210,7 @@ class RendererTask:
             seen: Seen = perception(made, truth, close)
         total = PERCEPTION * seen.features + DISAGREEMENT * seen.disagreement + MOVEMENT * seen.movement
         total = total + MOUTH_COLOURS * F.avg_pool2d(seen.mouth[0] - seen.mouth[1], 4).abs().mean()
+        total = total + EYE_COLOURS * F.avg_pool2d(seen.eyes[0] - seen.eyes[1], 4).abs().mean()
         figures["px"] = float(seen.disagreement.detach())
         figures["movement_px"] = float(seen.movement.detach())
         if self.adversary is not None:

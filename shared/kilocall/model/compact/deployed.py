@@ -388,14 +388,16 @@ class Painter(Deployed):
         net = self.generator
         at_128, seen_64, seen_32 = (t.permute(0, 3, 1, 2) for t in (at_128.float(), seen_64, seen_32))
         fine, coarse = _heard(fine, MOST_FINE), _heard(coarse, MOST_COARSE)
-        (join_64, *refine_64), (join_128, refine_128) = net.join_64, net.join_128
+        (join_64, *refine_64), (join_128, *refine_128) = net.join_64, net.join_128
         x = net.narrow_32(net.body(net.join_32(seen_32, coarse)))
         x = join_64(x, seen_64, fine)
         for refine in refine_64:
             x = refine(x)
         x = net.narrow_64(x)
         x = join_128(x, at_128) + net.drawn(net.sketch(x_d, interior))
-        return torch.sigmoid(net.paint(refine_128(x)))
+        for refine in refine_128:
+            x = refine(x)
+        return torch.sigmoid(net.paint(x))
 
 
 def _told(x: Tensor, most: float) -> Tensor:

@@ -47,7 +47,7 @@ DENSE_START = -1 / 512
 class Light(NamedTuple):
     """Which parts have pointwise and depthwise convolutions in place of full ones: a ninth of the arithmetic."""
 
-    field: bool = False
+    field: bool = False  # below 64x64
     coarse: bool = False  # of the generator, at 32x32 and 64x64
     fine: bool = False  # of the generator, at 128x128
 
@@ -166,15 +166,15 @@ class MotionField(nn.Module):
         start[head_points:] = -2.5
         self.affinity = nn.Parameter(start)
         self.background = nn.Parameter(torch.tensor(-3.0))
-        block, residual, last = (separable, SeparableResidual, 1) if light and light.field else (conv, Residual, 3)
+        block, residual = (separable, SeparableResidual) if light and light.field else (conv, Residual)
         self.enter = block(points + 34, 64, stride=2)
         self.down_16 = nn.Sequential(block(64, 96, stride=2), residual(96))
         self.down_8 = nn.Sequential(block(96, 128, stride=2), residual(128))
         self.up_16 = block(128 + 96, 96)
         self.up_32 = block(96 + 64, 64)
-        self.up_64 = block(64 + 32, 32)
-        self.assign = nn.Conv2d(32, points + 1, last, 1, last // 2)
-        self.adjust = nn.Conv2d(32, 3, last, 1, last // 2)
+        self.up_64 = conv(64 + 32, 32)
+        self.assign = nn.Conv2d(32, points + 1, 3, 1, 1)
+        self.adjust = nn.Conv2d(32, 3, 3, 1, 1)
         nn.init.zeros_(self.assign.weight)
         nn.init.zeros_(self.adjust.weight)
         nn.init.zeros_(self.assign.bias)  # type: ignore[arg-type]
@@ -282,12 +282,14 @@ class Generator(nn.Module):
             self.join_64 = nn.Sequential(conv(b + b + 32, b), Residual(b))
         self.narrow_32 = conv(c, b, kernel=1)
         self.narrow_64 = conv(b, a, kernel=1)
-        block, residual, last = (separable, SeparableResidual, 1) if light.fine else (conv, Residual, 3)
-        self.join_128 = nn.Sequential(block(a + (COPIED if light.fine else a), 32), residual(32))
+        if light.fine:
+            self.join_128 = nn.Sequential(separable(a + COPIED, 32), SeparableResidual(32), SeparableResidual(32))
+        else:
+            self.join_128 = nn.Sequential(conv(a + a, 32), Residual(32))
         self.sketch = FaceSketch()
-        self.drawn = nn.Conv2d(MAPS, 32, last, 1, last // 2, bias=False)
+        self.drawn = nn.Conv2d(MAPS, 32, 3, 1, 1, bias=False)
         nn.init.zeros_(self.drawn.weight)
-        self.paint = nn.Conv2d(32, 16, last, 1, last // 2)
+        self.paint = nn.Conv2d(32, 16, 3, 1, 1)
         with torch.no_grad():
             self.paint.bias[12:] = 2.0  # type: ignore[index]
 
@@ -309,14 +311,27 @@ class Generator(nn.Module):
         self, appearance: Appearance, field: Field, at_64: Tensor, copied: Tensor, x_d: Tensor, interior: Tensor
     ) -> Tensor:
         """What is painted and how much of it counts [B, 4, 256, 256], before `smooth`."""
-        join, refine = self.join_128
+        return self.painted(self.finest(appearance, field, at_64, copied, x_d, interior))
+
+    def finest(
+        self, appearance: Appearance, field: Field, at_64: Tensor, copied: Tensor, x_d: Tensor, interior: Tensor
+    ) -> Tensor:
+        """What leaves the level of 128x128 [B, 32, 128, 128]."""
+        join, *refine = self.join_128
         if self.light.fine:
             seen = F.pixel_unshuffle(copied, 2)
         else:
             flow, visible = (upsample(t, 2) for t in (field.displacement, field.visible))
             seen = sample(appearance.at_128, flow) * visible
-        x = join(torch.cat((double(at_64), seen), 1))
-        x = F.pixel_shuffle(self.paint(refine(x + self.drawn(self.sketch(x_d, interior)))).float(), 2)
+        x = join(torch.cat((double(at_64), seen), 1)) + self.drawn(self.sketch(x_d, interior))
+        for block in refine:
+            x = block(x)
+        finest: Tensor = x
+        return finest
+
+    def painted(self, finest: Tensor) -> Tensor:
+        """`planes` of what `finest` gave."""
+        x = F.pixel_shuffle(self.paint(finest).float(), 2)
         # The network tells how much is a copy.
         return torch.sigmoid(torch.cat((x[:, :3], -x[:, 3:]), 1))
 
