@@ -100,6 +100,7 @@ class FakeNode:
             "reason": None,
             "muted": False,
             "camera_off": False,
+            "camera": {"number": 0, "problem": ""},
             "recording": False,
             "remote": {
                 "present": True,
@@ -499,6 +500,22 @@ def test_the_own_face_out_of_view_is_read_out_when_it_lasts(page: Any, node: Fak
     node.become(own_face=False)
     wait(lambda: any(text.startswith("Your face is not in view") for text in page.evaluate("heard")))
     assert sum(text.startswith("Your face") for text in page.evaluate("heard")) == 1
+
+
+def test_a_camera_that_is_gone_is_told_and_another_is_chosen(page: Any, node: FakeNode) -> None:
+    choice = page.locator("#camera-number")
+    wait(lambda: choice.input_value() == "0")
+    node.become(camera={"number": 0, "problem": "camera 0 gives no pictures"})
+    wait(lambda: "Camera 0 gives no pictures." in page.inner_text("#own-note"))
+    assert "They see you standing still" in page.inner_text("#own-note")
+    choice.select_option("2")
+    wait(lambda: node.asked("choose_camera"))
+    assert node.asked("choose_camera") == [{"type": "choose_camera", "number": 2}]
+    node.become(camera={"number": 2, "problem": ""})
+    wait(lambda: page.inner_text("#own-note") == "")
+    # A clip has no number, and with the browser's own the browser is asked.
+    node.become(camera={"number": None, "problem": ""})
+    wait(lambda: not page.is_visible("#camera-choice"))
 
 
 def test_badge_says_when_and_shows_the_picture(page: Any, node: FakeNode) -> None:

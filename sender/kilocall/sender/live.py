@@ -259,6 +259,10 @@ class Sending(Worker):
         """The face of a picture [H, W, 3]; the future carries NoFace where there is none."""
         return self.ask(lambda: self._take(self._face_of(picture), from_file=True))
 
+    def use_camera(self, camera: Camera) -> Future[None]:
+        """Another one from now on, which is running; the one before is stopped."""
+        return self.ask(lambda: self._use_camera(camera))
+
     def use_recent(self, source_id: str) -> Future[None]:
         """One of `recent` again."""
         return self.ask(lambda: self._use_recent(source_id))
@@ -296,6 +300,16 @@ class Sending(Worker):
 
     def closed(self) -> None:
         self.camera.stop()
+
+    def _use_camera(self, camera: Camera) -> None:
+        before, self.camera = self.camera, camera
+        before.stop()
+        # The next frame is of somewhere else.
+        self._flush()
+        self._cropper.reset()
+        self._candidates.clear()
+        if self._encoder is not None:
+            self._encoder.extractor.reset()
 
     def step(self) -> float:
         frame = self.camera.latest(CAMERA_WAIT_S)

@@ -18,6 +18,8 @@ from kilocall.proto.errors import BadInput
 from kilocall.receiver.render import View
 from kilocall.runtime.picture_decoder import UPLOAD
 from kilocall.runtime.picture_process import shared_decoder
+from kilocall.sender.camera import PageCamera
+from kilocall.sender.capture import CameraCapture
 
 __all__ = ["Controls"]
 
@@ -72,6 +74,7 @@ class Controls:
             "in_room": self.in_room,
             "muted": self._parts.speech.muted,
             "camera_off": sending.camera_off,
+            "camera": self._camera(),
             "recording": outputs.recording,
             "own_face": sending.face_seen,
             "slow": {"shows": self._statistics.receives.text, "sends": self._statistics.sends.text},
@@ -93,6 +96,15 @@ class Controls:
                 "on": outputs.virtual,
                 "reason": outputs.virtual_reason,
             },
+        }
+
+    def _camera(self) -> dict[str, Any]:
+        """Its number, where it is a camera of this computer, and what is wrong with it."""
+        camera = self._parts.sending.camera
+        device = camera.device if isinstance(camera, CameraCapture) else None
+        return {
+            "number": device if isinstance(device, int) else None,
+            "problem": camera.error or ("the camera has ended" if camera.ended else ""),
         }
 
     @staticmethod
@@ -148,6 +160,22 @@ class Controls:
     def camera(self, on: bool) -> None:
         self._parts.sending.camera_off = not on
         self._say_media()
+
+    async def choose_camera(self, number: int) -> None:
+        """Another camera of this computer. Raises BadInput when it cannot be opened; then the one before stays."""
+        sending = self._parts.sending
+        if isinstance(sending.camera, PageCamera):
+            raise BadInput("the camera is the page's own: the browser chooses it")
+        if self._camera()["number"] == number and not sending.camera.error:
+            return
+        camera = CameraCapture(number, fps=self._parts.settings.fps)
+        await asyncio.to_thread(camera.start)
+        try:
+            await asyncio.wrap_future(sending.use_camera(camera))
+        except BaseException:
+            camera.stop()
+            raise
+        self.tell_state()
 
     def compared(self, words: tuple[str, ...]) -> None:
         """The person has seen that the other side's words are these. Raises BadInput if they have changed since."""

@@ -86,7 +86,6 @@ class CallNode:
             settings=settings,
             address=address,
             link=self._make_link(address),
-            camera=camera,
             sending=self._make_sending(camera, rate.plan, deliver),
             receiving=self._make_receiving(deliver),
             speech=speech,
@@ -178,7 +177,7 @@ class CallNode:
     async def open_camera(self) -> None:
         """Before `run`, which does it otherwise. Raises BadInput when there is no such camera."""
         if not self._camera_open:
-            await asyncio.to_thread(self.parts.camera.start)
+            await asyncio.to_thread(self.parts.sending.camera.start)
             self._camera_open = True
 
     async def run(self) -> CallReport:
@@ -411,6 +410,7 @@ class CallNode:
         self._source_taken.set()
         logger.error("%s", text)
         self._on_message({"type": "error", "text": text})
+        self.controls.tell_state()
         if self.settings.headless and not (self.parts.sending.alive and self.parts.receiving.alive):
             self._refused(text)
 

@@ -37,6 +37,9 @@ MAX_COMMAND_BYTES: Final = 4096
 MAX_OFFER_BYTES: Final = 128 << 10
 
 
+MOST_CAMERAS: Final = 16
+
+
 class _Command(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
@@ -49,6 +52,11 @@ class Mute(_Command):
 class CameraOn(_Command):
     type: Literal["camera"]
     on: bool
+
+
+class ChooseCamera(_Command):
+    type: Literal["choose_camera"]
+    number: Annotated[int, Field(ge=0, le=MOST_CAMERAS - 1)]
 
 
 class Calibrate(_Command):
@@ -114,6 +122,7 @@ class Visible(_Command):
 Command = (
     Mute
     | CameraOn
+    | ChooseCamera
     | Calibrate
     | ComparedWords
     | TakeSource
@@ -340,6 +349,8 @@ async def _obey(command: Command, viewer: _Viewer, node: CallNode, hub: LiveHub)
             node.controls.mute(command.on)
         case CameraOn():
             node.controls.camera(command.on)
+        case ChooseCamera():
+            await node.controls.choose_camera(command.number)
         case Calibrate():
             node.controls.calibrate(command.on)
         case ComparedWords():

@@ -13,7 +13,6 @@ from kilocall.call.session import Session
 from kilocall.call.settings import CallSettings
 from kilocall.receiver.live import Receiving
 from kilocall.runtime.lag import Excess, LoopLag
-from kilocall.sender.camera import Camera
 from kilocall.sender.live import Sending
 
 __all__ = ["CallParts", "now_us", "program_version"]
@@ -38,7 +37,6 @@ class CallParts:
     settings: CallSettings
     address: RoomAddress
     link: Link
-    camera: Camera
     sending: Sending
     receiving: Receiving
     speech: Speech

@@ -211,7 +211,7 @@ class CallStatistics:
         parts = self._parts
         receiving, peer, session = parts.receiving, parts.link.peer, parts.session
         return {
-            "camera_frames": parts.camera.dropped,
+            "camera_frames": parts.sending.camera.dropped,
             "late_packets": receiving.jitter.late,
             "skipped_frames": receiving.jitter.skipped,
             "inbox": receiving.inbox_dropped + (peer.motion.dropped + peer.control.dropped if peer is not None else 0),

@@ -17,6 +17,7 @@ const $ = (id) => document.getElementById(id);
 const COPIED_MS = 2500;
 const LASTING_MS = 2000;
 const OFFER_MS = 4000; // so long the node may look for a source picture by itself
+const CAMERAS = 8; // numbers to choose from; a computer does not tell which it has
 const OVER = ["ended", "refused"];
 
 let hello = null;
@@ -207,6 +208,10 @@ function renderControls() {
   $("new-picture").disabled ||= Boolean(state?.camera_off) || waitsForCamera();
   $("new-picture-here").disabled = $("new-picture").disabled;
   $("recording").hidden = !state?.recording;
+  const used = state?.camera;
+  $("camera-choice").hidden = fromBrowser() || ((used?.number ?? null) === null && !used?.problem);
+  $("camera-number").disabled = !running;
+  if (document.activeElement !== $("camera-number")) $("camera-number").value = String(used?.number ?? "");
   const virtual = state?.virtual_camera;
   $("virtual").disabled = !running || !virtual?.available;
   $("virtual").checked = Boolean(virtual?.on);
@@ -320,6 +325,8 @@ $("sound-button").onclick = start;
 $("same").onclick = () => connection.ask("compared", { words: state.trust.words });
 $("badge-button").onclick = () => showSource($("remote-source").hidden);
 $("message-close").onclick = () => { $("message").hidden = true; };
+for (let number = 0; number < CAMERAS; number++) $("camera-number").add(new Option(String(number), String(number)));
+$("camera-number").onchange = () => connection.ask("choose_camera", { number: Number($("camera-number").value) });
 $("virtual").onchange = () => connection.ask("virtual_camera", { on: $("virtual").checked });
 document.addEventListener("visibilitychange", () => connection.ask("visible", { on: !document.hidden }));
 

@@ -52,6 +52,7 @@ export function remoteNote({ phase, remote, slow }) {
 export function ownNote({ state, face, needsStart }) {
   if (needsStart) return "Your camera is not on yet";
   if (state.camera_off) return "Your camera is off";
+  if (state.camera?.problem) return `${sentence(state.camera.problem)} They see you standing still.`;
   if (face === false) return "Your face is not in view, so they see you standing still";
   return state.slow?.sends ? sentence(state.slow.sends) : "";
 }
