@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,7 @@ from kilocall.proto.control import CropPlace
 from kilocall.proto.errors import NoFace
 from kilocall.runtime.pictures import fitted
 from kilocall.sender.capture import Clip, Frame, open_clip
+from kilocall.sender.crop_plan import whole_frame
 from kilocall.sender.face_crop import FaceCrop, FaceCropper, cut, plan_crops
 from kilocall.sender.source_picture import LandmarkGroups, choose_source
 
@@ -27,6 +29,10 @@ FACE_CERTAINTY = 0.5
 GLIDE_PAUSE = 10
 #: A crop of fewer of the camera's pixels each way gains nothing from being kept larger than the networks' size.
 DETAIL_FROM = 1.25
+
+
+#: "face": the face is found and followed. "whole": the picture was cut to the face before, as training clips are.
+Crop = Literal["face", "whole"]
 
 
 class Tracker:
@@ -65,15 +71,25 @@ class FollowedClip:
 
 
 def follow_clip(
-    clip: Clip, family: Family, progress: Callable[[int, int | None], None], *, size: int | None = None
+    clip: Clip,
+    family: Family,
+    progress: Callable[[int, int | None], None],
+    *,
+    size: int | None = None,
+    crop: Crop = "face",
 ) -> FollowedClip:
     """Reads the clip twice: to plan where the crop stands still, then to cut and track. NoFace if there is none.
+
+    With `crop` "whole" nothing is planned: the clip was cut to the face before. BadInput unless it is square then.
 
     `size` is the side of the best crop that is kept; the networks' own unless given, and that too, with a warning,
     where the face is too small in the clip.
     """
     tracker = Tracker(family)
-    plan = plan_crops(clip, tracker)
+    if crop == "whole":
+        plan = whole_frame(clip.width, clip.height, str(clip.path))
+    else:
+        plan = plan_crops(clip, tracker)
     warnings: list[str] = []
     cropper = FaceCropper(tracker, plan=plan, on_warning=warnings.append)
     total = round(clip.duration * clip.fps) if clip.duration else None
@@ -82,29 +98,29 @@ def follow_clip(
     candidates: list[Sample] = []
     stride, lost, reframings, still = 1, 0, 0, GLIDE_PAUSE
     for count, frame in enumerate(clip):
-        crop = cropper.crop(frame)
+        cropped = cropper.crop(frame)
         track = tracker.last
         assert track is not None  # the cropper tracks every frame that it cuts
         if track.certainty < FACE_CERTAINTY:
             lost += 1
             track = tracks[-1][1] if tracks else None
         elif count % stride == 0:
-            candidates.append(Sample(count, larger_crop(frame.rgb, crop, size or family.size), track))
+            candidates.append(Sample(count, larger_crop(frame.rgb, cropped, size or family.size), track))
             if len(candidates) > 2 * CANDIDATES:
                 candidates, stride = candidates[::2], stride * 2
         tracks.append((frame.capture_us, track))
         place = CropPlace(
             frame.capture_us,
-            crop.place.x0,
-            crop.place.y0,
-            crop.place.side,
+            cropped.place.x0,
+            cropped.place.y0,
+            cropped.place.side,
             frame.rgb.shape[1],
             frame.rgb.shape[0],
         )
         if not place.same_place(places[-1] if places else None):
             places.append(place)
-        reframings += crop.reframed and still >= GLIDE_PAUSE
-        still = 0 if crop.reframed else still + 1
+        reframings += cropped.reframed and still >= GLIDE_PAUSE
+        still = 0 if cropped.reframed else still + 1
         progress(count + 1, total)
     if not candidates:
         raise NoFace(f"{clip.path}: no face could be followed in any of {len(tracks)} frames")
@@ -134,15 +150,22 @@ def larger_crop(frame_rgb: NDArray[np.uint8], crop: FaceCrop, size: int) -> Pict
     return cut(frame_rgb, crop.place, size)[0]
 
 
-def face_of_picture(picture: Path | Picture, family: Family, *, size: int | None = None) -> Picture:
+def face_of_picture(
+    picture: Path | Picture, family: Family, *, size: int | None = None, crop: Crop = "face"
+) -> Picture:
     """The largest face of a picture file or of uint8 RGB [H, W, 3], as a crop [S, S, 3]; NoFace if there is none.
 
-    `size` asks for a larger crop than the networks', see `larger_crop`.
+    `size` asks for a larger crop than the networks', see `larger_crop`. With `crop` "whole" it is the whole picture,
+    and BadInput unless that is square.
     """
     if isinstance(picture, Path):
         name, frame = f" {picture}", next(iter(open_clip(picture)))
     else:
         name, frame = "", Frame(picture, 0, 0)
+    if crop == "whole":
+        place = whole_frame(frame.rgb.shape[1], frame.rgb.shape[0], f"source picture{name}").parts[0].place
+        enough = size is not None and place.side >= DETAIL_FROM * family.size
+        return cut(frame.rgb, place, size if enough and size is not None else family.size)[0]
     side = frame.rgb.shape[0]
     looks_cut = frame.rgb.shape[1] == side and side in (family.size, size)
     if looks_cut and family.track(fitted(frame.rgb, family.size)).certainty > FACE_CERTAINTY:

@@ -514,7 +514,7 @@ def _crop(report: ClipReport, face: FaceFacts) -> str:
     width, height = report.file.size
     place = face.crop
     if face.whole_picture:
-        where = "nearly the whole picture: the clip was cut to the face before"
+        where = "nearly the whole picture: the clip was cut to the face before, --crop whole takes it as it is"
     else:
         where = (
             f"a square of {place.side:.0f} pixels, {max(0, place.x0):.0f} from the left and {max(0, place.y0):.0f} "

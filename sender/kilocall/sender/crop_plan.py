@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from kilocall.proto.errors import BadInput
 from kilocall.sender.capture import Frame
 from kilocall.sender.crop_place import (
     STRAY_LARGER,
@@ -24,7 +25,7 @@ from kilocall.sender.crop_place import (
 from kilocall.sender.face_finder import FaceBox, FaceFinder
 from kilocall.sender.face_locator import FaceLocator, LandmarkTracker, SceneCut, no_face
 
-__all__ = ["LOOK_EVERY", "CropPlan", "PlanPart", "plan_crops"]
+__all__ = ["LOOK_EVERY", "CropPlan", "PlanPart", "plan_crops", "whole_frame"]
 
 EASE_US = 600_000
 #: Frames from one look for the face to the next.
@@ -75,6 +76,16 @@ class CropPlan:
         if i + 1 < len(starts):
             room.append(starts[i + 1] - starts[i])
         return max(1.0, min(room) / 2)
+
+
+def whole_frame(width: int, height: int, what: str) -> CropPlan:
+    """For a clip that was cut to the face before: all of it, which must be square but for a pixel. Raises BadInput,
+    which says that `what` is not."""
+    if abs(width - height) > 1:
+        raise BadInput(
+            f"{what} is {width}x{height}: to be taken whole it must be square; --crop face finds the face in it"
+        )
+    return CropPlan((PlanPart(0, CropPlace(0.0, 0.0, float(max(width, height))), eased=False),), faces=1)
 
 
 def plan_crops(

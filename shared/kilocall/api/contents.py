@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from kilocall.api.families import open_family
 from kilocall.model.family import OWN_WEIGHTS
+from kilocall.proto.control import CropPlace
 from kilocall.proto.errors import BadInput
 from kilocall.proto.stream_file import StreamHeader, StreamReader
 from kilocall.proto.wire_cost import wire_cost
@@ -41,6 +42,7 @@ class StreamInfo(BaseModel):
     picture_size: int
     frame_width: int
     frame_height: int
+    whole_frames: bool  # what is coded is all of the clip's picture, not the face cut out of it
     quality: float
     source_format: str | None
     source_bytes: int
@@ -64,7 +66,7 @@ def info(stream: Path | str) -> StreamInfo:
     """Reads a stream file without running any network."""
     reader = StreamReader(stream)
     header = reader.header
-    packets = list(reader.packets())
+    packets, places = list(reader.packets()), [one for one in reader.records() if isinstance(one, CropPlace)]
     per_frame = [8 * len(p.packet.payload) / p.packet.frame_count for p in packets for _ in range(p.packet.frame_count)]
     bits = np.array(per_frame or [0.0])
     picture = reader.source_picture()
@@ -86,6 +88,7 @@ def info(stream: Path | str) -> StreamInfo:
         picture_size=header.picture_size,
         frame_width=header.frame_width,
         frame_height=header.frame_height,
+        whole_frames=bool(places) and all(_is_whole(place) for place in places),
         quality=header.quality,
         source_format=picture.format if picture else None,
         source_bytes=len(picture.data) if picture else 0,
@@ -104,6 +107,11 @@ def info(stream: Path | str) -> StreamInfo:
         wire=[_wire_rate(float(bits.mean()), fps, n) for n in (1, 2, 3)],
         truncated=reader.damage,
     )
+
+
+def _is_whole(place: CropPlace) -> bool:
+    size = (place.frame_width, place.frame_height)
+    return (place.x0, place.y0) == (0, 0) and place.side == max(size) and max(size) - min(size) <= 1
 
 
 def _installed(header: StreamHeader) -> tuple[int | None, int | None, bool | None]:

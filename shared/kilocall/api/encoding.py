@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from fractions import Fraction
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel
 
@@ -63,6 +63,7 @@ def encode(
     fps: float | None = None,
     quality: float = 50,
     size: int | None = None,
+    crop: Literal["face", "whole"] = "face",
     frames_per_packet: int = 3,
     gallery: int = 0,
     gallery_kb: float = GALLERY_KB,
@@ -76,7 +77,8 @@ def encode(
     """Encodes a video file into a stream file.
 
     The source picture is the best frame of the clip unless `source` names a picture; `size` is its side, 256 unless
-    512 is asked for and the face is large enough in the clip. With a `gallery` the file holds up to so many pictures
+    512 is asked for and the face is large enough in the clip. A clip that was cut to the face before is taken as it is
+    with `crop` "whole", and so is `source`: both must be square. With a `gallery` the file holds up to so many pictures
     of the speaker, the source picture included, in `gallery_kb` together, as far as they pay off. The clip's sound
     becomes speech of `audio_kbps`, none with None. Where somebody else comes into the picture the source picture rests,
     unless `check_speaker` is off. Raises BadInput (NoFace for a clip without a face) and OSError; then
@@ -95,8 +97,8 @@ def encode(
     if size not in (None, family.size, DETAIL * family.size):
         raise BadInput(f"size is {size}; allowed are {family.size} and {DETAIL * family.size}")
     video = open_clip(clip, fps)
-    given = None if source is None else face_of_picture(source, family, size=size)
-    followed = follow_clip(video, family, progress or silent, size=size)
+    given = None if source is None else face_of_picture(source, family, size=size, crop=crop)
+    followed = follow_clip(video, family, progress or silent, size=size, crop=crop)
     own = followed.best_crop
     packed, shown = pack_source_picture(family, own if given is None else given)
     reference = family.source(own) if given is not None else shown

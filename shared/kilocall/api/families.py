@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from kilocall.model.family import DEFAULT_FAMILY, DETAIL, OWN_WEIGHTS, Family, Picture, load_family
 from kilocall.proto.errors import WrongFamily
@@ -57,14 +58,17 @@ def _cure(header: StreamHeader, family: Family) -> str:
     return f"install the version that made it ({header.tool})"
 
 
-def face_of_picture(picture: Path | Picture, family: Family, *, size: int | None = None) -> Picture:
+def face_of_picture(
+    picture: Path | Picture, family: Family, *, size: int | None = None, crop: Literal["face", "whole"] = "face"
+) -> Picture:
     """The largest face of a picture file or of uint8 RGB [H, W, 3], as a crop [S, S, 3]; NoFace if there is none.
 
-    S is the networks' size, or `size` where the picture has the pixels for it.
+    S is the networks' size, or `size` where the picture has the pixels for it. With `crop` "whole" it is the whole of a
+    square picture.
     """
     from kilocall.sender import clip
 
-    return clip.face_of_picture(picture, family, size=size)
+    return clip.face_of_picture(picture, family, size=size, crop=crop)
 
 
 def fitted_to(picture: Picture, family: Family) -> Picture:

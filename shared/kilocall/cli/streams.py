@@ -90,7 +90,7 @@ def show_info(stream: Path, json: bool) -> None:
             ("frames", f"{found.frames} at {found.fps:g} fps, {found.seconds:.2f} s"),
             ("keypoints", _or_unknown(found.keypoints)),
             ("motion numbers", _or_unknown(found.motion_numbers)),
-            ("picture", f"{found.picture_size}x{found.picture_size} of {found.frame_width}x{found.frame_height}"),
+            ("picture", _picture(found)),
             ("quality", f"{found.quality:g}"),
             ("source picture", f"{found.source_bytes} bytes {found.source_format or ''}".rstrip()),
             ("pictures in all", f"{found.pictures}, {found.picture_bytes} bytes"),
@@ -119,6 +119,11 @@ def _print_wire(found: StreamInfo) -> None:
             for w in found.wire
         ],
     )
+
+
+def _picture(found: StreamInfo) -> str:
+    what = "all" if found.whole_frames else "the face, cut out"
+    return f"{found.picture_size}x{found.picture_size}, {what} of {found.frame_width}x{found.frame_height}"
 
 
 def _or_unknown(number: int | None) -> str:

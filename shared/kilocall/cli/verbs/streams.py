@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -26,6 +27,12 @@ from kilocall.cli.options import (
 
 __all__ = ["decode", "demo", "encode", "info", "replay"]
 
+
+class Crops(StrEnum):
+    face = "face"
+    whole = "whole"
+
+
 Stream = Annotated[Path, typer.Argument(metavar="STREAM.kcs", help="Stream file, or sample:astronaut, sample:drawing.")]
 
 
@@ -43,6 +50,10 @@ def encode(
         int | None,
         typer.Option(help="Side of the source picture in pixels: 256, or 512 for more detail.", show_default="256"),
     ] = None,
+    crop: Annotated[
+        Crops,
+        typer.Option(help="face: found and followed. whole: all of a square clip that was cut to the face before."),
+    ] = Crops.face,
     frames_per_packet: Annotated[
         int, typer.Option(min=1, max=8, help="Frames in a packet: more save headers and cost delay.")
     ] = 3,
@@ -73,6 +84,7 @@ def encode(
         fps=fps,
         quality=quality,
         size=size,
+        crop=crop.value,
         frames_per_packet=frames_per_packet,
         gallery=gallery,
         gallery_kb=gallery_kb,
