@@ -28,6 +28,8 @@ from kilocall.sender.face_locator import FaceLocator, LandmarkTracker, SceneCut,
 __all__ = ["LOOK_EVERY", "CropPlan", "PlanPart", "plan_crops", "whole_frame"]
 
 EASE_US = 600_000
+#: Overlap of the face's boxes before and after a cut of the scene, when both show it at the same place.
+SAME_AFTER_CUT = 0.6
 #: Frames from one look for the face to the next.
 LOOK_EVERY = 5
 
@@ -137,7 +139,8 @@ def _look(locator: FaceLocator, rgb: NDArray[np.uint8], size: tuple[int, int], c
                 locator.track(*cut(rgb, ideal_place(locator.box, size)))
         locator.check(rgb)
     now = locator.box
-    return before is not None and now is not None and now.overlap(before) < 0.1
+    # Behind a cut of the scene nothing glides that is not where it was.
+    return before is not None and now is not None and now.overlap(before) < (SAME_AFTER_CUT if cut_here else 0.1)
 
 
 def _parts(looks: list[tuple[int, FaceBox, bool]], size: tuple[int, int]) -> Iterable[PlanPart]:
