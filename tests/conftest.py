@@ -52,6 +52,8 @@ SLOW = (
     "model/liveportrait",
     "model/test_checkpoints.py",
     "model/test_volume_family.py",
+    "sender/test_clip_report.py",
+    "sender/test_crop_whole.py",
     "test_docker.py",
     "test_gallery.py",
     "test_packaging.py",
