@@ -14,6 +14,7 @@ from av import AudioFrame
 import kilocall.runtime.peer as peer_module
 from kilocall.proto.control import MAX_MESSAGE_BYTES, Part, WantPicture
 from kilocall.proto.errors import BadInput, BadPacket
+from kilocall.runtime.aiortc_fixes import TurnServer
 from kilocall.runtime.inbox import Inbox
 from kilocall.runtime.peer import Peer
 from kilocall.runtime.peer_settings import IceServer, PeerSettings
@@ -320,8 +321,9 @@ def test_ice_servers_are_passed_on_and_bad_ones_refused() -> None:
         servers = (IceServer("stun:stun.example:3479"), IceServer("turn:turn.example?transport=tcp", "me", "word"))
         peer = Peer(PeerSettings(ice_servers=servers, relay_only=True, audio=False))
         assert peer._ice.stun_server == ("stun.example", 3479)
-        assert peer._ice.turn_server == ("turn.example", 3478)
-        assert (peer._ice.turn_username, peer._ice.turn_password) == ("me", "word")
+        assert servers[1].as_turn() == TurnServer("turn.example", 3478, "tcp", False, "me", "word")
+        assert IceServer("turns:turn.example:443").as_turn() == TurnServer("turn.example", 443, "tcp", True, None, None)
+        assert peer._ice.turn_server is None  # aiortc would ask the first alone
         await peer.close()
         with pytest.raises(BadInput, match="'http://x': malformed uri"):
             Peer(PeerSettings(ice_servers=(IceServer("http://x"),)))

@@ -138,8 +138,10 @@ class SenderService:
             if name == BROWSER:
                 raise BadInput("camera is 'browser': this service has no page; give a number or a clip")
             self.problem = None
+            source = open_camera(name, self.settings.fps)
+            await asyncio.to_thread(source.start)
             sending = Sending(
-                open_camera(name, self.settings.fps),
+                source,
                 SendingEvents(packet=self._send, face=self._tell_face, source=self._offer, problem=self._note_problem),
                 deliver_to(asyncio.get_running_loop()),
                 fps=self.settings.fps,
