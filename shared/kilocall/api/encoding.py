@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from fractions import Fraction
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from pydantic import BaseModel
 
@@ -25,7 +25,7 @@ from kilocall.runtime.files import check_output
 from kilocall.runtime.pictures import fitted
 
 if TYPE_CHECKING:
-    from kilocall.sender.clip import FollowedClip
+    from kilocall.sender.clip import Crop, FollowedClip
     from kilocall.sender.encoder import PacketEncoder
     from kilocall.sender.gallery import Proposal
 
@@ -63,7 +63,7 @@ def encode(
     fps: float | None = None,
     quality: float = 50,
     size: int | None = None,
-    crop: Literal["face", "whole"] = "face",
+    crop: Crop = "face",
     frames_per_packet: int = 3,
     gallery: int = 0,
     gallery_kb: float = GALLERY_KB,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING
 
 from kilocall.model.family import DEFAULT_FAMILY, DETAIL, OWN_WEIGHTS, Family, Picture, load_family
 from kilocall.proto.errors import WrongFamily
@@ -11,6 +11,9 @@ from kilocall.proto.stream_file import StreamHeader
 from kilocall.runtime.engine import choose_engine
 from kilocall.runtime.pictures import fitted
 from kilocall.runtime.progress import Progress, silent
+
+if TYPE_CHECKING:
+    from kilocall.sender.clip import Crop
 
 __all__ = ["Progress", "check_family", "face_of_picture", "fitted_to", "open_family", "silent"]
 
@@ -59,7 +62,7 @@ def _cure(header: StreamHeader, family: Family) -> str:
 
 
 def face_of_picture(
-    picture: Path | Picture, family: Family, *, size: int | None = None, crop: Literal["face", "whole"] = "face"
+    picture: Path | Picture, family: Family, *, size: int | None = None, crop: Crop = "face"
 ) -> Picture:
     """The largest face of a picture file or of uint8 RGB [H, W, 3], as a crop [S, S, 3]; NoFace if there is none.
 
