@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from kilocall.bench.metrics import psnr
-from kilocall.model.compact.align import LOOK, Alignment, look_at
-from kilocall.model.family import Family, Picture, Source, Track
+from kilocall.model.compact.align import HELD_WITHIN, LOOK, MOST_HELD, Alignment, HeldField, look_at
+from kilocall.model.compact.family import CompactFamily, jacobian
+from kilocall.model.family import Array, Family, Picture, Source, Track, place
 from kilocall.model.gallery import onto, refer
 from kilocall.model.interior import BASIS
 from kilocall.model.motion import Motion
@@ -62,6 +63,46 @@ def test_a_shift_is_found_to_a_tenth_of_a_pixel() -> None:
     assert alignment.moved is not None
     # Pixels of 256.
     assert alignment.moved[0] * LOOK == pytest.approx([-2, 3], abs=0.1)
+
+
+@pytest.fixture
+def field(family: Family, source: Source) -> HeldField:
+    assert isinstance(family, CompactFamily)
+    cue = family.appearance(source.picture)["motion_cue"]
+    return HeldField(family.motion_field(("displacement", "masks")), cue, source.keypoints)
+
+
+def moved(source: Source, across: float, yaw: float = 0.0) -> tuple[Array, Array]:
+    """Driving keypoints and jacobian of the source's head, moved across by crop units and turned."""
+    pose = source.pose
+    x, y = pose.translation
+    motion = Motion((pose.rotation[0] + yaw, *pose.rotation[1:]), (x + across, y), pose.scale, pose.expression)
+    head = place(source.shape, motion)
+    return np.concatenate((head, source.free)).astype(np.float32), jacobian(pose, motion)
+
+
+def test_a_held_field_is_nearly_that_of_the_network(field: HeldField, source: Source) -> None:
+    field.expect(*moved(source, 0.06, yaw=0.1))
+    made = field.at(*moved(source, 0.06, yaw=0.1))
+    keypoints, turned = moved(source, 0.06 + 0.6 * HELD_WITHIN, yaw=0.13)
+    field.expect(keypoints, turned)
+    held = field.at(keypoints, turned)
+    assert field.made == 1
+    field.reset()
+    field.expect(keypoints, turned)
+    wanted = field.at(keypoints, turned)
+    assert field.made == 2
+    # A fifth of what it would be off if it stood still.
+    assert np.abs(held - wanted).mean() < 0.2 * np.abs(made - wanted).mean()
+
+
+def test_a_field_is_held_for_a_few_frames_and_over_little_movement(field: HeldField, source: Source) -> None:
+    for number in range(1, 2 * MOST_HELD + 3):
+        field.expect(*moved(source, 0.0))
+        assert field.made == 1 + (number - 1) // (MOST_HELD + 1)
+    before = field.made
+    field.expect(*moved(source, 1.5 * HELD_WITHIN))
+    assert field.made == before + 1
 
 
 @pytest.mark.parametrize("light", [0.7, 0.85, 1.0])

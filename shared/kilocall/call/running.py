@@ -24,6 +24,7 @@ from kilocall.call.report import CallReport
 from kilocall.call.room_store import RoomStore
 from kilocall.call.settings import CallSettings
 from kilocall.call.signalling import knock
+from kilocall.runtime.machine import share_freed_memory
 from kilocall.runtime.web import LOOPBACK, PageKey, listen, shown_address
 
 __all__ = ["PAGE_PORT", "SERVER_PORT", "QuietServer", "call", "run_call", "run_server", "serve", "start_loop"]
@@ -142,6 +143,7 @@ async def _open_redis(url: str, settings: MeetingSettings) -> RoomStore:
 
 def run_call(settings: CallSettings, *, on_page: Callable[[str], None], on_link: Callable[[str], None]) -> CallReport:
     """One party of a call, with its page unless it is headless. `on_page` and `on_link` get addresses to print."""
+    share_freed_memory()
     return start_loop(call(settings, on_page=on_page, on_link=on_link))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 import subprocess
@@ -31,6 +32,21 @@ def cpu_model() -> str:
 def resident_bytes(pid: int | None = None) -> int:
     """Memory that a process holds, this one by default. Raises psutil.Error where that cannot be told."""
     return int(psutil.Process(pid).memory_info().rss)
+
+
+def share_freed_memory() -> None:
+    """All threads allocate from one place, so that what one has freed another can use; where the C library is glibc.
+
+    Otherwise each model thread keeps what loading its networks took for a moment. Before the threads start.
+    """
+    if _glibc is not None:
+        _glibc.mallopt(_M_ARENA_MAX, 1)
+
+
+def return_freed_memory() -> None:
+    """Gives the system back what this process has freed; where the C library is glibc."""
+    if _glibc is not None:
+        _glibc.malloc_trim(0)
 
 
 def instruction_sets() -> tuple[str, ...] | None:
@@ -82,6 +98,9 @@ def intel_compute() -> bool:
     has_driver = any("intel" in file.name.lower() for file in _OPENCL_DRIVERS.glob("*.icd"))
     return has_driver and any("PCI_ID=8086:" in _uevent(node) for node in _DRM.glob("renderD*"))
 
+
+_M_ARENA_MAX: Final = -8
+_glibc: Final = ctypes.CDLL(None) if platform.libc_ver()[0] == "glibc" else None
 
 _DRM: Final = Path("/sys/class/drm")
 _VULKAN_DRIVERS: Final = (Path("/usr/share/vulkan/icd.d"), Path("/etc/vulkan/icd.d"))

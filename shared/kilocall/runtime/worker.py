@@ -13,6 +13,8 @@ from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any, TypeVar
 
+from kilocall.runtime.machine import return_freed_memory
+
 __all__ = ["Deliver", "Milliseconds", "WorkClock", "Worker", "deliver_to", "work_clock"]
 
 logger = logging.getLogger(__name__)
@@ -132,6 +134,7 @@ class Worker:
     def _run(self) -> None:
         try:
             self.opened()
+            return_freed_memory()  # loading networks takes several times what they keep
             self.ready.set_result(None)
             wait_s = 0.0
             while not self._closing:

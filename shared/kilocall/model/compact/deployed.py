@@ -226,9 +226,9 @@ class Motion(Deployed):
 
     part = "renderer"
     #: source minus driving position [1, 64, 64, 2]; how much of it the source shows and how much moves, [1, 64, 64, 1]
-    #: each; what the field network knows [1, 64, 64, 32], [1, 32, 32, 64]; how far each place goes with each implicit
-    #: keypoint [1, N, 64, 64]
-    outputs = ("displacement", "visible", "gate", "fine", "coarse", "follows")
+    #: each; what the field network knows [1, 64, 64, 32], [1, 32, 32, 64]; how far each place goes with each keypoint
+    #: and the background [1, 64 * 64, K + 1]
+    outputs = ("displacement", "visible", "gate", "fine", "coarse", "masks")
 
     line: Tensor
     flat_grid: Tensor
@@ -306,7 +306,7 @@ class Motion(Deployed):
         share = torch.exp(net.assign(fine).permute(0, 2, 3, 1)[0] + prior).reshape(FIELD * FIELD, -1)
         summed = share @ sums  # [64 * 64, 4]
         whole = summed[:, 3:]
-        follows = (share[:, lm.LANDMARKS : POINTS] / whole).T.reshape(1, -1, FIELD, FIELD)
+        masks = (share / whole)[None]
         displacement = (summed[:, :2] + turned * summed[:, 2:3]) / whole
         adjust = net.adjust(fine).permute(0, 2, 3, 1).reshape(FIELD * FIELD, 3)
         energy = rough.square().sum(0) + displacement.square().sum(1).reshape(FIELD, FIELD)
@@ -315,7 +315,7 @@ class Motion(Deployed):
         displacement = displacement + gate * torch.tanh(adjust[:, :2]) * RESIDUAL_REACH
         visible = torch.sigmoid(adjust[:, 2:])
         places = (t.reshape(1, FIELD, FIELD, -1) for t in (displacement, visible, gate))
-        return (*places, _told(fine, MOST_FINE), _told(coarse, MOST_COARSE), follows)
+        return (*places, _told(fine, MOST_FINE), _told(coarse, MOST_COARSE), masks)
 
 
 class Painter(Deployed):
