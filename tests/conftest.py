@@ -29,7 +29,7 @@ REAL_TIME = (
     "runtime",
     "sender/test_capture.py",
     "sender/test_live.py",
-    "sender/test_scout.py",
+    "sender/test_reference_selector.py",
     "test_docker.py",
 )
 

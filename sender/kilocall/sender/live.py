@@ -33,7 +33,7 @@ from kilocall.sender.capture import Frame
 from kilocall.sender.clip import GROUPS, Tracker, face_of_picture, larger_crop
 from kilocall.sender.encoder import PacketEncoder
 from kilocall.sender.face_crop import FaceCrop, FaceCropper
-from kilocall.sender.scout import Scout
+from kilocall.sender.reference_selector import ReferenceSelector
 from kilocall.sender.source_picture import choose_source, pack_source
 from kilocall.sender.speaker_check import Speaker
 
@@ -130,14 +130,14 @@ class Sending(Worker):
         size: int | None = None,
         plan: Plan,
         keep: bool = False,
-        scout: Scout | None = None,
+        selector: ReferenceSelector | None = None,
         clock: WorkClock = work_clock,
     ) -> None:
         """`camera` is started by whoever made it, and stopped here. `fps` is what it is asked for; fewer are sent where
         the plan, the other side or this computer's pace say so. `size` is the side of source pictures where the camera
         has the pixels; the networks' own unless given.
 
-        `scout` is shown what is sent, to find further pictures of the speaker; who made it starts and ends it.
+        `selector` is shown what is sent, to find further pictures of the speaker; who made it starts and ends it.
         """
         super().__init__("sender", lambda text: deliver(lambda: events.problem(text)))
         self.camera = camera
@@ -147,7 +147,7 @@ class Sending(Worker):
         self._source_file, self._size = source, size
         self._first_of = FIRST_OF if size is None else FIRST_OF // LARGE_EVERY + 1
         self._keep: dict[int, bytes] | None = {} if keep else None
-        self._scout = scout
+        self._selector = selector
         self.plan = plan
         self.pace = Pace(fps)
         """What this thread holds."""
@@ -386,8 +386,8 @@ class Sending(Worker):
         self._emit(encoder.push_track(track, capture_us))
         self._mind(encoder.extractor.speaker)
         plain = encoder.extractor.plain
-        if self._scout is not None and plain is not None and self._scout.wants():
-            self._scout.look(crop.rgb, plain, larger_crop(frame.rgb, crop, self._size or 0))
+        if self._selector is not None and plain is not None and self._selector.wants():
+            self._selector.look(crop.rgb, plain, larger_crop(frame.rgb, crop, self._size or 0))
         if self._alone_once:
             self._alone_once = False
             self._flush()
@@ -522,8 +522,8 @@ class Sending(Worker):
         self.source = source
         self._known.clear()
         self._held.clear()
-        if self._scout is not None:
-            self._scout.follow(*((source.packed, source.picture) if onto is None else (None,)))
+        if self._selector is not None:
+            self._selector.follow(*((source.packed, source.picture) if onto is None else (None,)))
 
     def _hold(self, picture_hash: str) -> None:
         base_hash, reference = self._known.get(picture_hash, ("", None))

@@ -38,7 +38,7 @@ from kilocall.runtime.worker import Deliver, Worker, deliver_to
 from kilocall.sender.camera import Camera, PageCamera, open_camera
 from kilocall.sender.gallery import Proposal
 from kilocall.sender.live import OwnSource, Sending, SendingEvents
-from kilocall.sender.scout import Scout
+from kilocall.sender.reference_selector import ReferenceSelector
 
 __all__ = ["PICTURE", "PREVIEW", "CallNode"]
 
@@ -81,7 +81,7 @@ class CallNode:
         speech, loudspeaker = Speech(), Loudspeaker()
         rate = RateControl(settings.profile)
         deliver = deliver_to(asyncio.get_running_loop())
-        self._scout = self._make_scout(deliver)
+        self._selector = self._make_selector(deliver)
         self.parts = CallParts(
             settings=settings,
             address=address,
@@ -127,14 +127,14 @@ class CallNode:
             size=settings.size if settings.size > 256 else None,
             plan=plan,
             keep=settings.keep_pictures is not None,
-            scout=self._scout,
+            selector=self._selector,
         )
 
-    def _make_scout(self, deliver: Deliver) -> Scout | None:
+    def _make_selector(self, deliver: Deliver) -> ReferenceSelector | None:
         settings = self.settings
         if settings.pictures < 2:
             return None
-        return Scout(
+        return ReferenceSelector(
             self._offer_reference,
             deliver,
             pictures=settings.pictures,
@@ -150,8 +150,8 @@ class CallNode:
 
     def _reference_confirmed(self, picture_hash: str) -> None:
         self.parts.sending.confirm_reference(picture_hash)
-        if self._scout is not None:
-            self._scout.confirmed(picture_hash)
+        if self._selector is not None:
+            self._selector.confirmed(picture_hash)
 
     def _make_receiving(self, deliver: Deliver) -> Receiving:
         settings = self.settings
@@ -191,10 +191,10 @@ class CallNode:
         clock = asyncio.get_running_loop().time
         try:
             await asyncio.gather(*(asyncio.wrap_future(worker.ready) for worker in workers))
-            if self._scout is not None:
+            if self._selector is not None:
                 # Last, and not waited for: the call begins without it.
-                self._scout.start()
-                workers.append(self._scout)
+                self._selector.start()
+                workers.append(self._selector)
             self._make_session()
             if settings.virtual_camera:
                 self._outputs.use_virtual_camera(True)
@@ -241,7 +241,7 @@ class CallNode:
         )
         if sending.source is not None:
             self.parts.session.own_source(sending.source.packed)
-        if self._scout is not None:
+        if self._selector is not None:
             self.parts.session.on_reference = self._reference_confirmed
         if self.settings.personal is not None:
             self.parts.session.personal.offer(self.settings.personal.read_bytes())

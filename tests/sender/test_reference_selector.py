@@ -16,7 +16,7 @@ from kilocall.proto.control import SourcePicture
 from kilocall.proto.errors import BadInput
 from kilocall.sample import sample_stream
 from kilocall.sender.gallery import Proposal
-from kilocall.sender.scout import FEWEST_PROBES, LOOK_EVERY_S, SEEK_EVERY_S, Scout
+from kilocall.sender.reference_selector import FEWEST_PROBES, LOOK_EVERY_S, SEEK_EVERY_S, ReferenceSelector
 
 WITHIN_S = 60.0
 
@@ -41,15 +41,17 @@ def source(family: Family) -> tuple[SourcePicture, Picture]:
 
 
 class Call:
-    """A scout and what it finds; its clock goes on when the test says so."""
+    """A selector and what it finds; its clock goes on when the test says so."""
 
     def __init__(self) -> None:
         self.now = 100.0
         self.found: list[tuple[str, SourcePicture]] = []
         self.news = threading.Event()
-        self.scout = Scout(self._found, lambda call: call(), pictures=2, kilobytes=14, clock=lambda: self.now)
-        self.scout.start()
-        self.scout.ready.result(WITHIN_S)
+        self.selector = ReferenceSelector(
+            self._found, lambda call: call(), pictures=2, kilobytes=14, clock=lambda: self.now
+        )
+        self.selector.start()
+        self.selector.ready.result(WITHIN_S)
 
     def _found(self, base_hash: str, proposal: Proposal) -> None:
         self.found.append((base_hash, proposal.packed))
@@ -58,8 +60,8 @@ class Call:
     def show(self, frames: list[tuple[Picture, Motion]]) -> None:
         for crop, motion in frames:
             self.now += LOOK_EVERY_S
-            wait_for(self.scout.wants)
-            self.scout.look(crop, motion, crop)
+            wait_for(self.selector.wants)
+            self.selector.look(crop, motion, crop)
         self.now += SEEK_EVERY_S
 
 
@@ -74,37 +76,37 @@ def wait_for(condition: Callable[[], bool]) -> None:
 def call() -> Iterator[Call]:
     made = Call()
     yield made
-    made.scout.close()
+    made.selector.close()
 
 
 def test_a_picture_is_found_once_enough_was_seen_and_no_second_one_beyond_the_budget(
     call: Call, frames: list[tuple[Picture, Motion]], source: tuple[SourcePicture, Picture]
 ) -> None:
-    assert not call.scout.wants()  # there is no source picture to compare with
-    call.scout.follow(*source)
+    assert not call.selector.wants()  # there is no source picture to compare with
+    call.selector.follow(*source)
     call.show(frames[: FEWEST_PROBES + 1])
     assert call.news.wait(WITHIN_S)
     base_hash, picture = call.found[0]
     assert base_hash == source[0].picture_hash
     assert 0 < len(picture.data) <= 14 * 1024 - len(source[0].data)
-    call.scout.confirmed(picture.picture_hash)
+    call.selector.confirmed(picture.picture_hash)
     call.show(frames[-2:])
-    call.scout.ask(lambda: None).result(WITHIN_S)
+    call.selector.ask(lambda: None).result(WITHIN_S)
     assert len(call.found) == 1
 
 
 def test_somebody_elses_picture_has_no_further_ones(
     call: Call, frames: list[tuple[Picture, Motion]], source: tuple[SourcePicture, Picture]
 ) -> None:
-    call.scout.follow(*source)
-    wait_for(call.scout.wants)
-    call.scout.follow(None)
-    call.scout.ask(lambda: None).result(WITHIN_S)
+    call.selector.follow(*source)
+    wait_for(call.selector.wants)
+    call.selector.follow(None)
+    call.selector.ask(lambda: None).result(WITHIN_S)
     call.now += 10
-    assert not call.scout.wants()
+    assert not call.selector.wants()
 
 
 @pytest.mark.parametrize(("pictures", "kilobytes"), [(9, 40), (8, 1000)])
 def test_a_gallery_that_is_not_allowed_is_refused_before_anything_starts(pictures: int, kilobytes: float) -> None:
     with pytest.raises(BadInput, match="allowed"):
-        Scout(lambda base_hash, proposal: None, lambda call: None, pictures=pictures, kilobytes=kilobytes)
+        ReferenceSelector(lambda base_hash, proposal: None, lambda call: None, pictures=pictures, kilobytes=kilobytes)

@@ -19,7 +19,7 @@ from kilocall.runtime.engine import choose_engine
 from kilocall.runtime.worker import Deliver, Worker
 from kilocall.sender.gallery import GallerySearch, Probe, Proposal, bytes_each
 
-__all__ = ["Scout"]
+__all__ = ["ReferenceSelector"]
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ FEWEST_PROBES: Final = 16
 MOST_PROBES: Final = 32
 
 
-class Scout(Worker):
+class ReferenceSelector(Worker):
     """Is shown frames that were sent, and finds pictures that pay off; one at a time, until the budget is spent.
 
     The motion is that before implicit keypoints are placed and before coding.
