@@ -39,9 +39,9 @@ from torch.nn import functional as F
 
 from kilocall.bench import metrics
 from kilocall.model import landmarks as lm
+from kilocall.model.compact.expression_gain import ExpressionGain
 from kilocall.model.compact.extractor import Extractor, is_light
 from kilocall.model.compact.family import CompactFamily
-from kilocall.model.compact.overstate import Overstatement
 from kilocall.model.compact.personal import MOST_BYTES, WEIGHTS, Personal, base_hash
 from kilocall.model.compact.regions import regions
 from kilocall.model.compact.renderer import IMPLICIT, Appearance, Light, Renderer
@@ -498,10 +498,10 @@ class Learner:
     def _pair(self, source: Source, driving: NDArray[np.int64]) -> Pair:
         """Driven by what a receiver composes from the sender's motion.
 
-        Lids and irises are not overstated: learnt from so few blinks they move too little, and a receiver overstates.
+        Lids and irises are not amplified: learnt from so few blinks they move too little, and a receiver does it.
         """
         motions = [self.family.motion(self.footage.tracks[n], source) for n in driving]
-        driven = [self.family.driving(source, motion, Overstatement()) for motion in motions]
+        driven = [self.family.driving(source, motion, ExpressionGain()) for motion in motions]
         picture = self._put(source.picture[None]).permute(0, 3, 1, 2).float().div_(255)
         truth = self._put(np.array(self.footage.pictures[driving])).permute(0, 3, 1, 2).float().div_(255)
         return Pair(

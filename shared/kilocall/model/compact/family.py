@@ -20,9 +20,9 @@ from kilocall.model.compact import regions as rg
 from kilocall.model.compact.align import CompactAligner, look_at
 from kilocall.model.compact.compose import Composer
 from kilocall.model.compact.detail import Detail, halved
+from kilocall.model.compact.expression_gain import ExpressionGain
 from kilocall.model.compact.likeness import face_colour, face_mask
 from kilocall.model.compact.motion_fit import MotionFit
-from kilocall.model.compact.overstate import Overstatement
 from kilocall.model.compact.personal import NETWORKS as PERSONAL_NETWORKS
 from kilocall.model.compact.personal import Personal, personal_folder
 from kilocall.model.family import DETAIL, Array, Picture, SecondLook, Source, Track, place
@@ -97,9 +97,9 @@ class CompactFamily:
         return ShapeModel(stored["mean"], stored["basis"], stored["deviation"])
 
     @cached_property
-    def overstatement(self) -> Overstatement:
-        """By how much lids and irises are overstated to the renderer; by nothing where the weights say nothing."""
-        return Overstatement.of(self._shape)
+    def expression_gain(self) -> ExpressionGain:
+        """By how much lids and irises are amplified for the renderer; by nothing where the weights say nothing."""
+        return ExpressionGain.of(self._shape)
 
     @cached_property
     def _shape(self) -> dict[str, NDArray[np.float32]]:
@@ -183,14 +183,14 @@ class CompactFamily:
         return self._network("appearance")(picture=picture[None])
 
     def driving(
-        self, source: Source, motion: Motion, overstatement: Overstatement | None = None
+        self, source: Source, motion: Motion, expression_gain: ExpressionGain | None = None
     ) -> dict[str, NDArray[np.float32]]:
         """What the renderer network gets with every frame: x_d [1, K + N, 2], the jacobian [1, 2, 2] and what is seen
         between the lips [1, BANDS]."""
-        stated = self.overstatement if overstatement is None else overstatement
-        moved = self.keypoints(source, stated.motion(motion))
+        gain = self.expression_gain if expression_gain is None else expression_gain
+        moved = self.keypoints(source, gain.motion(motion))
         rest = Motion(motion.rotation, motion.translation, motion.scale, np.zeros_like(motion.expression))
-        x_d = stated.keypoints(moved, self.keypoints(source, rest))
+        x_d = gain.keypoints(moved, self.keypoints(source, rest))
         between_lips = source.interior + motion.expression[-len(BASIS) :] @ BASIS
         return {
             "x_d": x_d[None],
@@ -248,7 +248,7 @@ class CompactRenderer:
 
     def __init__(self, family: CompactFamily, source: Source) -> None:
         self._family, self._source = family, source
-        self.overstatement = family.overstatement
+        self.expression_gain = family.expression_gain
         self._field, self._painter = family.motion_field(FIELD_OUTPUTS), family.painter()
         appearance = family.appearance(source.picture)
         self._still = {"motion_cue": appearance["motion_cue"], "x_s": source.keypoints[None]}
@@ -256,7 +256,7 @@ class CompactRenderer:
         self._detail = Detail(source.detail) if source.detail is not None else None
 
     def render(self, motion: Motion) -> Picture:
-        driving = self._family.driving(self._source, motion, self.overstatement)
+        driving = self._family.driving(self._source, motion, self.expression_gain)
         between_lips = driving.pop("interior")
         made = self._field(**self._still, **driving)
         moved = self._composer.move(made)

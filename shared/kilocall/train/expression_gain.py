@@ -1,7 +1,8 @@
 """How much further lids, lips and irises must be asked to move than they shall: what the renderer holds back, measured.
 
 Losses on pixels leave lids between open and closed where they are unsure, and irises in the middle. On a trained
-renderer this is a factor, nearly the same for everybody, and pictures come out no worse when keypoints overstate by it.
+renderer this is a factor, nearly the same for everybody, and pictures come out no worse when keypoints are moved
+further by it.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kilocall.model import landmarks as lm
+from kilocall.model.compact.expression_gain import ExpressionGain
 from kilocall.model.compact.family import CompactFamily
-from kilocall.model.compact.overstate import Overstatement
 from kilocall.model.family import Picture
 from kilocall.train.dataset import SIZE, Dataset
 
@@ -30,9 +31,9 @@ FRAMES: Final = 10
 Measure = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
 
-def fit_overstatement(
+def fit_expression_gain(
     family: CompactFamily, data: Dataset, *, clips: int = CLIPS, frames: int = FRAMES
-) -> Overstatement:
+) -> ExpressionGain:
     """The factors with which lids and lips of made pictures open, and irises turn, most nearly as those of the driving
     ones do (least squares, one after the other).
 
@@ -41,7 +42,7 @@ def fit_overstatement(
     films = [c for c in range(len(data.names)) if len(data.clip(c)) >= 2 * frames]
     chosen = [films[i] for i in np.linspace(0, len(films) - 1, min(clips, len(films))).astype(int)]
     spans = [np.array(data.clip(clip)) for clip in chosen]
-    lids = _best(family, data, spans, frames, opening_px, [Overstatement(lids=g) for g in LID_GAINS])
+    lids = _best(family, data, spans, frames, opening_px, [ExpressionGain(lids=g) for g in LID_GAINS])
     lips = _best(family, data, spans, frames, lip_opening_px, [replace(lids, lips=gain) for gain in LIP_GAINS])
     return _best(family, data, spans, frames, gaze_px, [replace(lips, gaze=gain) for gain in GAZE_GAINS])
 
@@ -67,8 +68,8 @@ def _best(
     spans: list[NDArray[np.int64]],
     frames: int,
     measure: Measure,
-    candidates: list[Overstatement],
-) -> Overstatement:
+    candidates: list[ExpressionGain],
+) -> ExpressionGain:
     errors = np.zeros(len(candidates))
     for span in spans:
         order = measure(data.points[span, :, :2]).argsort()
@@ -79,7 +80,7 @@ def _best(
             track = family.track(_picture(data, int(frame)))
             motion = family.motion(track, source)
             for i, candidate in enumerate(candidates):
-                renderer.overstatement = candidate
+                renderer.expression_gain = candidate
                 errors[i] += (measure(family.track(renderer.render(motion)).points) - measure(track.points)) ** 2
     return candidates[int(errors.argmin())]
 

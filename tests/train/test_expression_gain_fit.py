@@ -1,19 +1,19 @@
-"""By how much lids and irises are overstated, fitted on the built-in speaker, whose motion is known."""
+"""By how much lids and irises are amplified, fitted on the built-in speaker, whose motion is known."""
 
 import cv2
 import numpy as np
 import pytest
 
 from kilocall.model import landmarks as lm
+from kilocall.model.compact.expression_gain import ExpressionGain
 from kilocall.model.compact.family import CompactFamily
-from kilocall.model.compact.overstate import Overstatement
 from kilocall.model.family import Array, Source, load_family
 from kilocall.model.motion import Motion
 from kilocall.runtime.engine import choose_engine
 from kilocall.sample import sample_clip
 from kilocall.sender.capture import open_clip
 from kilocall.train.dataset import SIZE, Dataset
-from kilocall.train.overstatement import GAZE_GAINS, LID_GAINS, LIP_GAINS, fit_overstatement, opening_px
+from kilocall.train.expression_gain import GAZE_GAINS, LID_GAINS, LIP_GAINS, fit_expression_gain, opening_px
 
 
 @pytest.fixture(scope="module")
@@ -37,20 +37,20 @@ def data(family: CompactFamily, tmp_path_factory: pytest.TempPathFactory) -> Dat
 def test_fit_finds_by_how_much_lids_are_held_back(
     family: CompactFamily, data: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fitted = fit_overstatement(family, data, clips=1, frames=6)
+    fitted = fit_expression_gain(family, data, clips=1, frames=6)
     driving = CompactFamily.driving
 
-    def held_back(self: CompactFamily, source: Source, motion: Motion, stated: Overstatement) -> dict[str, Array]:
-        return driving(self, source, Overstatement(lids=0.7).motion(motion), stated)
+    def held_back(self: CompactFamily, source: Source, motion: Motion, gain: ExpressionGain) -> dict[str, Array]:
+        return driving(self, source, ExpressionGain(lids=0.7).motion(motion), gain)
 
     monkeypatch.setattr(CompactFamily, "driving", held_back)
-    assert fit_overstatement(family, data, clips=1, frames=6).lids >= fitted.lids + 0.2
+    assert fit_expression_gain(family, data, clips=1, frames=6).lids >= fitted.lids + 0.2
     assert fitted.lids in LID_GAINS
     assert fitted.lips in LIP_GAINS
     assert fitted.gaze in GAZE_GAINS
 
 
-def test_overstated_lids_close_further(family: CompactFamily, data: Dataset) -> None:
+def test_amplified_lids_close_further(family: CompactFamily, data: Dataset) -> None:
     openings = opening_px(data.points[..., :2])
     wide, shut = data.pictures[int(openings.argmax())], data.pictures[int(openings.argmin())]
     source = family.source(np.ascontiguousarray(wide))
@@ -58,6 +58,6 @@ def test_overstated_lids_close_further(family: CompactFamily, data: Dataset) -> 
     blink = family.motion(family.track(np.ascontiguousarray(shut)), source)
     seen = []
     for gain in (0.2, 0.5, 0.8):
-        renderer.overstatement = Overstatement(lids=gain)
+        renderer.expression_gain = ExpressionGain(lids=gain)
         seen.append(float(opening_px(family.track(renderer.render(blink)).points)))
     assert seen[0] > seen[1] + 0.5 > seen[2] + 1.0

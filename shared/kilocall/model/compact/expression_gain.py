@@ -13,7 +13,7 @@ from kilocall.model import landmarks as lm
 from kilocall.model.motion import Motion
 from kilocall.model.shape import LID_OPENINGS, LIP_OPENING
 
-#: An overstated iris stays this near to the middle of its eye, in widths of the eye between its corners: further out
+#: An amplified iris stays this near to the middle of its eye, in widths of the eye between its corners: further out
 #: nobody can look, and the renderer has seen none.
 MAX_GAZE: Final = 0.28
 _STORED: Final = {"lids": "lid_gain", "lips": "lip_gain", "gaze": "gaze_gain"}
@@ -21,7 +21,7 @@ _CORNERS: Final = (0, 4)  # of RIGHT_EYE and LEFT_EYE
 
 
 @dataclass(frozen=True)
-class Overstatement:
+class ExpressionGain:
     """Factors on what lids, lips and irises do beside the source picture; nothing changes at rest, and nothing by 1."""
 
     lids: float = 1.0
@@ -29,8 +29,8 @@ class Overstatement:
     gaze: float = 1.0
 
     @classmethod
-    def of(cls, arrays: Mapping[str, NDArray[np.float32]]) -> Overstatement:
-        """As `arrays` says it, which were made of another one's; what is not in there is not overstated."""
+    def of(cls, arrays: Mapping[str, NDArray[np.float32]]) -> ExpressionGain:
+        """As `arrays` says it, which were made of another one's; what is not in there is not amplified."""
         return cls(**{name: float(arrays[key][0]) for name, key in _STORED.items() if key in arrays})
 
     @property
