@@ -15,8 +15,8 @@ from kilocall.model.gallery import onto, refer
 from kilocall.model.interior import BASIS
 from kilocall.model.motion import Motion
 from kilocall.sample.perform import portrait
+from kilocall.sender.keypoint_aligner import KeypointAligner
 from kilocall.sender.motion import MotionExtractor
-from kilocall.sender.placing import Placer
 
 FIELD = LOOK // 2
 CHIN = 0.25  # of the portrait's crop: below it are neck and shoulders
@@ -103,15 +103,15 @@ def test_tracks_without_a_look_are_left_as_they_are(family: Family, source: Sour
 def test_on_a_further_picture_frames_are_placed_by_that_picture(family: Family, source: Source, crop: Picture) -> None:
     other = shrugged(np.asarray(cv2.convertScaleAbs(crop, alpha=0.8), np.uint8), 6)
     reference = refer(family, other, source)
-    placer = Placer(family, source)
-    placer.hold([reference])
+    aligner = KeypointAligner(family, source)
+    aligner.set_references([reference])
     track = family.track(other)
     for _ in range(3):
-        found = placer.place(family.motion(track, source), track)
+        found = aligner.align(family.motion(track, source), track)
     # The further picture itself is at rest on it.
     assert np.abs(onto(found, reference).expression).max() < 0.02
-    placer.hold([])
-    assert len(placer.references) == 1
+    aligner.set_references([])
+    assert len(aligner.references) == 1
 
 
 def test_every_other_frame_takes_over_the_second_look(family: Family, crop: Picture) -> None:

@@ -43,7 +43,7 @@ def test_a_picture_pays_off_where_the_source_does_not_show_what_is_seen(
     assert len(best.packed.data) <= 5000
     shown = decode_picture(best.packed.data)
     assert np.median(shown[:100]) < np.median(player.stream_source.picture[:100]) - 15  # the darker room
-    search.hold(best.reference)
+    search.add_reference(best.reference)
     assert np.mean(search._shown) >= before + best.gain_db
     assert search.pictures == 2
 

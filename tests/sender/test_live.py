@@ -357,9 +357,9 @@ def test_frames_are_placed_by_further_pictures_once_the_other_side_holds_them(
     def held() -> int:
         running.do_what_was_asked()
         assert running.sending._encoder is not None
-        placer = running.sending._encoder.extractor.placer
-        assert placer is not None
-        return len(placer.references)
+        keypoint_aligner = running.sending._encoder.extractor.keypoint_aligner
+        assert keypoint_aligner is not None
+        return len(keypoint_aligner.references)
 
     running.show(*faces[:12])
     running.begin()

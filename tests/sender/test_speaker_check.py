@@ -85,9 +85,9 @@ def likenesses(family: Family, source: Source, crops: list[Picture]) -> list[flo
     for crop in crops:
         extractor = MotionExtractor(family, source, check_speaker=False)
         extractor.extract(crop, 0)
-        assert extractor.placer is not None
-        assert extractor.placer.likeness is not None
-        found.append(extractor.placer.likeness)
+        assert extractor.keypoint_aligner is not None
+        assert extractor.keypoint_aligner.likeness is not None
+        found.append(extractor.keypoint_aligner.likeness)
     return found
 
 

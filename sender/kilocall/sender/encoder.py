@@ -130,11 +130,11 @@ class PacketEncoder:
             before.family, source, onto=onto, smooth=before.smooth, check_speaker=before.check_speaker
         )
 
-    def hold(self, references: Sequence[Reference]) -> None:
+    def set_references(self, references: Sequence[Reference]) -> None:
         """The further pictures of the speaker that the receiver holds from now on; implicit keypoints are placed by the
         picture that a frame is shown on."""
-        if self.extractor.placer is not None:
-            self.extractor.placer.hold(references)
+        if self.extractor.keypoint_aligner is not None:
+            self.extractor.keypoint_aligner.set_references(references)
 
     def restart(self) -> None:
         """For a new connection: sequence 0, a key packet next, nothing gathered. Source and quality stay."""

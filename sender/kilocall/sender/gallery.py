@@ -155,7 +155,7 @@ class GallerySearch:
         if self._most is not None and len(self._probes) > self._most:
             self._thin_out()
 
-    def hold(self, reference: Reference) -> None:
+    def add_reference(self, reference: Reference) -> None:
         """The receiver holds this picture from now on."""
         packed = (found for found in self._packed.values() if found is not None)
         trial = next((trial for _, trial in packed if trial.reference is reference), None)
@@ -264,7 +264,7 @@ def choose_pictures(
         proposal = search.best(SHORTLIST)
         if proposal is None:
             break
-        search.hold(proposal.reference)
+        search.add_reference(proposal.reference)
         chosen.append(proposal)
     progress(pictures - 1, pictures - 1)
     return chosen

@@ -530,7 +530,7 @@ class Sending(Worker):
         of_this = self.source is not None and self.source.packed.picture_hash == base_hash
         if self._encoder is not None and of_this and reference is not None and picture_hash not in self._held:
             self._held.append(picture_hash)
-            self._encoder.hold([self._known[name][1] for name in self._held])
+            self._encoder.set_references([self._known[name][1] for name in self._held])
 
     def _begin(self, connection: int) -> None:
         self._begun = connection
@@ -539,7 +539,7 @@ class Sending(Worker):
         self._held.clear()
         if self._encoder is not None:
             self._encoder.restart()
-            self._encoder.hold(())
+            self._encoder.set_references(())
         self._limit(float("inf"))
         self._gathered_since_us = None
         self._face_told = None

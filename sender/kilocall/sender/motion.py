@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from kilocall.model.family import Family, Picture, Source, Track, transfer
 from kilocall.model.motion import POSE_NUMBERS, Motion
-from kilocall.sender.placing import Placer
+from kilocall.sender.keypoint_aligner import KeypointAligner
 from kilocall.sender.speaker_check import Speaker, SpeakerCheck
 
 # One Euro (Casiez et al. 2012): cut-off in Hz at rest, and how fast it opens with speed. Lids and lips move within
@@ -84,7 +84,7 @@ class MotionExtractor:
         )
         self.smooth = smooth
         # On somebody else's picture there is nothing to lie on.
-        self.placer = Placer(family, source) if onto is None else None
+        self.keypoint_aligner = KeypointAligner(family, source) if onto is None else None
         self.check_speaker = check_speaker
         self._check = SpeakerCheck()
         self.other_frames = 0
@@ -98,8 +98,8 @@ class MotionExtractor:
         #: Of the last frame, as its landmarks and the detector have it; None if it may be of somebody else.
         self.plain: Motion | None = None
         self._given: Motion | None = None
-        if self.placer is not None:
-            self.placer.reset()
+        if self.keypoint_aligner is not None:
+            self.keypoint_aligner.reset()
         self._filter.reset()
 
     @property
@@ -125,9 +125,9 @@ class MotionExtractor:
         fitted = self.family.motion(track, self.source, self._previous)
         self._previous = fitted
         self.plain = fitted
-        if self.placer is not None:
-            fitted = self.placer.place(fitted, track)
-            speaker = self._check.look(self.placer.likeness, time_us)
+        if self.keypoint_aligner is not None:
+            fitted = self.keypoint_aligner.align(fitted, track)
+            speaker = self._check.look(self.keypoint_aligner.likeness, time_us)
             if self.check_speaker and speaker != "same":
                 self.plain = None
                 self.other_frames += 1

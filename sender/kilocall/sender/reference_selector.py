@@ -134,7 +134,7 @@ class ReferenceSelector(Worker):
     def _confirmed(self, picture_hash: str) -> None:
         proposal = self._on_its_way.pop(picture_hash, None)
         if self._search is not None and proposal is not None:
-            self._search.hold(proposal.reference)
+            self._search.add_reference(proposal.reference)
 
     def _follow(self, packed: SourcePicture | None, picture: Picture | None) -> None:
         self._search, self._seeking, self._waiting = None, None, None

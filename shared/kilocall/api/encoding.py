@@ -134,7 +134,7 @@ def encode(
         others = _frames_of_others(family, shown, followed) if check_speaker else frozenset()
         proposals = _further_pictures(family, shown, packed, followed, others, gallery, gallery_kb, progress or silent)
         further = [proposal.packed for proposal in proposals]
-        encoder.hold([proposal.reference for proposal in proposals])
+        encoder.set_references([proposal.reference for proposal in proposals])
     sounds = iter(()) if audio_kbps is None else coded_sound(clip, video.start_us, audio_kbps)
     bits = 0
     with StreamWriter(out, header) as writer:

@@ -98,8 +98,8 @@ class Encoder:
         proposal = search.best(CAUSAL_SHORTLIST)
         if proposal is None:
             return None
-        search.hold(proposal.reference)
-        self.packets.hold(search.further)
+        search.add_reference(proposal.reference)
+        self.packets.set_references(search.further)
         return proposal.packed
 
     def flush(self) -> MotionPacket | None:

@@ -302,7 +302,7 @@ def _transmit(
 ) -> _Received:
     """Sends the crops through encoder, packet bytes and decoder, to a receiver that holds `references` as well."""
     encoder = Encoder(source, fps=footage.fps, quality=quality, frames_per_packet=frames_per_packet, family=family)
-    encoder.packets.hold(references)
+    encoder.packets.set_references(references)
     decoder = Decoder(encoder.source_picture, family=family)
     waiting: list[NDArray[np.float32]] = []  # keypoints before coding of frames that are not sent yet
     pictures: list[Picture] = []

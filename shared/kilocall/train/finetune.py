@@ -78,7 +78,7 @@ BATCH: Final = 4  # driving frames of one source picture
 STEPS: Final = 300
 WARM_UP: Final = 20
 #: Of the alignment of a frame that has none before it.
-PLACING_STEPS: Final = 4
+ALIGNMENT_STEPS: Final = 4
 CHECK_EVERY: Final = 50
 PATIENCE: Final = 4  # checks without a better one
 AVERAGE: Final = 0.97  # of the weights, over some thirty steps
@@ -521,7 +521,7 @@ class Learner:
             cue = self.everybody.appearance(pair.picture).motion_cue
             cue, seen = (t.expand(count, *t.shape[1:]) for t in (cue, seen_slopes(pair.picture)))
             free = aligned(
-                self.everybody.field, cue, seen, x_s, x_d, self._put(pair.jacobian), pair.truth, PLACING_STEPS
+                self.everybody.field, cue, seen, x_s, x_d, self._put(pair.jacobian), pair.truth, ALIGNMENT_STEPS
             )
         placed = pair.x_d.copy()
         placed[:, lm.LANDMARKS :] = free.float().cpu().numpy()

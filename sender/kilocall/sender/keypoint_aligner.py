@@ -12,14 +12,14 @@ from kilocall.model.family import Aligner, Family, Source, Track
 from kilocall.model.gallery import Chooser, Distance, Reference, base_reference, onto
 from kilocall.model.motion import Motion
 
-__all__ = ["Placer"]
+__all__ = ["KeypointAligner"]
 
 
-class Placer:
+class KeypointAligner:
     """Aligns the frames of one speaker, one after the other, with the pictures that the receiver holds."""
 
     def __init__(self, family: Family, base: Source) -> None:
-        """`base` is the source picture; further ones come with `hold`."""
+        """`base` is the source picture; further ones come with `set_references`."""
         self._family, self._base = family, base
         self._aligners: list[Aligner | None] = [family.aligner(base)]
         self._references = [base_reference(family, base)]
@@ -30,7 +30,7 @@ class Placer:
     def references(self) -> Sequence[Reference]:
         return tuple(self._references)
 
-    def hold(self, references: Sequence[Reference]) -> None:
+    def set_references(self, references: Sequence[Reference]) -> None:
         """The further pictures that the receiver holds from now on, in the order in which it got them."""
         kept = {id(one): aligner for one, aligner in zip(self._references, self._aligners, strict=True)}
         self._references = [self._references[0], *references]
@@ -46,7 +46,7 @@ class Placer:
         self.likeness: float | None = None
         """`Aligner.likeness` of the last frame."""
 
-    def place(self, motion: Motion, track: Track) -> Motion:
+    def align(self, motion: Motion, track: Track) -> Motion:
         """The motion of the next frame, its implicit keypoints where the copy lies on what is seen."""
         number = 0
         if len(self._references) > 1:
