@@ -421,7 +421,7 @@ class CallNode:
     def _picture(self, rendered: Rendered) -> None:
         delay_us = self._statistics.picture(rendered)
         self._align(rendered)
-        time_us, hold_us = rendered.made_us - delay_us, self.parts.holds.picture_us
+        time_us, hold_us = rendered.made_us - delay_us, self.parts.av_sync.picture_us
         if hold_us:
             later = asyncio.get_running_loop().call_later
             later(hold_us / 1e6, self._on_binary, PICTURE, time_us, rendered.jpeg)
@@ -432,13 +432,13 @@ class CallNode:
         """Lets speech and pictures wait so that they meet."""
         parts, session = self.parts, self.parts.session
         speaks = session is not None and not session.remote.muted and parts.loudspeaker.received_samples
-        parts.holds.follow(
+        parts.av_sync.follow(
             rendered.playout_us,
             parts.receiving.render_ms.percentile(0.5) or 0.0,
             packet_ms=parts.loudspeaker.packet_ms,
             behind_ms=parts.media.behind_ms if speaks else 0.0,
         )
-        parts.loudspeaker.hold_us = parts.holds.sound_us
+        parts.loudspeaker.hold_us = parts.av_sync.sound_us
 
     # What follows from them
 

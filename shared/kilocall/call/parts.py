@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 
-from kilocall.call.audio_bridge import Holds, Loudspeaker, PageMedia, Speech
+from kilocall.call.audio_bridge import AvSync, Loudspeaker, PageMedia, Speech
 from kilocall.call.link import Link, RoomAddress
 from kilocall.call.rate_control import RateControl
 from kilocall.call.session import Session
@@ -44,7 +44,7 @@ class CallParts:
     media: PageMedia
     rate: RateControl
     session: Session | None = None
-    holds: Holds = field(default_factory=Holds)
+    av_sync: AvSync = field(default_factory=AvSync)
     loop_lag: LoopLag = field(default_factory=LoopLag)
     send_ms: Excess = field(default_factory=Excess)
     """From the capture of a packet's last frame to its sending."""

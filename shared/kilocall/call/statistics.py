@@ -120,7 +120,7 @@ class CallStatistics:
         session = self._parts.session
         if session is not None and session.same_clock:
             delay_us = (rendered.made_us - rendered.time_us) % _WRAP_US
-            delay_ms: float | None = (delay_us + self._parts.holds.picture_us) / 1000
+            delay_ms: float | None = (delay_us + self._parts.av_sync.picture_us) / 1000
         else:
             delay_ms = None
             rtt_ms = session.rtt_ms if session is not None and session.rtt_ms is not None else 0.0
