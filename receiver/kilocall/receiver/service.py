@@ -34,8 +34,8 @@ from kilocall.proto.trust import ONE_WAY_ROOM, Handshake, LinkSecret
 from kilocall.receiver.live import Receiving, ReceivingEvents, Rendered
 from kilocall.receiver.render import LARGEST_TURN_DEG, View
 from kilocall.runtime.inbox import Message
-from kilocall.runtime.keeping_up import KeepingUp
 from kilocall.runtime.metrics import Metrics
+from kilocall.runtime.overload_monitor import OverloadMonitor
 from kilocall.runtime.peer import Peer
 from kilocall.runtime.peer_settings import PeerSettings
 from kilocall.runtime.picture_process import decode_from_others
@@ -94,7 +94,7 @@ class ReceiverService:
         self._news = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._malformed = 0
-        self._keeping_up = KeepingUp("shows", settings.models.name, USUAL_FPS)
+        self._overload = OverloadMonitor("shows", settings.models.name, USUAL_FPS)
 
     async def open(self) -> None:
         """Loads the model."""
@@ -155,7 +155,7 @@ class ReceiverService:
             "sender": self.sender if self._task is not None else None,
             "connection": self.peer.state if self.peer is not None else "closed",
             "problem": self.problem,
-            "slow": self._keeping_up.text,
+            "slow": self._overload.text,
             "face": self.face,
             "pictures": self.pictures,
             "packets": jitter.received if jitter else 0,
@@ -271,22 +271,22 @@ class ReceiverService:
 
     async def _report(self, peer: Peer, receiving: Receiving) -> None:
         before = 0
-        self._keeping_up.reset()
+        self._overload.reset()
         while True:
             await asyncio.sleep(REPORT_EVERY_S)
-            self._keep_up(receiving)
+            self._watch_load(receiving)
             total = peer.traffic()[1].total_bytes
             report = await asyncio.wrap_future(receiving.report(total - before))
             before = total
             if report is not None:
                 peer.send_control(bytes(report))
 
-    def _keep_up(self, receiving: Receiving) -> None:
-        told, each_ms = self._keeping_up.text, receiving.render_ms.percentile(0.5)
+    def _watch_load(self, receiving: Receiving) -> None:
+        told, each_ms = self._overload.text, receiving.render_ms.percentile(0.5)
         due, slow_by = receiving.wanted + receiving.jitter.skipped, receiving.pace.slow_by
-        self._keeping_up.look(receiving.last_time_us, due, receiving.rendered, each_ms, slow_by)
-        if self._keeping_up.text and not told:
-            logger.warning("%s", self._keeping_up.text)
+        self._overload.look(receiving.last_time_us, due, receiving.rendered, each_ms, slow_by)
+        if self._overload.text and not told:
+            logger.warning("%s", self._overload.text)
 
     def _ready(self, picture_hash: str) -> None:
         self.source = self._coming.get(picture_hash, self.source)

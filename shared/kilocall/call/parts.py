@@ -12,7 +12,7 @@ from kilocall.call.rate_control import RateControl
 from kilocall.call.session import Session
 from kilocall.call.settings import CallSettings
 from kilocall.receiver.live import Receiving
-from kilocall.runtime.lag import Excess, LoopLag
+from kilocall.runtime.lag import DelayAboveMinimum, LoopLag
 from kilocall.sender.live import Sending
 
 __all__ = ["CallParts", "now_us", "program_version"]
@@ -46,5 +46,5 @@ class CallParts:
     session: Session | None = None
     av_sync: AvSync = field(default_factory=AvSync)
     loop_lag: LoopLag = field(default_factory=LoopLag)
-    send_ms: Excess = field(default_factory=Excess)
+    send_ms: DelayAboveMinimum = field(default_factory=DelayAboveMinimum)
     """From the capture of a packet's last frame to its sending."""

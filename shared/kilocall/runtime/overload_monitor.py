@@ -12,7 +12,7 @@ from typing import Final, Literal
 from kilocall.model.family import DEFAULT_FAMILY
 from kilocall.runtime.pace import Limit
 
-__all__ = ["KeepingUp"]
+__all__ = ["OverloadMonitor"]
 
 #: What is counted: long enough for a picture every few seconds, and how much of it there must be.
 WINDOW_US: Final = 10_000_000
@@ -24,7 +24,7 @@ ENOUGH: Final = 0.85
 BUSY: Final = 0.8
 
 
-class KeepingUp:
+class OverloadMonitor:
     """Compares what is made with what there is to make, over the last seconds."""
 
     def __init__(self, verb: Literal["shows", "sends"], family: str, fps: float) -> None:
