@@ -88,7 +88,7 @@ class FakeNode:
 
     def __init__(self) -> None:
         self.key = PageKey()
-        self.wishes: list[dict[str, Any]] = []
+        self.commands: list[dict[str, Any]] = []
         self.arrivals = 0
         self._page: WebSocket | None = None
         self._events: asyncio.AbstractEventLoop | None = None
@@ -139,7 +139,7 @@ class FakeNode:
             self.arrivals += 1
             try:
                 while True:
-                    self.wishes.append(json.loads(await page.receive_text()))
+                    self.commands.append(json.loads(await page.receive_text()))
             except WebSocketDisconnect:
                 return
 
@@ -178,7 +178,7 @@ class FakeNode:
         asyncio.run_coroutine_threadsafe(self._page.close(), self._events).result(PATIENCE_S)
 
     def asked(self, kind: str) -> list[dict[str, Any]]:
-        return [wish for wish in self.wishes if wish["type"] == kind]
+        return [command for command in self.commands if command["type"] == kind]
 
 
 def wait(condition: Callable[[], Any]) -> None:

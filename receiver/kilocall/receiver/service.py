@@ -402,8 +402,8 @@ def create_app(settings: ReceiverSettings, *, key: PageKey, hosts: tuple[str, ..
         return counted.response()
 
     @app.post("/start")
-    async def start(wish: _Start | None = None) -> dict[str, Any]:
-        await app.state.service.start(wish.sender if wish is not None else None)
+    async def start(command: _Start | None = None) -> dict[str, Any]:
+        await app.state.service.start(command.sender if command is not None else None)
         return await state()
 
     @app.post("/stop")
@@ -412,8 +412,8 @@ def create_app(settings: ReceiverSettings, *, key: PageKey, hosts: tuple[str, ..
         return await state()
 
     @app.post("/view")
-    async def view(wish: _View) -> Response:
-        app.state.service.turn(View(wish.yaw, wish.pitch, wish.roll))
+    async def view(command: _View) -> Response:
+        app.state.service.turn(View(command.yaw, command.pitch, command.roll))
         return Response(status_code=204)
 
     @app.get("/picture.jpg")

@@ -406,8 +406,8 @@ def create_app(settings: SenderSettings, *, start: bool = True, hosts: tuple[str
         return counted.response()
 
     @app.post("/start")
-    async def start_sending(wish: _Start | None = None) -> dict[str, Any]:
-        await app.state.service.start(wish.camera if wish is not None else None)
+    async def start_sending(command: _Start | None = None) -> dict[str, Any]:
+        await app.state.service.start(command.camera if command is not None else None)
         return await state()
 
     @app.post("/stop")

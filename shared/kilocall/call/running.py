@@ -195,7 +195,7 @@ async def call(
 
 
 def _page_socket(port: int | None) -> socket.socket:
-    """A listening socket on the loopback; without a wish a free port if the usual one is taken."""
+    """A listening socket on the loopback; without one asked for a free port if the usual one is taken."""
     if port is not None:
         return listen(LOOPBACK[0], port)
     try:
