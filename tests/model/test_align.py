@@ -20,7 +20,7 @@ from kilocall.sender.motion import MotionExtractor
 
 FIELD = LOOK // 2
 CHIN = 0.25  # of the portrait's crop: below it are neck and shoulders
-FREE = slice(-len(BASIS) - 10, -len(BASIS))
+IMPLICIT = slice(-len(BASIS) - 10, -len(BASIS))
 
 
 @pytest.fixture(scope="module")
@@ -69,8 +69,8 @@ def test_the_source_picture_itself_stays_at_rest(family: Family, source: Source,
     crop = np.asarray(cv2.convertScaleAbs(crop, alpha=light), np.uint8)
     plain, found = placed(family, source, crop, 4)
     # In another light the detector itself is off by more.
-    assert np.abs(found.expression[FREE]).max() * LOOK < (0.3 if light == 1 else 2)
-    np.testing.assert_array_equal(np.delete(found.vector, np.r_[FREE]), np.delete(plain.vector, np.r_[FREE]))
+    assert np.abs(found.expression[IMPLICIT]).max() * LOOK < (0.3 if light == 1 else 2)
+    np.testing.assert_array_equal(np.delete(found.vector, np.r_[IMPLICIT]), np.delete(plain.vector, np.r_[IMPLICIT]))
 
 
 @pytest.mark.parametrize("up_px", [4.0, -4.0])

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from kilocall.model.compact import regions as rg
 from kilocall.model.compact.compose import Composer
-from kilocall.model.compact.family import FIELD_OUTPUTS, FREE_INPUT, CompactFamily
+from kilocall.model.compact.family import FIELD_OUTPUTS, IMPLICIT_INPUT, CompactFamily
 from kilocall.model.compact.motion_fit import MotionFit
 from kilocall.model.family import Source, Track, weights_folder
 from kilocall.model.motion import Motion
@@ -210,7 +210,7 @@ class _Bench:
     def network_stages(self) -> Iterator[Stage]:
         """The networks alone."""
         small = cv2.resize(self.crop, (rg.FACE_INPUT, rg.FACE_INPUT), interpolation=cv2.INTER_AREA)[None]
-        tiny = cv2.resize(self.crop, (FREE_INPUT, FREE_INPUT), interpolation=cv2.INTER_AREA)[None]
+        tiny = cv2.resize(self.crop, (IMPLICIT_INPUT, IMPLICIT_INPUT), interpolation=cv2.INTER_AREA)[None]
         close = rg.cut_regions(self.crop, rg.regions(self.track.points))
         again = rg.cut_face(self.crop, rg.face_region(self.track.points))[None]
         yield "face", "sender", self._run("face", crop=small)
@@ -251,7 +251,7 @@ class _Bench:
 
     def _cut(self) -> None:
         cv2.resize(self.crop, (rg.FACE_INPUT, rg.FACE_INPUT), interpolation=cv2.INTER_AREA)
-        cv2.resize(self.crop, (FREE_INPUT, FREE_INPUT), interpolation=cv2.INTER_AREA)
+        cv2.resize(self.crop, (IMPLICIT_INPUT, IMPLICIT_INPUT), interpolation=cv2.INTER_AREA)
         rg.cut_face(self.crop, rg.face_region(self.track.points))
         rg.cut_regions(self.crop, rg.regions(self.track.points))
 

@@ -108,7 +108,7 @@ def speaking_clip(folder: Path, family: CompactFamily, *, fps: int = 25, side: i
     portrait = cv2.resize(perform.portrait(), (family.size, family.size), interpolation=cv2.INTER_AREA)
     source = family.source(np.asarray(portrait, np.uint8))
     jaw = family.shape_model.project(perform.open_jaw(source.shape))
-    still = np.zeros(2 * len(source.free), np.float32)
+    still = np.zeros(2 * len(source.implicit), np.float32)
     dark = BASIS @ perform.DARK_MOUTH
     renderer = family.renderer(source)
 

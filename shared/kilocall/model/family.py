@@ -73,7 +73,7 @@ class Track:
 
     points: Array  # [K, 2]
     depth: Array  # [K]
-    free: Array  # [N, 2] implicit keypoints, which do not follow the head
+    implicit: Array  # [N, 2] implicit keypoints, which do not follow the head
     certainty: float  # 0..1 that there is a face at all
     interior: Array = field(default_factory=lambda: np.zeros(0, np.float32))  # brightness between the lips [BANDS]
     look: NDArray[np.uint8] | None = None  # the crop itself, small and grey, for families that align it
@@ -88,7 +88,7 @@ class Source:
     picture: Picture  # [S, S, 3]
     pose: Motion  # of the picture itself; its expression is zero by definition
     shape: Array  # canonical keypoints [K, 3], head-fixed, with the picture's own expression
-    free: Array  # implicit keypoints [N, 2]
+    implicit: Array  # implicit keypoints [N, 2]
     certainty: float
     detail: Picture | None = None  # the same picture at twice the size [2S, 2S, 3]
     neck: tuple[float, float, float] = (0.0, 0.0, 0.0)  # what the head turns about, head-fixed
@@ -97,7 +97,7 @@ class Source:
     @property
     def keypoints(self) -> Array:
         """x_s [K + N, 2]."""
-        return np.concatenate((place(self.shape, self.pose), self.free)).astype(np.float32)
+        return np.concatenate((place(self.shape, self.pose), self.implicit)).astype(np.float32)
 
 
 class FrameRenderer(Protocol):

@@ -99,10 +99,10 @@ class Distance:
 
     def __init__(self, family: Family, base: Source) -> None:
         self._family, self._base = family, base
-        points, free = len(family.keypoints(base, base.pose)), len(base.free)
+        points, implicit = len(family.keypoints(base, base.pose)), len(base.implicit)
         # Families of 3-D keypoints have neither landmarks nor implicit points among them.
-        self._landmarks = len(base.shape) == lm.LANDMARKS and points == lm.LANDMARKS + free
-        self._free = free if self._landmarks else 0
+        self._landmarks = len(base.shape) == lm.LANDMARKS and points == lm.LANDMARKS + implicit
+        self._implicit = implicit if self._landmarks else 0
 
     def to(self, motion: Motion, references: Sequence[Reference]) -> Array:
         """Distances [R]; the pictures' quality does not enter."""
@@ -117,9 +117,9 @@ class Distance:
 
     def _features(self, points: Array) -> Array:
         """Points [..., K + N, 2] as numbers [..., F] whose squared differences add up."""
-        split = points.shape[-2] - self._free
+        split = points.shape[-2] - self._implicit
         parts = [_mean_square(points[..., :split, :])]
-        if self._free:
+        if self._implicit:
             parts.append(_mean_square(points[..., split:, :]))
         if self._landmarks:
             gaze = [

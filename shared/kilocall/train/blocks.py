@@ -86,14 +86,14 @@ class BlockTask(RendererTask):
             with torch.no_grad():
                 between = told_interior(interior_of(first, x_s), interior_of(truth, points) + dim * openness_of(points))
                 appearance = Appearance(*(t.repeat_interleave(DRIVEN, 0) for t in teacher.appearance(first)))
-                free = teacher.implicit(F.avg_pool2d(pictures, 4))
-                free_s, free_d = free[: self.sources].repeat_interleave(DRIVEN, 0), free[self.sources :]
-                x_s = torch.cat((x_s.repeat_interleave(DRIVEN, 0), free_s), 1)
+                implicit = teacher.implicit(F.avg_pool2d(pictures, 4))
+                implicit_s, implicit_d = implicit[: self.sources].repeat_interleave(DRIVEN, 0), implicit[self.sources :]
+                x_s = torch.cat((x_s.repeat_interleave(DRIVEN, 0), implicit_s), 1)
                 if not apart:
                     seen = seen_slopes(first).repeat_interleave(DRIVEN, 0)
-                    whole = torch.cat((x_d, free_d), 1)
-                    free_d = aligned(teacher.field, appearance.motion_cue, seen, x_s, whole, jacobian, truth)
-                x_d = torch.cat((x_d, free_d + jitter), 1)
+                    whole = torch.cat((x_d, implicit_d), 1)
+                    implicit_d = aligned(teacher.field, appearance.motion_cue, seen, x_s, whole, jacobian, truth)
+                x_d = torch.cat((x_d, implicit_d + jitter), 1)
                 guess = teacher.field.guess(appearance.motion_cue, x_s, x_d, jacobian)
                 wanted = teacher.field.levels(guess, appearance.motion_cue)
                 wanted_field = teacher.field.settle(guess, wanted.fine, wanted.coarse)

@@ -70,13 +70,13 @@ def calibration(
         inputs["appearance"].append({"picture": pictures[:1]})
         posed = Posed.of(points, model)
         source, drives = np.array([0]), np.array([1])
-        free = [run_module(networks["implicit"], {"crop": thumb})["points"] for thumb in thumbs]
+        implicit = [run_module(networks["implicit"], {"crop": thumb})["points"] for thumb in thumbs]
         x_d = driven_keypoints(posed, model, source, drives)
         appearance = run_module(networks["appearance"], {"picture": pictures[:1]})
-        moved: Inputs = {"x_d": np.concatenate((x_d, free[1]), 1).astype(np.float32)}
+        moved: Inputs = {"x_d": np.concatenate((x_d, implicit[1]), 1).astype(np.float32)}
         still: Inputs = {
             "motion_cue": appearance["motion_cue"],
-            "x_s": np.concatenate((points[:1, :, :2], free[0]), 1).astype(np.float32),
+            "x_s": np.concatenate((points[:1, :, :2], implicit[0]), 1).astype(np.float32),
         }
         inputs["field"].append({**still, **moved, "jacobian": jacobians(posed, source, drives)})
         made = run_module(networks["field"], inputs["field"][-1])

@@ -520,11 +520,11 @@ class Learner:
         with precision(self.device), torch.no_grad():
             cue = self.everybody.appearance(pair.picture).motion_cue
             cue, seen = (t.expand(count, *t.shape[1:]) for t in (cue, seen_slopes(pair.picture)))
-            free = aligned(
+            implicit_points = aligned(
                 self.everybody.field, cue, seen, x_s, x_d, self._put(pair.jacobian), pair.truth, ALIGNMENT_STEPS
             )
         placed = pair.x_d.copy()
-        placed[:, lm.LANDMARKS :] = free.float().cpu().numpy()
+        placed[:, lm.LANDMARKS :] = implicit_points.float().cpu().numpy()
         return replace(pair, x_d=placed)
 
     def _made(self, network: Renderer, pair: Pair) -> tuple[Tensor, Tensor]:

@@ -123,7 +123,7 @@ class CompactAligner:
     def align(self, motion: Motion, track: Track) -> Motion:
         if track.look is None:
             return motion
-        self._alignment.expect(track.free)
+        self._alignment.expect(track.implicit)
         driving = self._family.driving(self._source, self._moved(motion))
         made = self._field(**self._still, x_d=driving["x_d"], jacobian=driving["jacobian"])
         copy = self._alignment.step(track.look, made["displacement"][0], made["follows"][0])

@@ -35,7 +35,7 @@ from kilocall.runtime.files import user_cache_folder
 if TYPE_CHECKING:
     from kilocall.runtime.engine import Engine, Network
 
-FREE_INPUT: Final = 64
+IMPLICIT_INPUT: Final = 64
 #: Of the motion field, all but what a sender alone wants.
 FIELD_OUTPUTS: Final = ("displacement", "visible", "gate", "fine", "coarse")
 #: The point about which the heads of the training clips turn: a least-squares fit over 190 clips of how the face moves
@@ -126,7 +126,7 @@ class CompactFamily:
         return Track(
             points,
             both[:, 2],
-            self._free(crop),
+            self._implicit(crop),
             certainty,
             interior=interior(crop, points),
             look=look,
@@ -157,11 +157,11 @@ class CompactFamily:
             float(scale),
             np.zeros(self.shape_model.expressions + 2 * self.manifest["free_points"] + len(BASIS), np.float32),
         )
-        return Source(picture, pose, shape, track.free, track.certainty, detail, NECK, track.interior)
+        return Source(picture, pose, shape, track.implicit, track.certainty, detail, NECK, track.interior)
 
     def motion(self, track: Track, source: Source, previous: Motion | None = None) -> Motion:
         fitted = MotionFit(source.shape, self.shape_model).fit(track.points, track.depth, previous)
-        moved = (track.free - source.free).reshape(-1)
+        moved = (track.implicit - source.implicit).reshape(-1)
         between_lips = BASIS @ (track.interior - source.interior)
         expression = np.concatenate((fitted.expression, moved, between_lips)).astype(np.float32)
         return Motion(fitted.rotation, fitted.translation, fitted.scale, expression)
@@ -172,8 +172,8 @@ class CompactFamily:
     def keypoints(self, source: Source, motion: Motion) -> Array:
         count = self.shape_model.expressions
         shape = source.shape + self.shape_model.delta(motion.expression[:count])
-        free = source.free + motion.expression[count : -len(BASIS)].reshape(-1, 2)
-        return np.concatenate((place(shape, motion), free)).astype(np.float32)
+        implicit = source.implicit + motion.expression[count : -len(BASIS)].reshape(-1, 2)
+        return np.concatenate((place(shape, motion), implicit)).astype(np.float32)
 
     def renderer(self, source: Source) -> CompactRenderer:
         return CompactRenderer(self, source)
@@ -213,8 +213,8 @@ class CompactFamily:
             found["face_logit"][0]
         )
 
-    def _free(self, crop: Picture) -> Array:
-        small = cv2.resize(crop, (FREE_INPUT, FREE_INPUT), interpolation=cv2.INTER_AREA)
+    def _implicit(self, crop: Picture) -> Array:
+        small = cv2.resize(crop, (IMPLICIT_INPUT, IMPLICIT_INPUT), interpolation=cv2.INTER_AREA)
         return np.array(self._network("implicit")(crop=small[None])["points"][0], np.float32)
 
     def _network(self, name: str, outputs: tuple[str, ...] = ()) -> Network:

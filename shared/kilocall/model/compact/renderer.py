@@ -147,14 +147,16 @@ class MotionField(nn.Module):
     head: Tensor
 
     def __init__(
-        self, head_points: int = lm.LANDMARKS, free_points: int = IMPLICIT, *, light: Light | None = None
+        self, head_points: int = lm.LANDMARKS, implicit_points: int = IMPLICIT, *, light: Light | None = None
     ) -> None:
         super().__init__()
-        points = head_points + free_points
+        points = head_points + implicit_points
         self.head_points = head_points
         self.register_buffer("grid", pixel_centres(FIELD).reshape(1, -1, 2), persistent=False)
         self.register_buffer("line", pixel_centres(FIELD)[0, :, 0].clone(), persistent=False)
-        self.register_buffer("head", torch.cat((torch.ones(head_points), torch.zeros(free_points))), persistent=False)
+        self.register_buffer(
+            "head", torch.cat((torch.ones(head_points), torch.zeros(implicit_points))), persistent=False
+        )
         spread = torch.full((points,), 0.12)
         spread[[*lm.OUTER_LIPS, *lm.INNER_LIPS]] = 0.07
         spread[[*lm.RIGHT_EYE, *lm.LEFT_EYE, lm.RIGHT_IRIS, lm.LEFT_IRIS]] = 0.045
