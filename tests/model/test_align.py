@@ -114,15 +114,15 @@ def test_on_a_further_picture_frames_are_placed_by_that_picture(family: Family, 
     assert len(aligner.references) == 1
 
 
-def test_every_other_frame_takes_over_the_second_look(family: Family, crop: Picture) -> None:
+def test_every_other_frame_takes_over_the_refinement(family: Family, crop: Picture) -> None:
     first = family.track(crop)
     lent = family.track(crop, first)
     after = family.track(crop, lent)
-    assert [track.second is None for track in (first, lent, after)] == [False, True, False]
+    assert [track.refinement is None for track in (first, lent, after)] == [False, True, False]
     np.testing.assert_allclose(lent.points, first.points, atol=0.5 / 128)
     np.testing.assert_array_equal(after.points, first.points)
 
 
 def test_a_face_that_has_moved_away_is_looked_at_again(family: Family, crop: Picture) -> None:
     moved = np.roll(crop, 12, 1)
-    assert family.track(moved, family.track(crop)).second is not None
+    assert family.track(moved, family.track(crop)).refinement is not None

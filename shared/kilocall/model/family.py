@@ -60,8 +60,8 @@ class FamilyChoice:
 
 
 @dataclass(frozen=True, eq=False)
-class SecondLook:
-    """What a second look at a face found beside the first."""
+class Refinement:
+    """What the landmark network finds when it sees a face again, cut out upright and mirrored (flip test)."""
 
     change: Array  # of points and depths [K, 3]
     logit: float  # of a face
@@ -78,7 +78,7 @@ class Track:
     interior: Array = field(default_factory=lambda: np.zeros(0, np.float32))  # brightness between the lips [BANDS]
     look: NDArray[np.uint8] | None = None  # the crop itself, small and grey, for families that align it
     colour: Array | None = None  # of the face, for these: a and b of CIELAB [2]
-    second: SecondLook | None = None  # None where there was none, or the frame before lent its own
+    refinement: Refinement | None = None  # None where there was none, or the frame before lent its own
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from kilocall.model.compact.likeness import face_colour, face_mask
 from kilocall.model.compact.motion_fit import MotionFit
 from kilocall.model.compact.personal import NETWORKS as PERSONAL_NETWORKS
 from kilocall.model.compact.personal import Personal, personal_folder
-from kilocall.model.family import DETAIL, Array, Picture, SecondLook, Source, Track, place
+from kilocall.model.family import DETAIL, Array, Picture, Refinement, Source, Track, place
 from kilocall.model.interior import BASIS, interior
 from kilocall.model.motion import Motion
 from kilocall.model.shape import ShapeModel, rigid_weight
@@ -43,11 +43,11 @@ FIELD_OUTPUTS: Final = ("displacement", "visible", "gate", "fine", "coarse")
 NECK: Final = (0.0, 0.55, 1.43)
 #: Below this certainty a crop shows no face.
 FACE_CERTAINTY: Final = 0.5
-#: The second look makes whatever it sees more like a face; so much less counts the mean of both logits. Of turned and
+#: The refinement makes whatever it sees more like a face; so much less counts the mean of both logits. Of turned and
 #: shifted held-out faces 3.2 % are missed then (10.3 % by the first look), of their backgrounds 2.5 % taken for one.
-SECOND_LOOK_LOGIT: Final = 1.25
-#: A frame takes over what the second look at the frame before changed, if points changed and have moved by less (crop
-#: units; 3 pixels of 256). Half of the second looks keep nine tenths of what all of them gain.
+REFINEMENT_LOGIT: Final = 1.25
+#: A frame takes over what the refinement of the frame before changed, if points changed and have moved by less (crop
+#: units; 3 pixels of 256). Half of the refinements keep nine tenths of what all of them gain.
 LENT_WITHIN: Final = 3 / 128
 
 
@@ -110,8 +110,8 @@ class CompactFamily:
         small: Picture = np.asarray(cv2.resize(crop, (rg.FACE_INPUT,) * 2, interpolation=cv2.INTER_AREA), np.uint8)
         first, sure = self._face(small)
         lent = _lent(first, previous)
-        second = self._second_look(crop, first) if lent is None else lent
-        both = first + second.change
+        refinement = self._refine(crop, first) if lent is None else lent
+        both = first + refinement.change
         points = both[:, :2].copy()
         matrices = rg.regions(points)
         close = rg.cut_regions(crop, matrices)
@@ -120,7 +120,7 @@ class CompactFamily:
         points[list(lm.RIGHT_EYE_REGION)] = rg.to_crop(matrices[0], eyes[0])
         points[list(lm.LEFT_EYE_REGION)] = rg.to_crop(matrices[1], eyes[1])
         points[list(lm.MOUTH_REGION)] = rg.to_crop(matrices[2], mouth)
-        logit = (sure + second.logit) / 2 - SECOND_LOOK_LOGIT
+        logit = (sure + refinement.logit) / 2 - REFINEMENT_LOGIT
         certainty = float(1 / (1 + np.exp(-logit)))
         look = look_at(crop)
         return Track(
@@ -131,14 +131,14 @@ class CompactFamily:
             interior=interior(crop, points),
             look=look,
             colour=face_colour(crop, face_mask(points, len(look))),
-            second=second if lent is None else None,
+            refinement=refinement if lent is None else None,
         )
 
-    def _second_look(self, crop: Picture, first: Array) -> SecondLook:
+    def _refine(self, crop: Picture, first: Array) -> Refinement:
         """For points and depths [LANDMARKS, 3] that the first look found."""
         again = rg.face_region(first[:, :2])
-        second, logit = self._face(rg.cut_face(crop, again))
-        return SecondLook(rg.both_looks(first, second, again) - first, logit)
+        refinement, logit = self._face(rg.cut_face(crop, again))
+        return Refinement(rg.refined_points(first, refinement, again) - first, logit)
 
     def source(self, picture: Picture, track: Track | None = None) -> Source:
         detail = picture if picture.shape[0] == DETAIL * self.size else None
@@ -271,11 +271,11 @@ def jacobian(source: Motion, driving: Motion) -> Array:
     return (turn[:2, :2] * (source.scale / driving.scale)).astype(np.float32)
 
 
-def _lent(first: Array, previous: Track | None) -> SecondLook | None:
-    """The frame before's second look, if it had one that changed little and the face is still there."""
-    if previous is None or previous.second is None:
+def _lent(first: Array, previous: Track | None) -> Refinement | None:
+    """The frame before's refinement, if it had one that changed little and the face is still there."""
+    if previous is None or previous.refinement is None:
         return None
-    lent = previous.second
+    lent = previous.refinement
     changed = float(np.linalg.norm(lent.change[:, :2], axis=1).mean())
     moved = float(np.linalg.norm((first + lent.change)[:, :2] - previous.points, axis=1).mean())
     return lent if max(changed, moved) < LENT_WITHIN else None

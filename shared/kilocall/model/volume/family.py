@@ -101,7 +101,9 @@ class VolumeFamily:
     def track(self, crop: Picture, previous: Track | None = None) -> VolumeTrack:
         seen = self.landmarks.track(crop, previous)
         head = self.runner.pose(self.runner.head(crop))
-        return VolumeTrack(seen.points, seen.depth, seen.implicit, seen.certainty, second=seen.second, head=head)
+        return VolumeTrack(
+            seen.points, seen.depth, seen.implicit, seen.certainty, refinement=seen.refinement, head=head
+        )
 
     def source(self, picture: Picture, track: Track | None = None) -> VolumeSource:
         if picture.shape[0] != self.size:

@@ -30,7 +30,7 @@ def to_region(matrix: NDArray[np.float32], points: NDArray[np.float32]) -> NDArr
 
 
 @given(st.floats(-0.8, 0.8), st.floats(0.4, 1.5), st.floats(-0.4, 0.4), st.floats(-0.4, 0.4))
-def test_second_look_sees_the_same_wherever_the_face_lies(angle: float, zoom: float, x: float, y: float) -> None:
+def test_refinement_sees_the_same_wherever_the_face_lies(angle: float, zoom: float, x: float, y: float) -> None:
     moved = turned(FACE, angle, zoom, (x, y))
     inside = to_region(rg.face_region(moved[:, :2]), moved[:, :2])
     assert inside == pytest.approx(to_region(rg.face_region(FACE[:, :2]), FACE[:, :2]), abs=1e-4)
@@ -42,14 +42,14 @@ def test_looks_that_agree_leave_points_and_depths_as_they_are(angle: float, zoom
     matrix = rg.face_region(first[:, :2])
     reach = np.hypot(*matrix[:, 1])
     seen = np.column_stack((to_region(matrix, first[:, :2]), first[:, 2] / reach)).astype(np.float32)
-    assert rg.both_looks(first, seen[list(lm.MIRROR)], matrix) == pytest.approx(first, abs=1e-4)
+    assert rg.refined_points(first, seen[list(lm.MIRROR)], matrix) == pytest.approx(first, abs=1e-4)
 
 
 def test_a_first_look_that_is_far_out_counts_little() -> None:
     matrix = rg.face_region(FACE[:, :2])
     seen = np.column_stack((to_region(matrix, FACE[:, :2]), FACE[:, 2] / np.hypot(*matrix[:, 1])))
     far = FACE + np.array([0.2, 0, 0], np.float32)  # 26 pixels of 256
-    mixed = rg.both_looks(far, seen.astype(np.float32)[list(lm.MIRROR)], matrix)
+    mixed = rg.refined_points(far, seen.astype(np.float32)[list(lm.MIRROR)], matrix)
     assert np.abs(mixed - FACE).max() * 128 < 0.1
 
 
