@@ -34,7 +34,7 @@ def networks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("onnxruntime")
     from safetensors.torch import save_file
 
-    from kilocall.model.compact.deployed import Implicit, Motion, Painter, SourceAppearance
+    from kilocall.model.compact.export_modules import Implicit, Motion, Painter, SourceAppearance
     from kilocall.train.quantise import write_float
     from train.random_weights import random_renderer
 

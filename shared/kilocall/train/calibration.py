@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from kilocall.model.compact import regions as rg
 from kilocall.model.compact.compose import Composer
-from kilocall.model.compact.deployed import Deployed
+from kilocall.model.compact.export_modules import ExportModule
 from kilocall.model.compact.renderer import THUMB
 from kilocall.model.interior import interior
 from kilocall.model.shape import ShapeModel
@@ -40,7 +40,7 @@ class Calibration:
 
 
 def calibration(
-    data: Dataset, networks: Mapping[str, Deployed], model: ShapeModel, *, pairs: int, seed: int
+    data: Dataset, networks: Mapping[str, ExportModule], model: ShapeModel, *, pairs: int, seed: int
 ) -> Calibration:
     """Draws `pairs` of a source and a driving frame, from as many clips as there are.
 
@@ -88,14 +88,14 @@ def calibration(
     return Calibration(inputs, seen, truth)
 
 
-def _picture(composer: Composer, generator: Deployed, field: Inputs, driving: Inputs, made: Inputs) -> Picture:
+def _picture(composer: Composer, generator: ExportModule, field: Inputs, driving: Inputs, made: Inputs) -> Picture:
     """`made` is what the generator painted for `field`, or another field to be painted for."""
     given = composer.move(field if "painted" in made else made)
     painted = made if "painted" in made else run_module(generator, {**given, **driving})
     return composer.mix(painted["painted"], made.get("gate", field["gate"]))[0]
 
 
-def run_module(module: Deployed, inputs: Inputs) -> Inputs:
+def run_module(module: ExportModule, inputs: Inputs) -> Inputs:
     """Outputs by name of a float network."""
     with torch.inference_mode():
         values = module(*(torch.from_numpy(inputs[name]) for name in module.examples()))

@@ -25,11 +25,11 @@ from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import save_file as save_tensors
 
 from kilocall.model import landmarks as lm
-from kilocall.model.compact.deployed import NETWORKS, SIZE, Deployed
+from kilocall.model.compact.export_modules import NETWORKS, SIZE, ExportModule
 from kilocall.model.compact.expression_gain import ExpressionGain
 from kilocall.model.compact.family import CompactFamily
+from kilocall.model.compact.int8_checkpoint import pack, unpack
 from kilocall.model.compact.renderer import IMPLICIT
-from kilocall.model.compact.stored import pack, unpack
 from kilocall.model.shape import ShapeModel
 from kilocall.proto.errors import BadInput
 from kilocall.runtime.engine import choose_engine
@@ -152,7 +152,7 @@ def put_expression_gain(expression_gain: ExpressionGain, weights: Path) -> None:
     _write_manifest(weights, manifest)
 
 
-def _network(name: str, states: Mapping[str, State]) -> Deployed:
+def _network(name: str, states: Mapping[str, State]) -> ExportModule:
     kind = NETWORKS[name]
     try:
         return kind.from_state(states[kind.part]).eval().requires_grad_(False)
@@ -161,7 +161,7 @@ def _network(name: str, states: Mapping[str, State]) -> Deployed:
         raise BadInput(f"{kind.part} weights do not fit network {name}: {first}") from error
 
 
-def _check(name: str, module: Deployed, held: Calibration) -> Check:
+def _check(name: str, module: ExportModule, held: Calibration) -> Check:
     kinds = {"appearance": AppearanceCheck, "field": PictureCheck, "generator": PictureCheck}
     return kinds.get(name, Check)(name, module, held)
 

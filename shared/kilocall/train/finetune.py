@@ -42,10 +42,10 @@ from kilocall.model import landmarks as lm
 from kilocall.model.compact.expression_gain import ExpressionGain
 from kilocall.model.compact.extractor import Extractor, is_light
 from kilocall.model.compact.family import CompactFamily
+from kilocall.model.compact.int8_checkpoint import unpack
 from kilocall.model.compact.personal import MOST_BYTES, WEIGHTS, Personal, base_hash
 from kilocall.model.compact.regions import regions
 from kilocall.model.compact.renderer import IMPLICIT, Appearance, Light, Renderer
-from kilocall.model.compact.stored import unpack
 from kilocall.model.family import Family, Source
 from kilocall.proto.errors import BadInput, KilocallError, NoFace
 from kilocall.runtime.files import check_output, write_whole

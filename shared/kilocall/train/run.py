@@ -21,8 +21,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from kilocall.model.compact.extractor import Extractor, is_light
+from kilocall.model.compact.int8_checkpoint import unpack
 from kilocall.model.compact.renderer import Renderer
-from kilocall.model.compact.stored import unpack
 from kilocall.proto.errors import BadInput
 from kilocall.runtime.files import write_whole
 from kilocall.train.adversary import Adversary

@@ -21,7 +21,7 @@ from kilocall.bench.compress.prune import prune_channels, prune_weights, zero_sh
 from kilocall.bench.compress.qat import distil, with_eight_bits, without_eight_bits
 from kilocall.bench.compress.timing import time_side_by_side
 from kilocall.bench.compress.write import halved, measure_sizes, quantise_dynamic, quantise_static
-from kilocall.model.compact.deployed import Deployed
+from kilocall.model.compact.export_modules import ExportModule
 from kilocall.model.compact.family import CompactFamily
 from kilocall.model.family import weights_folder
 from kilocall.proto.errors import BadInput, KilocallError
@@ -221,7 +221,7 @@ def _steps(network: Studied, settings: StudySettings) -> int:
     return settings.steps if network.unit is not None else 0
 
 
-def _trained(network: Studied, student: Deployed, steps: int) -> Deployed:
+def _trained(network: Studied, student: ExportModule, steps: int) -> ExportModule:
     inputs = [{k: torch.from_numpy(v) for k, v in given.items()} for given in network.calibration]
     return distil(student, network.module, inputs, network.forward, steps=steps) if steps else student
 
@@ -235,7 +235,7 @@ def _aware(network: Studied, folder: Path, settings: StudySettings) -> _Variant:
     return _Variant("int8 aware", path, "trained for 8 bits, then static", steps=steps)
 
 
-def _pruned(network: Studied, folder: Path, settings: StudySettings, student: Deployed, method: str) -> _Variant:
+def _pruned(network: Studied, folder: Path, settings: StudySettings, student: ExportModule, method: str) -> _Variant:
     steps = _steps(network, settings)
     zeros = zero_share(student)
     path = folder / (method.replace(" ", "_").replace("%", "") + ".onnx")

@@ -1,8 +1,8 @@
 """A personal file: what makes the compact renderer one person's, small enough to be sent in a call.
 
-It holds how the stored weights (`renderer.safetensors`, see `stored.py`) differ from those of the package: 8-bit
-weights as differences in their own steps, modulo 256, halves as their new values, all deflated into one tensor. Most
-differences are a few steps, so two million weights become a few hundred kilobytes.
+It holds how the stored weights (`renderer.safetensors`, see `int8_checkpoint.py`) differ from those of the package:
+8-bit weights as differences in their own steps, modulo 256, halves as their new values, all deflated into one tensor.
+Most differences are a few steps, so two million weights become a few hundred kilobytes.
 
     metadata   format, family, base (what it belongs to), hash (SHA-256 of all else), names of the tensors, figures
     changes    uint8 [n], deflate
@@ -49,7 +49,7 @@ NETWORKS: Final = ("appearance.onnx", "field.onnx", "generator.onnx")
 _SCALE: Final = ".scale"
 #: Of an 8-bit weight: seven bits, so that sums of two products do not overflow 16 (`train/quantise.py`).
 MOST_STEPS: Final = 64
-#: One convolution of several that stand in place of a wide one, see `deployed.Joined`.
+#: One convolution of several that stand in place of a wide one, see `export_modules.Joined`.
 _PART: Final = re.compile(r"(.*)/parts\.(\d+)/Conv")
 _KEPT: Final = 4
 
@@ -218,7 +218,7 @@ def _write(files: Mapping[str, bytes], out: Path) -> Path:
 
 
 def unpacked(stored: Mapping[str, Array]) -> State:
-    """`stored.unpack` without torch: float32 of 8-bit weights with their scales and of halves."""
+    """`int8_checkpoint.unpack` without torch: float32 of 8-bit weights with their scales and of halves."""
     state = {}
     for name, value in stored.items():
         if name.endswith(_SCALE):
@@ -231,14 +231,14 @@ def unpacked(stored: Mapping[str, Array]) -> State:
 
 
 def replace_convolutions(graph: Graph, state: State) -> None:
-    """Writes the weights of `state` into every convolution of a deployed network.
+    """Writes the weights of `state` into every convolution of an exported network.
 
     8-bit ones get scales of their own; how their inputs are rounded stays as it was calibrated.
     """
     for node in graph.nodes:
         if node.kind != "Conv":
             continue
-        weight, bias = _deployed(graph, node, state)
+        weight, bias = _as_exported(graph, node, state)
         source = graph.made_by.get(node.inputs[1])
         if source is not None and source.kind == "DequantizeLinear":
             old_scale = graph.value(source.inputs[1])
@@ -269,8 +269,8 @@ def _replace_bias(graph: Graph, biases: tuple[str, ...], bias: Array, scale: Arr
     graph.replace(biases[1], bias_scale)
 
 
-def _deployed(graph: Graph, node: Node, state: State) -> tuple[Array, Array | None]:
-    """Weight and bias of a convolution as `deployed.py` arranges them."""
+def _as_exported(graph: Graph, node: Node, state: State) -> tuple[Array, Array | None]:
+    """Weight and bias of a convolution as `export_modules.py` arranges them."""
     part = _PART.fullmatch(node.name)
     if part is None:
         module = module_of(node.name, state)
@@ -321,7 +321,7 @@ def _path(scopes: list[str]) -> str:
             parts[-1] = scope  # a child of a sequence names the sequence again
         elif scope != "net":
             parts.append(scope)
-    # Of a `deployed.Joined`: what its parts stand for was the first layer, its depthwise convolution the fourth.
+    # Of a `export_modules.Joined`: what its parts stand for was the first layer, its depthwise convolution the fourth.
     path = re.sub(r"\.parts\.\d+$", ".0", ".".join(parts))
     return path.replace(".depthwise.0", ".3")
 

@@ -27,8 +27,8 @@ from torch.nn import functional as F
 
 from kilocall.model import landmarks as lm
 from kilocall.model.compact.blocks import Residual, SeparableResidual, conv, double, pixel_centres, separable
+from kilocall.model.compact.landmark_raster import MAPS, LandmarkRaster
 from kilocall.model.compact.renderer_constants import HALFWAY, TAPS
-from kilocall.model.compact.sketch import MAPS, FaceSketch
 from kilocall.model.interior import BANDS
 
 FIELD = 64  # side of the motion field
@@ -288,7 +288,7 @@ class Generator(nn.Module):
             self.join_128 = nn.Sequential(separable(a + COPIED, 32), SeparableResidual(32), SeparableResidual(32))
         else:
             self.join_128 = nn.Sequential(conv(a + a, 32), Residual(32))
-        self.sketch = FaceSketch()
+        self.sketch = LandmarkRaster()
         self.drawn = nn.Conv2d(MAPS, 32, 3, 1, 1, bias=False)
         nn.init.zeros_(self.drawn.weight)
         self.paint = nn.Conv2d(32, 16, 3, 1, 1)

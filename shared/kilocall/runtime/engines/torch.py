@@ -10,8 +10,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from kilocall.model.compact.deployed import NETWORKS, Deployed
-from kilocall.model.compact.stored import unpack
+from kilocall.model.compact.export_modules import NETWORKS, ExportModule
+from kilocall.model.compact.int8_checkpoint import unpack
 from kilocall.proto.errors import BadInput
 from kilocall.runtime.engine import Array, CheckedNetwork, Engine, Network, Port
 
@@ -33,18 +33,18 @@ class TorchEngine(Engine):
         if self.device.type == "cuda":
             self.device_name = torch.cuda.get_device_name(self.device)
         torch.set_num_threads(threads)
-        self._modules: dict[Path, Deployed] = {}
+        self._modules: dict[Path, ExportModule] = {}
 
     def load(self, model: Path, outputs: tuple[str, ...] = ()) -> Network:
         return TorchNetwork(model.stem, self.module(model), self.device, outputs)
 
-    def module(self, model: Path) -> Deployed:
+    def module(self, model: Path) -> ExportModule:
         """The network itself, on the engine's device."""
         if model not in self._modules:
             self._modules[model] = self._build(model)
         return self._modules[model]
 
-    def _build(self, model: Path) -> Deployed:
+    def _build(self, model: Path) -> ExportModule:
         kind = NETWORKS.get(model.stem)
         if kind is None:
             raise BadInput(f"network {model.stem!r} is unknown to the torch engine, it has {', '.join(NETWORKS)}")
@@ -53,14 +53,14 @@ class TorchEngine(Engine):
             module = kind.from_state(unpack(load_file(weights)))
         except (OSError, SafetensorError, RuntimeError, KeyError) as error:
             raise BadInput(f"weights {weights} cannot be used: {str(error).splitlines()[0]}") from error
-        placed: Deployed = module.eval().requires_grad_(False).to(self.device)
+        placed: ExportModule = module.eval().requires_grad_(False).to(self.device)
         return placed
 
 
 class TorchNetwork(CheckedNetwork):
     """A torch module behind the interface of the other engines."""
 
-    def __init__(self, name: str, module: Deployed, device: torch.device, outputs: tuple[str, ...] = ()) -> None:
+    def __init__(self, name: str, module: ExportModule, device: torch.device, outputs: tuple[str, ...] = ()) -> None:
         super().__init__(
             name,
             tuple(Port(n, tuple(v.shape), np.dtype(v.numpy().dtype)) for n, v in module.examples().items()),

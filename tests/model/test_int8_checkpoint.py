@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from kilocall.model.compact.stored import pack, unpack
+from kilocall.model.compact.int8_checkpoint import pack, unpack
 
 
 def trained() -> dict[str, torch.Tensor]:

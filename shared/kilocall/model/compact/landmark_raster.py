@@ -31,7 +31,7 @@ WIDE_OPEN = 0.2
 NARROWEST = 1 / SIDE
 
 
-class FaceSketch(nn.Module):
+class LandmarkRaster(nn.Module):
     """Driving points [B, >= LANDMARKS, 2] and brightness between the lips [B, BANDS] to maps [B, MAPS, 128, 128]."""
 
     line: Tensor

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kilocall.model.compact.compose import Composer
-from kilocall.model.compact.deployed import (
+from kilocall.model.compact.export_modules import (
     Face,
     Motion,
     Mouth,

@@ -46,7 +46,7 @@ MOST_COARSE = 8.0
 M = TypeVar("M", bound=nn.Module)
 
 
-class Deployed(nn.Module, ABC):
+class ExportModule(nn.Module, ABC):
     """A network with named inputs and outputs of fixed shape."""
 
     #: which weights file holds it: "extractor" or "renderer"
@@ -55,7 +55,7 @@ class Deployed(nn.Module, ABC):
 
     @classmethod
     @abstractmethod
-    def from_state(cls, state: dict[str, Tensor]) -> Deployed:
+    def from_state(cls, state: dict[str, Tensor]) -> ExportModule:
         """From the state dict of the whole part. Raises RuntimeError for keys or shapes that do not fit."""
 
     @abstractmethod
@@ -87,7 +87,7 @@ def _points(head: HeatmapHead, features: Tensor) -> tuple[Tensor, Tensor]:
     return heat @ head.grid, heat.amax(-1)
 
 
-class Face(Deployed):
+class Face(ExportModule):
     part = "extractor"
     outputs = ("points", "depth", "face_logit", "certainty")
 
@@ -109,7 +109,7 @@ class Face(Deployed):
         return points, glob[:, :-1], glob[:, -1], peak.mean(1)
 
 
-class _Region(Deployed):
+class _Region(ExportModule):
     part = "extractor"
     outputs = ("points",)
     name: ClassVar[str]
@@ -140,7 +140,7 @@ class Mouth(_Region):
     name, count, batch = "mouth", len(lm.MOUTH_REGION), 1
 
 
-class Implicit(Deployed):
+class Implicit(ExportModule):
     part = "renderer"
     outputs = ("points",)
 
@@ -159,7 +159,7 @@ class Implicit(Deployed):
         return (self.net(as_float(crop)),)
 
 
-class SourceAppearance(Deployed):
+class SourceAppearance(ExportModule):
     part = "renderer"
     #: features as they are moved, channels last [1, 128, 128, 24], [1, 64, 64, 48], [1, 32, 32, 96]; [1, 16, 64, 64]
     outputs = ("at_128", "at_64", "at_32", "motion_cue")
@@ -221,7 +221,7 @@ class Joined(nn.Module):
         return done
 
 
-class Motion(Deployed):
+class Motion(ExportModule):
     """Where every place comes from. A sender runs it too, to align the implicit keypoints."""
 
     part = "renderer"
@@ -318,7 +318,7 @@ class Motion(Deployed):
         return (*places, _told(fine, MOST_FINE), _told(coarse, MOST_COARSE), follows)
 
 
-class Painter(Deployed):
+class Painter(ExportModule):
     """What the source picture does not show, from what of it was moved into place."""
 
     part = "renderer"
@@ -421,7 +421,7 @@ def box_matrix(size: int, window: int) -> Tensor:
     return near / near.sum(1, keepdim=True)
 
 
-NETWORKS: dict[str, type[Deployed]] = {
+NETWORKS: dict[str, type[ExportModule]] = {
     "face": Face,
     "eye": Eye,
     "mouth": Mouth,
