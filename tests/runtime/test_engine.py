@@ -116,7 +116,7 @@ def test_engines_render_alike_with_held_features(networks: Path, name: str) -> N
     for engine in (_engine(name), _engine("torch")):
         features = engine.load(networks / "appearance.onnx")(picture=picture)
         field = engine.load(networks / "field.onnx")
-        field.hold(motion_cue=features["motion_cue"], x_s=x_s)
+        field.bind_inputs(motion_cue=features["motion_cue"], x_s=x_s)
         found = field(x_d=x_d, jacobian=jacobian)
         painter = engine.load(networks / "generator.onnx")
         composer = Composer(picture[0], features, [port.name for port in painter.inputs])
@@ -151,8 +151,8 @@ def test_held_inputs_are_the_networks_own(networks: Path, name: str) -> None:
     engine = _engine(name)
     first, second = engine.load(networks / "implicit.onnx"), engine.load(networks / "implicit.onnx")
     crop = _crop(1)
-    first.hold(crop=crop)
-    second.hold(crop=_crop(2))
+    first.bind_inputs(crop=crop)
+    second.bind_inputs(crop=_crop(2))
     crop[:] = 0  # what the caller does later must not matter
     np.testing.assert_array_equal(first()["points"], engine.load(networks / "implicit.onnx")(crop=_crop(1))["points"])
     assert not np.array_equal(first()["points"], second()["points"])
@@ -179,7 +179,7 @@ def test_inputs_that_do_not_fit_are_refused(networks: Path, name: str) -> None:
         network(crop=_crop().astype(np.float32))
     with pytest.raises(ValueError, match=r"crop is uint8 \[64, 64, 3\]"):
         network(crop=_crop()[0])
-    network.hold(crop=_crop())
+    network.bind_inputs(crop=_crop())
     with pytest.raises(ValueError, match="input crop is held already"):
         network(crop=_crop())
 

@@ -84,10 +84,10 @@ class Network(Protocol):
         """What a call wants."""
 
     def __call__(self, **inputs: Array) -> dict[str, Array]:
-        """Outputs by name, owned by the caller. Raises ValueError for a missing, held, unknown or misshapen input."""
+        """Outputs by name, owned by the caller. Raises ValueError for a missing, bound, unknown or misshapen input."""
 
-    def hold(self, **inputs: Array) -> None:
-        """Sets inputs that stay until `hold` sets them again; calls then leave them out."""
+    def bind_inputs(self, **inputs: Array) -> None:
+        """Sets inputs that stay until `bind_inputs` sets them again; calls then leave them out."""
 
 
 class Engine(ABC):
@@ -108,29 +108,29 @@ class Engine(ABC):
 
 
 class CheckedNetwork(ABC):
-    """Holds constant inputs and checks every input before an engine sees it."""
+    """Keeps bound inputs and checks every input before an engine sees it."""
 
     def __init__(self, name: str, inputs: tuple[Port, ...]) -> None:
         self.name = name
         self._ports = {port.name: port for port in inputs}
-        self._held: dict[str, Array] = {}
+        self._bound: dict[str, Array] = {}
 
     @property
     def inputs(self) -> tuple[Port, ...]:
         return tuple(self._ports.values())
 
-    def hold(self, **inputs: Array) -> None:
+    def bind_inputs(self, **inputs: Array) -> None:
         for name, value in self._checked(inputs).items():
-            # A copy: what the caller does with its array later must not change what is held.
-            self._held[name] = np.array(value, order="C")
-            self._keep(name, self._held[name])
+            # A copy: what the caller does with its array later must not change what is bound.
+            self._bound[name] = np.array(value, order="C")
+            self._bind(name, self._bound[name])
 
     def __call__(self, **inputs: Array) -> dict[str, Array]:
         given = self._checked(inputs)
-        twice = [name for name in given if name in self._held]
+        twice = [name for name in given if name in self._bound]
         if twice:
             raise ValueError(f"network {self.name}: input {', '.join(twice)} is held already")
-        missing = [name for name in self._ports if name not in given and name not in self._held]
+        missing = [name for name in self._ports if name not in given and name not in self._bound]
         if missing:
             raise ValueError(f"network {self.name}: input {', '.join(missing)} is missing")
         return self._run(given)
@@ -148,12 +148,12 @@ class CheckedNetwork(ABC):
         return {name: np.ascontiguousarray(value) for name, value in inputs.items()}
 
     @abstractmethod
-    def _keep(self, name: str, value: Array) -> None:
-        """Hands a held input to the engine."""
+    def _bind(self, name: str, value: Array) -> None:
+        """Hands a bound input to the engine."""
 
     @abstractmethod
     def _run(self, given: dict[str, Array]) -> dict[str, Array]:
-        """Outputs for the given inputs, which are contiguous, and the held ones."""
+        """Outputs for the given inputs, which are contiguous, and the bound ones."""
 
 
 def choose_engine(name: str = "auto", threads: int = 0) -> Engine:

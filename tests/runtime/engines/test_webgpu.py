@@ -41,7 +41,7 @@ for seed in range(3):
     first = first or {"made": made, "copy": {k: v.copy() for k, v in made.items()}}
     answer["difference"].append(difference(made, wanted))
 answer["owned"] = all(np.array_equal(first["made"][k], first["copy"][k]) for k in first["made"])
-one.hold(**given)
+one.bind_inputs(**given)
 answer["held"] = difference(one(), wanted)
 print(json.dumps(answer))
 """

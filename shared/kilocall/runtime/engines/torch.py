@@ -68,7 +68,7 @@ class TorchNetwork(CheckedNetwork):
         self._module, self._device, self._outputs = module, device, outputs or module.outputs
         self._constant: dict[str, Any] = {}
 
-    def _keep(self, name: str, value: Array) -> None:
+    def _bind(self, name: str, value: Array) -> None:
         self._constant[name] = torch.from_numpy(value).to(self._device)
 
     def _run(self, given: dict[str, Array]) -> dict[str, Array]:

@@ -71,7 +71,7 @@ class WebGpuEngine(OnnxRuntimeEngine):
 
 
 class _WebGpuNetwork(OnnxRuntimeNetwork):
-    """Keeps held inputs in the GPU's memory: a source picture's features are 6 MB."""
+    """Keeps bound inputs in the GPU's memory: a source picture's features are 6 MB."""
 
     def __init__(self, name: str, session: Any, outputs: tuple[str, ...], options: Any) -> None:
         super().__init__(name, session, outputs, options)
@@ -79,7 +79,7 @@ class _WebGpuNetwork(OnnxRuntimeNetwork):
         for output in self._outputs:
             self._bound.bind_output(output, "cpu")
 
-    def _keep(self, name: str, value: Array) -> None:
+    def _bind(self, name: str, value: Array) -> None:
         self._bound.bind_cpu_input(name, value)
 
     def _run(self, given: dict[str, Array]) -> dict[str, Array]:
