@@ -20,7 +20,7 @@ from kilocall.model.family import Family, Source, load_family, weights_folder
 from kilocall.model.motion import Motion
 from kilocall.proto.motion_packet import MotionPacket
 from kilocall.proto.stream_file import StreamReader
-from kilocall.receiver.live import MOST_UNDECODED, Played, Receiving, ReceivingEvents, Rendered
+from kilocall.receiver.live import MOST_UNDECODED, Played, ReceiveEvents, ReceivePipeline, Rendered
 from kilocall.receiver.render import FaceRenderer
 from kilocall.runtime.engine import choose_engine
 from kilocall.runtime.pictures import decode_picture, encode_picture
@@ -50,7 +50,7 @@ def source(family: Family, picture: tuple[str, bytes]) -> Source:
 
 @dataclass
 class Rig:
-    receiving: Receiving
+    receiving: ReceivePipeline
     pictures: list[Rendered] = field(default_factory=list)
     played: list[Played] = field(default_factory=list)
     rates: list[float] = field(default_factory=list)
@@ -84,7 +84,7 @@ def rig(picture: tuple[str, bytes]) -> Iterator[Rig]:
     def deliver(call: object) -> None:
         call()  # type: ignore[operator]
 
-    events = ReceivingEvents(
+    events = ReceiveEvents(
         picture=lambda made: rig.pictures.append(made),
         ready=lambda name: None,
         refused=lambda *what: rig.refused.append(what),
@@ -95,7 +95,7 @@ def rig(picture: tuple[str, bytes]) -> Iterator[Rig]:
     def clock() -> tuple[float, float]:
         return rig.now_us / 1e6, rig.now_us / 1e6
 
-    receiving = Receiving(events, deliver, threads=1, clock_us=lambda: rig.now_us, clock=clock)
+    receiving = ReceivePipeline(events, deliver, threads=1, clock_us=lambda: rig.now_us, clock=clock)
     receiving.opened()
     rig = Rig(receiving)
     receiving.prepare(*picture)

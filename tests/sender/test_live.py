@@ -16,7 +16,7 @@ from kilocall.proto.errors import NoFace
 from kilocall.proto.motion_packet import MotionPacket
 from kilocall.sample import sample_clip
 from kilocall.sender.capture import Frame, open_clip
-from kilocall.sender.live import OwnSource, Sending, SendingEvents
+from kilocall.sender.live import OwnSource, SendEvents, SendPipeline
 
 PERIOD_US = 40_000
 START_US = 1_000_000_000_000
@@ -63,7 +63,7 @@ class Told:
         self.faces: list[tuple[bool, int]] = []
         self.sources: list[OwnSource] = []
         self.overlays: list[dict[str, object]] = []
-        self.events = SendingEvents(
+        self.events = SendEvents(
             packet=lambda packet, data: self.packets.append(packet),
             face=lambda seen, time_us: self.faces.append((seen, time_us)),
             source=self.sources.append,
@@ -80,7 +80,7 @@ def faces(tmp_path_factory: pytest.TempPathFactory) -> list[Picture]:
 
 @dataclass
 class Running:
-    sending: Sending
+    sending: SendPipeline
     camera: Frames
     told: Told
     clock: WorkClock
@@ -140,7 +140,7 @@ class WorkClock:
 @pytest.fixture
 def running() -> Running:
     camera, told, clock = Frames(), Told(), WorkClock()
-    sending = Sending(camera, told.events, lambda call: call(), plan=FixedPlan(), clock=clock)
+    sending = SendPipeline(camera, told.events, lambda call: call(), plan=FixedPlan(), clock=clock)
     sending.opened()
     return Running(sending, camera, told, clock)
 

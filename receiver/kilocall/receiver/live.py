@@ -32,7 +32,7 @@ from kilocall.runtime.picture_process import PictureDecoder
 from kilocall.runtime.pictures import as_jpeg
 from kilocall.runtime.worker import CLOSE_WITHIN_S, Deliver, Milliseconds, WorkClock, Worker, work_clock
 
-__all__ = ["Played", "Receiving", "ReceivingEvents", "Rendered"]
+__all__ = ["Played", "ReceiveEvents", "ReceivePipeline", "Rendered"]
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +74,7 @@ class Played:
 
 
 @dataclass
-class ReceivingEvents:
+class ReceiveEvents:
     """What the thread tells; every call is made on the event loop."""
 
     picture: Callable[[Rendered], None]
@@ -95,7 +95,7 @@ class ReceivingEvents:
     problem: Callable[[str], None] = lambda text: None
 
 
-class Receiving(Worker):
+class ReceivePipeline(Worker):
     """Owns jitter buffer, decoder and renderer of one other side.
 
     Every packet that is delivered is decoded, whether it can be shown or not: the sender predicts from it.
@@ -103,7 +103,7 @@ class Receiving(Worker):
 
     def __init__(
         self,
-        events: ReceivingEvents,
+        events: ReceiveEvents,
         deliver: Deliver,
         *,
         engine: str = "auto",

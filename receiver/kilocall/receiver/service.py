@@ -31,7 +31,7 @@ from kilocall.proto.control import Bye, CropPlace, FaceState, HavePicture, Hello
 from kilocall.proto.control import parse_control as parse
 from kilocall.proto.errors import BadInput, BadPacket, KilocallError, NotProven
 from kilocall.proto.trust import ONE_WAY_ROOM, Handshake, LinkSecret
-from kilocall.receiver.live import Receiving, ReceivingEvents, Rendered
+from kilocall.receiver.live import ReceiveEvents, ReceivePipeline, Rendered
 from kilocall.receiver.render import LARGEST_TURN_DEG, View
 from kilocall.runtime.inbox import Message
 from kilocall.runtime.metrics import Metrics
@@ -87,7 +87,7 @@ class ReceiverService:
         self.pictures = 0
         self.jpeg: bytes | None = None
         self.source: SourcePicture | None = None
-        self._receiving: Receiving | None = None
+        self._receiving: ReceivePipeline | None = None
         self._hello: Hello | None = None
         self._wanted: str | None = None
         self._coming: dict[str, SourcePicture] = {}
@@ -98,8 +98,8 @@ class ReceiverService:
 
     async def open(self) -> None:
         """Loads the model."""
-        receiving = Receiving(
-            ReceivingEvents(picture=self._picture, ready=self._ready, refused=self._refused, problem=self._note),
+        receiving = ReceivePipeline(
+            ReceiveEvents(picture=self._picture, ready=self._ready, refused=self._refused, problem=self._note),
             deliver_to(asyncio.get_running_loop()),
             engine=self.settings.engine,
             threads=self.settings.threads,
@@ -237,7 +237,7 @@ class ReceiverService:
             raise
         return sdp
 
-    def _take(self, peer: Peer, receiving: Receiving, message: Message) -> None:
+    def _take(self, peer: Peer, receiving: ReceivePipeline, message: Message) -> None:
         match parse(message.data):
             case Hello() as theirs:
                 mine = self._hello
@@ -265,11 +265,11 @@ class ReceiverService:
             case other:
                 raise BadPacket(f"{type(other).__name__} is not expected")
 
-    async def _take_motion(self, peer: Peer, receiving: Receiving) -> None:
+    async def _take_motion(self, peer: Peer, receiving: ReceivePipeline) -> None:
         while (message := await peer.motion.get()) is not None:
             receiving.push(message.data, message.arrived_us)
 
-    async def _report(self, peer: Peer, receiving: Receiving) -> None:
+    async def _report(self, peer: Peer, receiving: ReceivePipeline) -> None:
         before = 0
         self._overload.reset()
         while True:
@@ -281,7 +281,7 @@ class ReceiverService:
             if report is not None:
                 peer.send_control(bytes(report))
 
-    def _watch_load(self, receiving: Receiving) -> None:
+    def _watch_load(self, receiving: ReceivePipeline) -> None:
         told, each_ms = self._overload.text, receiving.render_ms.percentile(0.5)
         due, slow_by = receiving.wanted + receiving.jitter.skipped, receiving.pace.slow_by
         self._overload.look(receiving.last_time_us, due, receiving.rendered, each_ms, slow_by)

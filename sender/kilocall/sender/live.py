@@ -37,7 +37,7 @@ from kilocall.sender.reference_selector import ReferenceSelector
 from kilocall.sender.source_picture import choose_source, pack_source
 from kilocall.sender.speaker_check import Speaker
 
-__all__ = ["OwnSource", "Sending", "SendingEvents"]
+__all__ = ["OwnSource", "SendEvents", "SendPipeline"]
 
 logger = logging.getLogger(__name__)
 
@@ -96,7 +96,7 @@ class OwnSource:
 
 
 @dataclass
-class SendingEvents:
+class SendEvents:
     """What the thread tells; every call is made on the event loop."""
 
     packet: Callable[[MotionPacket, bytes], None]
@@ -109,7 +109,7 @@ class SendingEvents:
     problem: Callable[[str], None] = lambda text: None
 
 
-class Sending(Worker):
+class SendPipeline(Worker):
     """Owns the camera, the face cropper and the encoder.
 
     Motion is sent from `begin` until `pause`, and only while a face is seen. A new source picture is first offered;
@@ -119,7 +119,7 @@ class Sending(Worker):
     def __init__(
         self,
         camera: Camera,
-        events: SendingEvents,
+        events: SendEvents,
         deliver: Deliver,
         *,
         fps: float = 25.0,

@@ -52,7 +52,7 @@ from kilocall.runtime.pictures import as_jpeg
 from kilocall.runtime.web import LOOPBACK, OPEN_PATHS, bounded_body, guard
 from kilocall.runtime.worker import deliver_to
 from kilocall.sender.camera import BROWSER, open_camera
-from kilocall.sender.live import OwnSource, Sending, SendingEvents
+from kilocall.sender.live import OwnSource, SendEvents, SendPipeline
 
 __all__ = ["SenderService", "SenderSettings", "create_app"]
 
@@ -100,7 +100,7 @@ class SenderService:
 
     def __init__(self, settings: SenderSettings) -> None:
         self.settings = settings
-        self.sending: Sending | None = None
+        self.sending: SendPipeline | None = None
         self.receivers: set[_Receiver] = set()
         self.problem: str | None = None
         self._hello: Hello | None = None
@@ -140,9 +140,9 @@ class SenderService:
             self.problem = None
             source = open_camera(name, self.settings.fps)
             await asyncio.to_thread(source.start)
-            sending = Sending(
+            sending = SendPipeline(
                 source,
-                SendingEvents(packet=self._send, face=self._tell_face, source=self._offer, problem=self._note_problem),
+                SendEvents(packet=self._send, face=self._tell_face, source=self._offer, problem=self._note_problem),
                 deliver_to(asyncio.get_running_loop()),
                 fps=self.settings.fps,
                 engine=self.settings.engine,

@@ -1,6 +1,6 @@
 """One party of a call: camera and model threads, the link to the other side, and what a page may ask for.
 
-    camera -> Sending (thread) -> Session -> Peer  ~~~  Peer -> Session -> Receiving (thread) -> page
+    camera -> SendPipeline (thread) -> Session -> Peer  ~~~  Peer -> Session -> ReceivePipeline (thread) -> page
 
 The event loop here only moves bytes. Pictures, landmarks and keypoints are made on the two model threads.
 """
@@ -29,7 +29,7 @@ from kilocall.call.statistics import CallStatistics
 from kilocall.proto.errors import BadInput
 from kilocall.proto.motion_packet import TIMES_MS, MotionPacket
 from kilocall.proto.trust import Handshake
-from kilocall.receiver.live import Receiving, ReceivingEvents, Rendered
+from kilocall.receiver.live import ReceiveEvents, ReceivePipeline, Rendered
 from kilocall.runtime.files import write_whole
 from kilocall.runtime.inbox import Message
 from kilocall.runtime.peer import Peer
@@ -37,7 +37,7 @@ from kilocall.runtime.peer_settings import PeerSettings
 from kilocall.runtime.worker import Deliver, Worker, deliver_to
 from kilocall.sender.camera import Camera, PageCamera, open_camera
 from kilocall.sender.gallery import Proposal
-from kilocall.sender.live import OwnSource, Sending, SendingEvents
+from kilocall.sender.live import OwnSource, SendEvents, SendPipeline
 from kilocall.sender.reference_selector import ReferenceSelector
 
 __all__ = ["PICTURE", "PREVIEW", "CallNode"]
@@ -106,11 +106,11 @@ class CallNode:
         )
         return Link(address, peers, self, self._tasks)
 
-    def _make_sending(self, camera: Camera, plan: Plan, deliver: Deliver) -> Sending:
+    def _make_sending(self, camera: Camera, plan: Plan, deliver: Deliver) -> SendPipeline:
         settings = self.settings
-        return Sending(
+        return SendPipeline(
             camera,
-            SendingEvents(
+            SendEvents(
                 packet=self._send_packet,
                 face=self._own_face,
                 source=self._own_source,
@@ -153,10 +153,10 @@ class CallNode:
         if self._selector is not None:
             self._selector.confirmed(picture_hash)
 
-    def _make_receiving(self, deliver: Deliver) -> Receiving:
+    def _make_receiving(self, deliver: Deliver) -> ReceivePipeline:
         settings = self.settings
-        return Receiving(
-            ReceivingEvents(
+        return ReceivePipeline(
+            ReceiveEvents(
                 picture=self._picture,
                 ready=lambda name: self._with_session(lambda session: session.picture_ready(name)),
                 refused=lambda name, why: self._with_session(lambda session: session.picture_refused(name, why)),

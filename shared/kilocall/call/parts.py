@@ -11,9 +11,9 @@ from kilocall.call.link import Link, RoomAddress
 from kilocall.call.rate_control import RateControl
 from kilocall.call.session import Session
 from kilocall.call.settings import CallSettings
-from kilocall.receiver.live import Receiving
+from kilocall.receiver.live import ReceivePipeline
 from kilocall.runtime.lag import DelayAboveMinimum, LoopLag
-from kilocall.sender.live import Sending
+from kilocall.sender.live import SendPipeline
 
 __all__ = ["CallParts", "now_us", "program_version"]
 
@@ -37,8 +37,8 @@ class CallParts:
     settings: CallSettings
     address: RoomAddress
     link: Link
-    sending: Sending
-    receiving: Receiving
+    sending: SendPipeline
+    receiving: ReceivePipeline
     speech: Speech
     loudspeaker: Loudspeaker
     media: PageMedia
