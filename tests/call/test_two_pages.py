@@ -1,4 +1,4 @@
-"""Two people in two browsers: Chromium with a fake camera and microphone each, two nodes, a meeting point."""
+"""Two people in two browsers: Chromium with a fake camera and microphone each, two nodes, a signalling server."""
 
 from __future__ import annotations
 

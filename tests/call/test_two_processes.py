@@ -1,4 +1,4 @@
-"""Two nodes and a meeting point, each a process of its own, on the built-in speakers."""
+"""Two nodes and a signalling server, each a process of its own, on the built-in speakers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A meeting point that cannot be reached is said to be, with what to look at, and nobody waits for nothing."""
+"""A signalling server that cannot be reached is said to be, with what to look at, and nobody waits for nothing."""
 
 from __future__ import annotations
 

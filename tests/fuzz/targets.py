@@ -216,7 +216,7 @@ class Streams(Target):
 
 
 class Descriptions(Target):
-    """What the meeting point passes on: JSON, and the session description in it, which aiortc reads.
+    """What the signalling server passes on: JSON, and the session description in it, which aiortc reads.
 
     A peer that meets any exception of aiortc's refuses the description; only what never returns would be a finding.
     """

@@ -47,7 +47,7 @@ logger = logging.getLogger(__name__)
 PICTURE, PREVIEW = 1, 2
 """Kinds of binary messages to the page."""
 TICK_S: Final = 1.0
-#: Without a page nobody can be told to look at the meeting point's address: then the call is over before it began.
+#: Without a page nobody can be told to look at the signalling server's address: then the call is over before it began.
 UNREACHABLE_S: Final = 10.0
 SOURCE_WITHIN_S: Final = 3.0
 BYE_WITHIN_S: Final = 1.0
@@ -69,7 +69,7 @@ class CallNode:
     ) -> None:
         self.settings = settings
         self._on_message, self._on_binary = on_message, on_binary
-        self._refusal: str | None = None  # why the meeting point or the other side refused
+        self._refusal: str | None = None  # why the signalling server or the other side refused
         self._sound = read_sound(settings.microphone) if settings.microphone is not None else None
         self._tasks = Tasks()
         self._ended = asyncio.Event()

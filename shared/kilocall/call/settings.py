@@ -77,7 +77,7 @@ class CallSettings(BaseModel):
     ice_servers: tuple[IceServer, ...] = ()
     """As IceServer, or as text: stun:HOST, or turn:HOST,USER,PASSWORD."""
     relay_only: bool = False
-    """Only through a TURN server, of `ice_servers` or the meeting point's; without one the call does not begin."""
+    """Only through a TURN server, of `ice_servers` or the signalling server's; without one the call does not begin."""
     keep_pictures: Path | None = None
     """Folder for some of the rendered pictures and the crops that were sent, for measuring."""
 

@@ -1,4 +1,4 @@
-"""What a meeting point allows.
+"""What a signalling server allows.
 
 The defaults are such that neither two people behind one NAT nor an office of twenty, who all come back at once after a
 restart, ever meet a limit.
@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-__all__ = ["MeetingSettings"]
+__all__ = ["SignallingSettings"]
 
 
 @dataclass(frozen=True)
-class MeetingSettings:
-    """Limits of a meeting point. An address is one of IPv4, or a /64 of IPv6: that is what one customer gets."""
+class SignallingSettings:
+    """Limits of a signalling server. An address is one of IPv4, or a /64 of IPv6: that is what one customer gets."""
 
     most_rooms: int = 1000
     most_connections: int = 3000
@@ -40,8 +40,8 @@ class MeetingSettings:
     """A room in which one party has waited so long is closed."""
     sweep_s: float = 1.0
     drain_s: float = 3.0
-    """A meeting point that is told to end takes no new rooms for so long, while whoever directs parties to it notices;
-    not when nobody is connected."""
+    """A signalling server that is told to end takes no new rooms for so long, while whoever directs parties to it
+    notices; not when nobody is connected."""
     origins: tuple[str, ...] = ()
     """Pages that may connect, as `https://meet.example`, besides those of the server's own name."""
     proxies: tuple[str, ...] = ()
@@ -49,5 +49,5 @@ class MeetingSettings:
     turn_urls: tuple[str, ...] = ()
     """TURN servers that every party may use, as `turn:turn.example:3478`."""
     turn_secret: str = field(default="", repr=False)
-    """What the TURN servers know too, to tell whom the meeting point has sent."""
+    """What the TURN servers know too, to tell whom the signalling server has sent."""
     turn_valid_s: float = 12 * 3600.0

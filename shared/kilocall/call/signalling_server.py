@@ -1,4 +1,4 @@
-"""The meeting point, `kilocall serve`: rooms in which two parties exchange offer and answer.
+"""The signalling server, `kilocall serve`: rooms in which two parties exchange offer and answer.
 
 Motion, pictures and sound never pass here. A room is made by the first who joins; two may be in it, and the second
 must show the same token as the first: both make it from the secret of their link, and its hash is all that is kept.
@@ -24,7 +24,6 @@ from fastapi import FastAPI, Response, WebSocket, WebSocketDisconnect
 from pydantic import ValidationError
 
 from kilocall.call.addresses import Address, Addresses, Bucket
-from kilocall.call.meeting_settings import MeetingSettings
 from kilocall.call.room_store import Change, Changed, MemoryStore, RoomStore, StoreLost
 from kilocall.call.rooms import Letter, RefusedError, Room, other_version, refuse
 from kilocall.call.signalling import (
@@ -41,11 +40,12 @@ from kilocall.call.signalling import (
     Signal,
     parse_from_client,
 )
+from kilocall.call.signalling_settings import SignallingSettings
 from kilocall.call.turn import Relays
 from kilocall.runtime.metrics import Metrics
 from kilocall.runtime.web import same_origin
 
-__all__ = ["MeetingPoint", "create_app"]
+__all__ = ["SignallingServer", "create_app"]
 
 logger = logging.getLogger(__name__)
 
@@ -81,16 +81,16 @@ def _check_version(text: str) -> None:
         raise other_version(version)
 
 
-class MeetingPoint:
+class SignallingServer:
     """Speaks with the parties, and asks the store for what becomes of their rooms. `clock` is monotonic seconds."""
 
     def __init__(
         self,
-        settings: MeetingSettings | None = None,
+        settings: SignallingSettings | None = None,
         clock: Callable[[], float] = time.monotonic,
         store: RoomStore | None = None,
     ) -> None:
-        self.settings = settings or MeetingSettings()
+        self.settings = settings or SignallingSettings()
         self.store: RoomStore = store or MemoryStore(self.settings.sweep_s, clock)
         self.store.deliver = self._deliver
         self.addresses = Addresses(self.settings, clock)
@@ -368,29 +368,29 @@ class MeetingPoint:
 
 
 def create_app(
-    settings: MeetingSettings | None = None,
+    settings: SignallingSettings | None = None,
     clock: Callable[[], float] = time.monotonic,
     store: RoomStore | None = None,
 ) -> FastAPI:
-    """The meeting point as an application: /ws/ROOM, /health, /ready. Its state is `app.state.meeting_point`.
+    """The signalling server as an application: /ws/ROOM, /health, /ready. Its state is `app.state.signalling_server`.
 
-    Run it with `MeetingConfig`, so that what is too long or too much is refused before it is read. The store is opened
-    by whoever made it and closed here.
+    Run it with `SignallingConfig`, so that what is too long or too much is refused before it is read. The store is
+    opened by whoever made it and closed here.
     """
-    point = MeetingPoint(settings, clock, store)
+    server = SignallingServer(settings, clock, store)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        sweeper = asyncio.create_task(_sweep(point))
+        sweeper = asyncio.create_task(_sweep(server))
         try:
             yield
         finally:
             sweeper.cancel()
             await asyncio.wait([sweeper])
-            await point.close()
+            await server.close()
 
     app = FastAPI(title="kilocall meeting point", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
-    app.state.meeting_point = point
+    app.state.signalling_server = server
 
     @app.get("/health")
     async def health() -> dict[str, str]:
@@ -398,19 +398,19 @@ def create_app(
 
     @app.get("/ready")
     async def ready(response: Response) -> dict[str, str]:
-        if point.state != "ready":
+        if server.state != "ready":
             response.status_code = 503
-        return {"status": point.state}
+        return {"status": server.state}
 
     for path in ("/ws", "/ws/{room}"):
-        app.add_api_websocket_route(path, point.serve)
+        app.add_api_websocket_route(path, server.serve)
     return app
 
 
-async def _sweep(point: MeetingPoint) -> None:
+async def _sweep(server: SignallingServer) -> None:
     while True:
-        await asyncio.sleep(point.store.sweep_s)
+        await asyncio.sleep(server.store.sweep_s)
         try:
-            await point.sweep()
+            await server.sweep()
         except RefusedError as error:  # the store is away, which it has said
             logger.info("not swept", extra={"because": str(error)})

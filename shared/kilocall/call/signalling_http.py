@@ -1,4 +1,4 @@
-"""uvicorn as a meeting point needs it: what a connection may cost is bounded before the application hears of it."""
+"""uvicorn as a signalling server needs it: what a connection may cost is bounded before the application hears of it."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from kilocall.call.addresses import Addresses, Bucket
-from kilocall.call.meeting_settings import MeetingSettings
 from kilocall.call.signalling import MAX_MESSAGE_BYTES
+from kilocall.call.signalling_settings import SignallingSettings
 from kilocall.proto.errors import BadInput
 
-__all__ = ["MeetingConfig", "check_proxies", "raise_open_files"]
+__all__ = ["SignallingConfig", "check_proxies", "raise_open_files"]
 
 logger = logging.getLogger(__name__)
 
@@ -30,13 +30,13 @@ SPARE_FILES = 64
 """Left for what is no connection: the program's own files."""
 
 
-class MeetingConfig(uvicorn.Config):
+class SignallingConfig(uvicorn.Config):
     """Of the server that runs `create_app`."""
 
     def __init__(self, app: FastAPI, **more: Any) -> None:
-        point = app.state.meeting_point
+        point = app.state.signalling_server
         self.addresses: Addresses = point.addresses
-        self.settings: MeetingSettings = point.settings
+        self.settings: SignallingSettings = point.settings
         super().__init__(
             app,
             http=_Http,
@@ -60,7 +60,7 @@ class MeetingConfig(uvicorn.Config):
 class _Http(H11Protocol):
     """A connection before it becomes a WebSocket: counted, and cut off when no whole request comes."""
 
-    config: MeetingConfig
+    config: SignallingConfig
     _host = ""
     _counted = False
     _deadline: asyncio.TimerHandle | None = None
@@ -119,7 +119,7 @@ class _Http(H11Protocol):
 class _WebSocket(WebSocketsSansIOProtocol):
     """A WebSocket whose frames are counted, pings and parts of messages too."""
 
-    config: MeetingConfig
+    config: SignallingConfig
     counted_host: str | None = None
 
     def __init__(self, config: uvicorn.Config, *args: Any, **more: Any) -> None:
