@@ -51,7 +51,7 @@ class Events:
         return None
 
 
-def test_meeting_point_that_is_restarted_replaces_no_connection() -> None:
+def test_signalling_server_that_is_restarted_replaces_no_connection() -> None:
     async def check() -> None:
         tasks = Tasks()
         async with Server() as before:

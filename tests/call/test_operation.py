@@ -60,7 +60,7 @@ def test_ready_says_when_there_is_no_room() -> None:
     run(check())
 
 
-def test_meeting_point_that_drains_takes_no_new_rooms_but_those_who_are_there() -> None:
+def test_signalling_server_that_drains_takes_no_new_rooms_but_those_who_are_there() -> None:
     async def check() -> None:
         async with Server() as server, Signalling(server.url, "tea", SECRET) as first:
             assert isinstance(await first.next(), Joined)

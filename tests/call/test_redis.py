@@ -68,7 +68,7 @@ def party(server: Server | str) -> Signalling:
     return Signalling(url, "tea", SECRET, first_wait_s=0.05, most_wait_s=0.3)
 
 
-def test_parties_at_two_meeting_points_meet_and_exchange(redis: str) -> None:
+def test_parties_at_two_signalling_servers_meet_and_exchange(redis: str) -> None:
     async def check() -> None:
         async with shared(redis) as here, shared(redis) as there, party(here) as first:
             assert isinstance(await first.next(), Joined)
@@ -156,7 +156,7 @@ async def met_after(first: Signalling, second: Signalling) -> int:
     return paired[0].session
 
 
-def test_a_meeting_point_that_is_killed_ends_no_call_and_both_come_back_at_the_other(redis: str) -> None:
+def test_a_signalling_server_that_is_killed_ends_no_call_and_both_come_back_at_the_other(redis: str) -> None:
     async def check() -> None:
         (killed, first_port), (other, second_port) = [
             await asyncio.to_thread(signalling_server, "--redis", redis) for _ in range(2)
@@ -196,7 +196,7 @@ def test_a_meeting_point_that_is_killed_ends_no_call_and_both_come_back_at_the_o
     run(check(), within_s=90)
 
 
-def test_place_at_a_meeting_point_that_ended_is_free_in_the_end(redis: str) -> None:
+def test_place_at_a_signalling_server_that_ended_is_free_in_the_end(redis: str) -> None:
     async def check() -> None:
         limits = SignallingSettings(come_back_within_s=1)
         async with shared(redis, limits) as here:

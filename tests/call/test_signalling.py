@@ -80,7 +80,7 @@ def test_wrong_secret_is_refused_and_learns_nothing_of_who_is_there() -> None:
     run(check())
 
 
-def test_meeting_point_keeps_neither_secret_nor_token() -> None:
+def test_signalling_server_keeps_neither_secret_nor_token() -> None:
     async def check() -> None:
         async with Server() as server, Signalling(server.url, "tea", SECRET) as first:
             await first.next()
@@ -159,7 +159,7 @@ async def restarted(port: int, links: list[Signalling]) -> Server:
     return server
 
 
-def test_meeting_point_that_was_restarted_lets_a_connection_that_both_have_alone() -> None:
+def test_signalling_server_that_was_restarted_lets_a_connection_that_both_have_alone() -> None:
     async def check() -> None:
         async with Server() as before:
             first, second, session = await two(before)
@@ -180,7 +180,7 @@ def test_meeting_point_that_was_restarted_lets_a_connection_that_both_have_alone
 
 
 @pytest.mark.parametrize("theirs", [None, 7])
-def test_meeting_point_that_was_restarted_connects_anew_unless_both_have_the_same_connection(
+def test_signalling_server_that_was_restarted_connects_anew_unless_both_have_the_same_connection(
     theirs: int | None,
 ) -> None:
     clock = Clock()
@@ -243,7 +243,7 @@ def test_lost_connection_comes_back_to_the_same_session() -> None:
     run(check())
 
 
-def test_client_comes_back_when_the_meeting_point_was_restarted() -> None:
+def test_client_comes_back_when_the_signalling_server_was_restarted() -> None:
     async def check() -> None:
         async with Server() as server:
             link = await Signalling(server.url, "tea", SECRET, first_wait_s=0.05, most_wait_s=0.2).__aenter__()

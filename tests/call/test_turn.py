@@ -192,7 +192,7 @@ def test_the_first_turn_server_that_answers_is_taken_and_the_one_named_first_pre
     run(check())
 
 
-def test_two_meet_through_the_meeting_points_turn_server_alone(tmp_path: Path) -> None:
+def test_two_meet_through_the_signalling_servers_turn_server_alone(tmp_path: Path) -> None:
     async def check() -> None:
         async with coturn(tmp_path) as port:
             settings = SignallingSettings(turn_urls=(f"turn:127.0.0.1:{port}",), turn_secret=TURN_SECRET)
