@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from kilocall.cli import run
 from kilocall.model.compact.family import CompactFamily
-from kilocall.model.compact.personal import read_personal
+from kilocall.model.compact.speaker_adapter import read_speaker_adapter
 from kilocall.model.family import weights_folder
 from kilocall.proto.errors import BadInput, KilocallError
 from kilocall.runtime.engine import choose_engine
@@ -64,16 +64,16 @@ def test_the_held_back_part_gets_better_and_the_file_says_by_how_much(
     assert report.after.psnr_db > report.before.psnr_db
     assert (report.frames_learnt, report.frames_held_back) == (16, 7)
     assert report.bytes == out.stat().st_size < 2_000_000
-    personal = read_personal(out)
-    assert personal.hash == report.hash
-    assert personal.figures["after"]["psnr_db"] == report.after.psnr_db
-    assert not any(name.startswith("implicit.") for name in personal.names)
-    assert family.personalised(personal).personal == personal
+    adapter = read_speaker_adapter(out)
+    assert adapter.hash == report.hash
+    assert adapter.figures["after"]["psnr_db"] == report.after.psnr_db
+    assert not any(name.startswith("implicit.") for name in adapter.names)
+    assert family.adapted(adapter).adapter == adapter
     assert said[1].startswith("step 0: ")
     assert report.share in module.SHARES
     assert [line.split("%")[0] for line in said[-len(module.SHARES) :]] == ["100", "75", "50", "35"]
     with pytest.raises(BadInput, match="not from a personal file"):
-        finetune([clip], out, family.personalised(personal), least_seconds=SECONDS)
+        finetune([clip], out, family.adapted(adapter), least_seconds=SECONDS)
 
 
 def test_without_a_gain_no_file_is_written_and_the_old_one_stays(

@@ -496,7 +496,7 @@ class PersonalPiece(ControlMessage):
 
 @dataclass(frozen=True)
 class WantPersonal(ControlMessage):
-    """Asks for the next piece of an offered personal file; `offset` is its size once all is there and can be used."""
+    """Asks for the next piece of an offered speaker adapter; `offset` is its size once all is there and can be used."""
 
     TYPE: ClassVar[int] = 13
     FIELDS: ClassVar[int] = 2

@@ -160,7 +160,7 @@ class CallNode:
                 picture=self._picture,
                 ready=lambda name: self._with_session(lambda session: session.picture_ready(name)),
                 refused=lambda name, why: self._with_session(lambda session: session.picture_refused(name, why)),
-                personal=self._personal,
+                adapter=self._adapter_used,
                 reference=self._reference,
                 rate=lambda fps: self._with_session(lambda session: session.own_rate(fps)),
                 problem=self._problem,
@@ -244,7 +244,7 @@ class CallNode:
         if self._selector is not None:
             self.parts.session.on_reference = self._reference_confirmed
         if self.settings.personal is not None:
-            self.parts.session.personal.offer(self.settings.personal.read_bytes())
+            self.parts.session.adapters.offer(self.settings.personal.read_bytes())
 
     async def _call(self) -> None:
         # Whoever joins should have a picture to show; nobody waits long for one.
@@ -397,12 +397,12 @@ class CallNode:
         self._with_session(tell)
         self.controls.tell_state()
 
-    def _personal(self, file_hash: str, size: int, why: str | None) -> None:
+    def _adapter_used(self, file_hash: str, size: int, why: str | None) -> None:
         def tell(session: Session) -> None:
             if why is None:
-                session.personal.used(file_hash, size)
+                session.adapters.used(file_hash, size)
             else:
-                session.personal.refused(file_hash, why)
+                session.adapters.refused(file_hash, why)
 
         self._with_session(tell)
 

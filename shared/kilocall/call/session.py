@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any, Final, Literal, Protocol, SupportsBytes
 
 from kilocall.call.acquaintance import Acquaintance
+from kilocall.call.adapter_exchange import AdapterExchange
 from kilocall.call.exchange import PICTURES, Exchange
-from kilocall.call.personal import PersonalFiles
 from kilocall.call.rate_control import Feedback, Plan, RateControl
 from kilocall.call.references import References
 from kilocall.model.family import OWN_WEIGHTS
@@ -76,7 +76,7 @@ class Incoming(Protocol):
 
     def prepare(self, picture_hash: str, data: bytes) -> None: ...
     def use(self, picture_hash: str, from_us: int) -> None: ...
-    def personalise(self, file_hash: str, data: bytes) -> None: ...
+    def adapt(self, file_hash: str, data: bytes) -> None: ...
     def refer(self, base_hash: str, picture_hash: str, data: bytes) -> None: ...
     def expect(self, fps: float) -> None: ...
     def forget(self) -> None: ...
@@ -149,8 +149,8 @@ class Session:
         )
         """Source pictures, both sides'."""
         self._exchanges: tuple[Exchange[Any], ...] = (self.pictures,)
-        self.personal = PersonalFiles(
-            say=self._say, drop=self._drop, got=incoming.personalise, clock_us=clock_us, folder=cache
+        self.adapters = AdapterExchange(
+            say=self._say, drop=self._drop, got=incoming.adapt, clock_us=clock_us, folder=cache
         )
         """What makes a renderer one person's, both sides'."""
         self.references = References(
@@ -208,7 +208,7 @@ class Session:
             self._say(self._own_rate)
         for exchange in self._exchanges:
             exchange.opened()
-        self.personal.opened()
+        self.adapters.opened()
         self.references.opened()
         if self._own_face is not None:
             self._say(self._own_face)
@@ -317,9 +317,9 @@ class Session:
             case SourcePicture():
                 self.pictures.take(message)
             case PersonalPiece():
-                self.personal.take(message)
+                self.adapters.take(message)
             case WantPersonal():
-                self.personal.send(message)
+                self.adapters.send(message)
             case WantPicture(blob_hash):
                 if not any(one.send(blob_hash) for one in self._exchanges) and not self.references.send(blob_hash):
                     self._drop("WantPicture for a picture that was not offered")
@@ -383,7 +383,7 @@ class Session:
         if first and picture_hash != self.remote.picture_hash:
             # Somebody else, or the same person after a new start: motion refers to the new picture at once.
             self.remote = replace(self.remote, picture_hash=None)
-            self.personal.forget()
+            self.adapters.forget()
             self.references.show(None)
             self._incoming.forget()
 

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from kilocall.call.signalling import websocket_url
-from kilocall.model.compact.personal import read_personal
+from kilocall.model.compact.speaker_adapter import read_speaker_adapter
 from kilocall.model.family import DEFAULT_FAMILY, OWN_WEIGHTS, FamilyChoice, weights_folder
 from kilocall.model.gallery import LARGEST_GALLERY_KB, MOST_PICTURES
 from kilocall.proto.errors import BadInput
@@ -131,7 +131,7 @@ def settings_from(**values: object) -> CallSettings:
     if settings.personal is not None:
         if settings.family != DEFAULT_FAMILY:
             raise BadInput(f"personal {settings.personal}: is for the family {DEFAULT_FAMILY}, not {settings.family}")
-        read_personal(settings.personal).check(settings.weights or weights_folder())
+        read_speaker_adapter(settings.personal).check(settings.weights or weights_folder())
     if not settings.recordings.is_dir():
         raise BadInput(f"recordings {settings.recordings}: no such folder")
     return settings

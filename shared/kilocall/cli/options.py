@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from kilocall.model.family import Family
 
 __all__ = [
+    "AdapterFile",
     "AsJson",
     "CodebookFile",
     "Device",
@@ -23,7 +24,6 @@ __all__ = [
     "GalleryKb",
     "GallerySize",
     "Models",
-    "PersonalFile",
     "Pitch",
     "Roll",
     "Threads",
@@ -55,7 +55,7 @@ Weights = Annotated[
     Path | None, typer.Option("--weights", help="File or folder with the weights of facevid2vid or liveportrait.")
 ]
 CodebookFile = Annotated[Path | None, typer.Option("--codebook", help="What `kilocall fit` wrote.")]
-PersonalFile = Annotated[
+AdapterFile = Annotated[
     Path | None, typer.Option("--personal", help="What `kilocall finetune` wrote, of the person shown.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]

@@ -43,16 +43,16 @@ def open_models(models: Models, stream: Path | None = None) -> Family:
         from kilocall.model.checkpoints import LICENCES
 
         warn(f"{name} weights: {LICENCES[name]}")
-    return family if models.personal is None else _personalised(family, models.personal)
+    return family if models.personal is None else _adapted(family, models.personal)
 
 
-def _personalised(family: Family, path: Path) -> Family:
+def _adapted(family: Family, path: Path) -> Family:
     from kilocall.model.compact.family import CompactFamily
-    from kilocall.model.compact.personal import read_personal
+    from kilocall.model.compact.speaker_adapter import read_speaker_adapter
 
     if not isinstance(family, CompactFamily):
         raise WrongFamily(f"--personal is for the family {DEFAULT_FAMILY}, not for {family.name}")
-    return family.personalised(read_personal(path))
+    return family.adapted(read_speaker_adapter(path))
 
 
 def check_weights(path: Path, as_json: bool) -> None:

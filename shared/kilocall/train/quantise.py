@@ -92,7 +92,7 @@ def quantise(module: ExportModule, name: str, path: Path, calibration: list[Inpu
             else:
                 quantise_convolutions(whole, path, calibration, kept)
             if module.part == "extractor":
-                # Not the renderer's: personal files are written over its constants, which are halves or all 8-bit.
+                # Not the renderer's: speaker adapters are written over its constants, which are halves or all 8-bit.
                 store_eight_bits(path)
             halve_constants(path)
             difference = check.difference(path)

@@ -23,8 +23,8 @@ from kilocall.model.compact.detail import Detail, halved
 from kilocall.model.compact.expression_gain import ExpressionGain
 from kilocall.model.compact.likeness import face_colour, face_mask
 from kilocall.model.compact.motion_fit import MotionFit
-from kilocall.model.compact.personal import NETWORKS as PERSONAL_NETWORKS
-from kilocall.model.compact.personal import Personal, personal_folder
+from kilocall.model.compact.speaker_adapter import NETWORKS as ADAPTED_NETWORKS
+from kilocall.model.compact.speaker_adapter import SpeakerAdapter, adapted_folder
 from kilocall.model.family import DETAIL, Array, Picture, Refinement, Source, Track, place
 from kilocall.model.interior import BASIS, interior
 from kilocall.model.motion import Motion
@@ -55,7 +55,7 @@ class CompactFamily:
     """Loads each network when it is first needed. One thread at a time may use it: networks have working memory."""
 
     #: whose renderer this is; None: everybody's
-    personal: Personal | None = None
+    adapter: SpeakerAdapter | None = None
 
     def __init__(self, folder: Path, engine: Engine) -> None:
         self.folder, self.engine = folder, engine
@@ -67,18 +67,18 @@ class CompactFamily:
         except (OSError, ValueError, KeyError) as error:
             raise BadInput(f"weights in {folder}: manifest.json is missing or damaged ({error})") from error
 
-    def personalised(self, personal: Personal) -> CompactFamily:
+    def adapted(self, adapter: SpeakerAdapter) -> CompactFamily:
         """The same family with one person's renderer; what finds faces and codes motion is shared.
 
-        WrongFamily or BadInput for a personal file that does not fit these weights; made anew, 50 ms.
+        WrongFamily or BadInput for a speaker adapter that does not fit these weights; made anew, 50 ms.
         """
         other = CompactFamily(self.folder, self.engine)
         other.__dict__.update({k: v for k, v in self.__dict__.items() if k in ("codebook", "shape_model")})
         # What is shared finds faces; working memory of what renders belongs to one thread.
         shared = ("face", "eye", "mouth", "implicit")
         other._networks = {key: net for key, net in self._networks.items() if key[0] in shared}
-        other._personal_networks = personal_folder(personal, self.folder, user_cache_folder() / "personal")
-        other.personal = personal
+        other._adapted_networks = adapted_folder(adapter, self.folder, user_cache_folder() / "personal")
+        other.adapter = adapter
         return other
 
     @cached_property
@@ -227,12 +227,12 @@ class CompactFamily:
         return {}
 
     @cached_property
-    def _personal_networks(self) -> Path | None:
+    def _adapted_networks(self) -> Path | None:
         return None
 
     def _file(self, name: str) -> Path:
-        if self._personal_networks is not None and name in PERSONAL_NETWORKS:
-            return self._personal_networks / name
+        if self._adapted_networks is not None and name in ADAPTED_NETWORKS:
+            return self._adapted_networks / name
         path = self.folder / name
         try:
             found = hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,4 +1,4 @@
-"""A personal file: what makes the compact renderer one person's, small enough to be sent in a call.
+"""A speaker adapter: what makes the compact renderer one person's, small enough to be sent in a call.
 
 It holds how the stored weights (`renderer.safetensors`, see `int8_checkpoint.py`) differ from those of the package:
 8-bit weights as differences in their own steps, modulo 256, halves as their new values, all deflated into one tensor.
@@ -35,7 +35,7 @@ from kilocall.proto.control import MAX_PERSONAL_BYTES
 from kilocall.proto.errors import BadInput, WrongFamily
 from kilocall.runtime.files import write_whole
 
-__all__ = ["MOST_BYTES", "Personal", "base_hash", "personal_folder", "read_personal"]
+__all__ = ["MOST_BYTES", "SpeakerAdapter", "adapted_folder", "base_hash", "read_speaker_adapter"]
 
 Array = NDArray[Any]
 State = dict[str, Array]
@@ -44,7 +44,7 @@ FORMAT: Final = 1
 #: Larger files are refused before they are read, and a call takes none.
 MOST_BYTES: Final = MAX_PERSONAL_BYTES
 WEIGHTS: Final = "renderer.safetensors"
-#: The networks that a personal file changes.
+#: The networks that a speaker adapter changes.
 NETWORKS: Final = ("appearance.onnx", "field.onnx", "generator.onnx")
 _SCALE: Final = ".scale"
 #: Of an 8-bit weight: seven bits, so that sums of two products do not overflow 16 (`train/quantise.py`).
@@ -55,8 +55,8 @@ _KEPT: Final = 4
 
 
 @dataclass(frozen=True)
-class Personal:
-    """A personal file that is whole: its hash has been checked. Whether it fits some weights, `changed` says."""
+class SpeakerAdapter:
+    """A speaker adapter that is whole: its hash has been checked. Whether it fits some weights, `changed` says."""
 
     family: str
     base: str  # `base_hash` of the weights that it changes
@@ -66,7 +66,7 @@ class Personal:
     changes: bytes  # deflated
 
     @staticmethod
-    def between(before: Mapping[str, Array], after: Mapping[str, Array], *, family: str, base: str) -> Personal:
+    def between(before: Mapping[str, Array], after: Mapping[str, Array], *, family: str, base: str) -> SpeakerAdapter:
         """The difference of two stored states; scales of 8-bit weights must be the same in both."""
         names, parts = [], []
         for name in sorted(before):
@@ -78,12 +78,12 @@ class Personal:
             names.append(name)
             parts.append((new.view(np.uint8) - old.view(np.uint8) if old.dtype == np.int8 else new).tobytes())
         changes = zlib.compress(b"".join(parts), 9)
-        return Personal(family, base, "", tuple(names), {}, changes).with_figures({})
+        return SpeakerAdapter(family, base, "", tuple(names), {}, changes).with_figures({})
 
-    def with_figures(self, figures: dict[str, Any]) -> Personal:
+    def with_figures(self, figures: dict[str, Any]) -> SpeakerAdapter:
         """The same changes with other figures, and the hash that then holds."""
         digest = _digest(self.family, self.base, self.names, figures, self.changes)
-        return Personal(self.family, self.base, digest, self.names, figures, self.changes)
+        return SpeakerAdapter(self.family, self.base, digest, self.names, figures, self.changes)
 
     def __bytes__(self) -> bytes:
         metadata = {
@@ -97,8 +97,8 @@ class Personal:
         return save({"changes": np.frombuffer(self.changes, np.uint8)}, metadata)
 
     @staticmethod
-    def parse(data: bytes) -> Personal:
-        """Raises BadInput for bytes that are no personal file, too many, or damaged."""
+    def parse(data: bytes) -> SpeakerAdapter:
+        """Raises BadInput for bytes that are no speaker adapter, too many, or damaged."""
         if len(data) > MOST_BYTES:
             raise BadInput(f"personal file is {len(data)} bytes, allowed are {MOST_BYTES}")
         try:
@@ -107,7 +107,9 @@ class Personal:
             number = int(metadata["format"])
             names = tuple(json.loads(metadata["names"]))
             figures = dict(json.loads(metadata["figures"]))
-            found = Personal(metadata["family"], metadata["base"], metadata["hash"], names, figures, changes.tobytes())
+            found = SpeakerAdapter(
+                metadata["family"], metadata["base"], metadata["hash"], names, figures, changes.tobytes()
+            )
             if not all(isinstance(name, str) for name in names) or changes.dtype != np.uint8:
                 raise ValueError("names or changes are of the wrong type")
         except (SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
@@ -164,31 +166,31 @@ class Personal:
             )
 
 
-def read_personal(path: Path) -> Personal:
-    """A personal file from disk; BadInput with its name for one that cannot be used."""
+def read_speaker_adapter(path: Path) -> SpeakerAdapter:
+    """A speaker adapter from disk; BadInput with its name for one that cannot be used."""
     try:
         with path.open("rb") as file:
             data = file.read(MOST_BYTES + 1)
     except OSError as error:
         raise BadInput(f"personal file {path}: {error.strerror or error}") from error
     try:
-        return Personal.parse(data)
+        return SpeakerAdapter.parse(data)
     except BadInput as error:
         raise BadInput(f"{path}: {error}") from error
 
 
 def base_hash(files: Mapping[str, str]) -> str:
-    """What a personal file belongs to: SHA-256 over the manifest's hashes of the files that it changes."""
+    """What a speaker adapter belongs to: SHA-256 over the manifest's hashes of the files that it changes."""
     listed = json.dumps({name: files.get(name) for name in (WEIGHTS, *NETWORKS)}, sort_keys=True)
     return hashlib.sha256(listed.encode()).hexdigest()
 
 
-def personal_folder(personal: Personal, folder: Path, cache: Path) -> Path:
+def adapted_folder(adapter: SpeakerAdapter, folder: Path, cache: Path) -> Path:
     """A weights folder below `cache` with the changed networks alone, made anew; the last few are kept.
 
     Where `cache` cannot be written it lies in the folder for temporary files.
     """
-    state = personal.changed(folder)
+    state = adapter.changed(folder)
     files = {WEIGHTS: save(state)}
     plain = unpacked(state)
     for name in NETWORKS:
@@ -198,7 +200,7 @@ def personal_folder(personal: Personal, folder: Path, cache: Path) -> Path:
     try:
         # Nobody else may be able to put networks there.
         cache.mkdir(mode=0o700, parents=True, exist_ok=True)
-        out = cache / personal.hash[:16]
+        out = cache / adapter.hash[:16]
         out.mkdir(mode=0o700, exist_ok=True)
         os.utime(out)
         for old in sorted((p for p in cache.iterdir() if p != out), key=lambda p: p.stat().st_mtime)[: -_KEPT + 1]:

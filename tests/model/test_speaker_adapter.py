@@ -1,4 +1,4 @@
-"""Personal files: exact differences, networks rewritten without torch, and a reason for every refusal."""
+"""Speaker adapters: exact differences, networks rewritten without torch, and a reason for every refusal."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from safetensors.numpy import load_file, save
 from kilocall.cli import run
 from kilocall.model.compact.family import CompactFamily
 from kilocall.model.compact.onnx_constants import Graph
-from kilocall.model.compact.personal import (
+from kilocall.model.compact.speaker_adapter import (
     MOST_BYTES,
     NETWORKS,
     WEIGHTS,
-    Personal,
+    SpeakerAdapter,
     base_hash,
-    read_personal,
+    read_speaker_adapter,
     replace_convolutions,
     unpacked,
 )
@@ -56,9 +56,9 @@ def changed(base: State) -> State:
 
 
 @pytest.fixture(scope="module")
-def personal(base: State, changed: State) -> Personal:
+def adapter(base: State, changed: State) -> SpeakerAdapter:
     files = CompactFamily(weights_folder(), choose_engine("auto", 1)).manifest["files"]
-    return Personal.between(base, changed, family="compact-256", base=base_hash(files))
+    return SpeakerAdapter.between(base, changed, family="compact-256", base=base_hash(files))
 
 
 @pytest.fixture(autouse=True)
@@ -84,19 +84,19 @@ def test_unchanged_weights_leave_the_shipped_networks_as_they_are(base: State) -
                 assert np.array_equal(old, new)
 
 
-def test_differences_come_back_exactly_and_small(personal: Personal, changed: State, base: State) -> None:
-    data = bytes(personal)
+def test_differences_come_back_exactly_and_small(adapter: SpeakerAdapter, changed: State, base: State) -> None:
+    data = bytes(adapter)
     # A step or two in each of a million weights is 2.3 bits each.
     assert len(data) < 0.5 * sum(v.nbytes for v in base.values())
-    found = Personal.parse(data)
-    assert found == personal
+    found = SpeakerAdapter.parse(data)
+    assert found == adapter
     state = found.changed(weights_folder())
-    assert {n for n in base if not np.array_equal(base[n], state[n])} == set(personal.names)
+    assert {n for n in base if not np.array_equal(base[n], state[n])} == set(adapter.names)
     for name, value in changed.items():
         assert np.array_equal(state[name], value), name
 
 
-def test_every_engine_renders_with_the_changed_weights(personal: Personal) -> None:
+def test_every_engine_renders_with_the_changed_weights(adapter: SpeakerAdapter) -> None:
     pictures = {}
     for engine in ("openvino", "torch"):
         family = CompactFamily(weights_folder(), choose_engine(engine, 1))
@@ -106,7 +106,7 @@ def test_every_engine_renders_with_the_changed_weights(personal: Personal) -> No
         motion = Motion(
             (pose.rotation[0] + 0.2, pose.rotation[1], pose.rotation[2]), pose.translation, pose.scale, pose.expression
         )
-        mine = family.personalised(personal)
+        mine = family.adapted(adapter)
         assert mine.weights_hash == family.weights_hash  # streams fit both
         assert mine.codebook is not None
         for name, used in (("all", family), ("mine", mine)):
@@ -119,12 +119,12 @@ def test_every_engine_renders_with_the_changed_weights(personal: Personal) -> No
     assert mine_apart < 1.2 * all_apart + 0.05
 
 
-def test_only_the_last_few_personal_networks_are_kept(personal: Personal, cache: Path) -> None:
+def test_only_the_last_few_personal_networks_are_kept(adapter: SpeakerAdapter, cache: Path) -> None:
     family = CompactFamily(weights_folder(), choose_engine("auto", 1))
     hashes = []
     for number in range(6):
-        other = personal.with_figures({"number": number})
-        family.personalised(other)
+        other = adapter.with_figures({"number": number})
+        family.adapted(other)
         hashes.append(other.hash[:16])
     kept = {p.name for p in cache.iterdir()}
     assert len(kept) == 4
@@ -133,41 +133,41 @@ def test_only_the_last_few_personal_networks_are_kept(personal: Personal, cache:
 
 def refused(data: bytes) -> str:
     with pytest.raises(BadInput) as caught:
-        Personal.parse(data).changed(weights_folder())
+        SpeakerAdapter.parse(data).changed(weights_folder())
     return str(caught.value)
 
 
-def test_what_does_not_fit_is_refused_with_its_reason(personal: Personal, base: State) -> None:
-    fields = {"family": personal.family, "base": personal.base}
-    other = Personal.between(base, base, family="facevid2vid", base=fields["base"])
+def test_what_does_not_fit_is_refused_with_its_reason(adapter: SpeakerAdapter, base: State) -> None:
+    fields = {"family": adapter.family, "base": adapter.base}
+    other = SpeakerAdapter.between(base, base, family="facevid2vid", base=fields["base"])
     with pytest.raises(WrongFamily, match="facevid2vid"):
         other.check(weights_folder())
-    other = Personal.between(base, base, family="compact-256", base="0" * 64)
+    other = SpeakerAdapter.between(base, base, family="compact-256", base="0" * 64)
     with pytest.raises(WrongFamily, match="000000000000"):
         other.check(weights_folder())
     assert "allowed are 2000000" in refused(b"\0" * (MOST_BYTES + 1))
     assert "not a personal file" in refused(bytes(save({"changes": np.zeros(3, np.uint8)})))
-    data = bytes(personal)
+    data = bytes(adapter)
     spoilt = data[:-1] + bytes([data[-1] ^ 1])
     assert "damaged" in refused(spoilt)
-    forged = Personal("compact-256", personal.base, "", ("no.such",), {}, personal.changes).with_figures({})
+    forged = SpeakerAdapter("compact-256", adapter.base, "", ("no.such",), {}, adapter.changes).with_figures({})
     assert "no.such" in refused(bytes(forged))
-    short = Personal("compact-256", personal.base, "", personal.names[:-1], {}, personal.changes).with_figures({})
+    short = SpeakerAdapter("compact-256", adapter.base, "", adapter.names[:-1], {}, adapter.changes).with_figures({})
     assert "the weights need" in refused(bytes(short))
 
 
-def test_no_prefix_of_a_personal_file_is_taken(personal: Personal) -> None:
-    data = bytes(personal)
+def test_no_prefix_of_a_personal_file_is_taken(adapter: SpeakerAdapter) -> None:
+    data = bytes(adapter)
     for length in (*range(0, 64), *range(64, len(data), len(data) // 60)):
         with pytest.raises(BadInput):
-            Personal.parse(data[:length])
+            SpeakerAdapter.parse(data[:length])
 
 
-def test_changes_that_inflate_without_end_take_no_memory(personal: Personal) -> None:
+def test_changes_that_inflate_without_end_take_no_memory(adapter: SpeakerAdapter) -> None:
     import zlib
 
     bomb = zlib.compress(bytes(300_000_000), 9)
-    small = Personal("compact-256", personal.base, "", personal.names[:1], {}, bomb).with_figures({})
+    small = SpeakerAdapter("compact-256", adapter.base, "", adapter.names[:1], {}, bomb).with_figures({})
     assert "the weights need" in refused(bytes(small))
 
 
@@ -175,7 +175,9 @@ def test_numbers_that_are_not_finite_are_refused(base: State) -> None:
     name = next(n for n, v in base.items() if v.dtype == np.float16 and n.endswith("bias"))
     state = {**base, name: np.full_like(base[name], np.nan)}
     files = CompactFamily(weights_folder(), choose_engine("auto", 1)).manifest["files"]
-    assert "not finite" in refused(bytes(Personal.between(base, state, family="compact-256", base=base_hash(files))))
+    assert "not finite" in refused(
+        bytes(SpeakerAdapter.between(base, state, family="compact-256", base=base_hash(files)))
+    )
 
 
 def test_an_onnx_file_cut_short_is_refused() -> None:
@@ -187,10 +189,10 @@ def test_an_onnx_file_cut_short_is_refused() -> None:
 
 
 def test_decode_takes_a_personal_file_and_refuses_another(
-    personal: Personal, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    adapter: SpeakerAdapter, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     mine, other = tmp_path / "me.safetensors", tmp_path / "other.safetensors"
-    mine.write_bytes(bytes(personal))
+    mine.write_bytes(bytes(adapter))
     other.write_bytes(b"something else")
     stream, out = str(sample_stream("astronaut")), tmp_path / "out.mp4"
     assert run(["decode", stream, "-o", str(out), "--personal", str(other), "--threads", "1"]) == 2
@@ -198,4 +200,4 @@ def test_decode_takes_a_personal_file_and_refuses_another(
     assert not out.exists()
     assert run(["decode", stream, "-o", str(out), "--personal", str(mine), "--threads", "1"]) == 0
     assert out.stat().st_size > 1000
-    assert read_personal(mine).hash == personal.hash
+    assert read_speaker_adapter(mine).hash == adapter.hash

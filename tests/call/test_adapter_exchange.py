@@ -1,4 +1,4 @@
-"""Personal files between two parties: piece by piece, once, and only what was asked for."""
+"""Speaker adapters between two parties: piece by piece, once, and only what was asked for."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import SupportsBytes
 import numpy as np
 import pytest
 
-from kilocall.call.personal import KEPT, MOST_OFFERS, MOST_TAKEN, TAKEN_IN_US, PersonalFiles
+from kilocall.call.adapter_exchange import KEPT, MOST_OFFERS, MOST_TAKEN, TAKEN_IN_US, AdapterExchange
 from kilocall.call.settings import settings_from
 from kilocall.proto.control import MAX_PIECE_BYTES, PersonalPiece, WantPersonal, parse_control
 from kilocall.proto.errors import BadInput, WrongFamily
@@ -30,7 +30,7 @@ class Party:
         self.got: list[tuple[str, bytes]] = []
         self.use = use
         self.now_us = 0
-        self.files = PersonalFiles(
+        self.files = AdapterExchange(
             say=self._say, drop=self.drops.append, got=self._got, clock_us=lambda: self.now_us, folder=folder
         )
 
@@ -259,10 +259,10 @@ def test_a_file_that_is_too_large_or_none_is_refused_before_the_call(tmp_path: P
 
 
 def test_a_file_of_other_weights_is_refused_before_the_call(tmp_path: Path) -> None:
-    from kilocall.model.compact.personal import Personal
+    from kilocall.model.compact.speaker_adapter import SpeakerAdapter
 
     file = tmp_path / "me.safetensors"
     nothing = {"a": np.zeros(1, np.float16)}
-    file.write_bytes(bytes(Personal.between(nothing, nothing, family="compact-256", base="0" * 64)))
+    file.write_bytes(bytes(SpeakerAdapter.between(nothing, nothing, family="compact-256", base="0" * 64)))
     with pytest.raises(WrongFamily, match="000000000000"):
         settings_from(room="r", personal=file)

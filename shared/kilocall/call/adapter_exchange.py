@@ -1,4 +1,4 @@
-"""Personal files between two parties: what makes the other side's renderer this side's own.
+"""Speaker adapters between two parties: what makes the other side's renderer this side's own.
 
     offer: hash and size  ->
                           <-  WantPersonal 0, unless it is in the cache
@@ -25,7 +25,7 @@ from kilocall.proto.control import MAX_PERSONAL_BYTES, MAX_PIECE_BYTES, Personal
 from kilocall.proto.errors import BadInput
 from kilocall.runtime.files import keep_newest
 
-__all__ = ["PersonalFiles"]
+__all__ = ["AdapterExchange"]
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ TAKEN_IN_US: Final = 60_000_000
 MOST_REFUSED: Final = 64
 
 
-class PersonalFiles:
+class AdapterExchange:
     """Both directions, over one connection after the other.
 
     `got` is called with each file of the other side's that is whole, and answered by `used` or `refused`; `forget` when
