@@ -11,9 +11,9 @@ import pytest
 from kilocall.bench.metrics import psnr
 from kilocall.model.compact.align import LOOK, Alignment, look_at
 from kilocall.model.family import Family, Picture, Source, Track
-from kilocall.model.gallery import onto, refer
 from kilocall.model.interior import BASIS
 from kilocall.model.motion import Motion
+from kilocall.model.reference_pictures import onto, refer
 from kilocall.sample.perform import portrait
 from kilocall.sender.keypoint_aligner import KeypointAligner
 from kilocall.sender.motion import MotionExtractor

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from kilocall.model.family import Family, Picture
-from kilocall.model.gallery import base_reference
+from kilocall.model.reference_pictures import base_reference
 from kilocall.proto.errors import NoFace
 from kilocall.proto.motion_packet import MotionPacket
 from kilocall.sample import sample_clip

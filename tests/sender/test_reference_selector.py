@@ -15,7 +15,7 @@ from kilocall.model.motion import Motion
 from kilocall.proto.control import SourcePicture
 from kilocall.proto.errors import BadInput
 from kilocall.sample import sample_stream
-from kilocall.sender.gallery import Proposal
+from kilocall.sender.reference_search import Proposal
 from kilocall.sender.reference_selector import FEWEST_PROBES, LOOK_EVERY_S, SEEK_EVERY_S, ReferenceSelector
 
 WITHIN_S = 60.0

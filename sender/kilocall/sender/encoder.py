@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from kilocall.codec.motion_codec import MotionEncoder
 from kilocall.model.family import Family, Picture, Source, Track
-from kilocall.model.gallery import Reference
 from kilocall.model.motion import Motion
+from kilocall.model.reference_pictures import ReferencePicture
 from kilocall.proto.errors import BadInput
 from kilocall.proto.limits import MAX_FRAMES
 from kilocall.proto.motion_packet import MAX_SPACING_US, MotionPacket
@@ -130,7 +130,7 @@ class PacketEncoder:
             before.family, source, onto=onto, smooth=before.smooth, check_speaker=before.check_speaker
         )
 
-    def set_references(self, references: Sequence[Reference]) -> None:
+    def set_references(self, references: Sequence[ReferencePicture]) -> None:
         """The further pictures of the speaker that the receiver holds from now on; implicit keypoints are placed by the
         picture that a frame is shown on."""
         if self.extractor.keypoint_aligner is not None:

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from kilocall.model.family import Aligner, Family, Source, Track
-from kilocall.model.gallery import Chooser, Distance, Reference, base_reference, onto
 from kilocall.model.motion import Motion
+from kilocall.model.reference_pictures import Chooser, Distance, ReferencePicture, base_reference, onto
 
 __all__ = ["KeypointAligner"]
 
@@ -27,10 +27,10 @@ class KeypointAligner:
         self.reset()
 
     @property
-    def references(self) -> Sequence[Reference]:
+    def references(self) -> Sequence[ReferencePicture]:
         return tuple(self._references)
 
-    def set_references(self, references: Sequence[Reference]) -> None:
+    def set_references(self, references: Sequence[ReferencePicture]) -> None:
         """The further pictures that the receiver holds from now on, in the order in which it got them."""
         kept = {id(one): aligner for one, aligner in zip(self._references, self._aligners, strict=True)}
         self._references = [self._references[0], *references]

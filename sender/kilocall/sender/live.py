@@ -17,7 +17,7 @@ import numpy as np
 
 from kilocall.codec.codebook import Codebook
 from kilocall.model.family import Family, FamilyChoice, Picture, Track, interrupt
-from kilocall.model.gallery import Reference
+from kilocall.model.reference_pictures import ReferencePicture
 from kilocall.model.shape import SAME_PERSON, ShapeModel, shape_distance
 from kilocall.proto.control import SourcePicture
 from kilocall.proto.errors import BadInput, NoFace
@@ -175,7 +175,7 @@ class SendPipeline(Worker):
         self._begun = 0  # that the encoder codes for; the thread's
         self._candidates: deque[tuple[Picture, Track]] = deque(maxlen=CANDIDATES)
         # Further pictures of the speaker by hash, with their source picture's, and those that the other side holds.
-        self._known: dict[str, tuple[str, Reference]] = {}
+        self._known: dict[str, tuple[str, ReferencePicture]] = {}
         self._held: list[str] = []
         self._last_sent_us = 0
         self._gathered_since_us: int | None = None
@@ -212,7 +212,7 @@ class SendPipeline(Worker):
         """The other side is ready to move this picture."""
         self.ask(lambda: self._confirm(picture_hash))
 
-    def offered_reference(self, base_hash: str, picture_hash: str, reference: Reference) -> None:
+    def offered_reference(self, base_hash: str, picture_hash: str, reference: ReferencePicture) -> None:
         """A further picture of this side's speaker goes to the other side."""
         self.ask(lambda: self._known.setdefault(picture_hash, (base_hash, reference)))
 

@@ -11,13 +11,13 @@ from collections.abc import Callable, Generator
 from typing import Final
 
 from kilocall.model.family import Family, FamilyChoice, Picture, interrupt
-from kilocall.model.gallery import check_gallery
 from kilocall.model.motion import Motion
+from kilocall.model.reference_pictures import check_reference_budget
 from kilocall.proto.control import SourcePicture
 from kilocall.proto.errors import BadInput
 from kilocall.runtime.engine import choose_engine
 from kilocall.runtime.worker import Deliver, Worker
-from kilocall.sender.gallery import GallerySearch, Probe, Proposal, bytes_each
+from kilocall.sender.reference_search import Probe, Proposal, ReferenceSearch, bytes_each
 
 __all__ = ["ReferenceSelector"]
 
@@ -58,12 +58,12 @@ class ReferenceSelector(Worker):
         """`found` is called on the event loop with the source picture's hash and a picture to send; BadInput for a
         gallery that is not allowed."""
         super().__init__("scout", lambda text: deliver(lambda: problem(text)))
-        check_gallery(pictures, kilobytes)
+        check_reference_budget(pictures, kilobytes)
         self._found, self._deliver, self._clock = found, deliver, clock
         self._pictures, self._kilobytes = pictures, kilobytes
         self._engine, self._threads, self._models = engine, threads, models or FamilyChoice()
         self._base_hash = ""
-        self._search: GallerySearch | None = None
+        self._search: ReferenceSearch | None = None
         self._seeking: Generator[None, None, Proposal | None] | None = None
         self._on_its_way: dict[str, Proposal] = {}
         self._waiting: Probe | None = None
@@ -119,7 +119,7 @@ class ReferenceSelector(Worker):
             return PAUSE_S
         return LOOK_EVERY_S
 
-    def _may_seek(self, search: GallerySearch) -> bool:
+    def _may_seek(self, search: ReferenceSearch) -> bool:
         # While one is on its way the next cannot be told: what the receiver will have counts.
         if self._on_its_way or search.pictures >= self._pictures:
             return False
@@ -148,4 +148,4 @@ class ReferenceSelector(Worker):
             return
         base = self._family.source(picture)
         self._base_hash = packed.picture_hash
-        self._search = GallerySearch(self._family, base, max_bytes=each, most_probes=MOST_PROBES)
+        self._search = ReferenceSearch(self._family, base, max_bytes=each, most_probes=MOST_PROBES)

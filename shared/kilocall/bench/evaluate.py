@@ -27,8 +27,8 @@ from kilocall.bench.evaluation import (
     ClipResult,
     Evaluation,
     Failure,
-    GalleryScores,
     Means,
+    ReferenceScores,
     Scores,
     SourceChoice,
     beside,
@@ -43,8 +43,8 @@ from kilocall.bench.landmark_measure import FamilyMeter, LandmarkMeter, Measured
 from kilocall.bench.vmaf import vmaf
 from kilocall.model import landmarks as lm
 from kilocall.model.family import Family, Picture, Source, Track
-from kilocall.model.gallery import Reference, check_gallery
 from kilocall.model.motion import Motion
+from kilocall.model.reference_pictures import ReferencePicture, check_reference_budget
 from kilocall.proto.control import SourcePicture
 from kilocall.proto.errors import BadInput, KilocallError
 from kilocall.runtime.files import check_output_folder, write_whole
@@ -123,7 +123,7 @@ def evaluate_folder(
     started = time.monotonic()
     if source not in ("first", "best"):
         raise BadInput(f"source is {source!r}, allowed are first and best")
-    check_gallery(gallery, gallery_kb)
+    check_reference_budget(gallery, gallery_kb)
     paths = _clips_of(Path(folder), limit)
     out = Path(out)
     check_output_folder(out)
@@ -296,7 +296,7 @@ def _transmit(
     family: Family,
     quality: float,
     frames_per_packet: int,
-    references: Sequence[Reference] = (),
+    references: Sequence[ReferencePicture] = (),
     *,
     show: bool = True,
 ) -> _Received:
@@ -347,7 +347,7 @@ def _transmit(
 def _gallery(
     footage: _Footage,
     received: _Received,
-    send: Callable[[Sequence[Reference]], Sequence[Motion]],
+    send: Callable[[Sequence[ReferencePicture]], Sequence[Motion]],
     truth: MeasuredLandmarks,
     alone: MeasuredLandmarks,
     chosen: int,
@@ -355,7 +355,7 @@ def _gallery(
     meter: LandmarkMeter,
     pictures: int,
     kilobytes: float,
-) -> list[GalleryScores]:
+) -> list[ReferenceScores]:
     """The clip with the source picture alone, measured in `alone`, and with further ones; on the same frames."""
     if pictures < 2:
         return []
@@ -375,7 +375,7 @@ def _gallery(
     for row in (one, *made):
         points = alone if row is one else meter.measure(row.frames)
         out.append(
-            GalleryScores(
+            ReferenceScores(
                 at_most=row.at_most,
                 pictures=row.pictures,
                 picture_bytes=row.picture_bytes,

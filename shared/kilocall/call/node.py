@@ -36,8 +36,8 @@ from kilocall.runtime.peer import Peer
 from kilocall.runtime.peer_settings import PeerSettings
 from kilocall.runtime.worker import Deliver, Worker, deliver_to
 from kilocall.sender.camera import Camera, PageCamera, open_camera
-from kilocall.sender.gallery import Proposal
 from kilocall.sender.live import OwnSource, SendEvents, SendPipeline
+from kilocall.sender.reference_search import Proposal
 from kilocall.sender.reference_selector import ReferenceSelector
 
 __all__ = ["PICTURE", "PREVIEW", "CallNode"]

@@ -21,7 +21,7 @@ from kilocall.call.acquaintance import Acquaintance
 from kilocall.call.adapter_exchange import AdapterExchange
 from kilocall.call.exchange import PICTURES, Exchange
 from kilocall.call.rate_control import Feedback, Plan, RateControl
-from kilocall.call.references import References
+from kilocall.call.references import ReferenceExchange
 from kilocall.model.family import OWN_WEIGHTS
 from kilocall.proto.control import (
     Bye,
@@ -153,7 +153,7 @@ class Session:
             say=self._say, drop=self._drop, got=incoming.adapt, clock_us=clock_us, folder=cache
         )
         """What makes a renderer one person's, both sides'."""
-        self.references = References(
+        self.references = ReferenceExchange(
             say=self._say,
             drop=self._drop,
             got=incoming.refer,

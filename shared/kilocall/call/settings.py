@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from kilocall.call.signalling import websocket_url
 from kilocall.model.compact.speaker_adapter import read_speaker_adapter
 from kilocall.model.family import DEFAULT_FAMILY, OWN_WEIGHTS, FamilyChoice, weights_folder
-from kilocall.model.gallery import LARGEST_GALLERY_KB, MOST_PICTURES
+from kilocall.model.reference_pictures import LARGEST_GALLERY_KB, MOST_PICTURES
 from kilocall.proto.errors import BadInput
 from kilocall.runtime.files import user_cache_folder
 from kilocall.runtime.peer_settings import IceServer

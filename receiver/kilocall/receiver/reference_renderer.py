@@ -8,12 +8,20 @@ import cv2
 import numpy as np
 
 from kilocall.model.family import Family, FrameRenderer, Picture, Source
-from kilocall.model.gallery import MOST_PICTURES, Chooser, Distance, Reference, base_reference, onto, refer
 from kilocall.model.motion import Motion
+from kilocall.model.reference_pictures import (
+    MOST_PICTURES,
+    Chooser,
+    Distance,
+    ReferencePicture,
+    base_reference,
+    onto,
+    refer,
+)
 from kilocall.proto.errors import BadInput
 from kilocall.runtime.pictures import fitted
 
-__all__ = ["GalleryRenderer", "faded"]
+__all__ = ["ReferenceRenderer", "faded"]
 
 #: Side of the grid on which two pictures are compared: a lip is about one cell of it high.
 GRID: Final = 32
@@ -24,7 +32,7 @@ ALIKE: Final = 3.0
 APART: Final = 8.0
 
 
-class GalleryRenderer:
+class ReferenceRenderer:
     """A FrameRenderer that holds the source picture and up to seven further ones.
 
     With the source picture alone it makes that picture's renderer's pictures, to the bit. A change of picture is
@@ -34,7 +42,7 @@ class GalleryRenderer:
     def __init__(self, family: Family, base: Source, renderer: FrameRenderer | None = None) -> None:
         """`renderer` is the base's, where it is there already."""
         self._family, self._base = family, base
-        self._references: list[Reference] = [base_reference(family, base)]
+        self._references: list[ReferencePicture] = [base_reference(family, base)]
         self._renderers: list[FrameRenderer] = [renderer or family.renderer(base)]
         self._distance = Distance(family, base)
         self._chooser = Chooser()
@@ -48,7 +56,7 @@ class GalleryRenderer:
         return len(self._references)
 
     @property
-    def references(self) -> tuple[Reference, ...]:
+    def references(self) -> tuple[ReferencePicture, ...]:
         return tuple(self._references)
 
     def add(self, picture: Picture) -> None:

@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 
 from kilocall.api import StreamPlayer
 from kilocall.model.family import Family, Picture
-from kilocall.model.gallery import (
+from kilocall.model.reference_pictures import (
     FADE_FRAMES,
     Choice,
     Chooser,
     Distance,
     base_reference,
-    check_gallery,
+    check_reference_budget,
     onto,
     refer,
 )
@@ -112,7 +112,7 @@ def test_settings_that_mean_nothing_are_refused(nearer: float, fade: int) -> Non
 @pytest.mark.parametrize(("pictures", "kilobytes", "said"), [(9, 40, "0 to 8"), (-1, 40, "0 to 8"), (8, 0, "1 to 256")])
 def test_a_gallery_that_is_not_allowed_is_refused(pictures: int, kilobytes: float, said: str) -> None:
     with pytest.raises(BadInput, match=said):
-        check_gallery(pictures, kilobytes)
+        check_reference_budget(pictures, kilobytes)
 
 
 def test_at_its_own_motion_a_reference_is_at_rest(family: Family, player: StreamPlayer, frame: Picture) -> None:

@@ -11,7 +11,7 @@ from kilocall.model.motion import Motion
 from kilocall.proto.control import SourcePicture
 from kilocall.proto.errors import BadInput
 from kilocall.runtime.pictures import decode_picture
-from kilocall.sender.gallery import GallerySearch, Probe, bytes_each, choose_pictures
+from kilocall.sender.reference_search import Probe, ReferenceSearch, bytes_each, choose_pictures
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def probes(family: Family, player: StreamPlayer) -> list[Probe]:
 def test_a_picture_pays_off_where_the_source_does_not_show_what_is_seen(
     family: Family, player: StreamPlayer, probes: list[Probe]
 ) -> None:
-    search = GallerySearch(family, player.stream_source, max_bytes=5000)
+    search = ReferenceSearch(family, player.stream_source, max_bytes=5000)
     for probe in probes:
         search.add(probe)
     before = np.mean(search._shown)
@@ -66,7 +66,7 @@ def test_a_speaker_who_looks_like_the_source_gets_no_further_picture(family: Fam
 
 
 def test_probes_are_thinned_out_evenly(family: Family, player: StreamPlayer, probes: list[Probe]) -> None:
-    search = GallerySearch(family, player.stream_source, max_bytes=5000, most_probes=4)
+    search = ReferenceSearch(family, player.stream_source, max_bytes=5000, most_probes=4)
     for probe in probes:
         search.add(probe)
     assert search.probes <= 4
@@ -83,7 +83,7 @@ def test_bytes_are_shared_and_too_few_are_refused() -> None:
 
 def test_a_crop_without_a_face_is_passed_over(family: Family, player: StreamPlayer, probes: list[Probe]) -> None:
     blank = np.full((256, 256, 3), 90, np.uint8)
-    search = GallerySearch(family, player.stream_source, max_bytes=5000)
+    search = ReferenceSearch(family, player.stream_source, max_bytes=5000)
     for probe in probes:
         search.add(Probe(probe.crop, probe.motion, blank))
     assert search.best(4) is None

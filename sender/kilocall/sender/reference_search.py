@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kilocall.model.family import Family, FrameRenderer, Picture, Source
-from kilocall.model.gallery import Distance, Reference, base_reference, onto, refer
 from kilocall.model.motion import Motion
+from kilocall.model.reference_pictures import Distance, ReferencePicture, base_reference, onto, refer
 from kilocall.proto.control import SourcePicture
 from kilocall.proto.errors import BadInput, NoFace
 from kilocall.runtime.pictures import DEFAULT_MAX_BYTES, LARGE_MAX_BYTES, decode_picture, encode_picture, fitted
@@ -26,9 +26,9 @@ __all__ = [
     "CAUSAL_SHORTLIST",
     "MOST_PROBES",
     "PROBE_EVERY",
-    "GallerySearch",
     "Probe",
     "Proposal",
+    "ReferenceSearch",
     "bytes_each",
     "choose_pictures",
 ]
@@ -66,7 +66,7 @@ class Proposal:
     """A further picture, ready to be sent."""
 
     packed: SourcePicture
-    reference: Reference
+    reference: ReferencePicture
     probe: Probe
     gain_db: float
     """Mean over all probes."""
@@ -88,7 +88,7 @@ def bytes_each(pictures: int, kilobytes: float, source: SourcePicture, side: int
 class _Trial:
     """A picture and how near it brings the probes; each is made once."""
 
-    def __init__(self, family: Family, reference: Reference, *, moved: bool) -> None:
+    def __init__(self, family: Family, reference: ReferencePicture, *, moved: bool) -> None:
         self.reference = reference
         self._family, self._moved = family, moved
         self._renderer: FrameRenderer | None = None
@@ -110,7 +110,7 @@ class _Trial:
         self._made.pop(probe, None)
 
 
-class GallerySearch:
+class ReferenceSearch:
     """Holds probes and the pictures that the receiver has, and finds the picture that would help most."""
 
     def __init__(
@@ -134,7 +134,7 @@ class GallerySearch:
         return len(self._held)
 
     @property
-    def further(self) -> list[Reference]:
+    def further(self) -> list[ReferencePicture]:
         """Those beside the source picture."""
         return [trial.reference for trial in self._held[1:]]
 
@@ -155,7 +155,7 @@ class GallerySearch:
         if self._most is not None and len(self._probes) > self._most:
             self._thin_out()
 
-    def add_reference(self, reference: Reference) -> None:
+    def add_reference(self, reference: ReferencePicture) -> None:
         """The receiver holds this picture from now on."""
         packed = (found for found in self._packed.values() if found is not None)
         trial = next((trial for _, trial in packed if trial.reference is reference), None)
@@ -231,7 +231,7 @@ class GallerySearch:
             self._packed[probe] = (SourcePicture(format=format_, data=data), trial)
         return self._packed[probe]
 
-    def _to(self, reference: Reference) -> NDArray[np.float32]:
+    def _to(self, reference: ReferencePicture) -> NDArray[np.float32]:
         distances = [self._distance.to(probe.motion, [reference])[0] for probe in self._probes]
         return np.array(distances, np.float32)
 
@@ -255,7 +255,7 @@ def choose_pictures(
     progress: Callable[[int, int | None], None] = lambda done, total: None,
 ) -> list[Proposal]:
     """Up to `pictures` - 1 further pictures for frames that are all known, the most useful first; greedy."""
-    search = GallerySearch(family, base, max_bytes=max_bytes)
+    search = ReferenceSearch(family, base, max_bytes=max_bytes)
     for probe in probes:
         search.add(probe)
     chosen: list[Proposal] = []

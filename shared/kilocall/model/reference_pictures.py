@@ -31,9 +31,9 @@ __all__ = [
     "Choice",
     "Chooser",
     "Distance",
-    "Reference",
+    "ReferencePicture",
     "base_reference",
-    "check_gallery",
+    "check_reference_budget",
     "onto",
     "refer",
 ]
@@ -55,7 +55,7 @@ LARGEST_GALLERY_KB: Final = 256
 
 
 @dataclass(frozen=True, eq=False)
-class Reference:
+class ReferencePicture:
     """A picture of the speaker, and where its face is as seen from the source picture."""
 
     source: Source
@@ -65,7 +65,7 @@ class Reference:
     """The source picture's points as they lie in this picture [K + N, 2]."""
 
 
-def check_gallery(pictures: int, kilobytes: float) -> None:
+def check_reference_budget(pictures: int, kilobytes: float) -> None:
     """Raises BadInput for a number of pictures outside 0..MOST_PICTURES or a size outside 1..LARGEST_GALLERY_KB."""
     if not 0 <= pictures <= MOST_PICTURES:
         raise BadInput(f"gallery is {pictures}, allowed are 0 to {MOST_PICTURES} pictures, the source included")
@@ -75,19 +75,19 @@ def check_gallery(pictures: int, kilobytes: float) -> None:
         )
 
 
-def base_reference(family: Family, base: Source) -> Reference:
+def base_reference(family: Family, base: Source) -> ReferencePicture:
     """The source picture as the first of its references."""
-    return Reference(base, base.pose, family.keypoints(base, base.pose))
+    return ReferencePicture(base, base.pose, family.keypoints(base, base.pose))
 
 
-def refer(family: Family, picture: Picture, base: Source) -> Reference:
+def refer(family: Family, picture: Picture, base: Source) -> ReferencePicture:
     """A further picture [S, S, 3] or [2S, 2S, 3] of `base`'s speaker; NoFace if it shows none."""
     source = family.source(picture)
     motion = family.motion(family.track(source.picture), base)
-    return Reference(source, motion, family.keypoints(base, motion))
+    return ReferencePicture(source, motion, family.keypoints(base, motion))
 
 
-def onto(motion: Motion, reference: Reference) -> Motion:
+def onto(motion: Motion, reference: ReferencePicture) -> Motion:
     """What `motion`, told against the base, is on a reference."""
     moved = transfer(motion, reference.motion, reference.source.pose)
     expression = motion.expression - reference.motion.expression
@@ -104,7 +104,7 @@ class Distance:
         self._landmarks = len(base.shape) == lm.LANDMARKS and points == lm.LANDMARKS + implicit
         self._implicit = implicit if self._landmarks else 0
 
-    def to(self, motion: Motion, references: Sequence[Reference]) -> Array:
+    def to(self, motion: Motion, references: Sequence[ReferencePicture]) -> Array:
         """Distances [R]; the pictures' quality does not enter."""
         seen = self._family.keypoints(self._base, motion)
         return self.between(seen, np.stack([reference.keypoints for reference in references]))
@@ -122,10 +122,7 @@ class Distance:
         if self._implicit:
             parts.append(_mean_square(points[..., split:, :]))
         if self._landmarks:
-            gaze = [
-                points[..., iris, :] - points[..., list(eye), :].mean(-2)
-                for iris, eye in lm.EYES
-            ]
+            gaze = [points[..., iris, :] - points[..., list(eye), :].mean(-2) for iris, eye in lm.EYES]
             parts.append(GAZE * _mean_square(np.stack(gaze, -2)))
             face = points[..., : lm.LANDMARKS, :]
             right, left = lm.LID_PAIRS[: len(lm.LID_PAIRS) // 2], lm.LID_PAIRS[len(lm.LID_PAIRS) // 2 :]

@@ -8,11 +8,11 @@ import pytest
 
 from kilocall.api import StreamPlayer
 from kilocall.model.family import Family, Picture
-from kilocall.model.gallery import FADE_FRAMES
 from kilocall.model.motion import Motion
+from kilocall.model.reference_pictures import FADE_FRAMES
 from kilocall.proto.errors import BadInput, NoFace
 from kilocall.proto.limits import MOST_PICTURES
-from kilocall.receiver.gallery import GalleryRenderer, faded
+from kilocall.receiver.reference_renderer import ReferenceRenderer, faded
 from kilocall.receiver.render import FaceRenderer, View
 
 
@@ -43,7 +43,7 @@ def is_marked(picture: Picture) -> float:
 
 
 def test_one_picture_gives_what_it_always_gave(family: Family, player: StreamPlayer, motions: list[Motion]) -> None:
-    alone, gallery = family.renderer(player.stream_source), GalleryRenderer(family, player.stream_source)
+    alone, gallery = family.renderer(player.stream_source), ReferenceRenderer(family, player.stream_source)
     for motion in motions[::40]:
         np.testing.assert_array_equal(gallery.render(motion), alone.render(motion))
     assert gallery.changes == 0
@@ -52,7 +52,7 @@ def test_one_picture_gives_what_it_always_gave(family: Family, player: StreamPla
 def test_a_frame_is_shown_on_the_picture_that_is_nearest(
     family: Family, player: StreamPlayer, moved: Motion, marked: Picture
 ) -> None:
-    gallery = GalleryRenderer(family, player.stream_source)
+    gallery = ReferenceRenderer(family, player.stream_source)
     gallery.add(marked)
     assert is_marked(gallery.render(moved)) > 0.5
     gallery.restart()
@@ -61,7 +61,7 @@ def test_a_frame_is_shown_on_the_picture_that_is_nearest(
 
 
 def test_a_change_is_a_fade_between_both(family: Family, player: StreamPlayer, moved: Motion, marked: Picture) -> None:
-    gallery = GalleryRenderer(family, player.stream_source)
+    gallery = ReferenceRenderer(family, player.stream_source)
     gallery.add(marked)
     shown = [is_marked(gallery.render(player.stream_source.pose))]
     shown += [is_marked(gallery.render(moved)) for _ in range(FADE_FRAMES + 1)]
@@ -88,7 +88,7 @@ def test_the_same_motions_give_the_same_pictures(
 ) -> None:
     made = []
     for _ in range(2):
-        gallery = GalleryRenderer(family, player.stream_source)
+        gallery = ReferenceRenderer(family, player.stream_source)
         gallery.add(marked)
         made.append([gallery.render(motion) for motion in motions[::10]])
     np.testing.assert_array_equal(made[0], made[1])
@@ -131,9 +131,9 @@ def test_pictures_of_either_size_come_out_as_large_as_the_source(
     family: Family, player: StreamPlayer, moved: Motion, marked: Picture
 ) -> None:
     large = np.asarray(cv2.resize(player.stream_source.picture, (512, 512)), np.uint8)
-    gallery = GalleryRenderer(family, family.source(large))
+    gallery = ReferenceRenderer(family, family.source(large))
     gallery.add(marked)
     assert gallery.render(moved).shape == (512, 512, 3)
-    small = GalleryRenderer(family, player.stream_source)
+    small = ReferenceRenderer(family, player.stream_source)
     small.add(np.asarray(cv2.resize(marked, (512, 512)), np.uint8))
     assert small.render(moved).shape == (256, 256, 3)
