@@ -86,7 +86,7 @@ def carried(packet: MotionPacket) -> list[int]:
 
 def test_frames_of_packets_that_may_be_lost_are_carried_again(family: Family, source: Source, track: Track) -> None:
     encoder = PacketEncoder(family, source, fps=25, frames_per_packet=2, reference="acknowledged")
-    encoder.repeat_frames = 4
+    encoder.redundant_frames = 4
     packets = list(filter(None, (encoder.push_track(track, 40_000 * n) for n in range(10))))
     assert [carried(packet) for packet in packets] == [
         [0, 40],
@@ -99,7 +99,7 @@ def test_frames_of_packets_that_may_be_lost_are_carried_again(family: Family, so
 
 def test_frames_that_have_arrived_are_not_carried_again(family: Family, source: Source, track: Track) -> None:
     encoder = PacketEncoder(family, source, fps=25, frames_per_packet=2, reference="acknowledged")
-    encoder.repeat_frames = 4
+    encoder.redundant_frames = 4
     packets: list[MotionPacket] = []
     for number in range(12):
         packet = encoder.push_track(track, 40_000 * number)
@@ -114,7 +114,7 @@ def test_frames_that_have_arrived_are_not_carried_again(family: Family, source: 
 
 def test_what_is_carried_again_is_what_was_sent(family: Family, source: Source, track: Track) -> None:
     encoder = PacketEncoder(family, source, fps=25, frames_per_packet=2, reference="acknowledged")
-    encoder.repeat_frames = 2
+    encoder.redundant_frames = 2
     decoder = MotionDecoder(family.codebook)
     first, second = filter(None, (encoder.push_track(moved(track, n), 40_000 * n) for n in range(4)))
     sent, again = decoder.decode(first), decoder.decode(second)
@@ -124,7 +124,7 @@ def test_what_is_carried_again_is_what_was_sent(family: Family, source: Source, 
 
 def test_nothing_is_carried_over_a_pause_or_to_another_source(family: Family, source: Source, track: Track) -> None:
     encoder = PacketEncoder(family, source, fps=25, frames_per_packet=2, reference="acknowledged")
-    encoder.repeat_frames = 2
+    encoder.redundant_frames = 2
     times = (0, 40_000, 400_000, 440_000)
     _, after_pause = filter(None, (encoder.push_track(track, time_us) for time_us in times))
     assert carried(after_pause) == [400, 440]

@@ -52,7 +52,7 @@ class FixedPlan:
     frames_per_message: int = 3
     fps: float = 25.0
     level: int = 4
-    repeat_frames: int = 0
+    redundant_frames: int = 0
 
 
 class Told:

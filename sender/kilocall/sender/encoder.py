@@ -28,8 +28,8 @@ class PacketEncoder:
     `push` returns a packet once `frames_per_packet` frames are gathered, `flush` what is left. The bytes do not
     depend on how the frames arrive.
 
-    With `repeat_frames` a packet begins with up to so many frames of the packets before, as far as those are not known
-    to have arrived: whoever lost one has its frames a little later. The receiver tells them by their times.
+    With `redundant_frames` a packet begins with up to so many frames of the packets before, as far as those are not
+    known to have arrived: whoever lost one has its frames a little later. The receiver tells them by their times.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class PacketEncoder:
         if not 1 <= fps <= 240:
             raise BadInput(f"fps is {fps}, allowed are 1 to 240")
         self.source, self.frames_per_packet = source, frames_per_packet
-        self.repeat_frames = 0
+        self.redundant_frames = 0
         self.extractor = MotionExtractor(family, source, onto=onto, smooth=smooth, check_speaker=check_speaker)
         self.codec = MotionEncoder(
             family.codebook, quality, reference=reference, key_interval=max(1, round(key_every_s * fps))
@@ -101,7 +101,7 @@ class PacketEncoder:
 
     def _repeated(self) -> list[tuple[int, NDArray[np.float32]]]:
         """Frames of the packets before that belong into the next one."""
-        most = min(self.repeat_frames, MAX_FRAMES - len(self._gathered))
+        most = min(self.redundant_frames, MAX_FRAMES - len(self._gathered))
         if most <= 0:
             return []
         back = self.codec.packets_back

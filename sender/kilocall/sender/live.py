@@ -78,7 +78,7 @@ class Plan(Protocol):
     @property
     def level(self) -> int: ...
     @property
-    def repeat_frames(self) -> int: ...
+    def redundant_frames(self) -> int: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -550,7 +550,7 @@ class SendPipeline(Worker):
     def _follow(self, plan: Plan) -> None:
         self.plan = plan
         if self._encoder is not None:
-            self._encoder.repeat_frames = plan.repeat_frames
+            self._encoder.redundant_frames = plan.redundant_frames
             self._encoder.codec.set_quality(100 * plan.level / (LEVELS - 1))
         self._fit_messages()
 

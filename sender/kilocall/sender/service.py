@@ -122,7 +122,7 @@ class SenderService:
         return self.settings.fps
 
     @property
-    def repeat_frames(self) -> int:
+    def redundant_frames(self) -> int:
         return 0
 
     @property

@@ -281,7 +281,7 @@ def _send_motion(
     packing = 3
     sender = Encoder(clip.crops[0], fps=clip.fps, frames_per_packet=packing, family=family)
     encoder = PacketEncoder(family, sender.source, fps=clip.fps, frames_per_packet=packing, reference="acknowledged")
-    encoder.repeat_frames = packing if repeat else 0
+    encoder.redundant_frames = packing if repeat else 0
     source = decode_picture(sender.source_picture.data)
     decoder = PacketDecoder(family.codebook)
     renderer = FaceRenderer(family, family.source(source))

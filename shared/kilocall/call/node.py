@@ -445,7 +445,7 @@ class CallNode:
     def _follow_plan(self, plan: Plan) -> None:
         logger.info(
             "plan: %s frames a message and %s again, %.3g a second, level %s, speech %s bit/s%s",
-            *(plan.frames_per_message, plan.repeat_frames, plan.fps, plan.level, plan.audio_bps),
+            *(plan.frames_per_message, plan.redundant_frames, plan.fps, plan.level, plan.audio_bps),
             ", guarded against loss" if self.parts.rate.guarded else "",
         )
         peer = self.parts.link.peer
