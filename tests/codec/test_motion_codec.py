@@ -26,7 +26,7 @@ def decoded(decoder: MotionDecoder, packets: list[CodedMotion]) -> Motion:
 
 def exact(codebook: Codebook, quality: float = 50, **options: Any) -> MotionEncoder:
     """An encoder that takes the nearest integer."""
-    return MotionEncoder(codebook, quality, thrift=0, still=0.5, **options)
+    return MotionEncoder(codebook, quality, rd_lambda=0, dead_zone=0.5, **options)
 
 
 def golden_packets(codebook: Codebook, motion: Motion) -> list[CodedMotion]:
@@ -242,9 +242,9 @@ def test_unusable_motion_is_refused_and_changes_nothing(codebook: Codebook, fram
         {"quality": 101},
         {"reference": "newest"},
         {"key_interval": 0},
-        {"thrift": -1},
-        {"still": 0.2},
-        {"still": 2},
+        {"rd_lambda": -1},
+        {"dead_zone": 0.2},
+        {"dead_zone": 2},
     ],
 )
 def test_settings_out_of_range_are_refused(codebook: Codebook, options: dict[str, Any]) -> None:
