@@ -13,7 +13,7 @@ from kilocall.model.compact.align import LOOK, Alignment, look_at
 from kilocall.model.family import Family, Picture, Source, Track
 from kilocall.model.interior import BASIS
 from kilocall.model.motion import Motion
-from kilocall.model.reference_pictures import onto, refer
+from kilocall.model.reference_pictures import refer, retarget_to
 from kilocall.sample.perform import portrait
 from kilocall.sender.keypoint_aligner import KeypointAligner
 from kilocall.sender.motion import MotionExtractor
@@ -109,7 +109,7 @@ def test_on_a_further_picture_frames_are_placed_by_that_picture(family: Family, 
     for _ in range(3):
         found = aligner.align(family.motion(track, source), track)
     # The further picture itself is at rest on it.
-    assert np.abs(onto(found, reference).expression).max() < 0.02
+    assert np.abs(retarget_to(found, reference).expression).max() < 0.02
     aligner.set_references([])
     assert len(aligner.references) == 1
 

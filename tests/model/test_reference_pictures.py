@@ -20,8 +20,8 @@ from kilocall.model.reference_pictures import (
     Distance,
     base_reference,
     check_reference_budget,
-    onto,
     refer,
+    retarget_to,
 )
 from kilocall.proto.errors import BadInput, NoFace
 
@@ -117,7 +117,7 @@ def test_a_gallery_that_is_not_allowed_is_refused(pictures: int, kilobytes: floa
 
 def test_at_its_own_motion_a_reference_is_at_rest(family: Family, player: StreamPlayer, frame: Picture) -> None:
     reference = refer(family, frame, player.stream_source)
-    still = onto(reference.motion, reference)
+    still = retarget_to(reference.motion, reference)
     assert still.rotation == pytest.approx(reference.source.pose.rotation, abs=1e-4)
     assert still.translation == pytest.approx(reference.source.pose.translation, abs=1e-5)
     assert still.scale == pytest.approx(reference.source.pose.scale, rel=1e-5)
@@ -131,7 +131,7 @@ def test_motion_on_a_reference_puts_the_points_where_it_puts_the_sources(
     reference = refer(family, frame, base)
     for timed, _ in zip(player.motions(), range(60), strict=False):
         wanted = family.keypoints(base, timed.motion)
-        made = family.keypoints(reference.source, onto(timed.motion, reference))
+        made = family.keypoints(reference.source, retarget_to(timed.motion, reference))
         # The two pictures' landmarks are each found with an error of a pixel or so; a pixel is 1/128.
         assert np.linalg.norm(made - wanted, axis=-1).mean() < 2.5 / 128
 

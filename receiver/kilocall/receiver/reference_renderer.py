@@ -15,8 +15,8 @@ from kilocall.model.reference_pictures import (
     Distance,
     ReferencePicture,
     base_reference,
-    onto,
     refer,
+    retarget_to,
 )
 from kilocall.proto.errors import BadInput
 from kilocall.runtime.pictures import fitted
@@ -93,7 +93,7 @@ class ReferenceRenderer:
     def _on(self, number: int, motion: Motion) -> Picture:
         if number == 0:
             return self._renderers[0].render(motion)
-        made = self._renderers[number].render(onto(motion, self._references[number]))
+        made = self._renderers[number].render(retarget_to(motion, self._references[number]))
         own = self._base.detail
         # A further picture need not have the detail of the source, nor the source that of a further one.
         return fitted(made, len(own)) if own is not None else self._without_detail(number, made)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from kilocall.model.family import Family, Picture, Source, transfer, turn_head
+from kilocall.model.family import Family, Picture, Source, retarget, turn_head
 from kilocall.model.motion import Motion
 from kilocall.proto.errors import BadInput
 from kilocall.receiver.reference_renderer import ReferenceRenderer
@@ -73,5 +73,5 @@ class FaceRenderer:
     def render(self, motion: Motion) -> Picture:
         """uint8 RGB [S, S, 3]; the caller owns it."""
         if self._relative:
-            motion = transfer(motion, self._stream_pose, self.source.pose)
+            motion = retarget(motion, self._stream_pose, self.source.pose)
         return self._renderer.render(self.view.apply(motion, self.source.neck))

@@ -42,7 +42,7 @@ class PacketEncoder:
         frames_per_packet: int = 3,
         key_every_s: float = 2.0,
         reference: Literal["previous", "acknowledged"] = "previous",
-        onto: Source | None = None,
+        target: Source | None = None,
         smooth: bool = True,
         check_speaker: bool = True,
     ) -> None:
@@ -52,7 +52,7 @@ class PacketEncoder:
             raise BadInput(f"fps is {fps}, allowed are 1 to 240")
         self.source, self.frames_per_packet = source, frames_per_packet
         self.redundant_frames = 0
-        self.extractor = MotionExtractor(family, source, onto=onto, smooth=smooth, check_speaker=check_speaker)
+        self.extractor = MotionExtractor(family, source, target=target, smooth=smooth, check_speaker=check_speaker)
         self.codec = MotionEncoder(
             family.codebook, quality, reference=reference, key_interval=max(1, round(key_every_s * fps))
         )
@@ -118,7 +118,7 @@ class PacketEncoder:
                 next_us = time_us
         return frames[::-1]
 
-    def follow(self, source: Source, *, onto: Source | None = None) -> None:
+    def follow(self, source: Source, *, target: Source | None = None) -> None:
         """Another source picture from the next frame on; what is gathered belongs to the old one: `flush` first.
 
         The codec's state stays: it predicts numbers and knows no picture. No further picture is held of the new one.
@@ -127,7 +127,7 @@ class PacketEncoder:
         self._before.clear()
         before = self.extractor
         self.extractor = MotionExtractor(
-            before.family, source, onto=onto, smooth=before.smooth, check_speaker=before.check_speaker
+            before.family, source, target=target, smooth=before.smooth, check_speaker=before.check_speaker
         )
 
     def set_references(self, references: Sequence[ReferencePicture]) -> None:

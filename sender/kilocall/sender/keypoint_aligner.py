@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from kilocall.model.family import Aligner, Family, Source, Track
 from kilocall.model.motion import Motion
-from kilocall.model.reference_pictures import Chooser, Distance, ReferencePicture, base_reference, onto
+from kilocall.model.reference_pictures import Chooser, Distance, ReferencePicture, base_reference, retarget_to
 
 __all__ = ["KeypointAligner"]
 
@@ -54,7 +54,7 @@ class KeypointAligner:
         aligner, reference = self._aligners[number], self._references[number]
         if aligner is None:
             return motion
-        on = motion if number == 0 else onto(motion, reference)
+        on = motion if number == 0 else retarget_to(motion, reference)
         if number != self._shown:
             self._shown = number
             aligner.reset()

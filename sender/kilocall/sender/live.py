@@ -499,12 +499,12 @@ class SendPipeline(Worker):
         """Motion refers to `source` from the next frame on."""
         self._flush()
         shown = self._family.source(source.picture)
-        reference, onto = shown, None
+        reference, target = shown, None
         if not source.taken_at and self._candidates:
             own = self._family.source(*self._candidates[-1])
             # Somebody else's picture: only what changes since this side's own face is applied to it.
             if shape_distance(own.shape, shown.shape) > SAME_PERSON:
-                reference, onto = own, shown
+                reference, target = own, shown
         if self._encoder is None:
             self._encoder = PacketEncoder(
                 self._family,
@@ -513,17 +513,17 @@ class SendPipeline(Worker):
                 frames_per_packet=self.frames_per_message,
                 key_every_s=KEY_EVERY_S,
                 reference="acknowledged",
-                onto=onto,
+                target=target,
             )
             self._follow(self.plan)
         else:
-            self._encoder.follow(reference, onto=onto)
+            self._encoder.follow(reference, target=target)
         self._speaker, self._retake = "same", False
         self.source = source
         self._known.clear()
         self._held.clear()
         if self._selector is not None:
-            self._selector.follow(*((source.packed, source.picture) if onto is None else (None,)))
+            self._selector.follow(*((source.packed, source.picture) if target is None else (None,)))
 
     def _hold(self, picture_hash: str) -> None:
         base_hash, reference = self._known.get(picture_hash, ("", None))

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from kilocall.model.family import Family, FrameRenderer, Picture, Source
 from kilocall.model.motion import Motion
-from kilocall.model.reference_pictures import Distance, ReferencePicture, base_reference, onto, refer
+from kilocall.model.reference_pictures import Distance, ReferencePicture, base_reference, refer, retarget_to
 from kilocall.proto.control import SourcePicture
 from kilocall.proto.errors import BadInput, NoFace
 from kilocall.runtime.pictures import DEFAULT_MAX_BYTES, LARGE_MAX_BYTES, decode_picture, encode_picture, fitted
@@ -98,7 +98,7 @@ class _Trial:
         if probe not in self._made:
             if self._renderer is None:
                 self._renderer = self._family.renderer(self.reference.source)
-            motion = onto(probe.motion, self.reference) if self._moved else probe.motion
+            motion = retarget_to(probe.motion, self.reference) if self._moved else probe.motion
             self._made[probe] = _decibels(fitted(self._renderer.render(motion), len(probe.crop)), probe.crop)
         return self._made[probe]
 

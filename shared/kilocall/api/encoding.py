@@ -107,7 +107,7 @@ def encode(
     encoder = PacketEncoder(
         family,
         reference if relative else shown,
-        onto=shown if relative else None,
+        target=shown if relative else None,
         fps=float(rate),
         quality=quality,
         frames_per_packet=frames_per_packet,

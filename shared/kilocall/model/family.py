@@ -173,7 +173,7 @@ def place(shape: Array, motion: Motion) -> Array:
     return seen
 
 
-def transfer(motion: Motion, from_pose: Motion, to_pose: Motion) -> Motion:
+def retarget(motion: Motion, from_pose: Motion, to_pose: Motion) -> Motion:
     """The same movement on another picture: the change since `from_pose`, applied to `to_pose` (relative motion)."""
     from kilocall.model.geometry import rotation_angles, rotation_matrix
 

@@ -20,7 +20,7 @@ from typing import Final
 import numpy as np
 
 from kilocall.model import landmarks as lm
-from kilocall.model.family import Array, Family, Picture, Source, transfer
+from kilocall.model.family import Array, Family, Picture, Source, retarget
 from kilocall.model.motion import Motion
 from kilocall.proto.errors import BadInput
 from kilocall.proto.limits import MOST_PICTURES
@@ -34,8 +34,8 @@ __all__ = [
     "ReferencePicture",
     "base_reference",
     "check_reference_budget",
-    "onto",
     "refer",
+    "retarget_to",
 ]
 
 #: Another picture must be nearer than this share of the distance to the one shown. It halves the changes and costs
@@ -87,9 +87,9 @@ def refer(family: Family, picture: Picture, base: Source) -> ReferencePicture:
     return ReferencePicture(source, motion, family.keypoints(base, motion))
 
 
-def onto(motion: Motion, reference: ReferencePicture) -> Motion:
+def retarget_to(motion: Motion, reference: ReferencePicture) -> Motion:
     """What `motion`, told against the base, is on a reference."""
-    moved = transfer(motion, reference.motion, reference.source.pose)
+    moved = retarget(motion, reference.motion, reference.source.pose)
     expression = motion.expression - reference.motion.expression
     return Motion(moved.rotation, moved.translation, moved.scale, expression)
 
