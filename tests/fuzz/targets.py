@@ -246,7 +246,7 @@ class Descriptions(Target):
                 SessionDescription.parse(message.sdp)
 
 
-class AdapterExchange(Target):
+class SpeakerAdapters(Target):
     """Speaker adapters: half of them with a hash that fits, and then laid over the weights."""
 
     name, share = "personal files", 0.01
@@ -303,5 +303,5 @@ class PictureHeaders(Target):
 
 
 TARGETS: Final[Sequence[Callable[[], Target]]] = (
-    *(Packets, Control, Sessions, Streams, Descriptions, AdapterExchange, PictureHeaders),
+    *(Packets, Control, Sessions, Streams, Descriptions, SpeakerAdapters, PictureHeaders),
 )

@@ -110,7 +110,7 @@ class _Counting(CheckedNetwork):
         super().__init__("counting", (Port("x", (1,), np.dtype(np.float32)),))
         self.calls = 0
 
-    def _keep(self, name: str, value: np.ndarray) -> None:
+    def _bind(self, name: str, value: np.ndarray) -> None:
         pass
 
     def _run(self, given: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
