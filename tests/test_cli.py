@@ -25,7 +25,7 @@ from typer.main import get_command
 from kilocall.cli import run
 from kilocall.cli.app import app
 from kilocall.cli.call import say_what_is_seen
-from kilocall.cli.streams import find_stream
+from kilocall.cli.opening import find_stream
 from kilocall.proto.control import SourcePicture
 from kilocall.proto.errors import BadInput
 from kilocall.proto.stream_file import StreamReader, StreamWriter

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from kilocall import api
-from kilocall.bench import metrics
+from kilocall.model import metrics
 from kilocall.model.family import Family, Picture
 from kilocall.proto.errors import BadInput
 from kilocall.proto.stream_file import StreamReader

@@ -18,10 +18,10 @@ import pytest
 from kilocall.bench.call import Shown, TwoParties
 from kilocall.bench.network import SIDES, Side
 from kilocall.call.report import CallReport
-from kilocall.model.family import load_family
+from kilocall.model.engine_choice import choose_engine
+from kilocall.model.family_loader import load_family
 from kilocall.proto.stream_file import StreamReader
 from kilocall.receiver.render import FaceRenderer
-from kilocall.runtime.engine import choose_engine
 from kilocall.runtime.pace import LADDER
 from kilocall.runtime.pictures import as_jpeg, decode_picture
 from kilocall.sample import sample_stream

@@ -35,10 +35,10 @@ from kilocall.bench.two_pages import (
 from kilocall.bench.wire_count import WireCount
 from kilocall.call.report import CallReport
 from kilocall.model.compact.family import CompactFamily
-from kilocall.model.family import load_family
+from kilocall.model.engine_choice import choose_engine
+from kilocall.model.family_loader import load_family
 from kilocall.proto.errors import BadInput
 from kilocall.proto.motion_packet import TIMES_MS
-from kilocall.runtime.engine import choose_engine
 from kilocall.sample import sample_stream
 
 pytest.importorskip("playwright.sync_api")

@@ -8,10 +8,10 @@ import cv2
 import numpy as np
 import pytest
 
-from kilocall.bench.metrics import psnr
 from kilocall.model.compact.align import LOOK, Alignment, look_at
 from kilocall.model.family import Family, Picture, Source, Track
 from kilocall.model.interior import BASIS
+from kilocall.model.metrics import psnr
 from kilocall.model.motion import Motion
 from kilocall.model.reference_pictures import refer, retarget_to
 from kilocall.sample.perform import portrait

@@ -24,10 +24,10 @@ from kilocall.model.compact.speaker_adapter import (
     replace_convolutions,
     unpacked,
 )
+from kilocall.model.engine_choice import choose_engine
 from kilocall.model.family import weights_folder
 from kilocall.model.motion import Motion
 from kilocall.proto.errors import BadInput, WrongFamily
-from kilocall.runtime.engine import choose_engine
 from kilocall.sample import sample_stream
 from kilocall.sample.perform import portrait
 

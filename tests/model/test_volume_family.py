@@ -17,13 +17,14 @@ import torch
 from kilocall.api import info
 from kilocall.cli import run
 from kilocall.model import geometry as geo
-from kilocall.model.family import Family, Picture, Source, load_family, retarget, turn_head
+from kilocall.model.engine_choice import choose_engine
+from kilocall.model.family import Family, Picture, Source, retarget, turn_head
+from kilocall.model.family_loader import load_family
 from kilocall.model.motion import Motion
 from kilocall.model.volume.family import VolumeFamily, VolumeSource
 from kilocall.model.volume.networks import AbandonedError, OpenVinoRunner, TorchRunner
 from kilocall.proto.errors import BadInput
 from kilocall.receiver.video_file import VideoFile
-from kilocall.runtime.engine import choose_engine
 from kilocall.sample.perform import portrait
 
 

@@ -16,13 +16,14 @@ from safetensors.numpy import load_file
 
 from kilocall.codec.motion_codec import MotionEncoder
 from kilocall.model.compact.speaker_adapter import WEIGHTS, SpeakerAdapter, base_hash
-from kilocall.model.family import Family, Source, load_family, weights_folder
+from kilocall.model.engine_choice import choose_engine
+from kilocall.model.family import Family, Source, weights_folder
+from kilocall.model.family_loader import load_family
 from kilocall.model.motion import Motion
 from kilocall.proto.motion_packet import MotionPacket
 from kilocall.proto.stream_file import StreamReader
 from kilocall.receiver.live import MOST_UNDECODED, Played, ReceiveEvents, ReceivePipeline, Rendered
 from kilocall.receiver.render import FaceRenderer
-from kilocall.runtime.engine import choose_engine
 from kilocall.runtime.pictures import decode_picture, encode_picture
 from kilocall.sample import sample_stream
 from runtime.attacks import avif_that_lies, jpeg_of_many_scans

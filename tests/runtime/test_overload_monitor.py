@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from kilocall.runtime.overload_monitor import OverloadMonitor
+
+
+def monitor_of(verb: Literal["shows", "sends"], family: str, fps: float) -> OverloadMonitor:
+    return OverloadMonitor(verb, family, fps, light="compact-256")
 
 
 def looked(monitor: OverloadMonitor, seconds: range, due_fps: float, made_fps: float, each_ms: float) -> list[str]:
@@ -11,7 +17,7 @@ def looked(monitor: OverloadMonitor, seconds: range, due_fps: float, made_fps: f
 
 
 def test_slow_family_is_named_with_both_rates_and_what_helps() -> None:
-    texts = looked(OverloadMonitor("shows", "facevid2vid", 25), range(31), 25, 0.2, 5000)
+    texts = looked(monitor_of("shows", "facevid2vid", 25), range(31), 25, 0.2, 5000)
     assert texts[-1] == (
         "this computer shows 0.2 of 25 pictures a second with facevid2vid; compact-256 is made for computers without "
         "a GPU: start both sides without --family"
@@ -19,12 +25,12 @@ def test_slow_family_is_named_with_both_rates_and_what_helps() -> None:
 
 
 def test_default_family_is_not_advised_against_itself() -> None:
-    texts = looked(OverloadMonitor("sends", "compact-256", 25), range(11), 25, 12, 80)
+    texts = looked(monitor_of("sends", "compact-256", 25), range(11), 25, 12, 80)
     assert texts[-1] == "this computer sends 12 of 25 pictures a second: its processor makes no more"
 
 
 def test_other_programs_are_blamed_only_when_they_have_the_processor() -> None:
-    monitor = OverloadMonitor("shows", "compact-256", 25)
+    monitor = monitor_of("shows", "compact-256", 25)
     for s in range(11):
         monitor.look(s * 1_000_000, 25.0 * s, 12 * s, 80, "other programs")
     assert monitor.text == "this computer shows 12 of 25 pictures a second: other programs are keeping it busy"
@@ -32,16 +38,16 @@ def test_other_programs_are_blamed_only_when_they_have_the_processor() -> None:
 
 
 def test_nothing_is_said_while_all_are_made() -> None:
-    assert set(looked(OverloadMonitor("shows", "facevid2vid", 25), range(60), 25, 24.5, 36)) == {""}
+    assert set(looked(monitor_of("shows", "facevid2vid", 25), range(60), 25, 24.5, 36)) == {""}
 
 
 def test_few_pictures_for_another_reason_are_not_blamed_on_the_computer() -> None:
     # A renderer that takes 10 ms is idle three quarters of the time: frames came late, or were lost.
-    assert set(looked(OverloadMonitor("shows", "compact-256", 25), range(60), 25, 5, 10)) == {""}
+    assert set(looked(monitor_of("shows", "compact-256", 25), range(60), 25, 5, 10)) == {""}
 
 
 def test_it_is_told_until_nearly_all_are_made_again() -> None:
-    monitor = OverloadMonitor("shows", "liveportrait", 25)
+    monitor = monitor_of("shows", "liveportrait", 25)
     assert looked(monitor, range(11), 20, 10, 100)[-1]
 
     def later(made_fps: float) -> str:
@@ -58,7 +64,7 @@ def test_it_is_told_until_nearly_all_are_made_again() -> None:
 
 
 def test_a_new_connection_and_a_pause_begin_anew() -> None:
-    monitor = OverloadMonitor("shows", "facevid2vid", 25)
+    monitor = monitor_of("shows", "facevid2vid", 25)
     assert looked(monitor, range(11), 25, 1, 1000)[-1]
     assert monitor.look(11_000_000, 3, 11, 1000) == ""  # the counter of a new jitter buffer
     assert looked(monitor, range(12, 22), 25, 1, 1000)[-1]
@@ -67,5 +73,5 @@ def test_a_new_connection_and_a_pause_begin_anew() -> None:
 
 
 def test_one_picture_that_takes_long_is_told_at_once() -> None:
-    assert "0.04 of 25 pictures a second" in OverloadMonitor("shows", "liveportrait", 25).look(0, 3, 1, 26_000)
-    assert OverloadMonitor("shows", "liveportrait", 25).look(0, 3, 1, 500) == ""
+    assert "0.04 of 25 pictures a second" in monitor_of("shows", "liveportrait", 25).look(0, 3, 1, 26_000)
+    assert monitor_of("shows", "liveportrait", 25).look(0, 3, 1, 500) == ""

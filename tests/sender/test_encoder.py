@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 from kilocall.codec.motion_codec import MotionDecoder
-from kilocall.model.family import Family, Source, Track, load_family
+from kilocall.model.engine_choice import choose_engine
+from kilocall.model.family import Family, Source, Track
+from kilocall.model.family_loader import load_family
 from kilocall.proto.errors import BadInput
 from kilocall.proto.motion_packet import MotionPacket
 from kilocall.proto.stream_file import StreamReader
-from kilocall.runtime.engine import choose_engine
 from kilocall.runtime.pictures import decode_picture
 from kilocall.sample import sample_stream
 from kilocall.sender.encoder import PacketEncoder

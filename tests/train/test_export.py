@@ -13,9 +13,9 @@ from kilocall.model.compact.compose import Composer
 from kilocall.model.compact.export_modules import ExportModule, Motion, Mouth, Painter, SourceAppearance
 from kilocall.model.compact.family import CompactFamily
 from kilocall.model.compact.renderer import Light
+from kilocall.model.engine_choice import choose_engine
 from kilocall.model.shape import fit_shape_model
 from kilocall.proto.errors import BadInput
-from kilocall.runtime.engine import choose_engine
 from kilocall.train.calibration import Inputs, run_module
 from kilocall.train.checkpoint import read_checkpoint
 from kilocall.train.export import export, put_codebook

@@ -7,9 +7,10 @@ import pytest
 from kilocall.model import landmarks as lm
 from kilocall.model.compact.expression_gain import ExpressionGain
 from kilocall.model.compact.family import CompactFamily
-from kilocall.model.family import Array, Source, load_family
+from kilocall.model.engine_choice import choose_engine
+from kilocall.model.family import Array, Source
+from kilocall.model.family_loader import load_family
 from kilocall.model.motion import Motion
-from kilocall.runtime.engine import choose_engine
 from kilocall.sample import sample_clip
 from kilocall.sender.capture import open_clip
 from kilocall.train.dataset import SIZE, Dataset

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from kilocall.cli import run
 from kilocall.model.compact.family import CompactFamily
 from kilocall.model.compact.speaker_adapter import read_speaker_adapter
+from kilocall.model.engine_choice import choose_engine
 from kilocall.model.family import weights_folder
 from kilocall.proto.errors import BadInput, KilocallError
-from kilocall.runtime.engine import choose_engine
 from kilocall.sample.perform import portrait
 from kilocall.train import finetune as module
 from kilocall.train.finetune import Learner, Looks, Split, finetune

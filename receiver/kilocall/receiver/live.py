@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 
 from kilocall.model.compact.family import CompactFamily
 from kilocall.model.compact.speaker_adapter import SpeakerAdapter
-from kilocall.model.family import DETAIL, Family, FamilyChoice, Picture, Source, interrupt
+from kilocall.model.engine_choice import choose_engine
+from kilocall.model.family import DETAIL, Family, Picture, Source, interrupt
+from kilocall.model.family_loader import FamilyChoice
 from kilocall.model.motion import Motion
 from kilocall.proto.control import ReceiverReport
 from kilocall.proto.errors import BadInput, BadPacket
@@ -26,7 +28,6 @@ from kilocall.proto.motion_packet import TIMES_MS, MotionPacket
 from kilocall.receiver.decode import PacketDecoder
 from kilocall.receiver.jitter_buffer import DueFrame, JitterBuffer, Verdict
 from kilocall.receiver.render import FaceRenderer, View
-from kilocall.runtime.engine import choose_engine
 from kilocall.runtime.pace import EvenSteps, Pace
 from kilocall.runtime.picture_process import PictureDecoder
 from kilocall.runtime.pictures import as_jpeg

@@ -26,7 +26,8 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from kilocall.model.family import FamilyChoice, same_models
+from kilocall.model.family import DEFAULT_FAMILY, same_models
+from kilocall.model.family_loader import FamilyChoice
 from kilocall.proto.control import Bye, CropPlace, FaceState, HavePicture, Hello, SourcePicture, WantPicture
 from kilocall.proto.control import parse_control as parse
 from kilocall.proto.errors import BadInput, BadPacket, KilocallError, NotProven
@@ -94,7 +95,7 @@ class ReceiverService:
         self._news = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._malformed = 0
-        self._overload = OverloadMonitor("shows", settings.models.name, USUAL_FPS)
+        self._overload = OverloadMonitor("shows", settings.models.name, USUAL_FPS, light=DEFAULT_FAMILY)
 
     async def open(self) -> None:
         """Loads the model."""

@@ -16,14 +16,15 @@ import cv2
 import numpy as np
 
 from kilocall.codec.codebook import Codebook
-from kilocall.model.family import Family, FamilyChoice, Picture, Track, interrupt
+from kilocall.model.engine_choice import choose_engine
+from kilocall.model.family import Family, Picture, Track, interrupt
+from kilocall.model.family_loader import FamilyChoice
 from kilocall.model.reference_pictures import ReferencePicture
 from kilocall.model.shape import SAME_PERSON, ShapeModel, shape_distance
 from kilocall.proto.control import SourcePicture
 from kilocall.proto.errors import BadInput, NoFace
 from kilocall.proto.limits import LEVELS
 from kilocall.proto.motion_packet import MotionPacket
-from kilocall.runtime.engine import choose_engine
 from kilocall.runtime.pace import EvenSteps, Limit, Pace, frames_in_message
 from kilocall.runtime.pictures import as_jpeg, fitted
 from kilocall.runtime.worker import Deliver, Milliseconds, WorkClock, Worker, work_clock

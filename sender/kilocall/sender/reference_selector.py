@@ -10,12 +10,13 @@ import time
 from collections.abc import Callable, Generator
 from typing import Final
 
-from kilocall.model.family import Family, FamilyChoice, Picture, interrupt
+from kilocall.model.engine_choice import choose_engine
+from kilocall.model.family import Family, Picture, interrupt
+from kilocall.model.family_loader import FamilyChoice
 from kilocall.model.motion import Motion
 from kilocall.model.reference_pictures import check_reference_budget
 from kilocall.proto.control import SourcePicture
 from kilocall.proto.errors import BadInput
-from kilocall.runtime.engine import choose_engine
 from kilocall.runtime.worker import Deliver, Worker
 from kilocall.sender.reference_search import Probe, Proposal, ReferenceSearch, bytes_each
 

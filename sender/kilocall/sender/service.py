@@ -27,7 +27,8 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from kilocall.model.family import FamilyChoice, same_models
+from kilocall.model.family import same_models
+from kilocall.model.family_loader import FamilyChoice
 from kilocall.proto.control import (
     Bye,
     FaceState,

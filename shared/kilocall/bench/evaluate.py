@@ -21,7 +21,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kilocall.api import GALLERY_KB, Decoder, Encoder, open_family
-from kilocall.bench import metrics
 from kilocall.bench.contact_sheet import SheetPair, SheetRow, contact_sheet, sheet_frames
 from kilocall.bench.evaluation import (
     ClipResult,
@@ -42,6 +41,7 @@ from kilocall.bench.gallery import means as gallery_means
 from kilocall.bench.landmark_measure import FamilyMeter, LandmarkMeter, MeasuredLandmarks, MediaPipeMeter
 from kilocall.bench.vmaf import vmaf
 from kilocall.model import landmarks as lm
+from kilocall.model import metrics
 from kilocall.model.family import Family, Picture, Source, Track
 from kilocall.model.motion import Motion
 from kilocall.model.reference_pictures import ReferencePicture, check_reference_budget

@@ -22,18 +22,12 @@ from kilocall.model.compact import regions as rg
 from kilocall.model.compact.compose import Composer
 from kilocall.model.compact.family import FIELD_OUTPUTS, IMPLICIT_INPUT, CompactFamily
 from kilocall.model.compact.motion_fit import MotionFit
+from kilocall.model.engine_choice import choose_engine
 from kilocall.model.family import Source, Track, weights_folder
 from kilocall.model.motion import Motion
 from kilocall.proto.errors import BadInput
-from kilocall.runtime.engine import (
-    ENGINES,
-    EngineName,
-    check_settings,
-    choose_engine,
-    installed_engines,
-    physical_cores,
-)
-from kilocall.runtime.machine import cpu_model, resident_bytes
+from kilocall.runtime.engine import ENGINES, EngineName, check_settings, installed_engines
+from kilocall.runtime.machine import cpu_model, physical_cores, resident_bytes
 
 Kind = Literal["sender", "receiver", "once"]
 
@@ -165,7 +159,7 @@ def _measure(name: str, threads: int, folder: Path, runs: int, *, compare: bool)
 
 
 def _torch_stages(folder: Path, threads: int) -> dict[str, Callable[[], object]]:
-    from kilocall.runtime.engines.torch import TorchEngine
+    from kilocall.model.compact.torch_engine import TorchEngine
 
     bench = _Bench(CompactFamily(folder, TorchEngine(threads, "comparison", device="cpu")))
     return {name: call for name, _, call in bench.network_stages()}

@@ -32,11 +32,12 @@ from kilocall.bench.wire_count import WireCount
 from kilocall.call import ROOM_VARIABLE
 from kilocall.call.link import RoomAddress
 from kilocall.model.compact.family import CompactFamily
-from kilocall.model.family import Picture, load_family
+from kilocall.model.engine_choice import choose_engine
+from kilocall.model.family import Picture
+from kilocall.model.family_loader import load_family
 from kilocall.model.interior import BASIS
 from kilocall.proto.errors import BadInput
 from kilocall.proto.trust import LinkSecret
-from kilocall.runtime.engine import choose_engine
 from kilocall.runtime.files import open_private
 from kilocall.sample import perform
 

@@ -10,7 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from kilocall.call.signalling import websocket_url
 from kilocall.model.compact.speaker_adapter import read_speaker_adapter
-from kilocall.model.family import DEFAULT_FAMILY, OWN_WEIGHTS, FamilyChoice, weights_folder
+from kilocall.model.family import DEFAULT_FAMILY, OWN_WEIGHTS, weights_folder
+from kilocall.model.family_loader import FamilyChoice
 from kilocall.model.reference_pictures import LARGEST_GALLERY_KB, MOST_PICTURES
 from kilocall.proto.errors import BadInput
 from kilocall.runtime.files import user_cache_folder

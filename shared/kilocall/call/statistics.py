@@ -26,6 +26,7 @@ from kilocall.call.report import (
     percentile,
 )
 from kilocall.call.session import Session
+from kilocall.model.family import DEFAULT_FAMILY
 from kilocall.proto.motion_packet import TIMES_MS
 from kilocall.receiver.live import Rendered
 from kilocall.runtime.overload_monitor import OverloadMonitor
@@ -57,8 +58,8 @@ class CallStatistics:
         """When the newest of them was ready, on this side's clock."""
         self.microphone_began: deque[int] = deque(maxlen=20)
         """When the microphone's file began."""
-        self.receives = OverloadMonitor("shows", parts.settings.family, parts.settings.fps)
-        self.sends = OverloadMonitor("sends", parts.settings.family, parts.settings.fps)
+        self.receives = OverloadMonitor("shows", parts.settings.family, parts.settings.fps, light=DEFAULT_FAMILY)
+        self.sends = OverloadMonitor("sends", parts.settings.family, parts.settings.fps, light=DEFAULT_FAMILY)
         """Their texts say what this computer is too slow for."""
         self._remarks: dict[OverloadMonitor, str] = {}
         self._frames_due = 0.0

@@ -5,12 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
-
-if TYPE_CHECKING:
-    from kilocall.model.family import Family
 
 __all__ = [
     "AdapterFile",
@@ -87,12 +84,3 @@ class Models:
     engine: str = "auto"
     threads: int = 0
     personal: Path | None = None  # of the person whose picture is moved
-
-    def open(self, stream: Path | None = None) -> Family:
-        """The family, by default that of `stream`, with a progress bar while weights are read.
-
-        Raises BadInput for options that do not fit, WrongFamily for a stream of another family.
-        """
-        from kilocall.cli.weights import open_models
-
-        return open_models(self, stream)

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Final
 
 from kilocall.api import StreamPlayer, face_of_picture
+from kilocall.cli.opening import find_stream, open_models
 from kilocall.cli.options import Models
 from kilocall.cli.screen import console, warn
-from kilocall.cli.streams import find_stream
 from kilocall.receiver.display import DisplayServer, create_app
 from kilocall.receiver.render import View
 from kilocall.receiver.window import WINDOW_KEYS, show_in_window
@@ -39,7 +39,7 @@ def replay_stream(
 ) -> None:
     """Returns when the window is closed or the server is told to end."""
     stream = find_stream(stream)
-    player = StreamPlayer(stream, source=source, family=models.open(stream))
+    player = StreamPlayer(stream, source=source, family=open_models(models, stream))
     player.renderer.view = View(*view)
     if player.reader.damage:
         warn(f"{stream} breaks off: {player.reader.damage}; what came before is played")

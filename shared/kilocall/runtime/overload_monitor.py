@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import deque
 from typing import Final, Literal
 
-from kilocall.model.family import DEFAULT_FAMILY
 from kilocall.runtime.pace import Limit
 
 __all__ = ["OverloadMonitor"]
@@ -27,9 +26,10 @@ BUSY: Final = 0.8
 class OverloadMonitor:
     """Compares what is made with what there is to make, over the last seconds."""
 
-    def __init__(self, verb: Literal["shows", "sends"], family: str, fps: float) -> None:
-        """`verb` is what this computer does with pictures; `fps` how many there are until that has been counted."""
-        self._verb, self._family, self._fps = verb, family, fps
+    def __init__(self, verb: Literal["shows", "sends"], family: str, fps: float, *, light: str) -> None:
+        """`verb` is what this computer does with pictures; `fps` how many there are until that has been counted.
+        `light` is the family that needs no GPU, which others are advised to."""
+        self._verb, self._family, self._fps, self._light = verb, family, fps, light
         self._counts: deque[tuple[int, float, int]] = deque()
         self._slow_by: Limit = "processor"
         self.text = ""
@@ -73,10 +73,10 @@ class OverloadMonitor:
     def _say(self, made_fps: float, due_fps: float) -> str:
         made = f"{made_fps:.0f}" if made_fps >= 10 else f"{made_fps:.1f}" if made_fps >= 0.1 else f"{made_fps:.1g}"
         said = f"this computer {self._verb} {made} of {due_fps:.0f} pictures a second"
-        if self._family == DEFAULT_FAMILY:
+        if self._family == self._light:
             others = self._slow_by == "other programs"
             return f"{said}: {'other programs are keeping it busy' if others else 'its processor makes no more'}"
         return (
-            f"{said} with {self._family}; {DEFAULT_FAMILY} is made for computers without a GPU: "
+            f"{said} with {self._family}; {self._light} is made for computers without a GPU: "
             "start both sides without --family"
         )

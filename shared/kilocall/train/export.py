@@ -30,9 +30,9 @@ from kilocall.model.compact.expression_gain import ExpressionGain
 from kilocall.model.compact.family import CompactFamily
 from kilocall.model.compact.int8_checkpoint import pack, unpack
 from kilocall.model.compact.renderer import IMPLICIT
+from kilocall.model.engine_choice import choose_engine
 from kilocall.model.shape import ShapeModel
 from kilocall.proto.errors import BadInput
-from kilocall.runtime.engine import choose_engine
 from kilocall.train.calibration import Calibration, calibration
 from kilocall.train.checkpoint import State, read_checkpoint
 from kilocall.train.dataset import Dataset

@@ -37,8 +37,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kilocall.bench import metrics
 from kilocall.model import landmarks as lm
+from kilocall.model import metrics
 from kilocall.model.compact.expression_gain import ExpressionGain
 from kilocall.model.compact.extractor import Extractor, is_light
 from kilocall.model.compact.family import CompactFamily

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from kilocall.bench.compress.prune import convolutions, prune_channels, prune_weights, zero_share
 from kilocall.bench.compress.qat import EightBitConv, distil, with_eight_bits, without_eight_bits
-from kilocall.bench.compress.study import QUICK, Study
+from kilocall.bench.compress.results import Study
+from kilocall.bench.compress.study import QUICK
 from kilocall.bench.compress.timing import time_side_by_side
 from kilocall.cli import run
 from kilocall.model.compact.blocks import Residual, conv

@@ -7,9 +7,10 @@ from typing import Literal
 import numpy as np
 import pytest
 
+from kilocall.model.engine_factory import make_engine
 from kilocall.model.family import weights_folder
 from kilocall.proto.errors import BadInput
-from kilocall.runtime.engine import Array, Engine, Network, Port, make_engine
+from kilocall.runtime.engine import Array, Engine, Network, Port
 from kilocall.runtime.engines.fallback import FallbackEngine, difference
 
 MODEL = weights_folder() / "implicit.onnx"
@@ -140,7 +141,7 @@ def test_pictures_may_differ_by_two_grey_levels_in_the_mean() -> None:
 def test_a_gpu_given_up_is_said_once_and_not_tried_again(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from kilocall.runtime import engine as engines
+    from kilocall.model import engine_choice as engines
 
     monkeypatch.setattr(engines, "_given_up", {})
     monkeypatch.setattr(engines, "check_settings", lambda name, threads: None)

@@ -13,7 +13,7 @@ No more numbers are sent, and a receiver need not know of it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
 import cv2
 import numpy as np
@@ -24,9 +24,7 @@ from kilocall.model.compact.likeness import MOST_TURNED, face_colour, face_mask,
 from kilocall.model.family import Array, Picture, Source, Track
 from kilocall.model.interior import BASIS
 from kilocall.model.motion import Motion
-
-if TYPE_CHECKING:
-    from kilocall.model.compact.family import CompactFamily
+from kilocall.runtime.engine import Network
 
 __all__ = ["LOOK", "Alignment", "CompactAligner", "look_at"]
 
@@ -104,10 +102,18 @@ class Alignment:
         return np.asarray(copy)
 
 
+class FieldNetworks(Protocol):
+    """What aligning needs of the family: its appearance network and its motion field."""
+
+    def appearance(self, picture: Picture) -> dict[str, Array]: ...
+    def motion_field(self, outputs: tuple[str, ...] = ()) -> Network: ...
+    def driving(self, source: Source, motion: Motion) -> dict[str, Array]: ...
+
+
 class CompactAligner:
     """Aligns frames of one speaker with one source picture; runs the receiver's motion field."""
 
-    def __init__(self, family: CompactFamily, source: Source) -> None:
+    def __init__(self, family: FieldNetworks, source: Source) -> None:
         self._family, self._source = family, source
         self._field = family.motion_field(("displacement", "follows"))
         cue = family.appearance(source.picture)["motion_cue"]

@@ -10,17 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from kilocall.model.engine_choice import choose_engine, gpu_candidates
 from kilocall.proto.errors import BadInput
-from kilocall.runtime.engine import (
-    ENGINES,
-    Engine,
-    EngineName,
-    choose_engine,
-    gpu_candidates,
-    installed_engines,
-    physical_cores,
-)
-from kilocall.runtime.machine import intel_compute
+from kilocall.runtime.engine import ENGINES, Engine, EngineName, installed_engines
+from kilocall.runtime.machine import intel_compute, physical_cores
 
 FILE_ENGINES: tuple[EngineName, ...] = ("openvino", "onnxruntime")
 
@@ -208,7 +201,7 @@ def test_a_processor_without_avx2_is_told_what_openvino_lacks() -> None:
     code = (
         "import pathlib\n"
         "from kilocall.model.family import weights_folder\n"
-        "from kilocall.runtime.engine import choose_engine\n"
+        "from kilocall.model.engine_choice import choose_engine\n"
         "print(choose_engine('auto', 1).name)\n"
         "choose_engine('openvino', 1).load(weights_folder() / 'implicit.onnx')\n"
     )
@@ -258,7 +251,7 @@ def test_openvinos_gpu_engine_tells_what_it_needs() -> None:
 
 def test_choosing_openvino_loads_no_telemetry(tmp_path: Path) -> None:
     code = (
-        "import sys; from kilocall.runtime.engine import choose_engine;"
+        "import sys; from kilocall.model.engine_choice import choose_engine;"
         "assert not {'openvino', 'onnxruntime', 'torch', 'onnx'} & set(sys.modules), 'engines load when chosen';"
         "choose_engine('openvino', 1); assert 'openvino' in sys.modules;"
         "assert not any(m.split('.')[0] == 'openvino_telemetry' for m in sys.modules)"

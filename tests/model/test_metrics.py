@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from kilocall.bench import metrics
 from kilocall.model import landmarks as lm
+from kilocall.model import metrics
 from kilocall.proto.errors import BadInput
 
 RNG_SEED = 11

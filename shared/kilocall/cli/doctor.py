@@ -7,25 +7,19 @@ import json
 import platform
 import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from kilocall.model.engine_choice import MOST_AUTO_THREADS, choose_engine
+from kilocall.model.engine_factory import make_engine
+from kilocall.model.family import weights_folder
 from kilocall.proto.errors import BadInput
-from kilocall.runtime.engine import (
-    MOST_AUTO_THREADS,
-    EngineName,
-    choose_engine,
-    cuda_driver_present,
-    how_to_install,
-    installed_engines,
-    make_engine,
-    physical_cores,
-)
-from kilocall.runtime.machine import cpu_model, instruction_sets
-
-State = Literal["ok", "missing", "broken"]
+from kilocall.runtime.engine import EngineName, how_to_install, installed_engines
+from kilocall.runtime.findings import Finding, Section, State
+from kilocall.runtime.machine import cpu_model, cuda_driver_present, instruction_sets, physical_cores
+from kilocall.runtime.timing import frame_ms, network_files, time_networks
 
 MIN_PYTHON: Final = (3, 11)
 #: All runs of one engine's networks together; loading comes on top.
@@ -45,22 +39,6 @@ CASCADES: Final = (
     "haarcascade_eye.xml",
     "haarcascade_profileface.xml",
 )
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One line. "missing" is something optional that is absent; "broken" stops kilocall from working."""
-
-    name: str
-    value: str
-    state: State = "ok"
-    milliseconds: dict[str, float] = field(default_factory=dict)  # of one run of each network, of engines only
-
-
-@dataclass(frozen=True)
-class Section:
-    title: str
-    findings: tuple[Finding, ...]
 
 
 @dataclass(frozen=True)
@@ -135,9 +113,6 @@ def _timed(name: EngineName, number: str, threads: int) -> Finding:
 
     One that does not work is no more than missing here: what needs it says so where it is chosen.
     """
-    from kilocall.model.family import weights_folder
-    from kilocall.runtime.timing import frame_ms, network_files, time_networks
-
     try:
         engine = make_engine(name, threads or min(physical_cores(), MOST_AUTO_THREADS), "doctor")
         times = time_networks(engine, network_files(weights_folder()), ENGINE_BUDGET_S)
@@ -152,7 +127,7 @@ def _cuda() -> tuple[str, State]:
         return "no driver", "missing"
     if installed_engines()["torch"] is None:
         return "a driver, but torch is not installed", "missing"
-    from kilocall.runtime.engines.torch import cuda_device
+    from kilocall.model.compact.torch_engine import cuda_device
 
     name = cuda_device()
     return (name, "ok") if name else ("a driver, but torch finds no device", "missing")
@@ -189,8 +164,6 @@ def _media() -> Iterator[Finding]:
 
 
 def _weights(folder: Path | None) -> Iterator[Finding]:
-    from kilocall.model.family import weights_folder
-
     try:
         place = folder or weights_folder()
         manifest: dict[str, Any] = json.loads((place / "manifest.json").read_text())

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from kilocall.cli.doctor import Diagnosis, diagnose
 from kilocall.model.family import weights_folder
-from kilocall.runtime.doctor import Diagnosis, diagnose
 from kilocall.runtime.engine import GPU_ENGINES, how_to_install, installed_engines
 
 

@@ -18,9 +18,11 @@ from typing import Annotated, Final, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from kilocall.model.engine_factory import make_engine
+from kilocall.model.family import weights_folder
 from kilocall.proto.errors import BadInput
 from kilocall.runtime.children import module_command, same_modules
-from kilocall.runtime.engine import EngineName, installed_engines, make_engine
+from kilocall.runtime.engine import EngineName, installed_engines
 from kilocall.runtime.files import keep_newest, user_cache_folder
 from kilocall.runtime.machine import cpu_model, graphics
 
@@ -74,8 +76,6 @@ def faster_gpu(
     `weights` replaces the packaged ones, `cache` the user's folder where outcomes are kept. The first time this takes
     some seconds, at most LIMIT_S a candidate and as much for the CPU.
     """
-    from kilocall.model.family import weights_folder
-
     folder, kept = weights or weights_folder(), cache or user_cache_folder() / "engines"
     key = _key(cpu, candidates, threads, folder)
     with _TRYING:
@@ -113,7 +113,7 @@ def _timed_apart(name: EngineName, threads: int, folder: Path, limit_s: float) -
     """Milliseconds of a frame's networks, measured by another process, or why there are none."""
     try:
         done = subprocess.run(
-            module_command("kilocall.runtime.gpu_trial", name, str(threads), str(folder)),
+            module_command("kilocall.model.gpu_trial", name, str(threads), str(folder)),
             env=same_modules(),
             stdin=subprocess.DEVNULL,
             capture_output=True,

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from kilocall.model import gpu_trial
 from kilocall.model.family import weights_folder
-from kilocall.runtime import gpu_trial
+from kilocall.model.gpu_trial import Outcome, faster_gpu, try_engines
 from kilocall.runtime.engine import EngineName
-from kilocall.runtime.gpu_trial import Outcome, faster_gpu, try_engines
 
 
 @pytest.fixture
