@@ -40,7 +40,7 @@ MOST_PROBES: Final = 32
 class ReferenceSelector(Worker):
     """Is shown frames that were sent, and finds pictures that pay off; one at a time, until the budget is spent.
 
-    The motion is that before implicit keypoints are placed and before coding.
+    The motion is that before implicit keypoints are aligned and before coding.
     """
 
     def __init__(

@@ -86,7 +86,7 @@ class _Received:
     source: Source
     motions: list[Motion]
     plain: list[Motion]
-    """Before implicit keypoints were placed, and before coding."""
+    """Before implicit keypoints were aligned, and before coding."""
     lost: int
 
     @property

@@ -87,7 +87,7 @@ class FrameRenderer(Protocol):
 
 
 class Aligner(Protocol):
-    """Places the implicit keypoints of one speaker's frames by comparing them with one source picture."""
+    """Aligns the implicit keypoints of one speaker's frames by comparing them with one source picture."""
 
     def align(self, motion: Motion, track: Track) -> Motion:
         """A frame's motion, better placed; what was found is where the next frame starts."""

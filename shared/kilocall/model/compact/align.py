@@ -1,4 +1,4 @@
-"""Places the implicit keypoints so that the receiver's copy of the source picture lies on what the camera sees.
+"""Aligns the implicit keypoints so that the receiver's copy of the source picture lies on what the camera sees.
 
 The detector finds them in one picture without knowing another, to four pixels or so. The sender holds the source
 picture too: it asks the receiver's motion field where every place of the frame would be fetched from, compares the
