@@ -135,8 +135,16 @@ class Hello(
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 1 <= self.fps_numerator / self.fps_denominator <= 240:
+        if not 1 <= self.fps <= 240:
             raise BadPacket(f"Hello fps is {self.fps_numerator}/{self.fps_denominator}, allowed is 1 to 240")
+
+    @property
+    def fps(self) -> float:
+        return self.fps_numerator / self.fps_denominator
+
+    def same_weights(self, other: "Hello") -> bool:
+        """Whether both sides' networks and coding are the same, and motion of one means the same to the other."""
+        return (self.weights_hash, self.codebook_hash) == (other.weights_hash, other.codebook_hash)
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,9 @@ from kilocall.model.compact.speaker_adapter import SpeakerAdapter
 from kilocall.model.engine_choice import choose_engine
 from kilocall.model.family import DETAIL, Family, Picture, Source, interrupt
 from kilocall.model.family_loader import FamilyChoice
+from kilocall.model.hello import hello_of
 from kilocall.model.motion import Motion
-from kilocall.proto.control import ReceiverReport
+from kilocall.proto.control import Hello, ReceiverReport
 from kilocall.proto.errors import BadInput, BadPacket
 from kilocall.proto.limits import MOST_PICTURES
 from kilocall.proto.motion_packet import TIMES_MS, MotionPacket
@@ -158,10 +159,9 @@ class ReceivePipeline(Worker):
         """Capture time of the frame played last, on the sender's clock."""
         self._rendered_us = 0
 
-    def hello_facts(self) -> tuple[str, str, str, int]:
-        """Family, weights hash, codebook hash, picture size; once ready."""
-        family = self._family
-        return family.name, family.weights_hash, family.codebook.hash, family.size
+    def hello(self, fps: float) -> Hello:
+        """Once ready."""
+        return hello_of(self._family, fps)
 
     # Asked from the event loop; everything below runs on the thread.
 

@@ -108,8 +108,7 @@ class ReceiverService:
         )
         receiving.start()
         await asyncio.wrap_future(receiving.ready)
-        family, weights, codebook, size = receiving.hello_facts()
-        self._hello = Hello(family, weights, codebook, round(1000 * USUAL_FPS), 1000, size)
+        self._hello = receiving.hello(USUAL_FPS)
         self._receiving = receiving
 
     async def close(self) -> None:
@@ -243,9 +242,9 @@ class ReceiverService:
             case Hello() as theirs:
                 mine = self._hello
                 assert mine is not None
-                if (theirs.weights_hash, theirs.codebook_hash) != (mine.weights_hash, mine.codebook_hash):
+                if not mine.same_weights(theirs):
                     raise BadInput(f"the sender has other weights: {same_models(theirs.family)}")
-                receiving.expect(theirs.fps_numerator / theirs.fps_denominator)
+                receiving.expect(theirs.fps)
             case SourcePicture(data=b"") as offer:
                 self._wanted = offer.picture_hash
                 if self.source is not None and self.source.picture_hash == offer.picture_hash:

@@ -19,9 +19,10 @@ from kilocall.codec.codebook import Codebook
 from kilocall.model.engine_choice import choose_engine
 from kilocall.model.family import Family, Picture, Track, interrupt
 from kilocall.model.family_loader import FamilyChoice
+from kilocall.model.hello import hello_of
 from kilocall.model.reference_pictures import ReferencePicture
 from kilocall.model.shape import SAME_PERSON, ShapeModel, shape_distance
-from kilocall.proto.control import SourcePicture
+from kilocall.proto.control import Hello, SourcePicture
 from kilocall.proto.errors import BadInput, NoFace
 from kilocall.proto.limits import LEVELS
 from kilocall.proto.motion_packet import MotionPacket
@@ -268,10 +269,9 @@ class SendPipeline(Worker):
         """One of `recent` again."""
         return self.ask(lambda: self._use_recent(source_id))
 
-    def hello_facts(self) -> tuple[str, str, str, int]:
-        """Family, weights hash, codebook hash, picture size; once ready."""
-        family = self._family
-        return family.name, family.weights_hash, family.codebook.hash, family.size
+    def hello(self, fps: float) -> Hello:
+        """Once ready."""
+        return hello_of(self._family, fps)
 
     @property
     def codebook(self) -> Codebook:

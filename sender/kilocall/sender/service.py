@@ -159,9 +159,7 @@ class SenderService:
             except Exception:
                 self.sending = None
                 raise
-            self._hello = Hello(
-                *sending.hello_facts()[:3], round(1000 * self.settings.fps), 1000, sending.hello_facts()[3]
-            )
+            self._hello = sending.hello(self.settings.fps)
             sending.begin()
 
     async def stop(self) -> None:
@@ -276,7 +274,7 @@ class SenderService:
             case Hello() as hello:
                 receiver.greeted = True
                 mine = self._hello
-                if mine is None or (hello.weights_hash, hello.codebook_hash) != (mine.weights_hash, mine.codebook_hash):
+                if mine is None or not mine.same_weights(hello):
                     receiver.peer.send_control(bytes(Bye(f"other weights: {same_models(hello.family)}")))
             case WantPicture(picture_hash) if self._own is not None and picture_hash == self._own.picture_hash:
                 receiver.peer.send_control(bytes(self._own))

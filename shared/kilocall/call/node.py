@@ -23,7 +23,7 @@ from kilocall.call.parts import CallParts, now_us
 from kilocall.call.rate_control import Plan, RateControl
 from kilocall.call.report import CallReport
 from kilocall.call.reporting import Reporter
-from kilocall.call.session import Session, greeting
+from kilocall.call.session import Session
 from kilocall.call.settings import CallSettings
 from kilocall.call.statistics import CallStatistics
 from kilocall.proto.errors import BadInput
@@ -227,9 +227,8 @@ class CallNode:
 
     def _make_session(self) -> None:
         sending, receiving = self.parts.sending, self.parts.receiving
-        family, weights, codebook, size = sending.hello_facts()
         self.parts.session = Session(
-            greeting(family, weights, codebook, size, self.settings.fps),
+            sending.hello(self.settings.fps),
             sending,
             receiving,
             rate=self.parts.rate,

@@ -45,11 +45,11 @@ from kilocall.proto.control import (
     parse_control,
 )
 from kilocall.proto.errors import BadPacket, NotProven
-from kilocall.proto.limits import HISTORY, PROTOCOL_VERSION
+from kilocall.proto.limits import HISTORY
 from kilocall.proto.motion_packet import MotionPacket
 from kilocall.proto.trust import Handshake
 
-__all__ = ["Incoming", "Outgoing", "Phase", "Remote", "Session", "greeting"]
+__all__ = ["Incoming", "Outgoing", "Phase", "Remote", "Session"]
 
 logger = logging.getLogger(__name__)
 
@@ -357,7 +357,7 @@ class Session:
         problem = ""
         if theirs.family != mine.family:
             problem = f"the other side uses the models {theirs.family!r:.40}, this side {mine.family!r}"
-        elif theirs.weights_hash != mine.weights_hash or theirs.codebook_hash != mine.codebook_hash:
+        elif not mine.same_weights(theirs):
             problem = (
                 f"the other side has {theirs.family} weights {theirs.weights_hash[:12]}, this side "
                 f"{mine.weights_hash[:12]}"
@@ -368,7 +368,7 @@ class Session:
             self._refuse(f"{problem}: {_cure(mine.family, theirs.family)}")
             return
         self._greeted = True
-        self._incoming.expect(theirs.fps_numerator / theirs.fps_denominator)
+        self._incoming.expect(theirs.fps)
         self.remote = replace(self.remote, present=True, muted=False, camera_off=False)
         self._to("open", "")
 
@@ -458,8 +458,3 @@ def _cure(mine: str, theirs: str) -> str:
     if mine in OWN_WEIGHTS or theirs in OWN_WEIGHTS:
         return "start both sides with the same --family, --weights and --codebook"
     return "install the same version of kilocall on both sides"
-
-
-def greeting(family: str, weights_hash: str, codebook_hash: str, picture_size: int, fps: float) -> Hello:
-    """This side's Hello."""
-    return Hello(family, weights_hash, codebook_hash, round(1000 * fps), 1000, picture_size, PROTOCOL_VERSION)
