@@ -25,6 +25,7 @@ REAL_TIME = (
     "bench/test_network.py",
     "bench/test_soak.py",
     "bench/test_streams.py",
+    "model/test_gpu_trial.py",
     "receiver",
     "runtime",
     "sender/test_capture.py",

@@ -36,10 +36,10 @@ def _never(*args: object) -> Outcome:
 
 def _keep(cache: Path, cpu: EngineName, weights: Path, **values: object) -> Path:
     """An outcome as a trial of openvino against `cpu` would have kept it."""
-    key = gpu_trial._key(cpu, ["openvino"], 1, weights)
+    key = gpu_trial.outcome_key(cpu, ["openvino"], 1, weights)
     outcome = {"key": key, "cpu": cpu, "cpu_ms": 10.0, "gpu_ms": {"openvino": 2.0}, "failed": {}, **values}
     cache.mkdir(exist_ok=True)
-    file = cache / gpu_trial._file_name(key)
+    file = cache / gpu_trial.outcome_file(key)
     file.write_text(json.dumps(outcome))
     return file
 
@@ -58,7 +58,7 @@ def test_an_engine_that_fails_or_is_not_ready_in_time_is_not_chosen(weights: Pat
     (weights / "implicit.onnx").write_bytes(b"not a network")
     found = try_engines("key", "openvino", ["openvino"], 1, weights, limit_s=60)
     assert "cannot be read by OpenVINO" in found.failed["openvino"]
-    assert gpu_trial._chosen(found).engine is None
+    assert gpu_trial.choice_of(found).engine is None
     late = try_engines("key", "openvino", ["openvino"], 1, weights, limit_s=0.01)
     assert late.failed == {"openvino": "not ready within 0.01 s"}
 
@@ -97,12 +97,12 @@ def test_an_outcome_of_another_machine_or_without_sense_is_ignored(
     values: dict[str, object], weights: Path, tmp_path: Path
 ) -> None:
     file = _keep(tmp_path / "cache", "onnxruntime", weights, **values)
-    assert gpu_trial._read(file.parent, gpu_trial._key("onnxruntime", ["openvino"], 1, weights)) is None
+    assert gpu_trial.kept_outcome(file.parent, gpu_trial.outcome_key("onnxruntime", ["openvino"], 1, weights)) is None
 
 
 def test_other_weights_or_threads_are_tried_anew(weights: Path) -> None:
     def key(threads: int) -> str:
-        return gpu_trial._key("openvino", ["webgpu"], threads, weights)
+        return gpu_trial.outcome_key("openvino", ["webgpu"], threads, weights)
 
     first = key(1)
     assert first == key(1)

@@ -103,22 +103,22 @@ def looks(psnr_db: float, landmark_px: float = 1.0, eye_gain: float | None = 0.9
 )
 def test_what_gets_worse_in_anything_that_people_look_at_is_not_written(after: Looks, said: str) -> None:
     with pytest.raises(KilocallError, match=f"{said}.*no file was written"):
-        module._refuse_no_gain(looks(25.0), after)
+        module.refuse_no_gain(looks(25.0), after)
 
 
 def test_better_pictures_with_faces_as_they_were_are_written() -> None:
     for after in (looks(25.2), looks(26.0, landmark_px=1.02), looks(26.0, eye_gain=1.05), looks(26.0, eye_gain=None)):
-        module._refuse_no_gain(looks(25.0), after)
+        module.refuse_no_gain(looks(25.0), after)
 
 
 def test_a_share_of_the_way_is_worth_less_where_faces_get_worse_by_more_than_chance() -> None:
     before = looks(25.0)
-    whole = module._worth(before, looks(26.0))
+    whole = module.worth(before, looks(26.0))
     assert 0 < whole < 1
-    assert module._worth(before, looks(26.0, landmark_px=1.01, eye_gain=0.85)) == whole
-    assert module._worth(before, looks(25.9)) < whole
+    assert module.worth(before, looks(26.0, landmark_px=1.01, eye_gain=0.85)) == whole
+    assert module.worth(before, looks(25.9)) < whole
     for worse in (looks(26.0, landmark_px=1.06), looks(26.0, eye_gain=0.5), looks(26.0, eye_gain=1.5)):
-        assert module._worth(before, worse) < module._worth(before, looks(25.5))
+        assert module.worth(before, worse) < module.worth(before, looks(25.5))
 
 
 @pytest.mark.parametrize("moment", ["pictures to learn from", "step 1"])

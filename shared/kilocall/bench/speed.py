@@ -152,8 +152,8 @@ def _measure(name: str, threads: int, folder: Path, runs: int, *, compare: bool)
         device=engine.device_name,
         stages=tuple(measured),
         load_s=load_s,
-        sender_fps=_rate(measured, "sender"),
-        receiver_fps=_rate(measured, "receiver"),
+        sender_fps=frames_per_second(measured, "sender"),
+        receiver_fps=frames_per_second(measured, "receiver"),
         memory_mb=after - memory,
     )
 
@@ -165,7 +165,8 @@ def _torch_stages(folder: Path, threads: int) -> dict[str, Callable[[], object]]
     return {name: call for name, _, call in bench.network_stages()}
 
 
-def _rate(stages: Sequence[StageTime], kind: Kind) -> float:
+def frames_per_second(stages: Sequence[StageTime], kind: Kind) -> float:
+    """Of one side's stages one after the other, each for as many of the frames as need it."""
     return 1000 / sum(s.median_ms * OF_FRAMES.get(s.stage, 1.0) for s in stages if s.kind == kind)
 
 

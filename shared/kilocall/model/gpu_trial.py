@@ -26,7 +26,7 @@ from kilocall.runtime.engine import EngineName, installed_engines
 from kilocall.runtime.files import keep_newest, user_cache_folder
 from kilocall.runtime.machine import cpu_model, graphics
 
-__all__ = ["Choice", "Outcome", "faster_gpu", "try_engines"]
+__all__ = ["Choice", "Outcome", "choice_of", "faster_gpu", "kept_outcome", "outcome_file", "outcome_key", "try_engines"]
 
 #: All runs of an engine's networks together.
 BUDGET_S: Final = 0.4
@@ -77,15 +77,15 @@ def faster_gpu(
     some seconds, at most LIMIT_S a candidate and as much for the CPU.
     """
     folder, kept = weights or weights_folder(), cache or user_cache_folder() / "engines"
-    key = _key(cpu, candidates, threads, folder)
+    key = outcome_key(cpu, candidates, threads, folder)
     with _TRYING:
-        outcome = _in_this_process.get(key) or _read(kept, key)
+        outcome = _in_this_process.get(key) or kept_outcome(kept, key)
         if outcome is None:
             _logger.info("trying %s, once on this machine", ", ".join(candidates))
             outcome = try_engines(key, cpu, candidates, threads, folder)
             _keep(kept, outcome)
         _in_this_process[key] = outcome
-    return _chosen(outcome)
+    return choice_of(outcome)
 
 
 def try_engines(
@@ -131,7 +131,7 @@ def _timed_apart(name: EngineName, threads: int, folder: Path, limit_s: float) -
         return f"its process ended with {done.returncode}"
 
 
-def _chosen(outcome: Outcome) -> Choice:
+def choice_of(outcome: Outcome) -> Choice:
     best = min(outcome.gpu_ms, key=outcome.gpu_ms.__getitem__, default=None)
     if best is not None and outcome.gpu_ms[best] < PART * outcome.cpu_ms:
         return Choice(
@@ -141,7 +141,7 @@ def _chosen(outcome: Outcome) -> Choice:
     return Choice(None, "; ".join((*slower, *(f"{name}: {why}" for name, why in outcome.failed.items()))))
 
 
-def _key(cpu: EngineName, candidates: Sequence[EngineName], threads: int, folder: Path) -> str:
+def outcome_key(cpu: EngineName, candidates: Sequence[EngineName], threads: int, folder: Path) -> str:
     """SHA-256 of all that an outcome depends on."""
     try:
         weights = hashlib.sha256((folder / "manifest.json").read_bytes()).hexdigest()
@@ -151,10 +151,10 @@ def _key(cpu: EngineName, candidates: Sequence[EngineName], threads: int, folder
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
-def _read(cache: Path, key: str) -> Outcome | None:
+def kept_outcome(cache: Path, key: str) -> Outcome | None:
     """None for what is missing, damaged, of other facts, or not this project's."""
     try:
-        outcome = Outcome.model_validate_json((cache / _file_name(key)).read_bytes())
+        outcome = Outcome.model_validate_json((cache / outcome_file(key)).read_bytes())
     except (OSError, ValidationError):
         return None
     return outcome if outcome.key == key else None
@@ -162,12 +162,12 @@ def _read(cache: Path, key: str) -> Outcome | None:
 
 def _keep(cache: Path, outcome: Outcome) -> None:
     try:
-        keep_newest(cache, _file_name(outcome.key), outcome.model_dump_json().encode(), KEPT_OUTCOMES)
+        keep_newest(cache, outcome_file(outcome.key), outcome.model_dump_json().encode(), KEPT_OUTCOMES)
     except OSError as error:
         _logger.info("the outcome cannot be kept: %s", error)
 
 
-def _file_name(key: str) -> str:
+def outcome_file(key: str) -> str:
     return f"{key[:32]}.json"
 
 

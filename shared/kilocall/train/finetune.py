@@ -196,7 +196,7 @@ def finetune(
             train_s = time.monotonic() - trained
         share, adapter = _as_far_as_it_helps(learner, family, footage, source, say)
         after = measure(family.adapted(adapter), source, footage, split.held, everybody=family)
-    _refuse_no_gain(before, after)
+    refuse_no_gain(before, after)
     adapter = adapter.with_figures(
         {"seconds": round(footage.seconds, 1), "before": before.model_dump(), "after": after.model_dump()}
     )
@@ -289,7 +289,7 @@ def _as_far_as_it_helps(
         adapter = SpeakerAdapter.between(learner.base, learner.stored(share), family=family.name, base=base)
         looks = measure(family.adapted(adapter), source, footage, stop, everybody=family, most=TRIED)
         off, openings = looks.landmark_px - before.landmark_px, _openings_worse(before, looks)
-        gain = _worth(before, looks)
+        gain = worth(before, looks)
         say(
             f"{share:.0%} of the way: {looks.psnr_db - before.psnr_db:+.2f} dB, landmarks {off:+.2f} px"
             + (f", lids and lips {openings:.2f} worse" if openings else "")
@@ -300,7 +300,7 @@ def _as_far_as_it_helps(
     return best[1:]
 
 
-def _worth(before: Looks, after: Looks) -> float:
+def worth(before: Looks, after: Looks) -> float:
     """What a share of the way is worth, dB, by what it does to the part that is kept for stopping."""
     off, openings = after.landmark_px - before.landmark_px, _openings_worse(before, after)
     costs = PIXEL_DB * max(0.0, off - CHANCE_PX) + OPENING_DB * max(0.0, openings - CHANCE_OPENINGS)
@@ -349,7 +349,7 @@ def measure(
     )
 
 
-def _refuse_no_gain(before: Looks, after: Looks) -> None:
+def refuse_no_gain(before: Looks, after: Looks) -> None:
     """KilocallError where the held-back part got no better, or what people look at got worse."""
     gain = after.psnr_db - before.psnr_db
     pictures = f"PSNR {before.psnr_db:.2f} to {after.psnr_db:.2f} dB, SSIM {before.ssim:.3f} to {after.ssim:.3f}"
