@@ -304,9 +304,7 @@ def test_decoder_remembers_a_bounded_number_of_packets(codebook: Codebook, motio
 def test_any_motion_round_trips_at_any_split(codebook: Codebook, data: st.DataObject) -> None:
     largest = 2000.0
     value = st.floats(-largest, largest, width=32)
-    frames = np.array(
-        data.draw(st.lists(st.tuples(value, value, value, value), min_size=1, max_size=20)), np.float32
-    )
+    frames = np.array(data.draw(st.lists(st.tuples(value, value, value, value), min_size=1, max_size=20)), np.float32)
     quality = data.draw(st.integers(0, 100))
     encoder = exact(codebook, quality, reference="acknowledged")
     decoder = MotionDecoder(codebook)

@@ -105,9 +105,7 @@ def rig(picture: tuple[str, bytes]) -> Iterator[Rig]:
     receiving.closed()
 
 
-def coded(
-    encoder: MotionEncoder, source: Source, first_us: int, frames: int, spacing_us: int = SPACING_US
-) -> bytes:
+def coded(encoder: MotionEncoder, source: Source, first_us: int, frames: int, spacing_us: int = SPACING_US) -> bytes:
     rest: Motion = source.pose
     vectors = np.repeat(rest.vector[None], frames, 0)
     return bytes(MotionPacket.carry(encoder.encode(vectors), first_us, spacing_us))

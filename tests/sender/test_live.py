@@ -286,9 +286,7 @@ def test_a_slow_computer_sends_fewer_frames_evenly_and_not_later(
     assert spacing.std() <= allowed_ms
 
 
-def test_the_lowest_of_plan_pace_and_what_the_other_side_shows_is_sent(
-    running: Running, faces: list[Picture]
-) -> None:
+def test_the_lowest_of_plan_pace_and_what_the_other_side_shows_is_sent(running: Running, faces: list[Picture]) -> None:
     sending = running.sending
     running.show(*faces[:12])
     running.begin()

@@ -388,7 +388,5 @@ def parse_control(data: bytes) -> ControlMessage:
         raise BadPacket(f"control message has type {number}, known are {known}")
     if message is Hello and fields and fields[0] != PROTOCOL_VERSION:
         # Before the fields are counted: another version may well have more of them.
-        raise BadPacket(
-            f"peer speaks protocol version {fields[0]!r:.20}, this side speaks {PROTOCOL_VERSION}"
-        )
+        raise BadPacket(f"peer speaks protocol version {fields[0]!r:.20}, this side speaks {PROTOCOL_VERSION}")
     return message.from_fields(fields)

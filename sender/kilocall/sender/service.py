@@ -448,6 +448,4 @@ def create_app(settings: SenderSettings, *, start: bool = True, hosts: tuple[str
 def _gauges(metrics: Metrics, service: SenderService) -> None:
     metrics.gauge("sender_receivers", "Connected receivers", lambda: len(service.receivers))
     metrics.gauge("sender_frames", "Frames sent", lambda: service.state()["frames"])
-    metrics.gauge(
-        "sender_payload_bits_per_frame", "Coded motion", lambda: service.state()["payload_bits_per_frame"]
-    )
+    metrics.gauge("sender_payload_bits_per_frame", "Coded motion", lambda: service.state()["payload_bits_per_frame"])

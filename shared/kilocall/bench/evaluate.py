@@ -233,8 +233,12 @@ def _evaluate_clip(
             footage,
             received,
             lambda references: (
-                _transmit(footage, footage.crops[chosen], family, quality, frames_per_packet, references, show=False)
-            ).motions,
+                (
+                    _transmit(
+                        footage, footage.crops[chosen], family, quality, frames_per_packet, references, show=False
+                    )
+                ).motions
+            ),
             truth,
             made,
             chosen,

@@ -161,9 +161,7 @@ class Session:
             cache_folder=cache,
         )
         """Further pictures of the speaker, both sides'."""
-        self.acquaintance = Acquaintance(
-            link_name, say=self._say, drop=self._drop, changed=on_change, folder=cache
-        )
+        self.acquaintance = Acquaintance(link_name, say=self._say, drop=self._drop, changed=on_change, folder=cache)
         """Whether the other side is who the person here takes it for."""
         self.on_reference: Callable[[str], None] = lambda picture_hash: None
         """Told the hash of each further picture of this side's that the other side holds."""

@@ -57,9 +57,7 @@ AdapterFile = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.", metavar="auto|cpu|cuda")]
-EngineChoice = Annotated[
-    Engines, typer.Option("--engine", help="What runs the networks; auto: the fastest here.")
-]
+EngineChoice = Annotated[Engines, typer.Option("--engine", help="What runs the networks; auto: the fastest here.")]
 Threads = Annotated[int, typer.Option("--threads", min=0, max=64, help="CPU threads; 0: physical cores, at most 4.")]
 TrainThreads = Annotated[int, typer.Option("--threads", min=0, max=256, help="CPU threads; 0: all cores.")]
 GallerySize = Annotated[

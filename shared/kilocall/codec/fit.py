@@ -176,8 +176,12 @@ def _count(
         quality = 100 * level / (LEVELS - 1)
         file = _WatchingEncoder(codebook, quality, key_interval=key_interval, rd_lambda=rd_lambda, dead_zone=dead_zone)
         live = _WatchingEncoder(
-            codebook, quality, key_interval=key_interval, reference="acknowledged", rd_lambda=rd_lambda,
-            dead_zone=dead_zone
+            codebook,
+            quality,
+            key_interval=key_interval,
+            reference="acknowledged",
+            rd_lambda=rd_lambda,
+            dead_zone=dead_zone,
         )
         file.watch()
         live.watch()
@@ -197,11 +201,7 @@ def _count(
         for index in range(size):
             context = (kinds * ACTIVITY_CLASSES + activity[:, index]) * NEIGHBOUR_CLASSES
             context += np.array(NEIGHBOUR_CLASS)[neighbours]
-            cell = (
-                (context * size + index) * (2 * _SPAN + 1)
-                + np.clip(residuals[:, index], -_SPAN, _SPAN)
-                + _SPAN
-            )
+            cell = (context * size + index) * (2 * _SPAN + 1) + np.clip(residuals[:, index], -_SPAN, _SPAN) + _SPAN
             np.add.at(counts, cell, 1)
             neighbours = (3 * neighbours >> 2) + 4 * np.minimum(np.abs(residuals[:, index]), LARGEST)
     return counts.reshape(CONTEXTS, size, 2 * _SPAN + 1).astype(np.float64)

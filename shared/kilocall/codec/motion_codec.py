@@ -273,11 +273,7 @@ class MotionEncoder:
 
     def _scale(self, vectors: ArrayLike) -> list[list[float]]:
         frames = np.asarray(vectors, np.float32)
-        if (
-            frames.ndim != 2
-            or not 1 <= len(frames) <= MAX_FRAMES
-            or frames.shape[1] != self.codebook.coefficients
-        ):
+        if frames.ndim != 2 or not 1 <= len(frames) <= MAX_FRAMES or frames.shape[1] != self.codebook.coefficients:
             shape = f"[1 to {MAX_FRAMES}, {self.codebook.coefficients}]"
             raise BadInput(f"motion has shape {list(frames.shape)}, allowed is {shape}")
         scaled = frames.astype(np.float64) / self.codebook.steps(self._state.level)
@@ -355,9 +351,7 @@ class MotionDecoder:
         if not 0 <= packet.sequence < SEQUENCES:
             raise BadPacket(f"motion packet has sequence {packet.sequence}, allowed is 0 to {SEQUENCES - 1}")
         if len(packet.payload) > MAX_PAYLOAD_BYTES:
-            raise BadPacket(
-                f"motion packet has {len(packet.payload)} bytes of payload, most is {MAX_PAYLOAD_BYTES}"
-            )
+            raise BadPacket(f"motion packet has {len(packet.payload)} bytes of payload, most is {MAX_PAYLOAD_BYTES}")
         held, kind = None, 0
         if packet.reference is not None:
             back = (packet.sequence - packet.reference) % SEQUENCES
@@ -407,9 +401,7 @@ class MotionDecoder:
                 activity[index] = (3 * activity[index] + 16 * size) >> 2
 
 
-def _append_wide(
-    residual: int, table: list[tuple[int, int]], shift: int, intervals: list[tuple[int, int]]
-) -> None:
+def _append_wide(residual: int, table: list[tuple[int, int]], shift: int, intervals: list[tuple[int, int]]) -> None:
     """A residual of a table with raw low bits, or one beyond the symbols: escape, sign, length, digits."""
     lifted = residual + (1 << shift >> 1)
     high = lifted >> shift

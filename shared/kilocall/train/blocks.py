@@ -99,9 +99,7 @@ class BlockTask(RendererTask):
                 wanted_field = teacher.field.settle(guess, wanted.fine, wanted.coarse)
                 wanted_32, wanted_64 = teacher.generator.coarse(appearance, wanted_field)
                 wanted_copy = sample(appearance.dense, upsample(wanted_field.displacement, 4), start=DENSE_START)
-                wanted_128 = teacher.generator.finest(
-                    appearance, wanted_field, wanted_64, wanted_copy, x_d, between
-                )
+                wanted_128 = teacher.generator.finest(appearance, wanted_field, wanted_64, wanted_copy, x_d, between)
                 wanted_planes = teacher.generator.painted(wanted_128)
                 wanted_picture = _mixed(wanted_field.gate, wanted_planes, wanted_copy)
             for block in self._learning:

@@ -105,9 +105,7 @@ def run_training(
         discriminator=discriminator,
         tracked_file=tracked,
         teacher=None if teacher is None or network != "renderer" else load_teacher(Renderer(), teacher),
-        extractor_teacher=(
-            None if teacher is None or network != "extractor" else load_teacher(Extractor(), teacher)
-        ),
+        extractor_teacher=(None if teacher is None or network != "extractor" else load_teacher(Extractor(), teacher)),
     )
     schedule = Schedule(steps, RATES[network] if network == "extractor" or teacher is None else BLOCK_RATE)
     trainer = Trainer(

@@ -234,7 +234,9 @@ def bench_meeting(
     redis: Annotated[
         str | None,
         typer.Option(
-            help="Two meeting points that share this Redis, instead of one.", envvar="KILOCALL_REDIS", metavar="redis://HOST"
+            help="Two meeting points that share this Redis, instead of one.",
+            envvar="KILOCALL_REDIS",
+            metavar="redis://HOST",
         ),
     ] = None,
     json: AsJson = False,
