@@ -24,7 +24,7 @@ from kilocall.model.family import Family
 from kilocall.model.family_loader import load_family
 
 WHY_NOT = why_unavailable()
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(WHY_NOT is not None, reason=f"no bad network: {WHY_NOT}")]
+pytestmark = pytest.mark.skipif(WHY_NOT is not None, reason=f"no bad network: {WHY_NOT}")
 
 GOOD = Way(delay_s=0.02)
 LOSES = Way(loss=0.1, delay_s=0.02)

@@ -25,10 +25,7 @@ from kilocall.runtime.web import LOOPBACK, PageKey, guard_page, mount_page
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 playwright = pytest.importorskip("playwright.sync_api")
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="no chromium is installed to look at the page with"),
-]
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium is installed to look at the page with")
 
 PAGE = Path(kilocall.call.__file__).parent / "page"
 PATIENCE_S = 10.0

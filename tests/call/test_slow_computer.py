@@ -26,10 +26,7 @@ from kilocall.runtime.pace import LADDER
 from kilocall.runtime.pictures import as_jpeg, decode_picture
 from kilocall.sample import sample_stream
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system gives no process to a core"),
-]
+pytestmark = pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system gives no process to a core")
 
 #: Until both have come to a rate: 25 to 5 takes five seconds, and the first reports and messages some more.
 SETTLE_S = 15.0

@@ -42,10 +42,7 @@ from kilocall.proto.motion_packet import TIMES_MS
 from kilocall.sample import sample_stream
 
 pytest.importorskip("playwright.sync_api")
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(find_chromium() is None, reason="no chromium is installed to open the pages with"),
-]
+pytestmark = pytest.mark.skipif(find_chromium() is None, reason="no chromium is installed to open the pages with")
 
 # Two browsers without a GPU and two nodes share two cores: few frames a second, so that none has to wait for another.
 SIDE = 320

@@ -58,7 +58,7 @@ class ReferenceSelector(Worker):
     ) -> None:
         """`found` is called on the event loop with the source picture's hash and a picture to send; BadInput for a
         gallery that is not allowed."""
-        super().__init__("scout", lambda text: deliver(lambda: problem(text)))
+        super().__init__("selector", lambda text: deliver(lambda: problem(text)))
         check_reference_budget(pictures, kilobytes)
         self._found, self._deliver, self._clock = found, deliver, clock
         self._pictures, self._kilobytes = pictures, kilobytes

@@ -39,8 +39,8 @@ def fit_expression_gain(
 
     Both are looked for by the family's own landmark networks.
     """
-    films = [c for c in range(len(data.names)) if len(data.clip(c)) >= 2 * frames]
-    chosen = [films[i] for i in np.linspace(0, len(films) - 1, min(clips, len(films))).astype(int)]
+    usable = [c for c in range(len(data.names)) if len(data.clip(c)) >= 2 * frames]
+    chosen = [usable[i] for i in np.linspace(0, len(usable) - 1, min(clips, len(usable))).astype(int)]
     spans = [np.array(data.clip(clip)) for clip in chosen]
     lids = _best(family, data, spans, frames, opening_px, [ExpressionGain(lids=g) for g in LID_GAINS])
     lips = _best(family, data, spans, frames, lip_opening_px, [replace(lids, lips=gain) for gain in LIP_GAINS])
