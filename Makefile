@@ -1,5 +1,5 @@
 # make demo   encode and decode the built-in samples, write demo/
-# make test   ruff, mypy and pytest, without what takes long and rarely breaks
+# make test   ruff, imports, mypy and pytest, without what takes long and rarely breaks
 # make test-all   all of it
 # make fuzz   a million changed packets, messages and files for everything that reads what others send
 # make sbom   what the core and the images are made of, as CycloneDX, into dist/
@@ -26,6 +26,8 @@ test-all: lint check-all
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-logo --no-cache
 	$(BIN)/mypy
 
 # What needs no clock shares the cores; calls, pages and services run alone.

@@ -1,6 +1,6 @@
 """Makes docs/call.png: the page of a running call between the two built-in speakers. Needs playwright and Chromium.
 
-    python docs/screenshots.py
+python docs/screenshots.py
 """
 
 from __future__ import annotations

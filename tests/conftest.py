@@ -25,15 +25,17 @@ REAL_TIME = (
     "bench/test_network.py",
     "bench/test_soak.py",
     "bench/test_streams.py",
+    "model/test_gpu_trial.py",
     "receiver",
     "runtime",
     "sender/test_capture.py",
     "sender/test_live.py",
-    "sender/test_scout.py",
+    "sender/test_reference_selector.py",
     "test_docker.py",
 )
 
-#: What takes long and rarely breaks: `make test-all` runs it, and so does CI; `make test` does not.
+#: What takes long and rarely breaks: `make test-all` runs it, and so does CI; `make test` does not. Whole files and
+#: folders are listed here; single tests say it themselves.
 SLOW = (
     "bench/compress",
     "bench/quality",
@@ -44,6 +46,8 @@ SLOW = (
     "bench/test_streams.py",
     "call/test_bad_networks.py",
     "call/test_behind_nats.py",
+    "call/test_idle.py",
+    "call/test_page.py",
     "call/test_page_media.py",
     "call/test_slow_computer.py",
     "call/test_two_pages.py",
@@ -52,6 +56,7 @@ SLOW = (
     "model/liveportrait",
     "model/test_checkpoints.py",
     "model/test_volume_family.py",
+    "receiver/test_page.py",
     "sender/test_clip_report.py",
     "sender/test_crop_whole.py",
     "test_docker.py",

@@ -1,4 +1,4 @@
-"""A meeting point that runs inside a test, and two parties in one of its rooms."""
+"""A signalling server that runs inside a test, and two parties in one of its rooms."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ import uvicorn
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-from kilocall.call.meeting_point import MeetingPoint, create_app
-from kilocall.call.meeting_server import MeetingConfig
-from kilocall.call.meeting_settings import MeetingSettings
 from kilocall.call.room_store import Changed, MemoryStore, RoomStore
 from kilocall.call.rooms import Room
 from kilocall.call.signalling import Joined, Paired, Signalling, websocket_url
+from kilocall.call.signalling_http import SignallingConfig
+from kilocall.call.signalling_server import SignallingServer, create_app
+from kilocall.call.signalling_settings import SignallingSettings
 from kilocall.proto.trust import LinkSecret
 
 SECRET = LinkSecret("AAECAwQFBgcICQoLDA0ODw")
@@ -35,18 +35,18 @@ class Clock:
 
 
 class Server:
-    """A meeting point on a free port of this machine, in this event loop."""
+    """A signalling server on a free port of this machine, in this event loop."""
 
     def __init__(
         self,
-        limits: MeetingSettings | None = None,
+        limits: SignallingSettings | None = None,
         clock: Clock | None = None,
         port: int = 0,
         store: RoomStore | None = None,
     ) -> None:
         app = create_app(limits, clock or time.monotonic, store)
-        self.point: MeetingPoint = app.state.meeting_point
-        self._server = uvicorn.Server(MeetingConfig(app, host="127.0.0.1", port=port))
+        self.signalling: SignallingServer = app.state.signalling_server
+        self._server = uvicorn.Server(SignallingConfig(app, host="127.0.0.1", port=port))
 
     async def __aenter__(self) -> Server:
         self._task = asyncio.create_task(self._server._serve())
@@ -66,12 +66,12 @@ class Server:
 
     @property
     def rooms(self) -> dict[str, Room]:
-        assert isinstance(self.point.store, MemoryStore)
-        return self.point.store.rooms
+        assert isinstance(self.signalling.store, MemoryStore)
+        return self.signalling.store.rooms
 
     @property
     def metrics(self) -> str:
-        return self.point.metrics.text().decode()
+        return self.signalling.metrics.text().decode()
 
     @contextlib.asynccontextmanager
     async def raw(self, address: str = "127.0.0.1", **headers: str) -> AsyncIterator[ClientConnection]:

@@ -25,7 +25,7 @@ from typer.main import get_command
 from kilocall.cli import run
 from kilocall.cli.app import app
 from kilocall.cli.call import say_what_is_seen
-from kilocall.cli.streams import find_stream
+from kilocall.cli.opening import find_stream
 from kilocall.proto.control import SourcePicture
 from kilocall.proto.errors import BadInput
 from kilocall.proto.stream_file import StreamReader, StreamWriter
@@ -170,7 +170,7 @@ def test_a_link_comes_from_the_environment_and_one_among_the_arguments_is_warned
     assert "other users of this machine can see a link in a program's arguments" in capsys.readouterr().err
 
 
-def test_what_a_meeting_point_without_tls_can_see_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_a_signalling_server_without_tls_can_see_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     for server, said in (
         ("http://meeting.example:8700", True),
         ("meeting.example", True),

@@ -104,7 +104,7 @@ PUBLIC = ("-f", "docker-compose.yml", "-f", "docker/public.yml")
 NAMES = {"MEETING_DOMAIN": "meet.example", "TURN_DOMAIN": "turn.example", "TURN_SECRET": SECRET}
 
 
-def test_public_meeting_point_has_tls_and_tells_of_its_turn_server() -> None:
+def test_public_signalling_server_has_tls_and_tells_of_its_turn_server() -> None:
     done = compose(*PUBLIC, "config", **NAMES, TURN_ADDRESS="192.0.2.7", TURN_TLS_PORT="443")
     assert done.returncode == 0, done.stderr
     read = yaml.safe_load(done.stdout)
@@ -125,7 +125,7 @@ def test_public_meeting_point_has_tls_and_tells_of_its_turn_server() -> None:
 
 
 @pytest.mark.parametrize("name", ["MEETING_DOMAIN", "TURN_DOMAIN"])
-def test_public_meeting_point_without_its_names_is_refused(name: str) -> None:
+def test_public_signalling_server_without_its_names_is_refused(name: str) -> None:
     done = compose(*PUBLIC, "config", **{other: value for other, value in NAMES.items() if other != name})
     assert done.returncode != 0
     assert name in done.stderr

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from kilocall import api
-from kilocall.bench import metrics
+from kilocall.model import metrics
 from kilocall.model.family import Family, Picture
 from kilocall.proto.errors import BadInput
 from kilocall.proto.stream_file import StreamReader
@@ -62,7 +62,7 @@ def frames(stream: Path | bytes, folder: Path, family: Family) -> list[Picture]:
 def test_a_gallery_costs_pictures_and_hardly_any_motion(streams: dict[int, Path]) -> None:
     one, several = (StreamReader(streams[number]) for number in (0, 3))
     bits = {n: sum(len(timed.packet.payload) for timed in r.packets()) for n, r in ((1, one), (3, several))}
-    # Implicit keypoints are placed by the picture that a frame is shown on, and jump where it changes.
+    # Implicit keypoints are aligned with the picture that a frame is shown on, and jump where it changes.
     assert bits[3] < 1.2 * bits[1]
     assert several.source_picture() == one.source_picture()
     facts = api.info(streams[3])

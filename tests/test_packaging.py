@@ -1,8 +1,9 @@
-"""What is installed is what is tested: the wheel's content, the extras, one namespace, imports one way."""
+"""What is installed is what is tested: the wheel's content, the extras, one namespace, imports in no circle."""
 
 from __future__ import annotations
 
 import ast
+import graphlib
 import os
 import re
 import subprocess
@@ -18,22 +19,6 @@ import pytest
 ROOT = Path(__file__).parents[1]
 ROOTS = ("proto", "sender", "receiver", "shared")
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
-#: What a part may import of the others.
-MAY_IMPORT = {
-    "proto": set(),
-    "codec": {"proto"},
-    "model": {"proto", "codec", "runtime"},
-    "runtime": {"proto", "model"},
-    "sender": {"proto", "codec", "model", "runtime"},
-    "receiver": {"proto", "codec", "model", "runtime"},
-    "api": {"proto", "codec", "model", "runtime", "sender", "receiver"},
-    "sample": {"proto", "codec", "model", "runtime", "sender", "receiver", "api"},
-    "call": {"proto", "codec", "model", "runtime", "sender", "receiver", "api", "sample"},
-    "bench": {"proto", "codec", "model", "runtime", "sender", "receiver", "api", "sample", "call", "train"},
-    "train": {"proto", "codec", "model", "runtime", "sender", "receiver", "api", "sample", "call", "bench"},
-}
-#: Beside them only cli, which may import all.
-LAST = "cli"
 TRAINING_ONLY = {"torch", "onnx", "onnxruntime", "matplotlib"}
 
 
@@ -51,6 +36,20 @@ def imports(tree: ast.AST) -> Iterator[str]:
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
             yield node.module
+
+
+def imported(tree: ast.AST) -> Iterator[str]:
+    """As `imports`, and what is taken from a package, which may be a module of it."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+    yield from imports(tree)
+
+
+def name_of(path: Path) -> str:
+    """`kilocall.cli.app` of its file; a package's own name of its `__init__.py`."""
+    parts = path.with_suffix("").parts
+    return ".".join(parts[parts.index("kilocall", len(ROOT.parts)) :]).removesuffix(".__init__")
 
 
 @pytest.fixture(scope="module")
@@ -77,15 +76,23 @@ def test_every_subpackage_says_what_it_is_for() -> None:
                 assert (folder / "__init__.py").read_text().startswith('"""'), folder
 
 
-def test_imports_point_one_way() -> None:
-    assert {part for part, _ in modules()} == {*MAY_IMPORT, LAST}
-    for part, path in modules():
-        if part == LAST:
-            continue
-        for name in imports(ast.parse(path.read_text())):
-            if name.startswith("kilocall."):
-                other = name.split(".")[1]
-                assert other == part or other in MAY_IMPORT[part], f"{path.relative_to(ROOT)} imports {name}"
+def test_the_import_contracts_know_every_part() -> None:
+    """`lint-imports` checks them, as `make lint` does."""
+    contracts = PROJECT["tool"]["importlinter"]
+    parts = {f"kilocall.{part}" for part, _ in modules()}
+    assert set(contracts["root_packages"]) == parts
+    layers = next(contract["layers"] for contract in contracts["contracts"] if contract["id"] == "parts")
+    assert {name.strip() for layer in layers for name in layer.split("|")} == parts
+
+
+def test_no_module_imports_itself_in_a_circle() -> None:
+    """The contracts look at packages beside one another; this looks at modules, whatever package they are in."""
+    found = {name_of(path): path for _, path in modules()}
+    known: dict[str, set[str]] = {}
+    for name, path in found.items():
+        named = set(imported(ast.parse(path.read_text())))
+        known[name] = {other for other in named if other in found and other != name}
+    graphlib.TopologicalSorter(known).prepare()  # CycleError names the modules
 
 
 def test_the_documents_say_who_imports_torch() -> None:

@@ -70,13 +70,13 @@ class SquareFamily:
         red, green, blue = (crop[..., c].astype(int) for c in range(3))
         rows, columns = np.nonzero((red > 180) & (green < 90) & (blue < 90))
         points, depth = self.rest.copy(), np.zeros(lm.LANDMARKS, np.float32)
-        free = np.zeros((0, 2), np.float32)
+        implicit = np.zeros((0, 2), np.float32)
         if len(rows) < 100:
-            return Track(points, depth, free, 0.1)
+            return Track(points, depth, implicit, 0.1)
         shift = np.array([columns.mean() - 119.5, rows.mean() - 127.5], np.float32) * PIXEL
         opening = ((blue > 180) & (red < 90)).sum() / (BAR[1] - BAR[0])
         points[[lower for _, lower in lm.LIP_PAIRS], 1] += np.float32(opening * PIXEL)
-        return Track(points + shift, depth, free, 0.9)
+        return Track(points + shift, depth, implicit, 0.9)
 
     def source(self, picture: Picture, track: Track | None = None) -> Source:
         track = track or self.track(picture)
@@ -85,7 +85,7 @@ class SquareFamily:
         shift = track.points[lm.NOSE[0]] - self.rest[lm.NOSE[0]]
         shape = np.column_stack((track.points - shift, track.depth)).astype(np.float32)
         pose = Motion((0.0, 0.0, 0.0), (float(shift[0]), float(shift[1])), 1.0, np.zeros(1, np.float32))
-        return Source(picture, pose, shape, track.free, track.certainty)
+        return Source(picture, pose, shape, track.implicit, track.certainty)
 
     def motion(self, track: Track, source: Source, previous: Motion | None = None) -> Motion:
         shift = track.points[lm.NOSE[0]] - self.rest[lm.NOSE[0]]

@@ -1,11 +1,11 @@
-"""The bench of the meeting point, on few parties."""
+"""The bench of the signalling server, on few parties."""
 
 from __future__ import annotations
 
 import pytest
 
 from kilocall.bench.meeting import measure_meeting
-from kilocall.call.meeting_server import raise_open_files
+from kilocall.call.signalling_http import raise_open_files
 from kilocall.proto.errors import BadInput
 
 

@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 import pytest
 
-from kilocall.bench.speed import measure_speed, timed
+from kilocall.bench.speed import StageTime, frames_per_second, measure_speed, timed
 from kilocall.proto.errors import BadInput
 
 
@@ -32,11 +32,20 @@ def test_speed_is_measured_for_every_stage_and_compared_with_torch() -> None:
     with_torch = importlib.util.find_spec("torch") is not None
     assert (stages["generator"].times_torch is not None) == with_torch
     assert stages["motion fit"].times_torch is None
-    # Every other frame is looked at twice.
-    per_frame = sum(s.median_ms for s in engine.stages if s.kind == "sender") - stages["second look"].median_ms / 2
-    assert engine.sender_fps == pytest.approx(1000 / per_frame)
+    assert engine.sender_fps == frames_per_second(engine.stages, "sender")
     assert seen == [(0, 1), (1, 1)]
     assert json.loads(json.dumps(asdict(report)))["engines"][0]["engine"] == "openvino"
+
+
+def test_every_other_frame_needs_the_second_look_and_a_source_picture_is_no_frame() -> None:
+    stages = [
+        StageTime("face", "sender", 6.0, 7.0, None),
+        StageTime("second look", "sender", 8.0, 9.0, None),
+        StageTime("appearance", "once", 50.0, 50.0, None),
+        StageTime("generator", "receiver", 20.0, 25.0, None),
+    ]
+    assert frames_per_second(stages, "sender") == 100  # 6 ms and half of 8
+    assert frames_per_second(stages, "receiver") == 50
 
 
 @pytest.mark.parametrize(("engines", "threads", "runs"), [(("abacus",), (), 1), ((), (99,), 1), ((), (), 0)])

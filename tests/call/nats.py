@@ -1,4 +1,4 @@
-"""Two homes behind a NAT each, and the public network between them with a meeting point and a TURN server.
+"""Two homes behind a NAT each, and the public network between them with a signalling server and a TURN server.
 
     home "a" 192.168.1.2 - router 192.168.1.1 | 198.51.100.2  -\\
                                                                  public 203.0.113.1
@@ -130,7 +130,7 @@ class BehindNats:
             self._folder.cleanup()
 
     def inside(self, place: Side | Literal["meeting"], command: Sequence[str]) -> list[str]:
-        """`command` as it must be started to run at a side's home, or beside the meeting point."""
+        """`command` as it must be started to run at a side's home, or beside the signalling server."""
         name = self._names["public" if place == "meeting" else f"home_{place}"]
         return ["ip", "netns", "exec", name, *command]
 

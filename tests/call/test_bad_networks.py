@@ -19,11 +19,12 @@ from call.kept import distances, kept
 from kilocall.bench.call import Shown, TwoParties, longest_gap_ms
 from kilocall.bench.network import BadNetwork, Side, Way, why_unavailable
 from kilocall.call.report import CallReport
-from kilocall.model.family import Family, load_family
-from kilocall.runtime.engine import choose_engine
+from kilocall.model.engine_choice import choose_engine
+from kilocall.model.family import Family
+from kilocall.model.family_loader import load_family
 
 WHY_NOT = why_unavailable()
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(WHY_NOT is not None, reason=f"no bad network: {WHY_NOT}")]
+pytestmark = pytest.mark.skipif(WHY_NOT is not None, reason=f"no bad network: {WHY_NOT}")
 
 GOOD = Way(delay_s=0.02)
 LOSES = Way(loss=0.1, delay_s=0.02)

@@ -51,7 +51,7 @@ def check_call(homes: BehindNats, folder: Path, *, serve: Sequence[str], options
     assert homes.packets_between() == 0
 
 
-def test_two_behind_nats_see_each_other_through_the_meeting_points_turn_server_alone(
+def test_two_behind_nats_see_each_other_through_the_signalling_servers_turn_server_alone(
     homes: BehindNats, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TURN_SECRET", TURN_SECRET)

@@ -1,4 +1,4 @@
-"""Whoever wants to keep others from calling: what one address can take of a meeting point, over real sockets."""
+"""Whoever wants to keep others from calling: what one address can take of a signalling server, over real sockets."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
 
 from kilocall.call.addresses import Bucket, network_of
-from kilocall.call.meeting_server import check_proxies, raise_open_files
-from kilocall.call.meeting_settings import MeetingSettings
 from kilocall.call.running import serve
 from kilocall.call.signalling import Join, Joined, Knock, Signalling, knock
+from kilocall.call.signalling_http import check_proxies, raise_open_files
+from kilocall.call.signalling_settings import SignallingSettings
 from kilocall.proto.errors import BadInput
 from kilocall.proto.trust import LinkSecret
 from kilocall.runtime.web import listen
@@ -81,7 +81,7 @@ def test_a_thousand_joins_of_one_address_keep_nobody_else_from_joining() -> None
 
 def test_each_limit_of_an_address_has_a_code_of_its_own() -> None:
     async def check() -> None:
-        one = MeetingSettings(connections_per_address=1)
+        one = SignallingSettings(connections_per_address=1)
         async with Server(one) as server, server.raw() as socket:
             assert (await answer_to(socket, join()))["type"] == "joined"
             said = await server.said_to(join())
@@ -91,13 +91,13 @@ def test_each_limit_of_an_address_has_a_code_of_its_own() -> None:
             )
             async with server.raw(OTHER) as elsewhere:
                 assert (await answer_to(elsewhere, join()))["type"] == "joined"
-        async with Server(MeetingSettings(join_burst=1, joins_per_second=0.01)) as server:
+        async with Server(SignallingSettings(join_burst=1, joins_per_second=0.01)) as server:
             async with server.raw() as first:
                 assert (await answer_to(first, join()))["type"] == "joined"
             assert (await server.said_to(join()))["code"] == "joins"
             async with server.raw(OTHER) as elsewhere:
                 assert (await answer_to(elsewhere, join()))["type"] == "joined"
-        async with Server(MeetingSettings(rooms_per_minute=1)) as server, server.raw() as socket:
+        async with Server(SignallingSettings(rooms_per_minute=1)) as server, server.raw() as socket:
             assert (await answer_to(socket, join()))["type"] == "joined"
             assert (await server.said_to(join("coffee")))["code"] == "rooms"
             async with server.raw() as second:  # no new room
@@ -133,7 +133,7 @@ def test_who_has_a_place_and_is_refused_for_now_comes_back() -> None:
 
     async def check() -> None:
         async with (
-            Server(MeetingSettings(joins_per_second=1, join_burst=1, sweep_s=1000), clock) as server,
+            Server(SignallingSettings(joins_per_second=1, join_burst=1, sweep_s=1000), clock) as server,
             Signalling(server.url, "tea", SECRET, first_wait_s=0.02, most_wait_s=0.05) as link,
         ):
             assert isinstance(await link.next(), Joined)
@@ -183,10 +183,10 @@ def test_forwarded_address_is_believed_only_of_a_proxy_that_is_named() -> None:
             return answers
 
     async def check() -> None:
-        limits = MeetingSettings(join_burst=1, joins_per_second=0.01)
+        limits = SignallingSettings(join_burst=1, joins_per_second=0.01)
         async with Server(limits) as server:
             assert await joined(server, "192.0.2.1", "192.0.2.2") == ["free", "joins"]
-        proxies = MeetingSettings(join_burst=1, joins_per_second=0.01, proxies=("127.0.0.0/30", "2001:db8::1"))
+        proxies = SignallingSettings(join_burst=1, joins_per_second=0.01, proxies=("127.0.0.0/30", "2001:db8::1"))
         async with Server(proxies) as server:
             # What a party wrote itself stands before what the proxy has added.
             assert await joined(server, "192.0.2.1", "192.0.2.2", "198.51.100.9, 192.0.2.1", "2001:db8::7") == [
@@ -239,7 +239,7 @@ def test_party_that_is_gone_leaves_no_traceback(caplog: pytest.LogCaptureFixture
                 await asyncio.sleep(0.01)
             for link in (first, second):
                 await link.close()
-            while server.point.connections:  # noqa: ASYNC110
+            while server.signalling.connections:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
         assert errors(caplog) == []
 
@@ -282,7 +282,7 @@ def test_flood_of_frames_ends_its_connection_and_holds_up_nobody(
             with contextlib.suppress(ConnectionClosed):
                 while True:
                     await socket.recv()
-            while server.point.connections:  # noqa: ASYNC110
+            while server.signalling.connections:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
         assert errors(caplog) == []
 
@@ -307,7 +307,7 @@ def test_a_party_that_pings_as_programs_do_is_let_alone() -> None:
             await socket.recv()
             for _ in range(60):
                 await (await socket.ping())
-            assert server.point.connections == 1
+            assert server.signalling.connections == 1
 
     run(check())
 
@@ -338,7 +338,7 @@ def test_connection_without_a_whole_request_is_cut_off(
     begins: str, goes_on: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def check() -> None:
-        async with Server(MeetingSettings(request_within_s=0.4)) as server:
+        async with Server(SignallingSettings(request_within_s=0.4)) as server:
             reader, writer = await open_tcp(server)
             writer.write(begins.encode())
 
@@ -351,7 +351,7 @@ def test_connection_without_a_whole_request_is_cut_off(
             assert await ended(reader, 3)
             dripping.cancel()
             writer.close()
-            while server.point.addresses.sockets:  # noqa: ASYNC110
+            while server.signalling.addresses.sockets:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
         assert errors(caplog) == []
 
@@ -361,7 +361,7 @@ def test_connection_without_a_whole_request_is_cut_off(
 def test_a_connection_that_is_used_is_not_cut_off() -> None:
     async def check() -> None:
         async with (
-            Server(MeetingSettings(request_within_s=1)) as server,
+            Server(SignallingSettings(request_within_s=1)) as server,
             httpx2.AsyncClient(trust_env=False) as client,
             server.raw() as socket,
         ):
@@ -370,7 +370,7 @@ def test_a_connection_that_is_used_is_not_cut_off() -> None:
             for _ in range(4):
                 assert (await client.get(server.url + "/health")).status_code == 200
                 await asyncio.sleep(0.4)
-            assert server.point.connections == 1
+            assert server.signalling.connections == 1
 
     run(check())
 
@@ -384,9 +384,9 @@ def test_silent_connections_of_one_address_keep_nobody_else_from_joining() -> No
             async with server.raw(OTHER) as other:
                 assert (await answer_to(other, join("another")))["type"] == "joined"
             assert time.monotonic() - began < 1
-            assert server.point.addresses.of("127.0.0.1").sockets == 128
+            assert server.signalling.addresses.of("127.0.0.1").sockets == 128
             assert sum([await ended(reader, 0.001) for reader in held]) == 1100 - 128
-        assert server.point.addresses.sockets == 0
+        assert server.signalling.addresses.sockets == 0
 
     run(check(), within_s=60)
 
@@ -408,25 +408,25 @@ def test_addresses_are_forgotten_when_they_have_nothing_any_more() -> None:
     clock = Clock()
 
     async def check() -> None:
-        async with Server(MeetingSettings(sweep_s=1000), clock) as server:
+        async with Server(SignallingSettings(sweep_s=1000), clock) as server:
             async with server.raw() as socket:
                 await answer_to(socket, join())
-                await server.point.sweep()
-                assert len(server.point.addresses) == 1
-            while server.point.addresses.sockets:  # noqa: ASYNC110
+                await server.signalling.sweep()
+                assert len(server.signalling.addresses) == 1
+            while server.signalling.addresses.sockets:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
-            await server.point.sweep()
-            assert len(server.point.addresses) == 1  # it has joined a moment ago
+            await server.signalling.sweep()
+            assert len(server.signalling.addresses) == 1  # it has joined a moment ago
             clock.now += 60
-            await server.point.sweep()
-            assert len(server.point.addresses) == 0
+            await server.signalling.sweep()
+            assert len(server.signalling.addresses) == 0
 
     run(check())
 
 
 def test_pages_from_elsewhere_are_refused() -> None:
     async def check() -> None:
-        async with Server(MeetingSettings(origins=("https://meet.example",))) as server:
+        async with Server(SignallingSettings(origins=("https://meet.example",))) as server:
             for origin in ("https://evil.example", "null", "http://127.0.0.1:1"):
                 with pytest.raises(InvalidStatus, match="403"):
                     async with server.raw(Origin=origin):

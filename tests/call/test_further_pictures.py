@@ -19,7 +19,7 @@ from kilocall.call.recording import Recording
 from kilocall.call.session import Session
 from kilocall.call.settings import settings_from
 from kilocall.model.family import Family, Picture
-from kilocall.model.gallery import Distance, base_reference
+from kilocall.model.reference_pictures import Distance, base_reference
 from kilocall.proto.control import ReferencePiece, SourcePicture, parse_control
 from kilocall.proto.stream_file import ReferencePicture, TimedPacket
 from kilocall.runtime.pictures import decode_picture, encode_picture

@@ -5,12 +5,8 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-import pytest
-
 from kilocall.bench.call import TwoParties, empty_room
 from kilocall.bench.network import SIDES
-
-pytestmark = pytest.mark.slow
 
 
 def test_idle_connection_costs_next_to_nothing(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Somebody in place of the meeting point, who puts himself between the two parties of a call."""
+"""Somebody in place of the signalling server, who puts himself between the two parties of a call."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ SECONDS = 8.0
 
 
 class Between:
-    """Relays between parties and the real meeting point; this one changes nothing and remembers what it sees."""
+    """Relays between parties and the real signalling server; this one changes nothing and remembers what it sees."""
 
     def __init__(self, server: str) -> None:
         self.seen: list[dict[str, Any]] = []
@@ -57,7 +57,7 @@ class Between:
             yield f"http://127.0.0.1:{next(iter(listening.sockets)).getsockname()[1]}"
 
     async def from_party(self, party: ServerConnection, message: dict[str, Any]) -> dict[str, Any] | None:
-        """What goes on to the meeting point; None: nothing."""
+        """What goes on to the signalling server; None: nothing."""
         return message
 
     def other(self, party: ServerConnection) -> ServerConnection:
@@ -308,7 +308,7 @@ def test_description_of_an_earlier_session_is_refused() -> None:
             both = parties(address)
             ends = [asyncio.create_task(party.link.run()) for party in both]
             await until(lambda: all(party.opened_now.is_set() for party in both))
-            await server.point.store.change(ROOM, renewed)
+            await server.signalling.store.change(ROOM, renewed)
             done, _ = await asyncio.wait(ends, timeout=SECONDS, return_when=asyncio.FIRST_COMPLETED)
             assert len(done) == 1
             with pytest.raises(BadInput, match="could not prove that it has the link"):
@@ -345,7 +345,7 @@ def test_wrong_secret_does_not_get_in_and_sees_nothing_of_the_call() -> None:
 
 @pytest.fixture
 def impostor() -> Iterator[tuple[Impostor, str]]:
-    """One in place of the meeting point, on a thread of its own, and his address."""
+    """One in place of the signalling server, on a thread of its own, and his address."""
     ready: list[tuple[Impostor, str]] = []
     loop = asyncio.new_event_loop()
     end = asyncio.Event()

@@ -51,7 +51,7 @@ class Events:
         return None
 
 
-def test_meeting_point_that_is_restarted_replaces_no_connection() -> None:
+def test_signalling_server_that_is_restarted_replaces_no_connection() -> None:
     async def check() -> None:
         tasks = Tasks()
         async with Server() as before:
@@ -69,7 +69,7 @@ def test_meeting_point_that_is_restarted_replaces_no_connection() -> None:
             # Asked to, it connects them anew as ever.
             for _, events in parties:
                 events.opened_now.clear()
-            await server.point.store.change("tea", renewed)
+            await server.signalling.store.change("tea", renewed)
             for _, events in parties:
                 await events.opened_now.wait()
             assert all(len(events.opened_peers) == 2 for _, events in parties)

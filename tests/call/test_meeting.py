@@ -1,4 +1,4 @@
-"""The whole way to a connection: meeting point, signalling, two peers."""
+"""The whole way to a connection: signalling server, signalling, two peers."""
 
 from __future__ import annotations
 

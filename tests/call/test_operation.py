@@ -1,4 +1,4 @@
-"""Running a meeting point: being ready, ending without disturbing a call, and what it writes."""
+"""Running a signalling server: being ready, ending without disturbing a call, and what it writes."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from pathlib import Path
 
 import httpx2
 
-from kilocall.call.meeting_settings import MeetingSettings
 from kilocall.call.signalling import Join, Joined, Paired, Signalling
+from kilocall.call.signalling_settings import SignallingSettings
 from links import run
 from meeting import SECRET, Server
 
 ROOT = Path(__file__).parents[2]
 
 
-def meeting_point(*options: str, port: int = 0) -> tuple[subprocess.Popen[str], int]:
+def signalling_server(*options: str, port: int = 0) -> tuple[subprocess.Popen[str], int]:
     """A process that serves, and its port."""
     roots = os.pathsep.join(str(ROOT / root) for root in ("sender", "receiver", "shared", "proto"))
     process = subprocess.Popen(
@@ -48,23 +48,23 @@ async def ready(port: int) -> tuple[int, str]:
 
 def test_ready_says_when_there_is_no_room() -> None:
     async def check() -> None:
-        async with Server(MeetingSettings(most_rooms=1)) as server:
+        async with Server(SignallingSettings(most_rooms=1)) as server:
             assert await ready(server.port) == (200, "ready")
             async with Signalling(server.url, "tea", SECRET) as first:
                 assert isinstance(await first.next(), Joined)
                 assert await ready(server.port) == (503, "full")
             assert await ready(server.port) == (200, "ready")
-        async with Server(MeetingSettings(most_connections=1)) as server, server.raw():
+        async with Server(SignallingSettings(most_connections=1)) as server, server.raw():
             assert await ready(server.port) == (503, "full")
 
     run(check())
 
 
-def test_meeting_point_that_drains_takes_no_new_rooms_but_those_who_are_there() -> None:
+def test_signalling_server_that_drains_takes_no_new_rooms_but_those_who_are_there() -> None:
     async def check() -> None:
         async with Server() as server, Signalling(server.url, "tea", SECRET) as first:
             assert isinstance(await first.next(), Joined)
-            draining = asyncio.create_task(server.point.drain())
+            draining = asyncio.create_task(server.signalling.drain())
             await asyncio.sleep(0)
             assert await ready(server.port) == (503, "draining")
             join = Join(room="coffee", token=SECRET.token).model_dump_json()
@@ -79,7 +79,7 @@ def test_meeting_point_that_drains_takes_no_new_rooms_but_those_who_are_there() 
 
 def test_told_to_terminate_it_ends_within_10_s_and_the_call_goes_on() -> None:
     async def check() -> None:
-        process, port = await asyncio.to_thread(meeting_point)
+        process, port = await asyncio.to_thread(signalling_server)
         url = f"http://127.0.0.1:{port}"
         links = []
         for _ in range(2):
@@ -97,7 +97,7 @@ def test_told_to_terminate_it_ends_within_10_s_and_the_call_goes_on() -> None:
         _, rest = await asyncio.to_thread(process.communicate)
         assert (process.returncode, rest) == (0, "")
         assert time.monotonic() - began < 10
-        process, _ = await asyncio.to_thread(meeting_point, port=port)
+        process, _ = await asyncio.to_thread(signalling_server, port=port)
         try:
             for link in links:
                 assert isinstance(await link.next(), Joined)
@@ -114,7 +114,7 @@ def test_told_to_terminate_it_ends_within_10_s_and_the_call_goes_on() -> None:
 
 
 def test_nobody_is_waited_for_where_nobody_is() -> None:
-    process, _ = meeting_point()
+    process, _ = signalling_server()
     process.terminate()
     began = time.monotonic()
     assert process.communicate(timeout=15)[1] == ""
@@ -124,7 +124,7 @@ def test_nobody_is_waited_for_where_nobody_is() -> None:
 
 def test_json_log_has_every_event_and_neither_addresses_nor_tokens_nor_names() -> None:
     async def check() -> None:
-        process, port = await asyncio.to_thread(meeting_point, "--log-format", "json", "--drain-seconds", "0")
+        process, port = await asyncio.to_thread(signalling_server, "--log-format", "json", "--drain-seconds", "0")
         url = f"http://127.0.0.1:{port}"
         async with Signalling(url, "teatime", SECRET) as first, Signalling(url, "teatime", SECRET) as second:
             for link in (first, second):

@@ -25,10 +25,7 @@ from kilocall.runtime.web import LOOPBACK, PageKey, guard_page, mount_page
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 playwright = pytest.importorskip("playwright.sync_api")
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="no chromium is installed to look at the page with"),
-]
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium is installed to look at the page with")
 
 PAGE = Path(kilocall.call.__file__).parent / "page"
 PATIENCE_S = 10.0
@@ -88,7 +85,7 @@ class FakeNode:
 
     def __init__(self) -> None:
         self.key = PageKey()
-        self.wishes: list[dict[str, Any]] = []
+        self.commands: list[dict[str, Any]] = []
         self.arrivals = 0
         self._page: WebSocket | None = None
         self._events: asyncio.AbstractEventLoop | None = None
@@ -139,7 +136,7 @@ class FakeNode:
             self.arrivals += 1
             try:
                 while True:
-                    self.wishes.append(json.loads(await page.receive_text()))
+                    self.commands.append(json.loads(await page.receive_text()))
             except WebSocketDisconnect:
                 return
 
@@ -178,7 +175,7 @@ class FakeNode:
         asyncio.run_coroutine_threadsafe(self._page.close(), self._events).result(PATIENCE_S)
 
     def asked(self, kind: str) -> list[dict[str, Any]]:
-        return [wish for wish in self.wishes if wish["type"] == kind]
+        return [command for command in self.commands if command["type"] == kind]
 
 
 def wait(condition: Callable[[], Any]) -> None:

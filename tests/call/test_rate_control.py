@@ -132,7 +132,7 @@ def test_random_loss_without_a_queue_is_guarded_against_and_does_not_lower_the_r
     assert max(sample.rung for sample in samples) <= 1
     plan = control.plan
     assert control.guarded
-    assert (plan.frames_per_message, plan.repeat_frames) == (2, repeats)
+    assert (plan.frames_per_message, plan.redundant_frames) == (2, repeats)
     assert plan.wire_bps(BITS) <= 30_000
 
 
@@ -169,7 +169,7 @@ def test_guarded_rungs_are_each_cheaper(name: str) -> None:
     assert costs == sorted(costs, reverse=True)
     assert len(control.guarded_plans) == len(control.plans)
     assert costs[0] <= 30_000
-    assert all(plan.frames_per_message + plan.repeat_frames <= 8 for plan in control.guarded_plans)
+    assert all(plan.frames_per_message + plan.redundant_frames <= 8 for plan in control.guarded_plans)
 
 
 def test_loss_that_sending_less_cures_keeps_the_rate_down() -> None:
@@ -258,6 +258,6 @@ def test_any_reports_give_a_plan_of_the_ladder(
         now_us += pause_us
         control.tick(now_us)
         plan = control.update(Feedback(now_us, loss, delay_ms, received_bps, rtt_ms))
-        allowed = {replace(one, repeat_frames=0) for one in (*control.plans, *control.guarded_plans)}
-        assert replace(plan, repeat_frames=0) in allowed
-        assert plan.repeat_frames in (0, 2, 4)
+        allowed = {replace(one, redundant_frames=0) for one in (*control.plans, *control.guarded_plans)}
+        assert replace(plan, redundant_frames=0) in allowed
+        assert plan.redundant_frames in (0, 2, 4)

@@ -1,4 +1,4 @@
-"""Several meeting points with their rooms in one Redis; the Redis is a real one."""
+"""Several signalling servers with their rooms in one Redis; the Redis is a real one."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from call.test_operation import meeting_point, ready
-from kilocall.call.meeting_settings import MeetingSettings
+from call.test_operation import ready, signalling_server
 from kilocall.call.signalling import Commit, Joined, Left, Paired, Signal, Signalling, knock
+from kilocall.call.signalling_settings import SignallingSettings
 from kilocall.proto.errors import BadInput
 from links import run
 from meeting import OTHER_SECRET, SECRET, Server
@@ -55,9 +55,9 @@ def start_redis(path: Path) -> subprocess.Popen[bytes]:
 
 
 @contextlib.asynccontextmanager
-async def shared(url: str, limits: MeetingSettings | None = None) -> AsyncIterator[Server]:
-    """A meeting point that keeps its rooms there."""
-    store = RedisStore(url, limits or MeetingSettings())
+async def shared(url: str, limits: SignallingSettings | None = None) -> AsyncIterator[Server]:
+    """A signalling server that keeps its rooms there."""
+    store = RedisStore(url, limits or SignallingSettings())
     await store.open()
     async with Server(limits, store=store) as server:
         yield server
@@ -68,7 +68,7 @@ def party(server: Server | str) -> Signalling:
     return Signalling(url, "tea", SECRET, first_wait_s=0.05, most_wait_s=0.3)
 
 
-def test_parties_at_two_meeting_points_meet_and_exchange(redis: str) -> None:
+def test_parties_at_two_signalling_servers_meet_and_exchange(redis: str) -> None:
     async def check() -> None:
         async with shared(redis) as here, shared(redis) as there, party(here) as first:
             assert isinstance(await first.next(), Joined)
@@ -104,7 +104,7 @@ def test_parties_at_two_meeting_points_meet_and_exchange(redis: str) -> None:
 
 def test_many_pairs_that_join_at_the_same_moment_are_paired_once_each(redis: str) -> None:
     async def check() -> None:
-        limits = MeetingSettings(join_burst=500, rooms_per_minute=500)
+        limits = SignallingSettings(join_burst=500, rooms_per_minute=500)
         async with shared(redis, limits) as here, shared(redis, limits) as there:
 
             async def pair(room: str) -> None:
@@ -156,10 +156,10 @@ async def met_after(first: Signalling, second: Signalling) -> int:
     return paired[0].session
 
 
-def test_a_meeting_point_that_is_killed_ends_no_call_and_both_come_back_at_the_other(redis: str) -> None:
+def test_a_signalling_server_that_is_killed_ends_no_call_and_both_come_back_at_the_other(redis: str) -> None:
     async def check() -> None:
         (killed, first_port), (other, second_port) = [
-            await asyncio.to_thread(meeting_point, "--redis", redis) for _ in range(2)
+            await asyncio.to_thread(signalling_server, "--redis", redis) for _ in range(2)
         ]
         try:
             first = await party(f"http://127.0.0.1:{first_port}").__aenter__()
@@ -196,11 +196,11 @@ def test_a_meeting_point_that_is_killed_ends_no_call_and_both_come_back_at_the_o
     run(check(), within_s=90)
 
 
-def test_place_at_a_meeting_point_that_ended_is_free_in_the_end(redis: str) -> None:
+def test_place_at_a_signalling_server_that_ended_is_free_in_the_end(redis: str) -> None:
     async def check() -> None:
-        limits = MeetingSettings(come_back_within_s=1)
+        limits = SignallingSettings(come_back_within_s=1)
         async with shared(redis, limits) as here:
-            process, port = await asyncio.to_thread(meeting_point, "--redis", redis)
+            process, port = await asyncio.to_thread(signalling_server, "--redis", redis)
             first = await party(here).__aenter__()
             assert isinstance(await first.next(), Joined)
             second = await party(f"http://127.0.0.1:{port}").__aenter__()
@@ -208,7 +208,7 @@ def test_place_at_a_meeting_point_that_ended_is_free_in_the_end(redis: str) -> N
             process.kill()
             await asyncio.to_thread(process.communicate)
             await asyncio.sleep(6)  # until it has said nothing for long enough
-            await here.point.sweep()
+            await here.signalling.sweep()
             assert isinstance(await first.next(), Left)
             async with party(here) as third:
                 await met_after(first, third)
@@ -239,11 +239,11 @@ def test_while_redis_is_away_nobody_joins_and_afterwards_all_come_back(tmp_path:
             assert await ready(here.port) == (503, "without rooms")
             server = await asyncio.to_thread(start_redis, path)  # and it knows nothing
             try:
-                while not here.point.store.well:  # noqa: ASYNC110
+                while not here.signalling.store.well:  # noqa: ASYNC110
                     await asyncio.sleep(0.05)
                 await asyncio.sleep(1.5)  # it listens again
                 with contextlib.suppress(Exception):
-                    await here.point.sweep()
+                    await here.signalling.sweep()
                 for link in (first, second):
                     assert isinstance(await link.next(), Joined)
                 await asyncio.sleep(0.3)
@@ -260,8 +260,8 @@ def test_while_redis_is_away_nobody_joins_and_afterwards_all_come_back(tmp_path:
 def test_redis_that_is_none_or_not_there_is_told_at_the_start(tmp_path: Path) -> None:
     async def check() -> None:
         with pytest.raises(BadInput, match="allowed is redis://"):
-            RedisStore("http://here", MeetingSettings())
-        store = RedisStore(f"unix://{tmp_path}/none", MeetingSettings())
+            RedisStore("http://here", SignallingSettings())
+        store = RedisStore(f"unix://{tmp_path}/none", SignallingSettings())
         with pytest.raises(BadInput, match="redis cannot be used"):
             await store.open()
         await store.close()

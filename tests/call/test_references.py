@@ -8,7 +8,7 @@ from typing import SupportsBytes
 
 import pytest
 
-from kilocall.call.references import MOST, MOST_OFFERS, PIECE_BYTES, PIECE_EVERY_US, References
+from kilocall.call.references import MOST, MOST_OFFERS, PIECE_BYTES, PIECE_EVERY_US, ReferenceExchange
 from kilocall.call.settings import settings_from
 from kilocall.proto.control import (
     ControlMessage,
@@ -37,7 +37,7 @@ class Party:
         self.drops: list[str] = []
         self.got: list[tuple[str, str, bytes]] = []
         self.confirmed: list[str] = []
-        self.references = References(
+        self.references = ReferenceExchange(
             say=self._say,
             drop=self.drops.append,
             got=self._got,

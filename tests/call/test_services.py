@@ -288,11 +288,11 @@ def test_a_server_that_is_no_sender_is_not_read_aloud(
 
 
 def test_nobody_without_token_or_cookie_makes_the_receiver_ask(receiver: TestClient, inner: Inner) -> None:
-    wish = {"sender": inner.address}
-    assert receiver.post("/start", json=wish).status_code == 401
+    command = {"sender": inner.address}
+    assert receiver.post("/start", json=command).status_code == 401
     foreign = {"Origin": "https://example.org"}
-    assert receiver.post("/start", json=wish, headers={**foreign, **BEARER}).status_code == 403
-    assert receiver.post("/start", json=wish, headers={**BEARER, "Host": "example.org"}).status_code == 400
+    assert receiver.post("/start", json=command, headers={**foreign, **BEARER}).status_code == 403
+    assert receiver.post("/start", json=command, headers={**BEARER, "Host": "example.org"}).status_code == 400
     for path in ("/state", "/metrics", "/picture.jpg", "/source.jpg", "/stream.mjpg"):
         assert receiver.get(path).status_code == 401, path
     assert receiver.post("/stop").status_code == receiver.post("/view", json={}).status_code == 401
@@ -303,8 +303,8 @@ def test_nobody_without_token_or_cookie_makes_the_receiver_ask(receiver: TestCli
 
 def test_a_receiver_without_a_sender_must_be_named_one(receiver: TestClient) -> None:
     nothing: dict[str, str] = {}
-    for wish in (nothing, None):
-        answer = receiver.post("/start", headers=BEARER, json=wish)
+    for command in (nothing, None):
+        answer = receiver.post("/start", headers=BEARER, json=command)
         assert (answer.status_code, "sender is missing" in answer.text) == (422, True)
 
 

@@ -80,7 +80,7 @@ class Side:
     def use(self, picture_hash: str, from_us: int) -> None:
         self.used.append((picture_hash, from_us))
 
-    def personalise(self, file_hash: str, data: bytes) -> None:
+    def adapt(self, file_hash: str, data: bytes) -> None:
         self.files.append((file_hash, data))
 
     def refer(self, base_hash: str, picture_hash: str, data: bytes) -> None:

@@ -11,7 +11,6 @@ from pydantic import ValidationError
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
-from kilocall.call.meeting_settings import MeetingSettings
 from kilocall.call.signalling import (
     MAX_MESSAGE_BYTES,
     Commit,
@@ -23,6 +22,7 @@ from kilocall.call.signalling import (
     parse_from_client,
     websocket_url,
 )
+from kilocall.call.signalling_settings import SignallingSettings
 from kilocall.proto.errors import BadInput
 from links import run
 from meeting import OTHER_SECRET, SECRET, Clock, Server, two
@@ -80,7 +80,7 @@ def test_wrong_secret_is_refused_and_learns_nothing_of_who_is_there() -> None:
     run(check())
 
 
-def test_meeting_point_keeps_neither_secret_nor_token() -> None:
+def test_signalling_server_keeps_neither_secret_nor_token() -> None:
     async def check() -> None:
         async with Server() as server, Signalling(server.url, "tea", SECRET) as first:
             await first.next()
@@ -108,7 +108,7 @@ def test_third_gets_full_while_the_owner_of_a_broken_connection_may_come_back() 
     clock = Clock()
 
     async def check() -> None:
-        async with Server(MeetingSettings(come_back_within_s=15, sweep_s=1000), clock) as server:
+        async with Server(SignallingSettings(come_back_within_s=15, sweep_s=1000), clock) as server:
             first, second, session = await two(server, second_waits_s=60)
             second._socket.transport.abort()  # type: ignore[union-attr]  # as when the network breaks
             member = server.rooms["tea"].members[1]
@@ -133,13 +133,13 @@ def test_place_of_who_does_not_come_back_is_free_in_the_end() -> None:
     clock = Clock()
 
     async def check() -> None:
-        async with Server(MeetingSettings(come_back_within_s=15, sweep_s=1000), clock) as server:
+        async with Server(SignallingSettings(come_back_within_s=15, sweep_s=1000), clock) as server:
             first, second, session = await two(server, second_waits_s=60)
             second._socket.transport.abort()  # type: ignore[union-attr]
             while server.rooms["tea"].members[1].lost_at is None:  # noqa: ASYNC110
                 await asyncio.sleep(0.005)
             clock.now += 16
-            await server.point.sweep()
+            await server.signalling.sweep()
             async with Signalling(server.url, "tea", SECRET) as third:
                 assert isinstance(await third.next(), Joined)
                 paired = await third.next()
@@ -152,14 +152,14 @@ def test_place_of_who_does_not_come_back_is_free_in_the_end() -> None:
 
 
 async def restarted(port: int, links: list[Signalling]) -> Server:
-    """Another meeting point where one was, which knows nothing; and what the two are told when they come back."""
+    """Another signalling server where one was, which knows nothing; and what the two are told when they come back."""
     server = await Server(port=port).__aenter__()
     for link in links:
         assert isinstance(await link.next(), Joined)
     return server
 
 
-def test_meeting_point_that_was_restarted_lets_a_connection_that_both_have_alone() -> None:
+def test_signalling_server_that_was_restarted_lets_a_connection_that_both_have_alone() -> None:
     async def check() -> None:
         async with Server() as before:
             first, second, session = await two(before)
@@ -180,7 +180,7 @@ def test_meeting_point_that_was_restarted_lets_a_connection_that_both_have_alone
 
 
 @pytest.mark.parametrize("theirs", [None, 7])
-def test_meeting_point_that_was_restarted_connects_anew_unless_both_have_the_same_connection(
+def test_signalling_server_that_was_restarted_connects_anew_unless_both_have_the_same_connection(
     theirs: int | None,
 ) -> None:
     clock = Clock()
@@ -189,10 +189,10 @@ def test_meeting_point_that_was_restarted_connects_anew_unless_both_have_the_sam
         async with Server() as before:
             first, second, session = await two(before, second_waits_s=60)
             first.live, second.live = session, theirs
-        async with Server(MeetingSettings(sweep_s=1000), clock, before.port) as server:
+        async with Server(SignallingSettings(sweep_s=1000), clock, before.port) as server:
             assert isinstance(await first.next(), Joined)
             clock.now += 16
-            await server.point.sweep()  # the place that was kept is free
+            await server.signalling.sweep()  # the place that was kept is free
             assert isinstance(await first.next(), Left)
             second.reconnect()
             assert isinstance(await second.next(), Joined)
@@ -230,7 +230,7 @@ def test_lost_connection_comes_back_to_the_same_session() -> None:
             port = server.port
             first_member = first._join.member
             lost = server.rooms["tea"].members[0]
-            server.point.outboxes[lost.connection].put_newest(None)  # it closes without a word
+            server.signalling.outboxes[lost.connection].put_newest(None)  # it closes without a word
             again = await first.next()
             assert isinstance(again, Joined)
             assert (again.member, again.others, server.port) == (first_member, 1, port)
@@ -243,7 +243,7 @@ def test_lost_connection_comes_back_to_the_same_session() -> None:
     run(check())
 
 
-def test_client_comes_back_when_the_meeting_point_was_restarted() -> None:
+def test_client_comes_back_when_the_signalling_server_was_restarted() -> None:
     async def check() -> None:
         async with Server() as server:
             link = await Signalling(server.url, "tea", SECRET, first_wait_s=0.05, most_wait_s=0.2).__aenter__()
@@ -364,14 +364,14 @@ def test_oversized_message_closes_the_connection_before_it_is_taken() -> None:
             with pytest.raises(ConnectionClosed, match="1009"):
                 await socket.recv()
             assert (await server.get("/health")).json() == {"status": "ok"}
-            assert server.point.connections == 0
+            assert server.signalling.connections == 0
 
     run(check())
 
 
 def test_silent_party_is_sent_away() -> None:
     async def check() -> None:
-        async with Server(MeetingSettings(join_within_s=0.05)) as server:
+        async with Server(SignallingSettings(join_within_s=0.05)) as server:
             said = await server.said_to()
             assert said["reason"] == "no join within 0.05 s"
 
@@ -380,7 +380,7 @@ def test_silent_party_is_sent_away() -> None:
 
 def test_rooms_and_connections_are_limited() -> None:
     async def check() -> None:
-        limits = MeetingSettings(most_rooms=1, most_connections=2)
+        limits = SignallingSettings(most_rooms=1, most_connections=2)
         async with Server(limits) as server, Signalling(server.url, "tea", SECRET) as first:
             await first.next()
             assert (await server.said_to(join("coffee")))["reason"].startswith("1 rooms exist")
@@ -394,7 +394,7 @@ def test_party_that_does_not_read_loses_its_oldest_messages_only() -> None:
     async def check() -> None:
         async with Server() as server:
             first, second, session = await two(server)
-            outbox = server.point.outboxes[server.rooms["tea"].members[1].connection]
+            outbox = server.signalling.outboxes[server.rooms["tea"].members[1].connection]
             for number in range(100):
                 outbox.put_newest(Signal(session=session, kind="offer", sdp=str(number)).model_dump_json())
             assert outbox.qsize() == 32
@@ -409,11 +409,11 @@ def test_party_that_does_not_read_loses_its_oldest_messages_only() -> None:
 
 def test_idle_rooms_expire() -> None:
     clock = Clock()
-    limits = MeetingSettings(come_back_within_s=15, empty_room_s=60, waiting_room_s=3600, sweep_s=1000)
+    limits = SignallingSettings(come_back_within_s=15, empty_room_s=60, waiting_room_s=3600, sweep_s=1000)
 
     async def check() -> None:
         async with Server(limits, clock) as server:
-            point = server.point
+            point = server.signalling
             async with Signalling(server.url, "tea", SECRET, first_wait_s=60) as first:
                 await first.next()
                 first._socket.transport.abort()  # type: ignore[union-attr]  # as when the network breaks

@@ -18,18 +18,15 @@ import pytest
 from kilocall.bench.call import Shown, TwoParties
 from kilocall.bench.network import SIDES, Side
 from kilocall.call.report import CallReport
-from kilocall.model.family import load_family
+from kilocall.model.engine_choice import choose_engine
+from kilocall.model.family_loader import load_family
 from kilocall.proto.stream_file import StreamReader
 from kilocall.receiver.render import FaceRenderer
-from kilocall.runtime.engine import choose_engine
 from kilocall.runtime.pace import LADDER
 from kilocall.runtime.pictures import as_jpeg, decode_picture
 from kilocall.sample import sample_stream
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system gives no process to a core"),
-]
+pytestmark = pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system gives no process to a core")
 
 #: Until both have come to a rate: 25 to 5 takes five seconds, and the first reports and messages some more.
 SETTLE_S = 15.0

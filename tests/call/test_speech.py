@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kilocall.call.audio_bridge import BLOCK, Holds, Loudspeaker, Speech, read_sound
+from kilocall.call.audio_bridge import BLOCK, AvSync, Loudspeaker, Speech, read_sound
 from kilocall.proto.errors import BadInput
 
 RATE = 48_000
@@ -27,10 +27,10 @@ class Clock:
 
 def held(playout_us: int, behind_ms: float) -> tuple[int, int]:
     """What speech in packets of 60 ms and pictures made in 20 ms wait in the end, in milliseconds."""
-    holds = Holds()
+    sync = AvSync()
     for _ in range(100):
-        holds.follow(playout_us, 20.0, packet_ms=60, behind_ms=behind_ms)
-    return holds.sound_us // 1000, holds.picture_us // 1000
+        sync.follow(playout_us, 20.0, packet_ms=60, behind_ms=behind_ms)
+    return sync.sound_us // 1000, sync.picture_us // 1000
 
 
 def test_speech_waits_for_its_picture() -> None:
@@ -42,10 +42,10 @@ def test_speech_waits_for_its_picture() -> None:
 
 
 def test_speech_does_not_wait_for_pictures_that_come_too_late_for_lips() -> None:
-    holds = Holds()
+    sync = AvSync()
     for _ in range(100):
-        holds.follow(100_000, 5000.0, packet_ms=60, behind_ms=0)
-    assert (holds.sound_us, holds.picture_us) == (40_000, 0)
+        sync.follow(100_000, 5000.0, packet_ms=60, behind_ms=0)
+    assert (sync.sound_us, sync.picture_us) == (40_000, 0)
 
 
 def test_picture_waits_for_speech_that_would_be_late() -> None:
@@ -55,13 +55,13 @@ def test_picture_waits_for_speech_that_would_be_late() -> None:
 
 
 def test_no_held_picture_overtakes_the_one_before() -> None:
-    holds, before_us = Holds(), 0
+    sync, before_us = AvSync(), 0
     for number in range(60):
-        holds.follow(100_000, 20.0, packet_ms=60, behind_ms=300 if number < 30 else 0)
-        shown_us = number * 16_000 + holds.picture_us
+        sync.follow(100_000, 20.0, packet_ms=60, behind_ms=300 if number < 30 else 0)
+        shown_us = number * 16_000 + sync.picture_us
         assert shown_us > before_us
         before_us = shown_us
-    assert holds.picture_us < 120_000
+    assert sync.picture_us < 120_000
 
 
 def test_held_speech_comes_out_after_the_hold() -> None:

@@ -1,4 +1,4 @@
-"""Passwords of a TURN server that the meeting point makes; with a real coturn where there is one."""
+"""Passwords of a TURN server that the signalling server makes; with a real coturn where there is one."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from aioice.stun import TransactionFailed
 
 from call.test_link import Events
 from kilocall.call.link import Link, RoomAddress, Tasks
-from kilocall.call.meeting_settings import MeetingSettings
 from kilocall.call.signalling import Joined, Relay, Signalling
+from kilocall.call.signalling_settings import SignallingSettings
 from kilocall.call.turn import Relays, password
 from kilocall.proto.errors import BadInput
 from kilocall.runtime.peer import Peer
@@ -52,7 +52,9 @@ def test_joined_with_and_without_a_turn_server_are_these_bytes() -> None:
 
 
 def test_everybody_gets_a_name_of_his_own_that_is_good_for_12_h() -> None:
-    relays = Relays(MeetingSettings(turn_urls=(URL, "turns:b.example"), turn_secret=TURN_SECRET), clock=lambda: 1000.5)
+    relays = Relays(
+        SignallingSettings(turn_urls=(URL, "turns:b.example"), turn_secret=TURN_SECRET), clock=lambda: 1000.5
+    )
     made = [relays.for_one() for _ in range(2)]
     assert made[0] is not None
     assert made[0] != made[1]
@@ -61,8 +63,8 @@ def test_everybody_gets_a_name_of_his_own_that_is_good_for_12_h() -> None:
         assert re.fullmatch(r"44200:[0-9a-f]{16}", relay.username)
         assert relay.credential == password(TURN_SECRET, relay.username)
         assert relay.credential not in repr(relay)
-    assert Relays(MeetingSettings(turn_secret=TURN_SECRET)).for_one() is None
-    assert TURN_SECRET not in repr(MeetingSettings(turn_secret=TURN_SECRET))
+    assert Relays(SignallingSettings(turn_secret=TURN_SECRET)).for_one() is None
+    assert TURN_SECRET not in repr(SignallingSettings(turn_secret=TURN_SECRET))
 
 
 @pytest.mark.parametrize(
@@ -77,12 +79,12 @@ def test_everybody_gets_a_name_of_his_own_that_is_good_for_12_h() -> None:
 )
 def test_turn_server_that_cannot_be_used_is_refused_at_the_start(urls: tuple[str, ...], secret: str, said: str) -> None:
     with pytest.raises(BadInput, match=said):
-        Relays(MeetingSettings(turn_urls=urls, turn_secret=secret))
+        Relays(SignallingSettings(turn_urls=urls, turn_secret=secret))
 
 
 def test_passwords_come_with_every_joining() -> None:
     async def check() -> None:
-        async with Server(MeetingSettings(turn_urls=(URL,), turn_secret=TURN_SECRET)) as server:
+        async with Server(SignallingSettings(turn_urls=(URL,), turn_secret=TURN_SECRET)) as server:
             async with Signalling(server.url, "tea", SECRET, first_wait_s=0.01) as link:
                 first = await link.next()
                 link.reconnect()
@@ -190,10 +192,10 @@ def test_the_first_turn_server_that_answers_is_taken_and_the_one_named_first_pre
     run(check())
 
 
-def test_two_meet_through_the_meeting_points_turn_server_alone(tmp_path: Path) -> None:
+def test_two_meet_through_the_signalling_servers_turn_server_alone(tmp_path: Path) -> None:
     async def check() -> None:
         async with coturn(tmp_path) as port:
-            settings = MeetingSettings(turn_urls=(f"turn:127.0.0.1:{port}",), turn_secret=TURN_SECRET)
+            settings = SignallingSettings(turn_urls=(f"turn:127.0.0.1:{port}",), turn_secret=TURN_SECRET)
             async with Server(settings) as server:
                 tasks = Tasks()
                 parties = []

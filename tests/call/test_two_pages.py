@@ -1,4 +1,4 @@
-"""Two people in two browsers: Chromium with a fake camera and microphone each, two nodes, a meeting point."""
+"""Two people in two browsers: Chromium with a fake camera and microphone each, two nodes, a signalling server."""
 
 from __future__ import annotations
 
@@ -35,17 +35,14 @@ from kilocall.bench.two_pages import (
 from kilocall.bench.wire_count import WireCount
 from kilocall.call.report import CallReport
 from kilocall.model.compact.family import CompactFamily
-from kilocall.model.family import load_family
+from kilocall.model.engine_choice import choose_engine
+from kilocall.model.family_loader import load_family
 from kilocall.proto.errors import BadInput
 from kilocall.proto.motion_packet import TIMES_MS
-from kilocall.runtime.engine import choose_engine
 from kilocall.sample import sample_stream
 
 pytest.importorskip("playwright.sync_api")
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(find_chromium() is None, reason="no chromium is installed to open the pages with"),
-]
+pytestmark = pytest.mark.skipif(find_chromium() is None, reason="no chromium is installed to open the pages with")
 
 # Two browsers without a GPU and two nodes share two cores: few frames a second, so that none has to wait for another.
 SIDE = 320

@@ -1,4 +1,4 @@
-"""Two nodes and a meeting point, each a process of its own, on the built-in speakers."""
+"""Two nodes and a signalling server, each a process of its own, on the built-in speakers."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ from call.kept import distances, kept
 from kilocall.call import ROOM_VARIABLE
 from kilocall.call.link import RoomAddress
 from kilocall.call.report import CallReport
-from kilocall.model.family import Family, load_family
+from kilocall.model.engine_choice import choose_engine
+from kilocall.model.family import Family
+from kilocall.model.family_loader import load_family
 from kilocall.proto.trust import LinkSecret
-from kilocall.runtime.engine import choose_engine
 from kilocall.sample import NAMES, sample_clip
 
 ROOT = Path(__file__).parents[2]

@@ -1,4 +1,4 @@
-"""A meeting point that cannot be reached is said to be, with what to look at, and nobody waits for nothing."""
+"""A signalling server that cannot be reached is said to be, with what to look at, and nobody waits for nothing."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_something_else_is_there() -> None:
         assert "does not speak as a meeting point does" in why(f"http://127.0.0.1:{port}")
 
 
-def test_https_is_asked_of_a_meeting_point_that_speaks_http() -> None:
+def test_https_is_asked_of_a_signalling_server_that_speaks_http() -> None:
     with another_web_server() as port:
         assert f"does not speak https, or has no valid certificate; try http://127.0.0.1:{port}" in why(
             f"https://127.0.0.1:{port}"

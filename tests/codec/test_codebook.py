@@ -131,7 +131,5 @@ def test_rescale_keeps_the_value_to_half_a_step() -> None:
 
 
 def with_change(codebook: Codebook, change: dict[str, Any]) -> Codebook:
-    fields = {
-        field.name: getattr(codebook, field.name) for field in dataclasses.fields(codebook) if field.init
-    }
+    fields = {field.name: getattr(codebook, field.name) for field in dataclasses.fields(codebook) if field.init}
     return Codebook(**{**fields, **change})

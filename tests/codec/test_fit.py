@@ -49,7 +49,7 @@ def test_codebook_fitted_to_such_motion_needs_fewer_bits_than_one_fitted_to_othe
 
 def test_what_the_streams_never_showed_can_still_be_coded(fitted: Codebook) -> None:
     wild = np.array([[300, -600, 3000], [-300, 600, -3000], [0, 0, 0]], np.float32)
-    packet = MotionEncoder(fitted, thrift=0, still=0.5).encode(wild)
+    packet = MotionEncoder(fitted, rd_lambda=0, dead_zone=0.5).encode(wild)
     error = np.abs(MotionDecoder(fitted).decode(packet) - wild)
     assert (error <= STEPS * 0.51).all()
     assert len(packet.payload) < 80

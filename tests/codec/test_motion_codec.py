@@ -26,7 +26,7 @@ def decoded(decoder: MotionDecoder, packets: list[CodedMotion]) -> Motion:
 
 def exact(codebook: Codebook, quality: float = 50, **options: Any) -> MotionEncoder:
     """An encoder that takes the nearest integer."""
-    return MotionEncoder(codebook, quality, thrift=0, still=0.5, **options)
+    return MotionEncoder(codebook, quality, rd_lambda=0, dead_zone=0.5, **options)
 
 
 def golden_packets(codebook: Codebook, motion: Motion) -> list[CodedMotion]:
@@ -242,9 +242,9 @@ def test_unusable_motion_is_refused_and_changes_nothing(codebook: Codebook, fram
         {"quality": 101},
         {"reference": "newest"},
         {"key_interval": 0},
-        {"thrift": -1},
-        {"still": 0.2},
-        {"still": 2},
+        {"rd_lambda": -1},
+        {"dead_zone": 0.2},
+        {"dead_zone": 2},
     ],
 )
 def test_settings_out_of_range_are_refused(codebook: Codebook, options: dict[str, Any]) -> None:
@@ -304,9 +304,7 @@ def test_decoder_remembers_a_bounded_number_of_packets(codebook: Codebook, motio
 def test_any_motion_round_trips_at_any_split(codebook: Codebook, data: st.DataObject) -> None:
     largest = 2000.0
     value = st.floats(-largest, largest, width=32)
-    frames = np.array(
-        data.draw(st.lists(st.tuples(value, value, value, value), min_size=1, max_size=20)), np.float32
-    )
+    frames = np.array(data.draw(st.lists(st.tuples(value, value, value, value), min_size=1, max_size=20)), np.float32)
     quality = data.draw(st.integers(0, 100))
     encoder = exact(codebook, quality, reference="acknowledged")
     decoder = MotionDecoder(codebook)

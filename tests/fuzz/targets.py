@@ -22,7 +22,7 @@ from kilocall.call.rate_control import Plan, RateControl
 from kilocall.call.session import Session
 from kilocall.call.signalling import Signal, parse_from_client
 from kilocall.codec.codebook import Codebook
-from kilocall.model.compact.personal import WEIGHTS, Personal, base_hash
+from kilocall.model.compact.speaker_adapter import WEIGHTS, SpeakerAdapter, base_hash
 from kilocall.model.family import weights_folder
 from kilocall.proto.control import Hello, SourcePicture, parse_control
 from kilocall.proto.errors import BadInput, BadPacket
@@ -137,7 +137,7 @@ class _Threads:
     def expect(self, fps: float) -> None: ...
     def prepare(self, picture_hash: str, data: bytes) -> None: ...
     def use(self, picture_hash: str, from_us: int) -> None: ...
-    def personalise(self, file_hash: str, data: bytes) -> None: ...
+    def adapt(self, file_hash: str, data: bytes) -> None: ...
     def refer(self, base_hash: str, picture_hash: str, data: bytes) -> None: ...
     def forget(self) -> None: ...
 
@@ -159,7 +159,7 @@ class Sessions(Control):
             hello, threads, threads, rate=RateControl(), clock_us=lambda: self._now_us, link_name=SECRET.name
         )
         self._session.own_source(SourcePicture("webp", b"mine"))
-        self._session.personal.offer(b"mine")
+        self._session.adapters.offer(b"mine")
         self._session.opened(self._sent, shaken()[0])
         self._session.control(bytes(hello), self._now_us)
 
@@ -216,7 +216,7 @@ class Streams(Target):
 
 
 class Descriptions(Target):
-    """What the meeting point passes on: JSON, and the session description in it, which aiortc reads.
+    """What the signalling server passes on: JSON, and the session description in it, which aiortc reads.
 
     A peer that meets any exception of aiortc's refuses the description; only what never returns would be a finding.
     """
@@ -246,8 +246,8 @@ class Descriptions(Target):
                 SessionDescription.parse(message.sdp)
 
 
-class PersonalFiles(Target):
-    """Personal files: half of them with a hash that fits, and then laid over the weights."""
+class SpeakerAdapters(Target):
+    """Speaker adapters: half of them with a hash that fits, and then laid over the weights."""
 
     name, share = "personal files", 0.01
 
@@ -257,7 +257,7 @@ class PersonalFiles(Target):
         name = "generator.paint.bias"
         before = {name: np.zeros(4, np.float16)}
         after = {name: np.ones(4, np.float16)}
-        self._made = Personal.between(before, after, family="compact-256", base=base_hash(files))
+        self._made = SpeakerAdapter.between(before, after, family="compact-256", base=base_hash(files))
         self._seeds = [_in_order(bytes(self._made))]
         assert (self._folder / WEIGHTS).is_file()
 
@@ -268,12 +268,12 @@ class PersonalFiles(Target):
         names = made.names if rng.random() < 0.5 else (*made.names, rng.choice(("", "x" * 300, made.names[0])))
         changes = changed([made.changes], rng)
         figures: dict[str, Any] = {"a": rng.choice((1, None, [], {}, "x"))}
-        return _in_order(bytes(Personal(made.family, made.base, "", names, {}, changes).with_figures(figures)))
+        return _in_order(bytes(SpeakerAdapter(made.family, made.base, "", names, {}, changes).with_figures(figures)))
 
     def feed(self, data: bytes | str) -> None:
         assert isinstance(data, bytes)
         with suppress(BadInput):
-            Personal.parse(data).changed(self._folder)
+            SpeakerAdapter.parse(data).changed(self._folder)
 
 
 def _in_order(file: bytes) -> bytes:
@@ -303,5 +303,5 @@ class PictureHeaders(Target):
 
 
 TARGETS: Final[Sequence[Callable[[], Target]]] = (
-    *(Packets, Control, Sessions, Streams, Descriptions, PersonalFiles, PictureHeaders),
+    *(Packets, Control, Sessions, Streams, Descriptions, SpeakerAdapters, PictureHeaders),
 )

@@ -8,20 +8,21 @@ import cv2
 import numpy as np
 import pytest
 
-from kilocall.bench.metrics import psnr
-from kilocall.model.compact.align import HELD_WITHIN, LOOK, MOST_HELD, Alignment, HeldField, look_at
+from kilocall.model.compact.align import LOOK, Alignment, look_at
 from kilocall.model.compact.family import CompactFamily, jacobian
+from kilocall.model.compact.held_field import HELD_WITHIN, MOST_HELD, HeldField
 from kilocall.model.family import Array, Family, Picture, Source, Track, place
-from kilocall.model.gallery import onto, refer
 from kilocall.model.interior import BASIS
+from kilocall.model.metrics import psnr
 from kilocall.model.motion import Motion
+from kilocall.model.reference_pictures import refer, retarget_to
 from kilocall.sample.perform import portrait
+from kilocall.sender.keypoint_aligner import KeypointAligner
 from kilocall.sender.motion import MotionExtractor
-from kilocall.sender.placing import Placer
 
 FIELD = LOOK // 2
 CHIN = 0.25  # of the portrait's crop: below it are neck and shoulders
-FREE = slice(-len(BASIS) - 10, -len(BASIS))
+IMPLICIT = slice(-len(BASIS) - 10, -len(BASIS))
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +79,7 @@ def moved(source: Source, across: float, yaw: float = 0.0) -> tuple[Array, Array
     x, y = pose.translation
     motion = Motion((pose.rotation[0] + yaw, *pose.rotation[1:]), (x + across, y), pose.scale, pose.expression)
     head = place(source.shape, motion)
-    return np.concatenate((head, source.free)).astype(np.float32), jacobian(pose, motion)
+    return np.concatenate((head, source.implicit)).astype(np.float32), jacobian(pose, motion)
 
 
 def test_a_held_field_is_nearly_that_of_the_network(field: HeldField, source: Source) -> None:
@@ -110,8 +111,8 @@ def test_the_source_picture_itself_stays_at_rest(family: Family, source: Source,
     crop = np.asarray(cv2.convertScaleAbs(crop, alpha=light), np.uint8)
     plain, found = placed(family, source, crop, 4)
     # In another light the detector itself is off by more.
-    assert np.abs(found.expression[FREE]).max() * LOOK < (0.3 if light == 1 else 2)
-    np.testing.assert_array_equal(np.delete(found.vector, np.r_[FREE]), np.delete(plain.vector, np.r_[FREE]))
+    assert np.abs(found.expression[IMPLICIT]).max() * LOOK < (0.3 if light == 1 else 2)
+    np.testing.assert_array_equal(np.delete(found.vector, np.r_[IMPLICIT]), np.delete(plain.vector, np.r_[IMPLICIT]))
 
 
 @pytest.mark.parametrize("up_px", [4.0, -4.0])
@@ -144,26 +145,26 @@ def test_tracks_without_a_look_are_left_as_they_are(family: Family, source: Sour
 def test_on_a_further_picture_frames_are_placed_by_that_picture(family: Family, source: Source, crop: Picture) -> None:
     other = shrugged(np.asarray(cv2.convertScaleAbs(crop, alpha=0.8), np.uint8), 6)
     reference = refer(family, other, source)
-    placer = Placer(family, source)
-    placer.hold([reference])
+    aligner = KeypointAligner(family, source)
+    aligner.set_references([reference])
     track = family.track(other)
     for _ in range(3):
-        found = placer.place(family.motion(track, source), track)
+        found = aligner.align(family.motion(track, source), track)
     # The further picture itself is at rest on it.
-    assert np.abs(onto(found, reference).expression).max() < 0.02
-    placer.hold([])
-    assert len(placer.references) == 1
+    assert np.abs(retarget_to(found, reference).expression).max() < 0.02
+    aligner.set_references([])
+    assert len(aligner.references) == 1
 
 
-def test_every_other_frame_takes_over_the_second_look(family: Family, crop: Picture) -> None:
+def test_every_other_frame_takes_over_the_refinement(family: Family, crop: Picture) -> None:
     first = family.track(crop)
     lent = family.track(crop, first)
     after = family.track(crop, lent)
-    assert [track.second is None for track in (first, lent, after)] == [False, True, False]
+    assert [track.refinement is None for track in (first, lent, after)] == [False, True, False]
     np.testing.assert_allclose(lent.points, first.points, atol=0.5 / 128)
     np.testing.assert_array_equal(after.points, first.points)
 
 
 def test_a_face_that_has_moved_away_is_looked_at_again(family: Family, crop: Picture) -> None:
     moved = np.roll(crop, 12, 1)
-    assert family.track(moved, family.track(crop)).second is not None
+    assert family.track(moved, family.track(crop)).refinement is not None

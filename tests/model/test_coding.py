@@ -62,7 +62,7 @@ def test_the_default_codes_any_keypoints_within_half_a_step_or_so(family: str) -
     encoder, decoder = MotionEncoder(coding.codebook, key_interval=50), MotionDecoder(coding.codebook)
     packets = list(encoder.encode_clip(vectors, 3))
     made = np.concatenate([decoder.decode(packet) for packet in packets])
-    # A saved bit may cost an error above half a step, see THRIFT; never a whole step and more.
+    # A saved bit may cost an error above half a step, see RD_LAMBDA; never a whole step and more.
     assert (np.abs(made - vectors) <= 1.5 * coding.codebook.base_steps).all()
     assert sum(8 * len(packet.payload) for packet in packets) / 60 < 16 * numbers / 4
 

@@ -5,7 +5,7 @@ import pytest
 
 from kilocall.model import landmarks as lm
 from kilocall.model.compact.motion_fit import MotionFit
-from kilocall.model.family import place, transfer, turn_head
+from kilocall.model.family import place, retarget, turn_head
 from kilocall.model.motion import Motion
 from kilocall.model.shape import ShapeModel
 
@@ -64,13 +64,13 @@ def test_vector_is_motion_and_back() -> None:
 
 def test_transfer_to_the_same_pose_changes_nothing() -> None:
     start = Motion((0.1, 0, 0), (0, 0.1), 0.5, np.zeros(EXPRESSIONS, np.float32))
-    assert transfer(TRUE, start, start).vector == pytest.approx(TRUE.vector, abs=1e-4)
+    assert retarget(TRUE, start, start).vector == pytest.approx(TRUE.vector, abs=1e-4)
 
 
 def test_transfer_of_no_movement_is_the_other_picture_pose() -> None:
     start = Motion((0.1, 0.2, 0), (0, 0.1), 0.5, np.zeros(EXPRESSIONS, np.float32))
     other = Motion((-0.3, 0, 0.1), (0.2, 0), 0.3, np.zeros(EXPRESSIONS, np.float32))
-    assert transfer(start, start, other).vector == pytest.approx(other.vector, abs=1e-4)
+    assert retarget(start, start, other).vector == pytest.approx(other.vector, abs=1e-4)
 
 
 def test_turn_head_by_twenty_degrees_is_twenty_degrees_of_yaw() -> None:

@@ -10,8 +10,8 @@ torch = pytest.importorskip("torch")
 from torch import Tensor  # noqa: E402
 
 from kilocall.model import landmarks as lm  # noqa: E402
+from kilocall.model.compact.landmark_raster import GAIN, SIDE, LandmarkRaster  # noqa: E402
 from kilocall.model.compact.renderer import smooth  # noqa: E402
-from kilocall.model.compact.sketch import GAIN, SIDE, FaceSketch  # noqa: E402
 
 
 def test_nothing_is_left_of_a_chequered_picture() -> None:
@@ -41,7 +41,7 @@ def _mouth(open_px: float, turn: float = 0.0) -> Tensor:
 
 
 def test_bright_and_dark_lie_where_they_were_seen() -> None:
-    maps = FaceSketch()(_mouth(24), torch.tensor([[0.3, 0.0, -0.4]]))[0]
+    maps = LandmarkRaster()(_mouth(24), torch.tensor([[0.3, 0.0, -0.4]]))[0]
     middle = SIDE // 2
     above, level, below, every = (m[:, middle] for m in maps[:4])
     assert above.max() == pytest.approx(0.3 * GAIN, rel=0.05)
@@ -55,12 +55,12 @@ def test_bright_and_dark_lie_where_they_were_seen() -> None:
 
 def test_a_turned_head_turns_the_sketch() -> None:
     brightness = torch.tensor([[0.3, 0.0, -0.4]])
-    upright, turned = (FaceSketch()(_mouth(24, turn), brightness)[0, :4] for turn in (0, np.pi / 2))
+    upright, turned = (LandmarkRaster()(_mouth(24, turn), brightness)[0, :4] for turn in (0, np.pi / 2))
     torch.testing.assert_close(turned, upright.rot90(-1, (1, 2)), atol=0.02, rtol=0)
 
 
 def test_closed_lips_are_not_drawn() -> None:
-    assert not FaceSketch()(_mouth(1), torch.zeros(1, 3))[:, :4].any()
+    assert not LandmarkRaster()(_mouth(1), torch.zeros(1, 3))[:, :4].any()
 
 
 def _eyes(gaze_px: float, open_px: float) -> Tensor:
@@ -80,7 +80,7 @@ def _eyes(gaze_px: float, open_px: float) -> Tensor:
 
 @pytest.mark.parametrize("gaze_px", [-6, 0, 6])
 def test_irises_are_drawn_where_the_eyes_look(gaze_px: float) -> None:
-    irises = FaceSketch()(_eyes(gaze_px, 10), torch.zeros(1, 3))[0, 4]
+    irises = LandmarkRaster()(_eyes(gaze_px, 10), torch.zeros(1, 3))[0, 4]
     row = irises[SIDE // 2]
     for x, part in ((-40, row[: SIDE // 2]), (40, row[SIDE // 2 :])):
         found = int(part.argmax()) + (0 if x < 0 else SIDE // 2)
@@ -88,6 +88,6 @@ def test_irises_are_drawn_where_the_eyes_look(gaze_px: float) -> None:
 
 
 def test_lids_that_close_take_the_eye_with_them() -> None:
-    wide, narrow, closed = (FaceSketch()(_eyes(0, gap), torch.zeros(1, 3))[0, 4:].sum() for gap in (10, 5, 0))
+    wide, narrow, closed = (LandmarkRaster()(_eyes(0, gap), torch.zeros(1, 3))[0, 4:].sum() for gap in (10, 5, 0))
     assert wide > 1.5 * narrow
     assert narrow > 5 * closed

@@ -17,13 +17,14 @@ import torch
 from kilocall.api import info
 from kilocall.cli import run
 from kilocall.model import geometry as geo
-from kilocall.model.family import Family, Picture, Source, load_family, transfer, turn_head
+from kilocall.model.engine_choice import choose_engine
+from kilocall.model.family import Family, Picture, Source, retarget, turn_head
+from kilocall.model.family_loader import load_family
 from kilocall.model.motion import Motion
 from kilocall.model.volume.family import VolumeFamily, VolumeSource
 from kilocall.model.volume.networks import AbandonedError, OpenVinoRunner, TorchRunner
 from kilocall.proto.errors import BadInput
 from kilocall.receiver.video_file import VideoFile
-from kilocall.runtime.engine import choose_engine
 from kilocall.sample.perform import portrait
 
 
@@ -84,7 +85,7 @@ def test_a_turn_of_twenty_degrees_is_one_in_every_family(family: Family, crop: P
 def test_relative_motion_starts_from_the_other_pictures_own_pose(family: Family, crop: Picture) -> None:
     mirrored = np.ascontiguousarray(crop[:, ::-1])
     ours, theirs = family.source(crop), family.source(mirrored)
-    still = transfer(ours.pose, ours.pose, theirs.pose)
+    still = retarget(ours.pose, ours.pose, theirs.pose)
     np.testing.assert_allclose(still.vector, theirs.pose.vector, atol=1e-4)
     np.testing.assert_allclose(family.keypoints(theirs, still), family.keypoints(theirs, theirs.pose), atol=1e-4)
 

@@ -116,9 +116,7 @@ messages = st.one_of(
         data=st.binary(max_size=200),
     ),
     st.builds(WantPersonal, hashes, st.integers(0, 2_000_000)),
-    st.builds(
-        ReferenceOffer, hashes, hashes, st.sampled_from(("webp", "avif")), st.integers(1, 16 << 10)
-    ),
+    st.builds(ReferenceOffer, hashes, hashes, st.sampled_from(("webp", "avif")), st.integers(1, 16 << 10)),
     st.builds(PictureRate, st.integers(1000, 240_000)),
     st.builds(ReferencePiece, hashes, st.integers(0, 15_000), st.binary(min_size=1, max_size=1000)),
     st.builds(Reveal, st.binary(min_size=32, max_size=32)),
@@ -183,12 +181,7 @@ def test_random_bytes_are_refused(data: bytes) -> None:
 
 
 json_like = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers(-(1 << 63), (1 << 64) - 1)
-    | st.floats()
-    | st.text()
-    | st.binary(),
+    st.none() | st.booleans() | st.integers(-(1 << 63), (1 << 64) - 1) | st.floats() | st.text() | st.binary(),
     lambda inner: st.lists(inner, max_size=4),
     max_leaves=8,
 )
@@ -261,9 +254,7 @@ def test_malformed_messages_are_refused_with_a_reason(data: bytes, reason: str) 
         (EXAMPLES["part"], {"left": 1 << 20}, "left is 1048576"),
     ],
 )
-def test_fields_out_of_range_are_refused_with_a_reason(
-    message: Any, change: dict[str, Any], reason: str
-) -> None:
+def test_fields_out_of_range_are_refused_with_a_reason(message: Any, change: dict[str, Any], reason: str) -> None:
     with pytest.raises(BadPacket, match=reason):
         replace(message, **change)
 

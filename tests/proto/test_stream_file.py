@@ -366,9 +366,7 @@ def test_nothing_has_the_name_before_close(tmp_path: Path) -> None:
         writer.add_packet(120_000, packet(1))
 
 
-def test_bytes_reach_the_disk_before_the_file_gets_its_name(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_bytes_reach_the_disk_before_the_file_gets_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     done: list[str] = []
     real_sync, real_replace = os.fsync, os.replace
 

@@ -30,9 +30,7 @@ def test_more_frames_per_packet_cost_less() -> None:
     assert all(cost.delayed_sack_bps <= cost.sack_bps for cost in costs)
 
 
-@pytest.mark.parametrize(
-    ("bits", "fps", "frames"), [(-1, 25, 1), (36, 0, 1), (36, 25, 0), (36, 25, 9), (36, 999, 1)]
-)
+@pytest.mark.parametrize(("bits", "fps", "frames"), [(-1, 25, 1), (36, 0, 1), (36, 25, 0), (36, 25, 9), (36, 999, 1)])
 def test_numbers_out_of_range_are_refused(bits: float, fps: float, frames: int) -> None:
     with pytest.raises(BadInput, match="allowed are"):
         wire_cost(bits, fps, frames)

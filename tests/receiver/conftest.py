@@ -55,7 +55,7 @@ class FlatRenderer:
         return flat(self.base + number + round(self.view.yaw))
 
 
-class FlatFilm:
+class FlatStream:
     """What a playback needs of an opened stream."""
 
     def __init__(self, path: Path) -> None:
@@ -140,12 +140,12 @@ def write_stream(tmp_path: Path) -> Callable[..., Path]:
 
 
 @pytest.fixture
-def film(write_stream: Callable[..., Path]) -> FlatFilm:
+def replay_stream(write_stream: Callable[..., Path]) -> FlatStream:
     """60 frames, 2.4 s, key packets at 0 and 1.2 s."""
-    return FlatFilm(write_stream())
+    return FlatStream(write_stream())
 
 
 @pytest.fixture
-def spoken_film(write_stream: Callable[..., Path]) -> FlatFilm:
+def spoken_stream(write_stream: Callable[..., Path]) -> FlatStream:
     """The same with speech."""
-    return FlatFilm(write_stream(spoken=True))
+    return FlatStream(write_stream(spoken=True))

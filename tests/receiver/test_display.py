@@ -1,4 +1,4 @@
-"""The page gets the newest picture and state, wishes and uploads are checked, other sites are kept out."""
+"""The page gets the newest picture and state, commands and uploads are checked, other sites are kept out."""
 
 from __future__ import annotations
 
@@ -47,9 +47,9 @@ def png(value: int) -> bytes:
 
 
 @pytest.fixture
-def client(film: Any) -> Iterator[TestClient]:
+def client(replay_stream: Any) -> Iterator[TestClient]:
     key = PageKey()
-    app = create_app(film, name="clip.kcs", read_face=read_face, key=key)
+    app = create_app(replay_stream, name="clip.kcs", read_face=read_face, key=key)
     with TestClient(app, base_url=ADDRESS, headers={"Authorization": f"Bearer {key.text}"}) as client:
         yield client
 
@@ -61,8 +61,8 @@ class Page:
         self.session = session
         self.stream = self.text("stream")
 
-    def ask(self, **wish: object) -> None:
-        self.session.send_text(json.dumps(wish))
+    def ask(self, **command: object) -> None:
+        self.session.send_text(json.dumps(command))
 
     def message(self) -> tuple[dict[str, Any] | None, bytes | None]:
         message = self.session.receive()
@@ -116,7 +116,7 @@ def test_it_plays_as_soon_as_somebody_looks(page: Page) -> None:
     assert bits == 32
 
 
-def test_wishes_change_what_is_shown(page: Page) -> None:
+def test_commands_change_what_is_shown(page: Page) -> None:
     page.ask(do="pause")
     page.text("state", playing=False)
     page.ask(do="seek", time_us=2_000_000)
@@ -153,7 +153,7 @@ def test_a_wish_that_is_none_is_refused_with_its_reason(page: Page, text: str, r
     page.text("state", playing=False)
 
 
-def test_bytes_are_no_wish(page: Page) -> None:
+def test_bytes_are_no_command(page: Page) -> None:
     page.session.send_bytes(b"play")
     assert "bytes" in page.text("error")["error"]
 
@@ -174,9 +174,9 @@ def test_an_uploaded_picture_is_shown_and_the_own_one_comes_back(client: TestCli
     page.picture(lambda _, brightness: brightness < 60)
 
 
-def test_speech_can_be_had_in_parts(spoken_film: Any) -> None:
+def test_speech_can_be_had_in_parts(spoken_stream: Any) -> None:
     key = PageKey()
-    app = create_app(spoken_film, name="clip.kcs", read_face=read_face, key=key)
+    app = create_app(spoken_stream, name="clip.kcs", read_face=read_face, key=key)
     with TestClient(app, base_url=ADDRESS, headers={"Authorization": f"Bearer {key.text}"}) as client:
         whole = client.get("/sound.ogg")
         assert (whole.status_code, whole.headers["content-type"]) == (200, "audio/ogg")
@@ -246,7 +246,7 @@ def test_only_so_many_viewers_are_served(client: TestClient, monkeypatch: pytest
             Page(second)
 
 
-def test_playing_stops_when_the_last_viewer_leaves(client: TestClient, film: Any) -> None:
+def test_playing_stops_when_the_last_viewer_leaves(client: TestClient, replay_stream: Any) -> None:
     with client.websocket_connect(LIVE) as session:
         Page(session).picture()
     while client.get("/health").json()["viewers"]:
@@ -257,9 +257,9 @@ def test_playing_stops_when_the_last_viewer_leaves(client: TestClient, film: Any
     assert client.get("/health").json()["pictures"] >= before
 
 
-def test_health_tells_a_broken_model(client: TestClient, page: Page, film: Any) -> None:
+def test_health_tells_a_broken_model(client: TestClient, page: Page, replay_stream: Any) -> None:
     assert client.get("/health").status_code == 200
-    film.renderer.fails = True
+    replay_stream.renderer.fails = True
     page.ask(do="turn", yaw=1, pitch=0, roll=0)
     assert page.text("state", problem="RuntimeError: the model broke")
     assert client.get("/source.jpg").status_code == 503

@@ -15,14 +15,15 @@ import pytest
 from safetensors.numpy import load_file
 
 from kilocall.codec.motion_codec import MotionEncoder
-from kilocall.model.compact.personal import WEIGHTS, Personal, base_hash
-from kilocall.model.family import Family, Source, load_family, weights_folder
+from kilocall.model.compact.speaker_adapter import WEIGHTS, SpeakerAdapter, base_hash
+from kilocall.model.engine_choice import choose_engine
+from kilocall.model.family import Family, Source, weights_folder
+from kilocall.model.family_loader import load_family
 from kilocall.model.motion import Motion
 from kilocall.proto.motion_packet import MotionPacket
 from kilocall.proto.stream_file import StreamReader
-from kilocall.receiver.live import MOST_UNDECODED, Played, Receiving, ReceivingEvents, Rendered
+from kilocall.receiver.live import MOST_UNDECODED, Played, ReceiveEvents, ReceivePipeline, Rendered
 from kilocall.receiver.render import FaceRenderer
-from kilocall.runtime.engine import choose_engine
 from kilocall.runtime.pictures import decode_picture, encode_picture
 from kilocall.sample import sample_stream
 from runtime.attacks import avif_that_lies, jpeg_of_many_scans
@@ -50,7 +51,7 @@ def source(family: Family, picture: tuple[str, bytes]) -> Source:
 
 @dataclass
 class Rig:
-    receiving: Receiving
+    receiving: ReceivePipeline
     pictures: list[Rendered] = field(default_factory=list)
     played: list[Played] = field(default_factory=list)
     rates: list[float] = field(default_factory=list)
@@ -84,7 +85,7 @@ def rig(picture: tuple[str, bytes]) -> Iterator[Rig]:
     def deliver(call: object) -> None:
         call()  # type: ignore[operator]
 
-    events = ReceivingEvents(
+    events = ReceiveEvents(
         picture=lambda made: rig.pictures.append(made),
         ready=lambda name: None,
         refused=lambda *what: rig.refused.append(what),
@@ -95,7 +96,7 @@ def rig(picture: tuple[str, bytes]) -> Iterator[Rig]:
     def clock() -> tuple[float, float]:
         return rig.now_us / 1e6, rig.now_us / 1e6
 
-    receiving = Receiving(events, deliver, threads=1, clock_us=lambda: rig.now_us, clock=clock)
+    receiving = ReceivePipeline(events, deliver, threads=1, clock_us=lambda: rig.now_us, clock=clock)
     receiving.opened()
     rig = Rig(receiving)
     receiving.prepare(*picture)
@@ -104,9 +105,7 @@ def rig(picture: tuple[str, bytes]) -> Iterator[Rig]:
     receiving.closed()
 
 
-def coded(
-    encoder: MotionEncoder, source: Source, first_us: int, frames: int, spacing_us: int = SPACING_US
-) -> bytes:
+def coded(encoder: MotionEncoder, source: Source, first_us: int, frames: int, spacing_us: int = SPACING_US) -> bytes:
     rest: Motion = source.pose
     vectors = np.repeat(rest.vector[None], frames, 0)
     return bytes(MotionPacket.carry(encoder.encode(vectors), first_us, spacing_us))
@@ -247,27 +246,27 @@ def test_a_personal_file_changes_the_pictures_of_its_speaker_and_of_nobody_else(
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     answers: Queue[tuple[str, int, str | None]] = Queue()
-    rig.receiving.events.personal = lambda *answer: answers.put(answer)
+    rig.receiving.events.adapter = lambda *answer: answers.put(answer)
     base = load_file(weights_folder() / WEIGHTS)
     brighter = {**base, "generator.paint.bias": base["generator.paint.bias"] + np.float16(0.5)}
     files = json.loads((weights_folder() / "manifest.json").read_text())["files"]
-    file = bytes(Personal.between(base, brighter, family="compact-256", base=base_hash(files)))
-    rig.receiving.personalise("ab" * 32, file[:-1])
+    file = bytes(SpeakerAdapter.between(base, brighter, family="compact-256", base=base_hash(files)))
+    rig.receiving.adapt("ab" * 32, file[:-1])
     rig.step()
     file_hash, size, why = answers.get(timeout=60)
     assert (file_hash, size) == ("ab" * 32, len(file) - 1)
     assert why is not None
 
-    rig.receiving.personalise("cd" * 32, file)
+    rig.receiving.adapt("cd" * 32, file)
     rig.step()
     while answers.empty():  # the other thread asks this one, once it has compiled the networks
         rig.step()
         time.sleep(0.02)
     assert answers.get() == ("cd" * 32, len(file), None)
-    personal = rig.receiving._renderers[picture[0]]
-    everybodys = FaceRenderer(rig.receiving._family, personal.source)
-    moved = replace(personal.source.pose, rotation=(0.3, 0.0, 0.0))
-    assert np.abs(personal.render(moved).astype(int) - everybodys.render(moved)).max() > 3
+    adapter = rig.receiving._renderers[picture[0]]
+    everybodys = FaceRenderer(rig.receiving._family, adapter.source)
+    moved = replace(adapter.source.pose, rotation=(0.3, 0.0, 0.0))
+    assert np.abs(adapter.render(moved).astype(int) - everybodys.render(moved)).max() > 3
     rig.receiving.forget()
     rig.receiving.prepare(*picture)
     rig.step()
@@ -385,10 +384,10 @@ def test_personal_files_that_come_fast_are_made_ready_one_at_a_time_and_the_last
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answers: Queue[str] = Queue()
-    rig.receiving.events.personal = lambda file_hash, size, why: answers.put(file_hash)
-    usual, at_once, most = Personal.parse, 0, 0
+    rig.receiving.events.adapter = lambda file_hash, size, why: answers.put(file_hash)
+    usual, at_once, most = SpeakerAdapter.parse, 0, 0
 
-    def parse(data: bytes) -> Personal:
+    def parse(data: bytes) -> SpeakerAdapter:
         nonlocal at_once, most
         at_once += 1
         most = max(most, at_once)
@@ -396,10 +395,10 @@ def test_personal_files_that_come_fast_are_made_ready_one_at_a_time_and_the_last
         at_once -= 1
         return usual(data)
 
-    monkeypatch.setattr(Personal, "parse", parse)
+    monkeypatch.setattr(SpeakerAdapter, "parse", parse)
     before = threading.active_count()
     for number in range(206):
-        rig.receiving.personalise(f"{number:064x}", b"no personal file")
+        rig.receiving.adapt(f"{number:064x}", b"no personal file")
         rig.step()
         assert threading.active_count() <= before + 2
     until = time.monotonic() + 30

@@ -24,10 +24,7 @@ from meeting import SECRET
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 playwright = pytest.importorskip("playwright.sync_api")
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="no chromium is installed to look at the page with"),
-]
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium is installed to look at the page with")
 
 
 def until(page: Any, condition: str) -> None:
@@ -61,10 +58,12 @@ def served(app: FastAPI) -> Iterator[str]:
 
 
 @pytest.fixture
-def address(spoken_film: Any) -> Iterator[str]:
+def address(spoken_stream: Any) -> Iterator[str]:
     """With the key."""
-    film, key = spoken_film, PageKey()
-    app = create_app(film, name="clip.kcs", read_face=lambda data: film.renderer.source.picture, key=key, loop=True)
+    replay_stream, key = spoken_stream, PageKey()
+    app = create_app(
+        replay_stream, name="clip.kcs", read_face=lambda data: replay_stream.renderer.source.picture, key=key, loop=True
+    )
     with served(app) as address:
         yield key.opens(address)
 

@@ -31,26 +31,26 @@ class Clock:
 class Watched:
     """A running playback and what it showed."""
 
-    def __init__(self, film: Any) -> None:
+    def __init__(self, replay_stream: Any) -> None:
         self.clock = Clock()
         self.pictures: queue.Queue[Shown] = queue.Queue()
         self.states: queue.Queue[PlaybackState] = queue.Queue()
-        self.playback = Playback(film, on_shown=self.pictures.put, on_state=self.states.put, clock=self.clock)
+        self.playback = Playback(replay_stream, on_shown=self.pictures.put, on_state=self.states.put, clock=self.clock)
         self.playback.start()
 
     def next(self) -> Shown:
         return self.pictures.get(timeout=5)
 
     def advance(self, by_us: int) -> None:
-        """Once all wishes so far are fulfilled, time passes and the thread looks at the clock."""
+        """Once all commands so far are fulfilled, time passes and the thread looks at the clock."""
         self.playback.ask(lambda: None).result(5)
         self.clock.now += by_us
         self.playback.ask(lambda: None).result(5)
 
 
 @pytest.fixture
-def watched(film: Any) -> Iterator[Watched]:
-    watched = Watched(film)
+def watched(replay_stream: Any) -> Iterator[Watched]:
+    watched = Watched(replay_stream)
     yield watched
     watched.playback.close()
 
@@ -95,26 +95,26 @@ def test_a_speed_out_of_range_is_refused(speed: float) -> None:
         Playhead(1).set_speed(speed, 0)
 
 
-def test_the_cursor_gives_the_frame_on_screen_at_a_time(film: Any) -> None:
-    cursor = FrameCursor(film)
+def test_the_cursor_gives_the_frame_on_screen_at_a_time(replay_stream: Any) -> None:
+    cursor = FrameCursor(replay_stream)
     seen = [cursor.at(us) for us in (0, FRAME_US - 1, FRAME_US, 10 * FRAME_US + 5, 10**9)]
     assert [round(motion.motion.translation[0]) for motion in seen if motion] == [0, 0, 1, 10, 59]
     assert cursor.next_us is None
 
 
-def test_going_on_never_starts_anew_and_going_back_starts_at_the_key_packet(film: Any) -> None:
-    cursor = FrameCursor(film)
+def test_going_on_never_starts_anew_and_going_back_starts_at_the_key_packet(replay_stream: Any) -> None:
+    cursor = FrameCursor(replay_stream)
     for us in range(0, 2_400_000, FRAME_US):
         cursor.at(us)
-    assert film.starts == [0]
+    assert replay_stream.starts == [0]
     cursor.at(1_900_000)
-    assert film.starts == [0, 1_200_000]
+    assert replay_stream.starts == [0, 1_200_000]
     cursor.at(100_000)
-    assert film.starts == [0, 1_200_000, 0]
+    assert replay_stream.starts == [0, 1_200_000, 0]
 
 
-def test_a_far_jump_skips_to_a_key_packet(write_stream: Callable[..., Path], film: Any) -> None:
-    long = type(film)(write_stream(packets=100))
+def test_a_far_jump_skips_to_a_key_packet(write_stream: Callable[..., Path], replay_stream: Any) -> None:
+    long = type(replay_stream)(write_stream(packets=100))
     cursor = FrameCursor(long)
     cursor.at(0)
     found = cursor.at(11_000_000)
@@ -170,22 +170,22 @@ def test_a_picture_without_a_face_changes_nothing(watched: Watched) -> None:
     assert watched.playback.alive
 
 
-def test_nothing_is_rendered_while_nobody_watches(watched: Watched, film: Any) -> None:
+def test_nothing_is_rendered_while_nobody_watches(watched: Watched, replay_stream: Any) -> None:
     watched.next()
     watched.playback.play()
     watched.playback.watch(False)
-    before = len(film.renderer.rendered)
+    before = len(replay_stream.renderer.rendered)
     watched.advance(10 * FRAME_US)
-    assert len(film.renderer.rendered) == before
+    assert len(replay_stream.renderer.rendered) == before
     watched.playback.watch(True)
     watched.playback.play()
     watched.advance(FRAME_US)
     assert watched.next().frame <= 3
 
 
-def test_a_broken_model_is_reported_and_nobody_waits(watched: Watched, film: Any) -> None:
+def test_a_broken_model_is_reported_and_nobody_waits(watched: Watched, replay_stream: Any) -> None:
     watched.next()
-    film.renderer.fails = True
+    replay_stream.renderer.fails = True
     watched.playback.set_view(View(yaw=1))
     watched.playback._thread.join(5)
     assert not watched.playback.alive
@@ -193,8 +193,8 @@ def test_a_broken_model_is_reported_and_nobody_waits(watched: Watched, film: Any
     assert watched.playback.ask(lambda: 1).cancelled()
 
 
-def test_closing_cancels_what_was_not_done(film: Any) -> None:
-    watched = Watched(film)
+def test_closing_cancels_what_was_not_done(replay_stream: Any) -> None:
+    watched = Watched(replay_stream)
     inside, go_on = threading.Event(), threading.Event()
 
     def hold() -> None:
@@ -214,6 +214,6 @@ def test_closing_cancels_what_was_not_done(film: Any) -> None:
     assert not watched.playback.alive
 
 
-def test_a_stream_without_frames_is_refused(write_stream: Callable[..., Path], film: Any) -> None:
+def test_a_stream_without_frames_is_refused(write_stream: Callable[..., Path], replay_stream: Any) -> None:
     with pytest.raises(BadInput, match="no complete motion packet"):
-        Playback(type(film)(write_stream(packets=0)), on_shown=lambda shown: None)
+        Playback(type(replay_stream)(write_stream(packets=0)), on_shown=lambda shown: None)

@@ -3,11 +3,11 @@ from __future__ import annotations
 import asyncio
 import time
 
-from kilocall.runtime.lag import Excess, LoopLag
+from kilocall.runtime.lag import DelayAboveMinimum, LoopLag
 
 
 def test_excess_is_what_the_last_values_take_longer_than_the_least() -> None:
-    excess = Excess(recent=3, least_of=10)
+    excess = DelayAboveMinimum(recent=3, least_of=10)
     assert excess.value == 0
     for value in (50, 20, 22, 21):
         excess.add(value)
@@ -18,7 +18,7 @@ def test_excess_is_what_the_last_values_take_longer_than_the_least() -> None:
 
 
 def test_excess_forgets_a_least_of_long_ago() -> None:
-    excess = Excess(recent=3, least_of=5)
+    excess = DelayAboveMinimum(recent=3, least_of=5)
     for value in (20, *[80] * 5):
         excess.add(value)
     assert excess.value == 0

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from fastapi import FastAPI
 
-from kilocall.model.family import FamilyChoice
+from kilocall.model.family_loader import FamilyChoice
 from kilocall.proto.errors import BadInput
 from kilocall.proto.trust import LinkSecret
 from kilocall.runtime.service import find_token, names_for, run_service

@@ -9,8 +9,8 @@ from concurrent.futures import CancelledError
 import numpy as np
 import pytest
 
-from kilocall.model.family import load_family
-from kilocall.runtime.engine import choose_engine
+from kilocall.model.engine_choice import choose_engine
+from kilocall.model.family_loader import load_family
 from kilocall.runtime.worker import Milliseconds, Worker
 
 

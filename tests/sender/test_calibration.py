@@ -7,9 +7,10 @@ import pytest
 
 from kilocall.model import landmarks as lm
 from kilocall.model.compact.family import CompactFamily
-from kilocall.model.family import Array, load_family, place
+from kilocall.model.engine_choice import choose_engine
+from kilocall.model.family import Array, place
+from kilocall.model.family_loader import load_family
 from kilocall.model.motion import Motion
-from kilocall.runtime.engine import choose_engine
 from kilocall.sender.calibration import Calibration, Face
 from kilocall.sender.face_crop import CropPlace
 

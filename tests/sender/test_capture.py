@@ -177,9 +177,7 @@ def test_oversized_frames_are_refused(tmp_path: Path) -> None:
         open_clip(path)
 
 
-def test_file_cut_in_the_middle_gives_what_came_before(
-    tmp_path: Path, write_clip: Callable[..., Path]
-) -> None:
+def test_file_cut_in_the_middle_gives_what_came_before(tmp_path: Path, write_clip: Callable[..., Path]) -> None:
     rng = np.random.default_rng(0)
     pictures = [rng.integers(0, 255, (48, 64, 3)).astype(np.uint8) for _ in range(50)]
     whole = write_clip(

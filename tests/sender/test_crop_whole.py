@@ -67,9 +67,7 @@ def test_a_source_picture_is_framed_like_the_clip(
     assert np.abs(found - wanted).mean() * 128 < 2
 
 
-def test_a_face_that_is_cut_out_is_not_the_whole_picture(
-    family: Family, crops: list[Picture], tmp_path: Path
-) -> None:
+def test_a_face_that_is_cut_out_is_not_the_whole_picture(family: Family, crops: list[Picture], tmp_path: Path) -> None:
     amid_grey = [np.pad(crop, ((52, 52), (192, 192), (0, 0)), constant_values=128) for crop in crops[:8]]
     api.encode(write(tmp_path / "wide.mp4", amid_grey), tmp_path / "e.kcs", family=family, audio_kbps=None)
     assert not api.info(tmp_path / "e.kcs").whole_frames

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 from kilocall.codec.motion_codec import MotionDecoder
-from kilocall.model.family import Family, Source, Track, load_family
+from kilocall.model.engine_choice import choose_engine
+from kilocall.model.family import Family, Source, Track
+from kilocall.model.family_loader import load_family
 from kilocall.proto.errors import BadInput
 from kilocall.proto.motion_packet import MotionPacket
 from kilocall.proto.stream_file import StreamReader
-from kilocall.runtime.engine import choose_engine
 from kilocall.runtime.pictures import decode_picture
 from kilocall.sample import sample_stream
 from kilocall.sender.encoder import PacketEncoder
@@ -86,7 +87,7 @@ def carried(packet: MotionPacket) -> list[int]:
 
 def test_frames_of_packets_that_may_be_lost_are_carried_again(family: Family, source: Source, track: Track) -> None:
     encoder = PacketEncoder(family, source, fps=25, frames_per_packet=2, reference="acknowledged")
-    encoder.repeat_frames = 4
+    encoder.redundant_frames = 4
     packets = list(filter(None, (encoder.push_track(track, 40_000 * n) for n in range(10))))
     assert [carried(packet) for packet in packets] == [
         [0, 40],
@@ -99,7 +100,7 @@ def test_frames_of_packets_that_may_be_lost_are_carried_again(family: Family, so
 
 def test_frames_that_have_arrived_are_not_carried_again(family: Family, source: Source, track: Track) -> None:
     encoder = PacketEncoder(family, source, fps=25, frames_per_packet=2, reference="acknowledged")
-    encoder.repeat_frames = 4
+    encoder.redundant_frames = 4
     packets: list[MotionPacket] = []
     for number in range(12):
         packet = encoder.push_track(track, 40_000 * number)
@@ -114,7 +115,7 @@ def test_frames_that_have_arrived_are_not_carried_again(family: Family, source: 
 
 def test_what_is_carried_again_is_what_was_sent(family: Family, source: Source, track: Track) -> None:
     encoder = PacketEncoder(family, source, fps=25, frames_per_packet=2, reference="acknowledged")
-    encoder.repeat_frames = 2
+    encoder.redundant_frames = 2
     decoder = MotionDecoder(family.codebook)
     first, second = filter(None, (encoder.push_track(moved(track, n), 40_000 * n) for n in range(4)))
     sent, again = decoder.decode(first), decoder.decode(second)
@@ -124,7 +125,7 @@ def test_what_is_carried_again_is_what_was_sent(family: Family, source: Source, 
 
 def test_nothing_is_carried_over_a_pause_or_to_another_source(family: Family, source: Source, track: Track) -> None:
     encoder = PacketEncoder(family, source, fps=25, frames_per_packet=2, reference="acknowledged")
-    encoder.repeat_frames = 2
+    encoder.redundant_frames = 2
     times = (0, 40_000, 400_000, 440_000)
     _, after_pause = filter(None, (encoder.push_track(track, time_us) for time_us in times))
     assert carried(after_pause) == [400, 440]

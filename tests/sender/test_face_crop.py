@@ -187,8 +187,7 @@ def test_a_still_face_with_jitter_never_reframes() -> None:
 
 def test_nodding_and_talking_do_not_reframe() -> None:
     boxes = [
-        face(640 + 30 * math.sin(i / 9), 360 + 25 * math.sin(i / 5), 200 + 15 * math.sin(i / 2))
-        for i in range(300)
+        face(640 + 30 * math.sin(i / 9), 360 + 25 * math.sin(i / 5), 200 + 15 * math.sin(i / 2)) for i in range(300)
     ]
     assert len(set(followed(boxes))) == 1
 
@@ -268,9 +267,7 @@ def test_a_still_clip_is_planned_as_one_place(wall: Picture, paste: Callable[...
     assert all(c.found for c in crops)
 
 
-def test_a_planned_walk_has_few_parts_and_holds_the_face(
-    wall: Picture, paste: Callable[..., Picture]
-) -> None:
+def test_a_planned_walk_has_few_parts_and_holds_the_face(wall: Picture, paste: Callable[..., Picture]) -> None:
     xs = [180 + 4.0 * i for i in range(70)]
     plan = plan_crops(walk(paste, wall, xs))
     assert 2 <= len(plan.parts) <= 6
@@ -281,9 +278,7 @@ def test_a_planned_walk_has_few_parts_and_holds_the_face(
 
 def test_a_plan_jumps_exactly_at_a_cut(wall: Picture, paste: Callable[..., Picture]) -> None:
     other = np.ascontiguousarray(255 - wall[:, ::-1])
-    frames = walk(paste, wall, [150] * 8) + [
-        Frame(paste(other, 480, 180, 1.2), 40_000 * i, i) for i in range(8, 16)
-    ]
+    frames = walk(paste, wall, [150] * 8) + [Frame(paste(other, 480, 180, 1.2), 40_000 * i, i) for i in range(8, 16)]
     plan = plan_crops(frames)
     assert len(plan.parts) == 2
     assert plan.parts[1].start_us == 320_000
@@ -358,8 +353,7 @@ def test_a_walking_face_stays_in_the_crop(
     assert all(c.found for c in crops)
     assert any(c.reframed for c in crops)
     assert all(
-        c.place.x0 + 0.2 * c.place.side < x < c.place.x0 + 0.8 * c.place.side
-        for c, x in zip(crops, xs, strict=True)
+        c.place.x0 + 0.2 * c.place.side < x < c.place.x0 + 0.8 * c.place.side for c, x in zip(crops, xs, strict=True)
     )
 
 
@@ -376,9 +370,7 @@ def test_two_faces_follow_the_larger_and_warn_once(
     assert "2 faces" in warnings[0]
 
 
-def test_the_crop_stays_with_its_face_when_another_grows(
-    wall: Picture, paste: Callable[..., Picture]
-) -> None:
+def test_the_crop_stays_with_its_face_when_another_grows(wall: Picture, paste: Callable[..., Picture]) -> None:
     cropper = FaceCropper()
     for i in range(110):
         other = 0.8 + 0.012 * min(i, 60)
@@ -413,9 +405,7 @@ def test_a_lost_face_is_reported_and_found_again_elsewhere(
     assert abs(found[-1].place.x0 + found[-1].place.side / 2 - 480) < 40
 
 
-def test_nonsense_from_the_tracker_falls_back_on_the_cascades(
-    wall: Picture, paste: Callable[..., Picture]
-) -> None:
+def test_nonsense_from_the_tracker_falls_back_on_the_cascades(wall: Picture, paste: Callable[..., Picture]) -> None:
     class Nonsense:
         def landmarks(self, crop_rgb: Picture) -> tuple[NDArray[np.float32], float]:
             return np.full((4, 2), np.nan, np.float32), 1.0

@@ -41,9 +41,7 @@ def test_the_box_grows_with_the_picture(finder: FaceFinder, astronaut: Picture, 
     assert unscaled.overlap(FACE) > 0.65
 
 
-def test_two_faces_come_largest_first(
-    finder: FaceFinder, wall: Picture, paste: Callable[..., Picture]
-) -> None:
+def test_two_faces_come_largest_first(finder: FaceFinder, wall: Picture, paste: Callable[..., Picture]) -> None:
     boxes = finder.find(paste(paste(wall, 150, 180, 0.9), 450, 170, 1.4))
     assert len(boxes) == 2
     assert boxes[0].width > boxes[1].width

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 from kilocall.model.family import Family, Picture
-from kilocall.model.gallery import base_reference
+from kilocall.model.reference_pictures import base_reference
 from kilocall.proto.errors import NoFace
 from kilocall.proto.motion_packet import MotionPacket
 from kilocall.sample import sample_clip
 from kilocall.sender.capture import Frame, open_clip
-from kilocall.sender.live import OwnSource, Sending, SendingEvents
+from kilocall.sender.live import OwnSource, SendEvents, SendPipeline
 
 PERIOD_US = 40_000
 START_US = 1_000_000_000_000
@@ -52,7 +52,7 @@ class FixedPlan:
     frames_per_message: int = 3
     fps: float = 25.0
     level: int = 4
-    repeat_frames: int = 0
+    redundant_frames: int = 0
 
 
 class Told:
@@ -63,7 +63,7 @@ class Told:
         self.faces: list[tuple[bool, int]] = []
         self.sources: list[OwnSource] = []
         self.overlays: list[dict[str, object]] = []
-        self.events = SendingEvents(
+        self.events = SendEvents(
             packet=lambda packet, data: self.packets.append(packet),
             face=lambda seen, time_us: self.faces.append((seen, time_us)),
             source=self.sources.append,
@@ -80,7 +80,7 @@ def faces(tmp_path_factory: pytest.TempPathFactory) -> list[Picture]:
 
 @dataclass
 class Running:
-    sending: Sending
+    sending: SendPipeline
     camera: Frames
     told: Told
     clock: WorkClock
@@ -140,7 +140,7 @@ class WorkClock:
 @pytest.fixture
 def running() -> Running:
     camera, told, clock = Frames(), Told(), WorkClock()
-    sending = Sending(camera, told.events, lambda call: call(), plan=FixedPlan(), clock=clock)
+    sending = SendPipeline(camera, told.events, lambda call: call(), plan=FixedPlan(), clock=clock)
     sending.opened()
     return Running(sending, camera, told, clock)
 
@@ -286,9 +286,7 @@ def test_a_slow_computer_sends_fewer_frames_evenly_and_not_later(
     assert spacing.std() <= allowed_ms
 
 
-def test_the_lowest_of_plan_pace_and_what_the_other_side_shows_is_sent(
-    running: Running, faces: list[Picture]
-) -> None:
+def test_the_lowest_of_plan_pace_and_what_the_other_side_shows_is_sent(running: Running, faces: list[Picture]) -> None:
     sending = running.sending
     running.show(*faces[:12])
     running.begin()
@@ -357,9 +355,9 @@ def test_frames_are_placed_by_further_pictures_once_the_other_side_holds_them(
     def held() -> int:
         running.do_what_was_asked()
         assert running.sending._encoder is not None
-        placer = running.sending._encoder.extractor.placer
-        assert placer is not None
-        return len(placer.references)
+        keypoint_aligner = running.sending._encoder.extractor.keypoint_aligner
+        assert keypoint_aligner is not None
+        return len(keypoint_aligner.references)
 
     running.show(*faces[:12])
     running.begin()

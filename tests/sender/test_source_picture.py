@@ -19,9 +19,7 @@ from kilocall.sender.source_picture import (
 
 Picture = NDArray[np.uint8]
 Points = NDArray[np.float32]
-GROUPS = LandmarkGroups(
-    left_eye=tuple(range(0, 8)), right_eye=tuple(range(8, 16)), inner_lips=tuple(range(16, 24))
-)
+GROUPS = LandmarkGroups(left_eye=tuple(range(0, 8)), right_eye=tuple(range(8, 16)), inner_lips=tuple(range(16, 24)))
 
 
 def ring(x: float, y: float, width: float, height: float) -> Points:

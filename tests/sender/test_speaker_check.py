@@ -14,7 +14,7 @@ from kilocall.model.family import ANOTHER, Family, Picture, Source
 from kilocall.sample import sample_clip
 from kilocall.sender.capture import open_clip
 from kilocall.sender.clip import face_of_picture
-from kilocall.sender.live import Sending
+from kilocall.sender.live import SendPipeline
 from kilocall.sender.motion import MotionExtractor
 from kilocall.sender.speaker_check import ANOTHER_AFTER_US, SpeakerCheck
 from sender.test_clip_kinds import write
@@ -85,9 +85,9 @@ def likenesses(family: Family, source: Source, crops: list[Picture]) -> list[flo
     for crop in crops:
         extractor = MotionExtractor(family, source, check_speaker=False)
         extractor.extract(crop, 0)
-        assert extractor.placer is not None
-        assert extractor.placer.likeness is not None
-        found.append(extractor.placer.likeness)
+        assert extractor.keypoint_aligner is not None
+        assert extractor.keypoint_aligner.likeness is not None
+        found.append(extractor.keypoint_aligner.likeness)
     return found
 
 
@@ -144,7 +144,7 @@ def test_in_a_call_somebody_else_gets_a_source_picture_of_his_own(
     camera, told, problems = Frames(), Told(), list[str]()
     picture = tmp_path / "own.png"
     cv2.imwrite(str(picture), first[0][..., ::-1])
-    sending = Sending(
+    sending = SendPipeline(
         camera,
         replace(told.events, problem=problems.append),
         lambda call: call(),

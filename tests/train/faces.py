@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kilocall.model import landmarks as lm
-from kilocall.model.family import load_family
-from kilocall.runtime.engine import choose_engine
+from kilocall.model.engine_choice import choose_engine
+from kilocall.model.family_loader import load_family
 from kilocall.sample.perform import portrait
 from kilocall.train.dataset import SIZE, Dataset
 

@@ -10,12 +10,12 @@ import onnxruntime as ort
 import pytest
 
 from kilocall.model.compact.compose import Composer
-from kilocall.model.compact.deployed import Deployed, Motion, Mouth, Painter, SourceAppearance
+from kilocall.model.compact.export_modules import ExportModule, Motion, Mouth, Painter, SourceAppearance
 from kilocall.model.compact.family import CompactFamily
 from kilocall.model.compact.renderer import Light
+from kilocall.model.engine_choice import choose_engine
 from kilocall.model.shape import fit_shape_model
 from kilocall.proto.errors import BadInput
-from kilocall.runtime.engine import choose_engine
 from kilocall.train.calibration import Inputs, run_module
 from kilocall.train.checkpoint import read_checkpoint
 from kilocall.train.export import export, put_codebook
@@ -69,7 +69,7 @@ def test_exported_field_and_generator_reproduce_torch(tmp_path: Path, light: Lig
     assert np.abs(painted - run_module(painter, given)["painted"]).max() <= 1
 
 
-def _exported(module: Deployed, folder: Path, inputs: Inputs) -> Inputs:
+def _exported(module: ExportModule, folder: Path, inputs: Inputs) -> Inputs:
     write_float(module, folder / "network.onnx")
     session = ort.InferenceSession(str(folder / "network.onnx"))
     return dict(zip(module.outputs, session.run(list(module.outputs), inputs), strict=True))

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from kilocall.cli import run
 from kilocall.model.compact.family import CompactFamily
-from kilocall.model.compact.personal import read_personal
+from kilocall.model.compact.speaker_adapter import read_speaker_adapter
+from kilocall.model.engine_choice import choose_engine
 from kilocall.model.family import weights_folder
 from kilocall.proto.errors import BadInput, KilocallError
-from kilocall.runtime.engine import choose_engine
 from kilocall.sample.perform import portrait
 from kilocall.train import finetune as module
 from kilocall.train.finetune import Learner, Looks, Split, finetune
@@ -64,16 +64,16 @@ def test_the_held_back_part_gets_better_and_the_file_says_by_how_much(
     assert report.after.psnr_db > report.before.psnr_db
     assert (report.frames_learnt, report.frames_held_back) == (16, 7)
     assert report.bytes == out.stat().st_size < 2_000_000
-    personal = read_personal(out)
-    assert personal.hash == report.hash
-    assert personal.figures["after"]["psnr_db"] == report.after.psnr_db
-    assert not any(name.startswith("implicit.") for name in personal.names)
-    assert family.personalised(personal).personal == personal
+    adapter = read_speaker_adapter(out)
+    assert adapter.hash == report.hash
+    assert adapter.figures["after"]["psnr_db"] == report.after.psnr_db
+    assert not any(name.startswith("implicit.") for name in adapter.names)
+    assert family.adapted(adapter).adapter == adapter
     assert said[1].startswith("step 0: ")
     assert report.share in module.SHARES
     assert [line.split("%")[0] for line in said[-len(module.SHARES) :]] == ["100", "75", "50", "35"]
     with pytest.raises(BadInput, match="not from a personal file"):
-        finetune([clip], out, family.personalised(personal), least_seconds=SECONDS)
+        finetune([clip], out, family.adapted(adapter), least_seconds=SECONDS)
 
 
 def test_without_a_gain_no_file_is_written_and_the_old_one_stays(
@@ -103,22 +103,22 @@ def looks(psnr_db: float, landmark_px: float = 1.0, eye_gain: float | None = 0.9
 )
 def test_what_gets_worse_in_anything_that_people_look_at_is_not_written(after: Looks, said: str) -> None:
     with pytest.raises(KilocallError, match=f"{said}.*no file was written"):
-        module._refuse_no_gain(looks(25.0), after)
+        module.refuse_no_gain(looks(25.0), after)
 
 
 def test_better_pictures_with_faces_as_they_were_are_written() -> None:
     for after in (looks(25.2), looks(26.0, landmark_px=1.02), looks(26.0, eye_gain=1.05), looks(26.0, eye_gain=None)):
-        module._refuse_no_gain(looks(25.0), after)
+        module.refuse_no_gain(looks(25.0), after)
 
 
 def test_a_share_of_the_way_is_worth_less_where_faces_get_worse_by_more_than_chance() -> None:
     before = looks(25.0)
-    whole = module._worth(before, looks(26.0))
+    whole = module.worth(before, looks(26.0))
     assert 0 < whole < 1
-    assert module._worth(before, looks(26.0, landmark_px=1.01, eye_gain=0.85)) == whole
-    assert module._worth(before, looks(25.9)) < whole
+    assert module.worth(before, looks(26.0, landmark_px=1.01, eye_gain=0.85)) == whole
+    assert module.worth(before, looks(25.9)) < whole
     for worse in (looks(26.0, landmark_px=1.06), looks(26.0, eye_gain=0.5), looks(26.0, eye_gain=1.5)):
-        assert module._worth(before, worse) < module._worth(before, looks(25.5))
+        assert module.worth(before, worse) < module.worth(before, looks(25.5))
 
 
 @pytest.mark.parametrize("moment", ["pictures to learn from", "step 1"])

@@ -74,16 +74,12 @@ class MotionPacket:
         _check("level", self.level, 0, LEVELS - 1)
         _check("spacing_us", self.spacing_us, 0 if self.frame_count == 1 else SPACING_UNIT_US, MAX_SPACING_US)
         if self.spacing_us % SPACING_UNIT_US:
-            raise BadPacket(
-                f"motion packet spacing_us is {self.spacing_us}, not a multiple of {SPACING_UNIT_US}"
-            )
+            raise BadPacket(f"motion packet spacing_us is {self.spacing_us}, not a multiple of {SPACING_UNIT_US}")
         if self.reference is not None:
             _check("reference", self.reference, 0, SEQUENCES - 1)
             _check("reference's distance", self.back, 1, HISTORY - 1)
         if len(self.payload) > MAX_PAYLOAD_BYTES:
-            raise BadPacket(
-                f"motion packet payload is {len(self.payload)} bytes, most is {MAX_PAYLOAD_BYTES}"
-            )
+            raise BadPacket(f"motion packet payload is {len(self.payload)} bytes, most is {MAX_PAYLOAD_BYTES}")
 
     @classmethod
     def carry(cls, coded: Coded, time_us: int, spacing_us: int) -> MotionPacket:
@@ -121,12 +117,7 @@ class MotionPacket:
         return [first + index * self.spacing_us for index in range(self.frame_count)]
 
     def __bytes__(self) -> bytes:
-        bits = (
-            self.level << 20
-            | (self.frame_count - 1) << 17
-            | self.back << 11
-            | self.spacing_us // SPACING_UNIT_US
-        )
+        bits = self.level << 20 | (self.frame_count - 1) << 17 | self.back << 11 | self.spacing_us // SPACING_UNIT_US
         fixed = _FIXED.pack(self.sequence, self.time_ms, bits >> 16, bits & 0xFFFF)
         return bytes(msgpack.packb(msgpack.ExtType(PROTOCOL_VERSION, fixed + self.payload)))
 
@@ -144,9 +135,7 @@ class MotionPacket:
         if not isinstance(value, msgpack.ExtType):
             raise BadPacket(f"motion packet is a msgpack {type(value).__name__}, not an extension value")
         if value.code != PROTOCOL_VERSION:
-            raise BadPacket(
-                f"motion packet has protocol version {value.code}, this side reads {PROTOCOL_VERSION}"
-            )
+            raise BadPacket(f"motion packet has protocol version {value.code}, this side reads {PROTOCOL_VERSION}")
         body: bytes = value.data
         if len(body) < _FIXED.size:
             raise BadPacket(f"motion packet body is {len(body)} bytes, its header needs {_FIXED.size}")

@@ -388,9 +388,7 @@ class StreamReader:
             raise BadInput(f"{self.name} ends after {len(data)} bytes, inside its version number")
         version = int.from_bytes(data[len(MAGIC) : _START_BYTES], "big")
         if version != FILE_VERSION:
-            raise BadInput(
-                f"{self.name} is a kilocall stream of version {version}, this program reads {FILE_VERSION}"
-            )
+            raise BadInput(f"{self.name} is a kilocall stream of version {version}, this program reads {FILE_VERSION}")
         try:
             kind, body, self._first = _take(data, _START_BYTES)
             if kind != _HEADER:
@@ -469,11 +467,7 @@ class StreamReader:
         if len(data) < self._first + _FOOTER.size:
             return False
         offset, crc, end = _FOOTER.unpack_from(data, len(data) - _FOOTER.size)
-        if (
-            end != _END
-            or crc != zlib.crc32(struct.pack(">Q", offset))
-            or not self._first <= offset < len(data)
-        ):
+        if end != _END or crc != zlib.crc32(struct.pack(">Q", offset)) or not self._first <= offset < len(data):
             return False
         try:
             kind, body, after = _take(data, offset)

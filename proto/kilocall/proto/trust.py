@@ -3,7 +3,7 @@
 The secret never leaves the two sides. What is derived from it, and from what they exchange, is in `wire.md` under
 "Who the other side is"; nothing here needs more than HKDF, HMAC and SHA-256, so a browser can do the same.
 
-    link = LinkSecret.make()                 link.token is all that a meeting point sees
+    link = LinkSecret.make()                 link.token is all that a signalling server sees
     mine = Handshake(link.key, "tea", offers=True)
     mine.meet(their_commitment)              each side has sent its `commitment`
     tag = mine.seal(offer)                   goes with the offer

@@ -42,9 +42,7 @@ def message_bytes(size: int, *, ipv6: bool = False) -> int:
     return (size + 3) // 4 * 4 + MESSAGE_OVERHEAD_BYTES + (IPV6_BYTES if ipv6 else 0)
 
 
-def wire_cost(
-    bits_per_frame: float, fps: float, frames_per_packet: int = 3, *, ipv6: bool = False
-) -> WireCost:
+def wire_cost(bits_per_frame: float, fps: float, frames_per_packet: int = 3, *, ipv6: bool = False) -> WireCost:
     """Cost of motion of `bits_per_frame` on average. Raises BadInput for a number out of range."""
     if bits_per_frame < 0 or not 0 < fps <= 240 or not 1 <= frames_per_packet <= MAX_FRAMES:
         raise BadInput(

@@ -9,7 +9,8 @@ from typing import Annotated
 
 import typer
 
-from kilocall.model.family import DEFAULT_FAMILY, FamilyChoice
+from kilocall.model.family import DEFAULT_FAMILY
+from kilocall.model.family_loader import FamilyChoice
 from kilocall.proto.errors import KilocallError
 from kilocall.receiver.service import ReceiverSettings, create_app
 from kilocall.runtime.service import find_token, names_for, run_service

@@ -4,7 +4,7 @@ The model runs on the playback's thread; the event loop here only moves bytes. E
 and one state, the newest: a slow viewer loses pictures, never time.
 
 A message to the page is JSON text (`stream` once, then `state` and `error`), or a picture: FRAME_HEADER and a JPEG.
-A message from the page is JSON text, one of the wishes below.
+A message from the page is JSON text, one of the commands below.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from kilocall.model.family import Picture
 from kilocall.proto.errors import KilocallError
-from kilocall.receiver.playback import SPEEDS, Film, Playback, PlaybackState, Shown
+from kilocall.receiver.playback import SPEEDS, Playback, PlaybackState, ReplayStream, Shown
 from kilocall.receiver.render import LARGEST_TURN_DEG, View
 from kilocall.receiver.sound_track import SoundTrack, as_ogg
 from kilocall.runtime.pictures import as_jpeg
@@ -51,29 +51,29 @@ MAX_WISH_BYTES: Final = 4096
 LONGEST_SOUND_US: Final = 24 * 3600 * 1_000_000
 
 
-class _Wish(BaseModel):
+class _Command(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
-class Play(_Wish):
+class Play(_Command):
     do: Literal["play"]
 
 
-class Pause(_Wish):
+class Pause(_Command):
     do: Literal["pause"]
 
 
-class Seek(_Wish):
+class Seek(_Command):
     do: Literal["seek"]
     time_us: int = Field(ge=0, le=1 << 40)
 
 
-class Speed(_Wish):
+class Speed(_Command):
     do: Literal["speed"]
     speed: float = Field(ge=SPEEDS[0], le=SPEEDS[1], strict=False)
 
 
-class Loop(_Wish):
+class Loop(_Command):
     do: Literal["loop"]
     loop: bool
 
@@ -81,19 +81,19 @@ class Loop(_Wish):
 Degrees = Annotated[float, Field(ge=-LARGEST_TURN_DEG, le=LARGEST_TURN_DEG, strict=False)]
 
 
-class Turn(_Wish):
+class Turn(_Command):
     do: Literal["turn"]
     yaw: Degrees
     pitch: Degrees
     roll: Degrees
 
 
-class OwnSource(_Wish):
+class OwnSource(_Command):
     do: Literal["own_source"]
 
 
-Wish = Play | Pause | Seek | Speed | Loop | Turn | OwnSource
-WISHES: Final[TypeAdapter[Wish]] = TypeAdapter(Annotated[Wish, Field(discriminator="do")])
+Command = Play | Pause | Seek | Speed | Loop | Turn | OwnSource
+COMMANDS: Final[TypeAdapter[Command]] = TypeAdapter(Annotated[Command, Field(discriminator="do")])
 
 
 class Viewer:
@@ -152,12 +152,12 @@ class Hub:
             viewer.put_text(state)
 
 
-class Screen:
+class ReplaySession:
     """The playback and the viewers of one stream; `name` and `source_name` are what people are told."""
 
     def __init__(
         self,
-        film: Film,
+        stream: ReplayStream,
         *,
         name: str,
         source_name: str | None,
@@ -169,10 +169,10 @@ class Screen:
         self._read_face = read_face
         self._events: asyncio.AbstractEventLoop | None = None
         self._repeat = loop
-        self._has_sound = next(film.reader.sounds(), None) is not None
+        self._has_sound = next(stream.reader.sounds(), None) is not None
         self._ogg: bytes | None = None
         self._making_ogg = asyncio.Lock()
-        self.playback = Playback(film, on_shown=self._shown, on_state=self._told, source=source_name)
+        self.playback = Playback(stream, on_shown=self._shown, on_state=self._told, source=source_name)
 
     def open(self) -> None:
         """On the event loop that will serve the page."""
@@ -182,7 +182,7 @@ class Screen:
         self.playback.set_loop(self._repeat)
 
     def stream_facts(self) -> dict[str, Any]:
-        header = self.playback.film.reader.header
+        header = self.playback.stream.reader.header
         return {
             "type": "stream",
             "name": self.name,
@@ -191,31 +191,31 @@ class Screen:
             "duration_us": self.playback.duration_us,
             "fps": float(self.playback.fps),
             "size": header.picture_size,
-            "keys_us": [entry.time_us for entry in self.playback.film.reader.index],
+            "keys_us": [entry.time_us for entry in self.playback.stream.reader.index],
             "bits_per_frame": self.playback.mean_bits_per_frame,
             "sound": self._has_sound,
-            "damage": self.playback.film.reader.damage,
+            "damage": self.playback.stream.reader.damage,
             "speeds": SPEEDS,
             "largest_turn": LARGEST_TURN_DEG,
             "largest_upload": MAX_UPLOAD_BYTES,
         }
 
-    async def fulfil(self, wish: Wish) -> None:
+    async def execute(self, command: Command) -> None:
         """Raises KilocallError when it cannot."""
         playback = self.playback
-        match wish:
+        match command:
             case Play():
                 playback.play()
             case Pause():
                 playback.pause()
             case Seek():
-                playback.seek(wish.time_us)
+                playback.seek(command.time_us)
             case Speed():
-                playback.set_speed(wish.speed)
+                playback.set_speed(command.speed)
             case Loop():
-                playback.set_loop(wish.loop)
+                playback.set_loop(command.loop)
             case Turn():
-                playback.set_view(View(wish.yaw, wish.pitch, wish.roll))
+                playback.set_view(View(command.yaw, command.pitch, command.roll))
             case OwnSource():
                 await asyncio.wrap_future(playback.show(lambda: None, None))
 
@@ -225,13 +225,17 @@ class Screen:
 
     async def source_jpeg(self) -> bytes:
         """The picture that is moved."""
-        return await asyncio.wrap_future(self.playback.ask(lambda: as_jpeg(self.playback.film.renderer.source.picture)))
+        return await asyncio.wrap_future(
+            self.playback.ask(lambda: as_jpeg(self.playback.stream.renderer.source.picture))
+        )
 
     async def sound_ogg(self) -> bytes | None:
         """The speech as a file that browsers play; None where there is none."""
         async with self._making_ogg:  # a browser asks for several parts of it at once
             if self._ogg is None and self._has_sound:
-                track = SoundTrack(self.playback.film.reader.sounds(), min(self.playback.duration_us, LONGEST_SOUND_US))
+                track = SoundTrack(
+                    self.playback.stream.reader.sounds(), min(self.playback.duration_us, LONGEST_SOUND_US)
+                )
                 self._ogg = await asyncio.to_thread(as_ogg, track)
         return self._ogg
 
@@ -250,7 +254,7 @@ class Screen:
 
 
 def create_app(
-    film: Film,
+    stream: ReplayStream,
     *,
     name: str,
     source_name: str | None = None,
@@ -265,37 +269,37 @@ def create_app(
     `key` lets the page in. `hosts` are the names that it may be asked under: other pages must not reach it by a name of
     their own.
     """
-    screen = Screen(film, name=name, source_name=source_name, read_face=read_face, loop=loop)
+    session = ReplaySession(stream, name=name, source_name=source_name, read_face=read_face, loop=loop)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        screen.open()
+        session.open()
         try:
             yield
         finally:
             # The thread may be inside the model for some milliseconds.
-            await asyncio.to_thread(screen.playback.close)
+            await asyncio.to_thread(session.playback.close)
 
     app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
     guard_page(app, hosts, PAGE, key)
 
     @app.get("/health")
     async def health() -> Response:
-        alive = screen.playback.alive
+        alive = session.playback.alive
         return JSONResponse(
-            {"alive": alive, "viewers": len(screen.hub.viewers), "pictures": screen.hub.pictures},
+            {"alive": alive, "viewers": len(session.hub.viewers), "pictures": session.hub.pictures},
             status_code=200 if alive else 503,
         )
 
     @app.get("/source.jpg")
     async def source() -> Response:
         with suppress(CancelledError, asyncio.CancelledError):
-            return Response(await screen.source_jpeg(), media_type="image/jpeg")
+            return Response(await session.source_jpeg(), media_type="image/jpeg")
         return Response(status_code=503)
 
     @app.get("/sound.ogg")
     async def sound(request: Request) -> Response:
-        data = await screen.sound_ogg()
+        data = await session.sound_ogg()
         return Response(status_code=404) if data is None else part_of(data, "audio/ogg", request.headers.get("range"))
 
     @app.post("/source")
@@ -306,7 +310,7 @@ def create_app(
         if not data:
             return _upload_error("the file is empty", 422)
         try:
-            await screen.take_upload(data, _plain(name) or "your picture")
+            await session.take_upload(data, _plain(name) or "your picture")
         except KilocallError as error:
             return _upload_error(str(error), 422)
         except CancelledError:
@@ -316,33 +320,33 @@ def create_app(
     @app.websocket("/live")
     async def live(socket: WebSocket) -> None:
         await socket.accept()
-        if len(screen.hub.viewers) >= MAX_VIEWERS:
+        if len(session.hub.viewers) >= MAX_VIEWERS:
             await socket.close(1013, f"{MAX_VIEWERS} viewers are the most")
             return
-        await _serve_viewer(socket, screen)
+        await _serve_viewer(socket, session)
 
     mount_page(app, PAGE)
     return app
 
 
-async def _serve_viewer(socket: WebSocket, screen: Screen) -> None:
-    viewer = screen.hub.join()
-    if len(screen.hub.viewers) == 1:
-        screen.playback.watch(True)
-        screen.playback.play()
+async def _serve_viewer(socket: WebSocket, session: ReplaySession) -> None:
+    viewer = session.hub.join()
+    if len(session.hub.viewers) == 1:
+        session.playback.watch(True)
+        session.playback.play()
     try:
-        await socket.send_json(screen.stream_facts())
+        await socket.send_json(session.stream_facts())
         async with asyncio.TaskGroup() as tasks:
             sending = tasks.create_task(_send(socket, viewer))
-            await _receive(socket, viewer, screen)
+            await _receive(socket, viewer, session)
             sending.cancel()
     # The page went away; either task may be the first to notice, and starlette calls a late send a RuntimeError.
     except* (WebSocketDisconnect, RuntimeError):
         pass
     finally:
-        screen.hub.viewers.discard(viewer)
-        if not screen.hub.viewers:
-            screen.playback.watch(False)
+        session.hub.viewers.discard(viewer)
+        if not session.hub.viewers:
+            session.playback.watch(False)
 
 
 async def _send(socket: WebSocket, viewer: Viewer) -> None:
@@ -354,7 +358,7 @@ async def _send(socket: WebSocket, viewer: Viewer) -> None:
             await socket.send_bytes(picture)
 
 
-async def _receive(socket: WebSocket, viewer: Viewer, screen: Screen) -> None:
+async def _receive(socket: WebSocket, viewer: Viewer, session: ReplaySession) -> None:
     while True:
         message = await socket.receive()
         if message["type"] == "websocket.disconnect":
@@ -363,7 +367,7 @@ async def _receive(socket: WebSocket, viewer: Viewer, screen: Screen) -> None:
         try:
             if text is None:
                 raise ValueError("bytes are not a wish")
-            await screen.fulfil(WISHES.validate_json(text))
+            await session.execute(COMMANDS.validate_json(text))
         except ValidationError as error:
             first = error.errors(include_url=False, include_context=False, include_input=False)[0]
             where = ".".join(str(part) for part in first["loc"])

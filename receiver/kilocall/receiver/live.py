@@ -16,23 +16,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kilocall.model.compact.family import CompactFamily
-from kilocall.model.compact.personal import Personal
-from kilocall.model.family import DETAIL, Family, FamilyChoice, Picture, Source, interrupt
+from kilocall.model.compact.speaker_adapter import SpeakerAdapter
+from kilocall.model.engine_choice import choose_engine
+from kilocall.model.family import DETAIL, Family, Picture, Source, interrupt
+from kilocall.model.family_loader import FamilyChoice
+from kilocall.model.hello import hello_of
 from kilocall.model.motion import Motion
-from kilocall.proto.control import ReceiverReport
+from kilocall.proto.control import Hello, ReceiverReport
 from kilocall.proto.errors import BadInput, BadPacket
 from kilocall.proto.limits import MOST_PICTURES
 from kilocall.proto.motion_packet import TIMES_MS, MotionPacket
 from kilocall.receiver.decode import PacketDecoder
 from kilocall.receiver.jitter_buffer import DueFrame, JitterBuffer, Verdict
 from kilocall.receiver.render import FaceRenderer, View
-from kilocall.runtime.engine import choose_engine
 from kilocall.runtime.pace import EvenSteps, Pace
 from kilocall.runtime.picture_process import PictureDecoder
 from kilocall.runtime.pictures import as_jpeg
 from kilocall.runtime.worker import CLOSE_WITHIN_S, Deliver, Milliseconds, WorkClock, Worker, work_clock
 
-__all__ = ["Played", "Receiving", "ReceivingEvents", "Rendered"]
+__all__ = ["Played", "ReceiveEvents", "ReceivePipeline", "Rendered"]
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +76,7 @@ class Played:
 
 
 @dataclass
-class ReceivingEvents:
+class ReceiveEvents:
     """What the thread tells; every call is made on the event loop."""
 
     picture: Callable[[Rendered], None]
@@ -82,8 +84,8 @@ class ReceivingEvents:
     """The picture with this hash can be moved."""
     refused: Callable[[str, str], None]
     """The picture with this hash cannot: why."""
-    personal: Callable[[str, int, str | None], None] = lambda file_hash, size, why: None
-    """The personal file with this hash and size is in use, or why it cannot be."""
+    adapter: Callable[[str, int, str | None], None] = lambda file_hash, size, why: None
+    """The speaker adapter with this hash and size is in use, or why it cannot be."""
     reference: Callable[[str, str | None], None] = lambda picture_hash, why: None
     """Frames can be shown on the further picture with this hash, or why not."""
     rgb: Callable[[Picture], None] | None = None
@@ -95,7 +97,7 @@ class ReceivingEvents:
     problem: Callable[[str], None] = lambda text: None
 
 
-class Receiving(Worker):
+class ReceivePipeline(Worker):
     """Owns jitter buffer, decoder and renderer of one other side.
 
     Every packet that is delivered is decoded, whether it can be shown or not: the sender predicts from it.
@@ -103,7 +105,7 @@ class Receiving(Worker):
 
     def __init__(
         self,
-        events: ReceivingEvents,
+        events: ReceiveEvents,
         deliver: Deliver,
         *,
         engine: str = "auto",
@@ -142,10 +144,10 @@ class Receiving(Worker):
         self._references: dict[str, set[str]] = {}
         """Hashes of the further pictures that each renderer has."""
         self._next: tuple[str, int] | None = None
-        self._personal: Family | None = None  # that renders the speaker shown; None: everybody's
+        self._adapted: Family | None = None  # that renders the speaker shown; None: everybody's
         self._speaker = 0  # how often another one has come
         self._making: threading.Thread | None = None
-        self._make_next: tuple[str, bytes] | None = None  # the newest personal file, while one before is made ready
+        self._make_next: tuple[str, bytes] | None = None  # the newest speaker adapter, while one before is made ready
         self._pictures = PictureDecoder()
         self._decoding = ThreadPoolExecutor(1, "pictures")
         self._undecoded = 0
@@ -157,10 +159,9 @@ class Receiving(Worker):
         """Capture time of the frame played last, on the sender's clock."""
         self._rendered_us = 0
 
-    def hello_facts(self) -> tuple[str, str, str, int]:
-        """Family, weights hash, codebook hash, picture size; once ready."""
-        family = self._family
-        return family.name, family.weights_hash, family.codebook.hash, family.size
+    def hello(self, fps: float) -> Hello:
+        """Once ready."""
+        return hello_of(self._family, fps)
 
     # Asked from the event loop; everything below runs on the thread.
 
@@ -186,9 +187,9 @@ class Receiving(Worker):
         """Moves this prepared picture from the frame captured at `from_us` (sender's clock) on."""
         self.ask(lambda: setattr(self, "_next", (picture_hash, from_us)))
 
-    def personalise(self, file_hash: str, data: bytes) -> None:
-        """Has the speaker's pictures made with a personal file once its networks are ready; `personal` follows."""
-        self.ask(lambda: self._personalise(file_hash, data))
+    def adapt(self, file_hash: str, data: bytes) -> None:
+        """Has the speaker's pictures made with a speaker adapter once its networks are ready; `adapter` follows."""
+        self.ask(lambda: self._adapt(file_hash, data))
 
     def refer(self, base_hash: str, picture_hash: str, data: bytes) -> None:
         """Adds a further picture of the speaker of a prepared source picture; `reference` follows."""
@@ -340,7 +341,7 @@ class Receiving(Worker):
         if picture is not None and picture_hash not in self._renderers:
             try:
                 source = self._family.source(picture)
-                self._renderers[picture_hash] = FaceRenderer(self._personal or self._family, source)
+                self._renderers[picture_hash] = FaceRenderer(self._adapted or self._family, source)
                 self._references[picture_hash] = set()
             except ValueError as error:  # NoFace, BadInput
                 text = str(error)
@@ -412,7 +413,7 @@ class Receiving(Worker):
             raise BadPacket(f"picture is {picture.shape[1]}x{picture.shape[0]}, wanted is a side of {sides}")
         return picture
 
-    def _personalise(self, file_hash: str, data: bytes) -> None:
+    def _adapt(self, file_hash: str, data: bytes) -> None:
         """Reading and compiling take a second, in which pictures must go on: another thread does it, one file after
         the other. Of those that come meanwhile the newest is made ready next, the others never."""
         if self._making is not None:
@@ -420,40 +421,40 @@ class Receiving(Worker):
             return
         sources = [renderer.source for renderer in self._renderers.values()]
         arguments = (file_hash, data, sources[:1], self._speaker)
-        self._making = threading.Thread(target=self._make_personal, args=arguments, name="personal", daemon=True)
+        self._making = threading.Thread(target=self._make_adapted, args=arguments, name="personal", daemon=True)
         self._making.start()
 
-    def _make_personal(self, file_hash: str, data: bytes, sources: list[Source], speaker: int) -> None:
+    def _make_adapted(self, file_hash: str, data: bytes, sources: list[Source], speaker: int) -> None:
         # Networks that this thread runs are the personal ones alone: each has working memory of its own.
         family: Family | None = None
         try:
             if not isinstance(self._family, CompactFamily):
                 raise BadInput(f"family {self._family.name} takes no personal files")
-            family = self._family.personalised(Personal.parse(data))
+            family = self._family.adapted(SpeakerAdapter.parse(data))
             for source in sources:
                 family.renderer(source).render(source.pose)
         # Whatever an engine raises over another's numbers, whoever offered them must be told and the next be made.
         except Exception as error:
             family, text = None, str(error)
-            self._deliver(lambda: self.events.personal(file_hash, len(data), text))
-        self.ask(lambda: self._made_personal(file_hash, len(data), family, speaker))
+            self._deliver(lambda: self.events.adapter(file_hash, len(data), text))
+        self.ask(lambda: self._made_adapted(file_hash, len(data), family, speaker))
 
-    def _made_personal(self, file_hash: str, size: int, family: Family | None, speaker: int) -> None:
+    def _made_adapted(self, file_hash: str, size: int, family: Family | None, speaker: int) -> None:
         if family is not None:
-            self._use_personal(file_hash, size, family, speaker)
+            self._use_adapted(file_hash, size, family, speaker)
         if self._making is not None:
             self._making.join()  # it asked for this as its last act
         self._making = None
         if self._make_next is not None:
             following, self._make_next = self._make_next, None
-            self._personalise(*following)
+            self._adapt(*following)
 
-    def _use_personal(self, file_hash: str, size: int, family: Family, speaker: int) -> None:
+    def _use_adapted(self, file_hash: str, size: int, family: Family, speaker: int) -> None:
         if speaker != self._speaker:
             return
-        self._personal = family
+        self._adapted = family
         self._renderers = {name: renderer.made_by(family) for name, renderer in self._renderers.items()}
-        self._deliver(lambda: self.events.personal(file_hash, size, None))
+        self._deliver(lambda: self.events.adapter(file_hash, size, None))
 
     def _expect(self, fps: float) -> None:
         if fps != self._fps:
@@ -464,8 +465,8 @@ class Receiving(Worker):
     def _forget(self) -> None:
         self._speaker += 1
         self._make_next = None
-        if self._personal is not None:
-            self._personal = None
+        if self._adapted is not None:
+            self._adapted = None
             self._renderers.clear()
         self.shown_hash = self._next = self._last = None
 

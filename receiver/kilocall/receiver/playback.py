@@ -20,7 +20,7 @@ from kilocall.receiver.decode import TimedMotion
 from kilocall.receiver.render import FaceRenderer, View
 from kilocall.runtime.worker import Worker
 
-__all__ = ["SPEEDS", "Film", "FrameCursor", "Playback", "PlaybackState", "Playhead", "Shown"]
+__all__ = ["SPEEDS", "FrameCursor", "Playback", "PlaybackState", "Playhead", "ReplayStream", "Shown"]
 
 #: Slowest and fastest a stream is played, times real time.
 SPEEDS: Final = (0.1, 4.0)
@@ -29,7 +29,7 @@ SKIM_US: Final = 2_000_000
 IDLE_S: Final = 3600.0
 
 
-class Film(Protocol):
+class ReplayStream(Protocol):
     """A stream that is opened for playing."""
 
     @property
@@ -133,9 +133,9 @@ class Playhead:
 class FrameCursor:
     """The frame that is on screen at a stream time. Going on is cheap; going back starts at a key packet."""
 
-    def __init__(self, film: Film) -> None:
-        self._film = film
-        self._keys = [entry.time_us for entry in film.reader.index]
+    def __init__(self, stream: ReplayStream) -> None:
+        self._stream = stream
+        self._keys = [entry.time_us for entry in stream.reader.index]
         self._ahead: Iterator[TimedMotion] | None = None
         self._current: TimedMotion | None = None
         self._next: TimedMotion | None = None
@@ -148,7 +148,7 @@ class FrameCursor:
     def at(self, time_us: int) -> TimedMotion | None:
         """The last frame at or before `time_us`, else the first; None in a stream without frames."""
         if self._ahead is None or self._current is None or self._must_jump(self._current.time_us, time_us):
-            self._ahead = self._film.motions(time_us)
+            self._ahead = self._stream.motions(time_us)
             self._current = self._next = None
             self._current, self._next = next(self._ahead, None), next(self._ahead, None)
         while self._next is not None and self._next.time_us <= time_us:
@@ -172,7 +172,7 @@ def _now_us() -> int:
 
 
 class Playback(Worker):
-    """Runs a film on a thread of its own, where alone the film is touched.
+    """Runs a stream on a thread of its own, where alone the stream is touched.
 
     `on_shown` and `on_state` are called on that thread and must return at once. While nobody watches, nothing is
     rendered and stream time stands still.
@@ -180,7 +180,7 @@ class Playback(Worker):
 
     def __init__(
         self,
-        film: Film,
+        stream: ReplayStream,
         *,
         on_shown: Callable[[Shown], None],
         on_state: Callable[[PlaybackState], None] = lambda state: None,
@@ -188,14 +188,14 @@ class Playback(Worker):
         clock: Callable[[], int] = _now_us,
     ) -> None:
         super().__init__("model", on_problem=lambda problem: self._tell())
-        self.film = film
-        reader = film.reader
+        self.stream = stream
+        reader = stream.reader
         if not reader.frame_count:
             raise BadInput(f"{reader.name}: holds no complete motion packet ({reader.damage or 'it is empty'})")
         self.frames, self.duration_us, self.fps = reader.frame_count, reader.duration_us, reader.header.fps
         self._on_shown, self._on_state, self._clock = on_shown, on_state, clock
         self._head = Playhead(self.duration_us)
-        self._cursor = FrameCursor(film)
+        self._cursor = FrameCursor(stream)
         self._bit_times, self._bits = _bits_by_time(reader)
         self._watched = True
         self._source, self._source_number = source, 0
@@ -233,7 +233,7 @@ class Playback(Worker):
 
     def set_view(self, view: View) -> None:
         """Turns the head from the next picture on."""
-        self._change(lambda: setattr(self.film.renderer, "view", view), again=True)
+        self._change(lambda: setattr(self.stream.renderer, "view", view), again=True)
 
     def watch(self, watched: bool) -> None:
         """Whether anybody looks; starts with True."""
@@ -252,7 +252,7 @@ class Playback(Worker):
         """
 
         def change() -> None:
-            self.film.show(make())
+            self.stream.show(make())
             self._source, self._source_number = name, self._source_number + 1
 
         return self._change(change, again=True)
@@ -267,19 +267,19 @@ class Playback(Worker):
         return self.ask(changed)
 
     def step(self) -> float:
-        """Shows what is due; while nobody watches, or nothing is left, the next wish wakes the thread."""
+        """Shows what is due; while nobody watches, or nothing is left, the next command wakes the thread."""
         wait_s = self._show_due() if self._watched else None
         return IDLE_S if wait_s is None else wait_s
 
     def _show_due(self) -> float | None:
-        """Shows what is due; seconds until there is more to do, None for nothing before the next wish."""
+        """Shows what is due; seconds until there is more to do, None for nothing before the next command."""
         now = self._clock()
         if self._head.turn_at_end(now):
             self._tell()
         found = self._cursor.at(self._head.position(now))
         if found is not None and found is not self._last:
             started = time.perf_counter()
-            rgb = self.film.renderer.render(found.motion)
+            rgb = self.stream.renderer.render(found.motion)
             made_ms = (time.perf_counter() - started) * 1000
             self._last = found
             number = 1 + round(found.time_us * self.fps / 1_000_000)
@@ -302,11 +302,11 @@ class Playback(Worker):
             position_us=head.position(self._clock()),
             speed=head.speed,
             loop=head.loop,
-            view=self.film.renderer.view,
-            relative=self.film.relative,
+            view=self.stream.renderer.view,
+            relative=self.stream.relative,
             source=self._source,
             source_number=self._source_number,
-            pictures=self.film.renderer.pictures,
+            pictures=self.stream.renderer.pictures,
             problem=self.problem,
         )
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from kilocall.model.family import Family, Picture, Source, transfer, turn_head
+from kilocall.model.family import Family, Picture, Source, retarget, turn_head
 from kilocall.model.motion import Motion
 from kilocall.proto.errors import BadInput
-from kilocall.receiver.gallery import GalleryRenderer
+from kilocall.receiver.reference_renderer import ReferenceRenderer
 
 LARGEST_TURN_DEG = 90.0
 
@@ -40,7 +40,7 @@ class FaceRenderer:
         self._stream_pose = stream_source.pose
         self.source = shown or stream_source
         self._relative = shown is not None
-        self._renderer = GalleryRenderer(family, self.source)
+        self._renderer = ReferenceRenderer(family, self.source)
         self.view = View()
 
     @property
@@ -73,5 +73,5 @@ class FaceRenderer:
     def render(self, motion: Motion) -> Picture:
         """uint8 RGB [S, S, 3]; the caller owns it."""
         if self._relative:
-            motion = transfer(motion, self._stream_pose, self.source.pose)
+            motion = retarget(motion, self._stream_pose, self.source.pose)
         return self._renderer.render(self.view.apply(motion, self.source.neck))

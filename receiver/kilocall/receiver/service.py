@@ -26,16 +26,17 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from kilocall.model.family import FamilyChoice, same_models
+from kilocall.model.family import DEFAULT_FAMILY, same_models
+from kilocall.model.family_loader import FamilyChoice
 from kilocall.proto.control import Bye, CropPlace, FaceState, HavePicture, Hello, SourcePicture, WantPicture
 from kilocall.proto.control import parse_control as parse
 from kilocall.proto.errors import BadInput, BadPacket, KilocallError, NotProven
 from kilocall.proto.trust import ONE_WAY_ROOM, Handshake, LinkSecret
-from kilocall.receiver.live import Receiving, ReceivingEvents, Rendered
+from kilocall.receiver.live import ReceiveEvents, ReceivePipeline, Rendered
 from kilocall.receiver.render import LARGEST_TURN_DEG, View
 from kilocall.runtime.inbox import Message
-from kilocall.runtime.keeping_up import KeepingUp
 from kilocall.runtime.metrics import Metrics
+from kilocall.runtime.overload_monitor import OverloadMonitor
 from kilocall.runtime.peer import Peer
 from kilocall.runtime.peer_settings import PeerSettings
 from kilocall.runtime.picture_process import decode_from_others
@@ -87,19 +88,19 @@ class ReceiverService:
         self.pictures = 0
         self.jpeg: bytes | None = None
         self.source: SourcePicture | None = None
-        self._receiving: Receiving | None = None
+        self._receiving: ReceivePipeline | None = None
         self._hello: Hello | None = None
         self._wanted: str | None = None
         self._coming: dict[str, SourcePicture] = {}
         self._news = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._malformed = 0
-        self._keeping_up = KeepingUp("shows", settings.models.name, USUAL_FPS)
+        self._overload = OverloadMonitor("shows", settings.models.name, USUAL_FPS, light=DEFAULT_FAMILY)
 
     async def open(self) -> None:
         """Loads the model."""
-        receiving = Receiving(
-            ReceivingEvents(picture=self._picture, ready=self._ready, refused=self._refused, problem=self._note),
+        receiving = ReceivePipeline(
+            ReceiveEvents(picture=self._picture, ready=self._ready, refused=self._refused, problem=self._note),
             deliver_to(asyncio.get_running_loop()),
             engine=self.settings.engine,
             threads=self.settings.threads,
@@ -107,8 +108,7 @@ class ReceiverService:
         )
         receiving.start()
         await asyncio.wrap_future(receiving.ready)
-        family, weights, codebook, size = receiving.hello_facts()
-        self._hello = Hello(family, weights, codebook, round(1000 * USUAL_FPS), 1000, size)
+        self._hello = receiving.hello(USUAL_FPS)
         self._receiving = receiving
 
     async def close(self) -> None:
@@ -155,7 +155,7 @@ class ReceiverService:
             "sender": self.sender if self._task is not None else None,
             "connection": self.peer.state if self.peer is not None else "closed",
             "problem": self.problem,
-            "slow": self._keeping_up.text,
+            "slow": self._overload.text,
             "face": self.face,
             "pictures": self.pictures,
             "packets": jitter.received if jitter else 0,
@@ -237,14 +237,14 @@ class ReceiverService:
             raise
         return sdp
 
-    def _take(self, peer: Peer, receiving: Receiving, message: Message) -> None:
+    def _take(self, peer: Peer, receiving: ReceivePipeline, message: Message) -> None:
         match parse(message.data):
             case Hello() as theirs:
                 mine = self._hello
                 assert mine is not None
-                if (theirs.weights_hash, theirs.codebook_hash) != (mine.weights_hash, mine.codebook_hash):
+                if not mine.same_weights(theirs):
                     raise BadInput(f"the sender has other weights: {same_models(theirs.family)}")
-                receiving.expect(theirs.fps_numerator / theirs.fps_denominator)
+                receiving.expect(theirs.fps)
             case SourcePicture(data=b"") as offer:
                 self._wanted = offer.picture_hash
                 if self.source is not None and self.source.picture_hash == offer.picture_hash:
@@ -265,28 +265,28 @@ class ReceiverService:
             case other:
                 raise BadPacket(f"{type(other).__name__} is not expected")
 
-    async def _take_motion(self, peer: Peer, receiving: Receiving) -> None:
+    async def _take_motion(self, peer: Peer, receiving: ReceivePipeline) -> None:
         while (message := await peer.motion.get()) is not None:
             receiving.push(message.data, message.arrived_us)
 
-    async def _report(self, peer: Peer, receiving: Receiving) -> None:
+    async def _report(self, peer: Peer, receiving: ReceivePipeline) -> None:
         before = 0
-        self._keeping_up.reset()
+        self._overload.reset()
         while True:
             await asyncio.sleep(REPORT_EVERY_S)
-            self._keep_up(receiving)
+            self._watch_load(receiving)
             total = peer.traffic()[1].total_bytes
             report = await asyncio.wrap_future(receiving.report(total - before))
             before = total
             if report is not None:
                 peer.send_control(bytes(report))
 
-    def _keep_up(self, receiving: Receiving) -> None:
-        told, each_ms = self._keeping_up.text, receiving.render_ms.percentile(0.5)
+    def _watch_load(self, receiving: ReceivePipeline) -> None:
+        told, each_ms = self._overload.text, receiving.render_ms.percentile(0.5)
         due, slow_by = receiving.wanted + receiving.jitter.skipped, receiving.pace.slow_by
-        self._keeping_up.look(receiving.last_time_us, due, receiving.rendered, each_ms, slow_by)
-        if self._keeping_up.text and not told:
-            logger.warning("%s", self._keeping_up.text)
+        self._overload.look(receiving.last_time_us, due, receiving.rendered, each_ms, slow_by)
+        if self._overload.text and not told:
+            logger.warning("%s", self._overload.text)
 
     def _ready(self, picture_hash: str) -> None:
         self.source = self._coming.get(picture_hash, self.source)
@@ -402,8 +402,8 @@ def create_app(settings: ReceiverSettings, *, key: PageKey, hosts: tuple[str, ..
         return counted.response()
 
     @app.post("/start")
-    async def start(wish: _Start | None = None) -> dict[str, Any]:
-        await app.state.service.start(wish.sender if wish is not None else None)
+    async def start(command: _Start | None = None) -> dict[str, Any]:
+        await app.state.service.start(command.sender if command is not None else None)
         return await state()
 
     @app.post("/stop")
@@ -412,8 +412,8 @@ def create_app(settings: ReceiverSettings, *, key: PageKey, hosts: tuple[str, ..
         return await state()
 
     @app.post("/view")
-    async def view(wish: _View) -> Response:
-        app.state.service.turn(View(wish.yaw, wish.pitch, wish.roll))
+    async def view(command: _View) -> Response:
+        app.state.service.turn(View(command.yaw, command.pitch, command.roll))
         return Response(status_code=204)
 
     @app.get("/picture.jpg")

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from kilocall.proto.errors import BadInput
-from kilocall.receiver.playback import Film, Playback, Shown
+from kilocall.receiver.playback import Playback, ReplayStream, Shown
 
 __all__ = ["WINDOW_KEYS", "has_windows", "show_in_window"]
 
@@ -24,7 +24,7 @@ def has_windows() -> bool:
     return bool(lines) and not lines[0].startswith("NONE")
 
 
-def show_in_window(film: Film, *, name: str, side: int = 512, loop: bool = False) -> None:
+def show_in_window(stream: ReplayStream, *, name: str, side: int = 512, loop: bool = False) -> None:
     """Plays until the window is closed, q or Esc is pressed. Raises BadInput when no window can be opened."""
     if not has_windows():
         raise BadInput(
@@ -42,7 +42,7 @@ def show_in_window(film: Film, *, name: str, side: int = 512, loop: bool = False
             newest.get_nowait()
         newest.put_nowait(shown)
 
-    playback = Playback(film, on_shown=put)
+    playback = Playback(stream, on_shown=put)
     playback.start()
     playback.set_loop(loop)
     playback.play()

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from kilocall.model.family import DETAIL, Family
 from kilocall.proto.errors import BadInput
-from kilocall.runtime.doctor import Finding, Section
+from kilocall.runtime.findings import Finding, Section
 from kilocall.runtime.progress import Progress, silent
 from kilocall.sender.calibration import Edge, edges_that_cut
 from kilocall.sender.capture import STILLS, Clip, open_clip

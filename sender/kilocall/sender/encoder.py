@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from kilocall.codec.motion_codec import MotionEncoder
 from kilocall.model.family import Family, Picture, Source, Track
-from kilocall.model.gallery import Reference
 from kilocall.model.motion import Motion
+from kilocall.model.reference_pictures import ReferencePicture
 from kilocall.proto.errors import BadInput
 from kilocall.proto.limits import MAX_FRAMES
 from kilocall.proto.motion_packet import MAX_SPACING_US, MotionPacket
@@ -28,8 +28,8 @@ class PacketEncoder:
     `push` returns a packet once `frames_per_packet` frames are gathered, `flush` what is left. The bytes do not
     depend on how the frames arrive.
 
-    With `repeat_frames` a packet begins with up to so many frames of the packets before, as far as those are not known
-    to have arrived: whoever lost one has its frames a little later. The receiver tells them by their times.
+    With `redundant_frames` a packet begins with up to so many frames of the packets before, as far as those are not
+    known to have arrived: whoever lost one has its frames a little later. The receiver tells them by their times.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class PacketEncoder:
         frames_per_packet: int = 3,
         key_every_s: float = 2.0,
         reference: Literal["previous", "acknowledged"] = "previous",
-        onto: Source | None = None,
+        target: Source | None = None,
         smooth: bool = True,
         check_speaker: bool = True,
     ) -> None:
@@ -51,8 +51,8 @@ class PacketEncoder:
         if not 1 <= fps <= 240:
             raise BadInput(f"fps is {fps}, allowed are 1 to 240")
         self.source, self.frames_per_packet = source, frames_per_packet
-        self.repeat_frames = 0
-        self.extractor = MotionExtractor(family, source, onto=onto, smooth=smooth, check_speaker=check_speaker)
+        self.redundant_frames = 0
+        self.extractor = MotionExtractor(family, source, target=target, smooth=smooth, check_speaker=check_speaker)
         self.codec = MotionEncoder(
             family.codebook, quality, reference=reference, key_interval=max(1, round(key_every_s * fps))
         )
@@ -101,7 +101,7 @@ class PacketEncoder:
 
     def _repeated(self) -> list[tuple[int, NDArray[np.float32]]]:
         """Frames of the packets before that belong into the next one."""
-        most = min(self.repeat_frames, MAX_FRAMES - len(self._gathered))
+        most = min(self.redundant_frames, MAX_FRAMES - len(self._gathered))
         if most <= 0:
             return []
         back = self.codec.packets_back
@@ -118,7 +118,7 @@ class PacketEncoder:
                 next_us = time_us
         return frames[::-1]
 
-    def follow(self, source: Source, *, onto: Source | None = None) -> None:
+    def follow(self, source: Source, *, target: Source | None = None) -> None:
         """Another source picture from the next frame on; what is gathered belongs to the old one: `flush` first.
 
         The codec's state stays: it predicts numbers and knows no picture. No further picture is held of the new one.
@@ -127,14 +127,14 @@ class PacketEncoder:
         self._before.clear()
         before = self.extractor
         self.extractor = MotionExtractor(
-            before.family, source, onto=onto, smooth=before.smooth, check_speaker=before.check_speaker
+            before.family, source, target=target, smooth=before.smooth, check_speaker=before.check_speaker
         )
 
-    def hold(self, references: Sequence[Reference]) -> None:
+    def set_references(self, references: Sequence[ReferencePicture]) -> None:
         """The further pictures of the speaker that the receiver holds from now on; implicit keypoints are placed by the
         picture that a frame is shown on."""
-        if self.extractor.placer is not None:
-            self.extractor.placer.hold(references)
+        if self.extractor.keypoint_aligner is not None:
+            self.extractor.keypoint_aligner.set_references(references)
 
     def restart(self) -> None:
         """For a new connection: sequence 0, a key packet next, nothing gathered. Source and quality stay."""

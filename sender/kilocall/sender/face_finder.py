@@ -140,9 +140,7 @@ class FaceFinder:
                 middle_y = y + side / 2 + PROFILE_DY * side
                 width, height = PROFILE_WIDTH * side, PROFILE_HEIGHT * side
                 boxes.append(
-                    FaceBox(
-                        middle_x - width / 2, middle_y - height / 2, width, height, min(0.5, neighbours / 24)
-                    )
+                    FaceBox(middle_x - width / 2, middle_y - height / 2, width, height, min(0.5, neighbours / 24))
                 )
         return boxes
 
@@ -169,9 +167,7 @@ def _hits(
     squares, counts = cascade.detectMultiScale2(
         grey, scaleFactor=factor, minNeighbors=neighbours, minSize=(low, low), maxSize=(high, high)
     )
-    return [
-        ((int(s[0]), int(s[1]), int(s[2])), int(n)) for s, n in zip(squares, np.ravel(counts), strict=True)
-    ]
+    return [((int(s[0]), int(s[1]), int(s[2])), int(n)) for s, n in zip(squares, np.ravel(counts), strict=True)]
 
 
 def _reduced(rgb: NDArray[np.uint8], longest: float) -> tuple[NDArray[np.uint8], float]:
@@ -186,9 +182,7 @@ def _reduced(rgb: NDArray[np.uint8], longest: float) -> tuple[NDArray[np.uint8],
 
 
 def _scaled(box: FaceBox, factor: float, x0: float, y0: float) -> FaceBox:
-    return FaceBox(
-        box.x0 * factor + x0, box.y0 * factor + y0, box.width * factor, box.height * factor, box.confidence
-    )
+    return FaceBox(box.x0 * factor + x0, box.y0 * factor + y0, box.width * factor, box.height * factor, box.confidence)
 
 
 def _largest_of_each(boxes: list[FaceBox]) -> list[FaceBox]:

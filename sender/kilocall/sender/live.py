@@ -16,14 +16,16 @@ import cv2
 import numpy as np
 
 from kilocall.codec.codebook import Codebook
-from kilocall.model.family import Family, FamilyChoice, Picture, Track, interrupt
-from kilocall.model.gallery import Reference
+from kilocall.model.engine_choice import choose_engine
+from kilocall.model.family import Family, Picture, Track, interrupt
+from kilocall.model.family_loader import FamilyChoice
+from kilocall.model.hello import hello_of
+from kilocall.model.reference_pictures import ReferencePicture
 from kilocall.model.shape import SAME_PERSON, ShapeModel, shape_distance
-from kilocall.proto.control import SourcePicture
+from kilocall.proto.control import Hello, SourcePicture
 from kilocall.proto.errors import BadInput, NoFace
 from kilocall.proto.limits import LEVELS
 from kilocall.proto.motion_packet import MotionPacket
-from kilocall.runtime.engine import choose_engine
 from kilocall.runtime.pace import EvenSteps, Limit, Pace, frames_in_message
 from kilocall.runtime.pictures import as_jpeg, fitted
 from kilocall.runtime.worker import Deliver, Milliseconds, WorkClock, Worker, work_clock
@@ -33,11 +35,11 @@ from kilocall.sender.capture import Frame
 from kilocall.sender.clip import GROUPS, Tracker, face_of_picture, larger_crop
 from kilocall.sender.encoder import PacketEncoder
 from kilocall.sender.face_crop import FaceCrop, FaceCropper
-from kilocall.sender.scout import Scout
+from kilocall.sender.reference_selector import ReferenceSelector
 from kilocall.sender.source_picture import choose_source, pack_source
 from kilocall.sender.speaker_check import Speaker
 
-__all__ = ["OwnSource", "Sending", "SendingEvents"]
+__all__ = ["OwnSource", "SendEvents", "SendPipeline"]
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +80,7 @@ class Plan(Protocol):
     @property
     def level(self) -> int: ...
     @property
-    def repeat_frames(self) -> int: ...
+    def redundant_frames(self) -> int: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,7 +98,7 @@ class OwnSource:
 
 
 @dataclass
-class SendingEvents:
+class SendEvents:
     """What the thread tells; every call is made on the event loop."""
 
     packet: Callable[[MotionPacket, bytes], None]
@@ -109,7 +111,7 @@ class SendingEvents:
     problem: Callable[[str], None] = lambda text: None
 
 
-class Sending(Worker):
+class SendPipeline(Worker):
     """Owns the camera, the face cropper and the encoder.
 
     Motion is sent from `begin` until `pause`, and only while a face is seen. A new source picture is first offered;
@@ -119,7 +121,7 @@ class Sending(Worker):
     def __init__(
         self,
         camera: Camera,
-        events: SendingEvents,
+        events: SendEvents,
         deliver: Deliver,
         *,
         fps: float = 25.0,
@@ -130,14 +132,14 @@ class Sending(Worker):
         size: int | None = None,
         plan: Plan,
         keep: bool = False,
-        scout: Scout | None = None,
+        selector: ReferenceSelector | None = None,
         clock: WorkClock = work_clock,
     ) -> None:
         """`camera` is started by whoever made it, and stopped here. `fps` is what it is asked for; fewer are sent where
         the plan, the other side or this computer's pace say so. `size` is the side of source pictures where the camera
         has the pixels; the networks' own unless given.
 
-        `scout` is shown what is sent, to find further pictures of the speaker; who made it starts and ends it.
+        `selector` is shown what is sent, to find further pictures of the speaker; who made it starts and ends it.
         """
         super().__init__("sender", lambda text: deliver(lambda: events.problem(text)))
         self.camera = camera
@@ -147,7 +149,7 @@ class Sending(Worker):
         self._source_file, self._size = source, size
         self._first_of = FIRST_OF if size is None else FIRST_OF // LARGE_EVERY + 1
         self._keep: dict[int, bytes] | None = {} if keep else None
-        self._scout = scout
+        self._selector = selector
         self.plan = plan
         self.pace = Pace(fps)
         """What this thread holds."""
@@ -175,7 +177,7 @@ class Sending(Worker):
         self._begun = 0  # that the encoder codes for; the thread's
         self._candidates: deque[tuple[Picture, Track]] = deque(maxlen=CANDIDATES)
         # Further pictures of the speaker by hash, with their source picture's, and those that the other side holds.
-        self._known: dict[str, tuple[str, Reference]] = {}
+        self._known: dict[str, tuple[str, ReferencePicture]] = {}
         self._held: list[str] = []
         self._last_sent_us = 0
         self._gathered_since_us: int | None = None
@@ -212,7 +214,7 @@ class Sending(Worker):
         """The other side is ready to move this picture."""
         self.ask(lambda: self._confirm(picture_hash))
 
-    def offered_reference(self, base_hash: str, picture_hash: str, reference: Reference) -> None:
+    def offered_reference(self, base_hash: str, picture_hash: str, reference: ReferencePicture) -> None:
         """A further picture of this side's speaker goes to the other side."""
         self.ask(lambda: self._known.setdefault(picture_hash, (base_hash, reference)))
 
@@ -267,10 +269,9 @@ class Sending(Worker):
         """One of `recent` again."""
         return self.ask(lambda: self._use_recent(source_id))
 
-    def hello_facts(self) -> tuple[str, str, str, int]:
-        """Family, weights hash, codebook hash, picture size; once ready."""
-        family = self._family
-        return family.name, family.weights_hash, family.codebook.hash, family.size
+    def hello(self, fps: float) -> Hello:
+        """Once ready."""
+        return hello_of(self._family, fps)
 
     @property
     def codebook(self) -> Codebook:
@@ -386,8 +387,8 @@ class Sending(Worker):
         self._emit(encoder.push_track(track, capture_us))
         self._mind(encoder.extractor.speaker)
         plain = encoder.extractor.plain
-        if self._scout is not None and plain is not None and self._scout.wants():
-            self._scout.look(crop.rgb, plain, larger_crop(frame.rgb, crop, self._size or 0))
+        if self._selector is not None and plain is not None and self._selector.wants():
+            self._selector.look(crop.rgb, plain, larger_crop(frame.rgb, crop, self._size or 0))
         if self._alone_once:
             self._alone_once = False
             self._flush()
@@ -499,12 +500,12 @@ class Sending(Worker):
         """Motion refers to `source` from the next frame on."""
         self._flush()
         shown = self._family.source(source.picture)
-        reference, onto = shown, None
+        reference, target = shown, None
         if not source.taken_at and self._candidates:
             own = self._family.source(*self._candidates[-1])
             # Somebody else's picture: only what changes since this side's own face is applied to it.
             if shape_distance(own.shape, shown.shape) > SAME_PERSON:
-                reference, onto = own, shown
+                reference, target = own, shown
         if self._encoder is None:
             self._encoder = PacketEncoder(
                 self._family,
@@ -513,24 +514,24 @@ class Sending(Worker):
                 frames_per_packet=self.frames_per_message,
                 key_every_s=KEY_EVERY_S,
                 reference="acknowledged",
-                onto=onto,
+                target=target,
             )
             self._follow(self.plan)
         else:
-            self._encoder.follow(reference, onto=onto)
+            self._encoder.follow(reference, target=target)
         self._speaker, self._retake = "same", False
         self.source = source
         self._known.clear()
         self._held.clear()
-        if self._scout is not None:
-            self._scout.follow(*((source.packed, source.picture) if onto is None else (None,)))
+        if self._selector is not None:
+            self._selector.follow(*((source.packed, source.picture) if target is None else (None,)))
 
     def _hold(self, picture_hash: str) -> None:
         base_hash, reference = self._known.get(picture_hash, ("", None))
         of_this = self.source is not None and self.source.packed.picture_hash == base_hash
         if self._encoder is not None and of_this and reference is not None and picture_hash not in self._held:
             self._held.append(picture_hash)
-            self._encoder.hold([self._known[name][1] for name in self._held])
+            self._encoder.set_references([self._known[name][1] for name in self._held])
 
     def _begin(self, connection: int) -> None:
         self._begun = connection
@@ -539,7 +540,7 @@ class Sending(Worker):
         self._held.clear()
         if self._encoder is not None:
             self._encoder.restart()
-            self._encoder.hold(())
+            self._encoder.set_references(())
         self._limit(float("inf"))
         self._gathered_since_us = None
         self._face_told = None
@@ -550,7 +551,7 @@ class Sending(Worker):
     def _follow(self, plan: Plan) -> None:
         self.plan = plan
         if self._encoder is not None:
-            self._encoder.repeat_frames = plan.repeat_frames
+            self._encoder.redundant_frames = plan.redundant_frames
             self._encoder.codec.set_quality(100 * plan.level / (LEVELS - 1))
         self._fit_messages()
 

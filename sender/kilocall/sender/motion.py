@@ -7,9 +7,9 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from kilocall.model.family import Family, Picture, Source, Track, transfer
+from kilocall.model.family import Family, Picture, Source, Track, retarget
 from kilocall.model.motion import POSE_NUMBERS, Motion
-from kilocall.sender.placing import Placer
+from kilocall.sender.keypoint_aligner import KeypointAligner
 from kilocall.sender.speaker_check import Speaker, SpeakerCheck
 
 # One Euro (Casiez et al. 2012): cut-off in Hz at rest, and how fast it opens with speed. Lids and lips move within
@@ -59,7 +59,7 @@ def _share(cutoff_hz: NDArray[np.float64], elapsed: float) -> NDArray[np.float64
 class MotionExtractor:
     """Follows one speaker: crop in, Motion out. The state is the last fit and the filter's.
 
-    With `onto`, the picture of somebody else, the speaker is followed against `source` and what changes is applied
+    With `target`, the picture of somebody else, the speaker is followed against `source` and what changes is applied
     to the other picture (relative motion).
 
     Nobody else than the speaker moves a picture of the speaker: frames that may show another person hold the motion
@@ -71,11 +71,11 @@ class MotionExtractor:
         family: Family,
         source: Source,
         *,
-        onto: Source | None = None,
+        target: Source | None = None,
         smooth: bool = True,
         check_speaker: bool = True,
     ) -> None:
-        self.family, self.source, self.onto = family, source, onto
+        self.family, self.source, self.target = family, source, target
         size = len(source.pose.vector)
         pose = np.arange(size) < POSE_NUMBERS
         self._filter = OneEuroFilter(
@@ -84,7 +84,7 @@ class MotionExtractor:
         )
         self.smooth = smooth
         # On somebody else's picture there is nothing to lie on.
-        self.placer = Placer(family, source) if onto is None else None
+        self.keypoint_aligner = KeypointAligner(family, source) if target is None else None
         self.check_speaker = check_speaker
         self._check = SpeakerCheck()
         self.other_frames = 0
@@ -98,8 +98,8 @@ class MotionExtractor:
         #: Of the last frame, as its landmarks and the detector have it; None if it may be of somebody else.
         self.plain: Motion | None = None
         self._given: Motion | None = None
-        if self.placer is not None:
-            self.placer.reset()
+        if self.keypoint_aligner is not None:
+            self.keypoint_aligner.reset()
         self._filter.reset()
 
     @property
@@ -110,7 +110,7 @@ class MotionExtractor:
     @property
     def rest(self) -> Motion:
         """That of the picture that is shown: nothing moves."""
-        return (self.source if self.onto is None else self.onto).pose
+        return (self.source if self.target is None else self.target).pose
 
     def extract(self, crop: Picture, time_us: int) -> Motion:
         return self.from_track(self.track(crop), time_us)
@@ -125,13 +125,13 @@ class MotionExtractor:
         fitted = self.family.motion(track, self.source, self._previous)
         self._previous = fitted
         self.plain = fitted
-        if self.placer is not None:
-            fitted = self.placer.place(fitted, track)
-            speaker = self._check.look(self.placer.likeness, time_us)
+        if self.keypoint_aligner is not None:
+            fitted = self.keypoint_aligner.align(fitted, track)
+            speaker = self._check.look(self.keypoint_aligner.likeness, time_us)
             if self.check_speaker and speaker != "same":
                 self.plain = None
                 self.other_frames += 1
                 return self.rest if speaker == "another" or self._given is None else self._given
         motion = Motion.from_vector(self._filter(fitted.vector, time_us)) if self.smooth else fitted
-        self._given = transfer(motion, self.source.pose, self.onto.pose) if self.onto else motion
+        self._given = retarget(motion, self.source.pose, self.target.pose) if self.target else motion
         return self._given

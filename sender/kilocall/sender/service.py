@@ -27,7 +27,8 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from kilocall.model.family import FamilyChoice, same_models
+from kilocall.model.family import same_models
+from kilocall.model.family_loader import FamilyChoice
 from kilocall.proto.control import (
     Bye,
     FaceState,
@@ -52,7 +53,7 @@ from kilocall.runtime.pictures import as_jpeg
 from kilocall.runtime.web import LOOPBACK, OPEN_PATHS, bounded_body, guard
 from kilocall.runtime.worker import deliver_to
 from kilocall.sender.camera import BROWSER, open_camera
-from kilocall.sender.live import OwnSource, Sending, SendingEvents
+from kilocall.sender.live import OwnSource, SendEvents, SendPipeline
 
 __all__ = ["SenderService", "SenderSettings", "create_app"]
 
@@ -100,7 +101,7 @@ class SenderService:
 
     def __init__(self, settings: SenderSettings) -> None:
         self.settings = settings
-        self.sending: Sending | None = None
+        self.sending: SendPipeline | None = None
         self.receivers: set[_Receiver] = set()
         self.problem: str | None = None
         self._hello: Hello | None = None
@@ -122,7 +123,7 @@ class SenderService:
         return self.settings.fps
 
     @property
-    def repeat_frames(self) -> int:
+    def redundant_frames(self) -> int:
         return 0
 
     @property
@@ -140,9 +141,9 @@ class SenderService:
             self.problem = None
             source = open_camera(name, self.settings.fps)
             await asyncio.to_thread(source.start)
-            sending = Sending(
+            sending = SendPipeline(
                 source,
-                SendingEvents(packet=self._send, face=self._tell_face, source=self._offer, problem=self._note_problem),
+                SendEvents(packet=self._send, face=self._tell_face, source=self._offer, problem=self._note_problem),
                 deliver_to(asyncio.get_running_loop()),
                 fps=self.settings.fps,
                 engine=self.settings.engine,
@@ -158,9 +159,7 @@ class SenderService:
             except Exception:
                 self.sending = None
                 raise
-            self._hello = Hello(
-                *sending.hello_facts()[:3], round(1000 * self.settings.fps), 1000, sending.hello_facts()[3]
-            )
+            self._hello = sending.hello(self.settings.fps)
             sending.begin()
 
     async def stop(self) -> None:
@@ -275,7 +274,7 @@ class SenderService:
             case Hello() as hello:
                 receiver.greeted = True
                 mine = self._hello
-                if mine is None or (hello.weights_hash, hello.codebook_hash) != (mine.weights_hash, mine.codebook_hash):
+                if mine is None or not mine.same_weights(hello):
                     receiver.peer.send_control(bytes(Bye(f"other weights: {same_models(hello.family)}")))
             case WantPicture(picture_hash) if self._own is not None and picture_hash == self._own.picture_hash:
                 receiver.peer.send_control(bytes(self._own))
@@ -406,8 +405,8 @@ def create_app(settings: SenderSettings, *, start: bool = True, hosts: tuple[str
         return counted.response()
 
     @app.post("/start")
-    async def start_sending(wish: _Start | None = None) -> dict[str, Any]:
-        await app.state.service.start(wish.camera if wish is not None else None)
+    async def start_sending(command: _Start | None = None) -> dict[str, Any]:
+        await app.state.service.start(command.camera if command is not None else None)
         return await state()
 
     @app.post("/stop")
@@ -449,6 +448,4 @@ def create_app(settings: SenderSettings, *, start: bool = True, hosts: tuple[str
 def _gauges(metrics: Metrics, service: SenderService) -> None:
     metrics.gauge("sender_receivers", "Connected receivers", lambda: len(service.receivers))
     metrics.gauge("sender_frames", "Frames sent", lambda: service.state()["frames"])
-    metrics.gauge(
-        "sender_payload_bits_per_frame", "Coded motion", lambda: service.state()["payload_bits_per_frame"]
-    )
+    metrics.gauge("sender_payload_bits_per_frame", "Coded motion", lambda: service.state()["payload_bits_per_frame"])

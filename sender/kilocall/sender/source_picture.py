@@ -131,9 +131,7 @@ def choose_source(
     points = np.asarray(landmarks, np.float32)
     sure = np.asarray(confidences, np.float64)
     if not len(crops) == len(points) == len(sure):
-        raise BadInput(
-            f"{len(crops)} crops, {len(points)} landmark sets and {len(sure)} confidences do not match"
-        )
+        raise BadInput(f"{len(crops)} crops, {len(points)} landmark sets and {len(sure)} confidences do not match")
     usable = [i for i in range(len(crops)) if sure[i] >= min_confidence and np.isfinite(points[i]).all()]
     if not usable:
         raise NoFace(f"none of {len(crops)} frames shows a face surely enough ({min_confidence:g})")

@@ -14,8 +14,8 @@ from pydantic import BaseModel
 from kilocall.api.families import Progress, face_of_picture, open_family, silent
 from kilocall.api.live import GALLERY_KB, KEY_EVERY_S, pack_source_picture
 from kilocall.model.family import DETAIL, Family, Source, Track
-from kilocall.model.gallery import check_gallery
 from kilocall.model.motion import Motion
+from kilocall.model.reference_pictures import check_reference_budget
 from kilocall.proto.control import SourcePicture
 from kilocall.proto.errors import BadInput
 from kilocall.proto.motion_packet import MotionPacket
@@ -27,7 +27,7 @@ from kilocall.runtime.pictures import fitted
 if TYPE_CHECKING:
     from kilocall.sender.clip import Crop, FollowedClip
     from kilocall.sender.encoder import PacketEncoder
-    from kilocall.sender.gallery import Proposal
+    from kilocall.sender.reference_search import Proposal
 
 __all__ = ["EncodeReport", "encode"]
 
@@ -90,7 +90,7 @@ def encode(
     from kilocall.sender.encoder import PacketEncoder
 
     started = time.monotonic()
-    check_gallery(gallery, gallery_kb)
+    check_reference_budget(gallery, gallery_kb)
     clip, out, source = Path(clip), Path(out), None if source is None else Path(source)
     check_output(out, (clip, source))
     family = family or open_family(engine=engine, threads=threads)
@@ -107,7 +107,7 @@ def encode(
     encoder = PacketEncoder(
         family,
         reference if relative else shown,
-        onto=shown if relative else None,
+        target=shown if relative else None,
         fps=float(rate),
         quality=quality,
         frames_per_packet=frames_per_packet,
@@ -134,7 +134,7 @@ def encode(
         others = _frames_of_others(family, shown, followed) if check_speaker else frozenset()
         proposals = _further_pictures(family, shown, packed, followed, others, gallery, gallery_kb, progress or silent)
         further = [proposal.packed for proposal in proposals]
-        encoder.hold([proposal.reference for proposal in proposals])
+        encoder.set_references([proposal.reference for proposal in proposals])
     sounds = iter(()) if audio_kbps is None else coded_sound(clip, video.start_us, audio_kbps)
     bits = 0
     with StreamWriter(out, header) as writer:
@@ -252,7 +252,7 @@ def _further_pictures(
     progress: Progress,
 ) -> list[Proposal]:
     """What to add to the source picture, the most useful first; of no frame of `others`."""
-    from kilocall.sender.gallery import Probe, bytes_each, choose_pictures
+    from kilocall.sender.reference_search import Probe, bytes_each, choose_pictures
 
     side = len(source.picture if source.detail is None else source.detail)
     each = bytes_each(pictures, kilobytes, packed, side)

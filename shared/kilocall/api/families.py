@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kilocall.model.family import DEFAULT_FAMILY, DETAIL, OWN_WEIGHTS, Family, Picture, load_family
+from kilocall.model.engine_choice import choose_engine
+from kilocall.model.family import DEFAULT_FAMILY, DETAIL, OWN_WEIGHTS, Family, Picture
+from kilocall.model.family_loader import load_family
 from kilocall.proto.errors import WrongFamily
 from kilocall.proto.stream_file import StreamHeader
-from kilocall.runtime.engine import choose_engine
 from kilocall.runtime.pictures import fitted
 from kilocall.runtime.progress import Progress, silent
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from kilocall.api.families import fitted_to, open_family
 from kilocall.model.family import Family, Picture, Source
-from kilocall.model.gallery import check_gallery
+from kilocall.model.reference_pictures import check_reference_budget
 from kilocall.proto.control import SourcePicture
 from kilocall.proto.motion_packet import MotionPacket
 from kilocall.runtime.picture_process import decode_from_others
@@ -15,7 +15,7 @@ from kilocall.runtime.picture_process import decode_from_others
 if TYPE_CHECKING:
     from kilocall.receiver.render import FaceRenderer
     from kilocall.sender.encoder import PacketEncoder
-    from kilocall.sender.gallery import GallerySearch
+    from kilocall.sender.reference_search import ReferenceSearch
 
 __all__ = ["GALLERY_KB", "KEY_EVERY_S", "DecodedFrame", "Decoder", "Encoder", "pack_source_picture"]
 
@@ -56,7 +56,7 @@ class Encoder:
         family: Family | None = None,
     ) -> None:
         from kilocall.sender.encoder import PacketEncoder
-        from kilocall.sender.gallery import MOST_PROBES, GallerySearch, bytes_each
+        from kilocall.sender.reference_search import MOST_PROBES, ReferenceSearch, bytes_each
 
         self.family = family or open_family(engine=engine, threads=threads)
         self.source_picture, self.source = pack_source_picture(self.family, source_rgb)
@@ -68,16 +68,16 @@ class Encoder:
             frames_per_packet=frames_per_packet,
             key_every_s=key_every_s,
         )
-        self._search: GallerySearch | None = None
+        self._search: ReferenceSearch | None = None
         self._gallery, self._pushed = gallery, 0
-        check_gallery(gallery, gallery_kb)
+        check_reference_budget(gallery, gallery_kb)
         if gallery > 1:
             each = bytes_each(gallery, gallery_kb, self.source_picture, self.source.picture.shape[0])
-            self._search = GallerySearch(self.family, self.source, max_bytes=each, most_probes=MOST_PROBES)
+            self._search = ReferenceSearch(self.family, self.source, max_bytes=each, most_probes=MOST_PROBES)
 
     def push(self, crop_rgb: Picture, capture_us: int) -> MotionPacket | None:
         """One crop; a packet when enough frames are gathered."""
-        from kilocall.sender.gallery import PROBE_EVERY, Probe
+        from kilocall.sender.reference_search import PROBE_EVERY, Probe
 
         packet = self.packets.push(crop_rgb, capture_us)
         if self._search is not None and self._pushed % PROBE_EVERY == 0 and self.packets.extractor.plain is not None:
@@ -90,7 +90,7 @@ class Encoder:
 
         It counts as held by the receiver from now on. Takes some tenths of a second.
         """
-        from kilocall.sender.gallery import CAUSAL_SHORTLIST
+        from kilocall.sender.reference_search import CAUSAL_SHORTLIST
 
         search = self._search
         if search is None or search.pictures >= self._gallery:
@@ -98,8 +98,8 @@ class Encoder:
         proposal = search.best(CAUSAL_SHORTLIST)
         if proposal is None:
             return None
-        search.hold(proposal.reference)
-        self.packets.hold(search.further)
+        search.add_reference(proposal.reference)
+        self.packets.set_references(search.further)
         return proposal.packed
 
     def flush(self) -> MotionPacket | None:

@@ -1,6 +1,6 @@
 """A call between the built-in speakers as three processes, for measuring: on the loopback or over a bad network.
 
-The meeting point and both parties run as anybody would run them, `kilocall serve` and `kilocall call --headless`.
+The signalling server and both parties run as anybody would run them, `kilocall serve` and `kilocall call --headless`.
 `measure_call` lets them talk for minutes and says whether anything grows.
 """
 
@@ -132,21 +132,22 @@ class Party:
 
 
 class Network(Protocol):
-    """Where meeting point, "a" and "b" live when it is not the loopback."""
+    """Where signalling server, "a" and "b" live when it is not the loopback."""
 
     @property
     def meeting_host(self) -> str:
-        """Address of the meeting point, for itself and for both parties."""
+        """Address of the signalling server, for itself and for both parties."""
 
     def inside(self, place: Side | Literal["meeting"], command: Sequence[str], /) -> list[str]:
         """`command` as it must be started to run there."""
 
 
 class TwoParties:
-    """Meeting point, "a" and "b"; a context manager.
+    """Signalling server, "a" and "b"; a context manager.
 
-    `seconds` is how long each party stays at most, `options` what both get beside it, `serve` what the meeting point
-    gets. Pictures are kept when `keep` is set: `shown` then says when each was made, and folder/SIDE has some of them.
+    `seconds` is how long each party stays at most, `options` what both get beside it, `serve` what the signalling
+    server gets. Pictures are kept when `keep` is set: `shown` then says when each was made, and folder/SIDE has some of
+    them.
     """
 
     def __init__(
@@ -209,7 +210,7 @@ class TwoParties:
 
     @property
     def pids(self) -> dict[str, int]:
-        """Of the meeting point and both parties, by name."""
+        """Of the signalling server and both parties, by name."""
         return {name: party.process.pid for name, party in self._named().items()}
 
     def check_running(self) -> None:

@@ -21,14 +21,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kilocall.api import GALLERY_KB, Decoder, Encoder, open_family
-from kilocall.bench import metrics
 from kilocall.bench.contact_sheet import SheetPair, SheetRow, contact_sheet, sheet_frames
 from kilocall.bench.evaluation import (
     ClipResult,
     Evaluation,
     Failure,
-    GalleryScores,
     Means,
+    ReferenceScores,
     Scores,
     SourceChoice,
     beside,
@@ -42,9 +41,10 @@ from kilocall.bench.gallery import means as gallery_means
 from kilocall.bench.landmark_measure import FamilyMeter, LandmarkMeter, MeasuredLandmarks, MediaPipeMeter
 from kilocall.bench.vmaf import vmaf
 from kilocall.model import landmarks as lm
+from kilocall.model import metrics
 from kilocall.model.family import Family, Picture, Source, Track
-from kilocall.model.gallery import Reference, check_gallery
 from kilocall.model.motion import Motion
+from kilocall.model.reference_pictures import ReferencePicture, check_reference_budget
 from kilocall.proto.control import SourcePicture
 from kilocall.proto.errors import BadInput, KilocallError
 from kilocall.runtime.files import check_output_folder, write_whole
@@ -86,7 +86,7 @@ class _Received:
     source: Source
     motions: list[Motion]
     plain: list[Motion]
-    """Before implicit keypoints were placed, and before coding."""
+    """Before implicit keypoints were aligned, and before coding."""
     lost: int
 
     @property
@@ -123,7 +123,7 @@ def evaluate_folder(
     started = time.monotonic()
     if source not in ("first", "best"):
         raise BadInput(f"source is {source!r}, allowed are first and best")
-    check_gallery(gallery, gallery_kb)
+    check_reference_budget(gallery, gallery_kb)
     paths = _clips_of(Path(folder), limit)
     out = Path(out)
     check_output_folder(out)
@@ -233,8 +233,12 @@ def _evaluate_clip(
             footage,
             received,
             lambda references: (
-                _transmit(footage, footage.crops[chosen], family, quality, frames_per_packet, references, show=False)
-            ).motions,
+                (
+                    _transmit(
+                        footage, footage.crops[chosen], family, quality, frames_per_packet, references, show=False
+                    )
+                ).motions
+            ),
             truth,
             made,
             chosen,
@@ -296,13 +300,13 @@ def _transmit(
     family: Family,
     quality: float,
     frames_per_packet: int,
-    references: Sequence[Reference] = (),
+    references: Sequence[ReferencePicture] = (),
     *,
     show: bool = True,
 ) -> _Received:
     """Sends the crops through encoder, packet bytes and decoder, to a receiver that holds `references` as well."""
     encoder = Encoder(source, fps=footage.fps, quality=quality, frames_per_packet=frames_per_packet, family=family)
-    encoder.packets.hold(references)
+    encoder.packets.set_references(references)
     decoder = Decoder(encoder.source_picture, family=family)
     waiting: list[NDArray[np.float32]] = []  # keypoints before coding of frames that are not sent yet
     pictures: list[Picture] = []
@@ -347,7 +351,7 @@ def _transmit(
 def _gallery(
     footage: _Footage,
     received: _Received,
-    send: Callable[[Sequence[Reference]], Sequence[Motion]],
+    send: Callable[[Sequence[ReferencePicture]], Sequence[Motion]],
     truth: MeasuredLandmarks,
     alone: MeasuredLandmarks,
     chosen: int,
@@ -355,7 +359,7 @@ def _gallery(
     meter: LandmarkMeter,
     pictures: int,
     kilobytes: float,
-) -> list[GalleryScores]:
+) -> list[ReferenceScores]:
     """The clip with the source picture alone, measured in `alone`, and with further ones; on the same frames."""
     if pictures < 2:
         return []
@@ -375,7 +379,7 @@ def _gallery(
     for row in (one, *made):
         points = alone if row is one else meter.measure(row.frames)
         out.append(
-            GalleryScores(
+            ReferenceScores(
                 at_most=row.at_most,
                 pictures=row.pictures,
                 picture_bytes=row.picture_bytes,

@@ -12,8 +12,18 @@ from rich.console import Console
 from rich.table import Table
 
 __all__ = [
-    "ClipResult", "Evaluation", "Failure", "GalleryMeans", "GalleryScores", "Means", "Scores", "SourceChoice",
-    "beside", "markdown", "print_evaluation", "rounded",
+    "ClipResult",
+    "Evaluation",
+    "Failure",
+    "Means",
+    "ReferenceMeans",
+    "ReferenceScores",
+    "Scores",
+    "SourceChoice",
+    "beside",
+    "markdown",
+    "print_evaluation",
+    "rounded",
 ]  # fmt: skip
 
 SourceChoice = Literal["first", "best"]
@@ -39,7 +49,7 @@ class Scores(BaseModel):
     jitter_px: float | None  # mean second difference of the landmarks over time
 
 
-class GalleryScores(BaseModel):
+class ReferenceScores(BaseModel):
     """A clip with so many pictures. All of a clip's leave out the frames that any of them took as a picture."""
 
     at_most: int
@@ -51,7 +61,7 @@ class GalleryScores(BaseModel):
     scores: Scores
 
 
-class GalleryMeans(BaseModel):
+class ReferenceMeans(BaseModel):
     """Means over the clips with at most so many pictures each."""
 
     at_most: int
@@ -81,7 +91,7 @@ class ClipResult(BaseModel):
     frozen: Scores
     truth_jitter_px: float | None
     still_gain_db: float | None  # PSNR over the frozen picture's, for a speaker who hardly moves
-    gallery: list[GalleryScores] = []  # with 1, 2, 4, 8 pictures, where asked for
+    gallery: list[ReferenceScores] = []  # with 1, 2, 4, 8 pictures, where asked for
 
     @property
     def worse_than_frozen(self) -> bool:
@@ -129,7 +139,7 @@ class Evaluation(BaseModel):
     still_psnr_db: float
     mean: Means
     clips: list[ClipResult]
-    gallery: list[GalleryMeans] = []
+    gallery: list[ReferenceMeans] = []
     gallery_kb: float | None = None
     failures: list[Failure]
     wall_s: float

@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from kilocall.bench.evaluation import GalleryMeans, GalleryScores, Scores, rounded
+from kilocall.bench.evaluation import ReferenceMeans, ReferenceScores, Scores, rounded
 from kilocall.model.family import Family, Picture, Source
-from kilocall.model.gallery import Reference
 from kilocall.model.motion import Motion
+from kilocall.model.reference_pictures import ReferencePicture
 from kilocall.proto.control import SourcePicture
 from kilocall.proto.limits import MOST_PICTURES
-from kilocall.receiver.gallery import GalleryRenderer
+from kilocall.receiver.reference_renderer import ReferenceRenderer
 from kilocall.runtime.pictures import decode_picture, fitted
 
 __all__ = ["MadeFrames", "gallery_markdown", "gallery_plot", "make_frames", "means"]
@@ -40,7 +40,7 @@ def make_frames(
     packed: SourcePicture,
     crops: Sequence[Picture],
     motions: Sequence[Motion],
-    send: Callable[[Sequence[Reference]], Sequence[Motion]],
+    send: Callable[[Sequence[ReferencePicture]], Sequence[Motion]],
     *,
     pictures: int,
     kilobytes: float,
@@ -50,7 +50,7 @@ def make_frames(
     Pictures are chosen by `motions`; `send` gives those that a receiver gets who holds further pictures.
     """
     # The sender's side is imported late: an image with the receiver alone can still import this package's parts.
-    from kilocall.sender.gallery import Probe, bytes_each, choose_pictures
+    from kilocall.sender.reference_search import Probe, bytes_each, choose_pictures
 
     each = bytes_each(pictures, kilobytes, packed, family.size)
     numbers = range(0, len(crops), -(-len(crops) // PROBES))
@@ -58,7 +58,7 @@ def make_frames(
     chosen = choose_pictures(family, base, list(probes), pictures=pictures, max_bytes=each)
     made = []
     for at_most in sorted({min(count, pictures) for count in COUNTS}):
-        renderer = GalleryRenderer(family, base)
+        renderer = ReferenceRenderer(family, base)
         used = chosen[: at_most - 1]
         for proposal in used:
             renderer.add(decode_picture(proposal.packed.data))
@@ -69,7 +69,7 @@ def make_frames(
     return made, [probes[proposal.probe] for proposal in chosen]
 
 
-def means(clips: Sequence[Sequence[GalleryScores]]) -> list[GalleryMeans]:
+def means(clips: Sequence[Sequence[ReferenceScores]]) -> list[ReferenceMeans]:
     """Over the clips, for each `at_most`."""
     out = []
     for at_most in sorted({row.at_most for clip in clips for row in clip}):
@@ -79,7 +79,7 @@ def means(clips: Sequence[Sequence[GalleryScores]]) -> list[GalleryMeans]:
             known = [value for row in rows if (value := getattr(row.scores, name)) is not None]
             values[name] = sum(known) / len(known) if known else None
         out.append(
-            GalleryMeans(
+            ReferenceMeans(
                 at_most=at_most,
                 pictures=sum(row.pictures for row in rows) / len(rows),
                 picture_bytes=sum(row.picture_bytes for row in rows) / len(rows),
@@ -95,7 +95,7 @@ _HEADINGS: Final = ("pictures", "bytes", "changes", "landmarks px", "PSNR dB", "
 
 
 def gallery_markdown(
-    clips: Sequence[tuple[str, Sequence[GalleryScores]]], mean: Sequence[GalleryMeans], kilobytes: float
+    clips: Sequence[tuple[str, Sequence[ReferenceScores]]], mean: Sequence[ReferenceMeans], kilobytes: float
 ) -> str:
     """Tables: the means by number of pictures, and each clip with one picture beside all."""
     lines = [
@@ -117,7 +117,7 @@ def gallery_markdown(
     return "\n".join(lines) + "\n"
 
 
-def gallery_plot(mean: Sequence[GalleryMeans]) -> bytes:
+def gallery_plot(mean: Sequence[ReferenceMeans]) -> bytes:
     """PNG: PSNR and landmark distance against the bytes of all pictures. Needs matplotlib."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

@@ -29,12 +29,12 @@ from av.video.frame import PictureType, VideoFrame
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
-from kilocall.bench import metrics
 from kilocall.bench.landmark_measure import FamilyMeter, LandmarkMeter, MeasuredLandmarks, MediaPipeMeter
 from kilocall.bench.quality.clips import BenchClip, read_clip
 from kilocall.bench.quality.codecs import Format, split_unit
 from kilocall.bench.quality.wire import packet_bytes, rtp_payloads
 from kilocall.model import landmarks as lm
+from kilocall.model import metrics
 from kilocall.model.family import Family
 from kilocall.proto.errors import BadInput, KilocallError
 from kilocall.proto.wire_cost import DELAYED_SACK_S, message_bytes
@@ -281,7 +281,7 @@ def _send_motion(
     packing = 3
     sender = Encoder(clip.crops[0], fps=clip.fps, frames_per_packet=packing, family=family)
     encoder = PacketEncoder(family, sender.source, fps=clip.fps, frames_per_packet=packing, reference="acknowledged")
-    encoder.repeat_frames = packing if repeat else 0
+    encoder.redundant_frames = packing if repeat else 0
     source = decode_picture(sender.source_picture.data)
     decoder = PacketDecoder(family.codebook)
     renderer = FaceRenderer(family, family.source(source))

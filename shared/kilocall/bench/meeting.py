@@ -1,6 +1,6 @@
-"""How much a meeting point holds: joins a second, memory of a held connection, what a party waits for among many.
+"""How much a signalling server holds: joins a second, memory of a held connection, what a party waits for among many.
 
-The meeting points are processes of their own, `kilocall serve` with its limits out of the way; the parties are bare
+The signalling servers are processes of their own, `kilocall serve` with its limits out of the way; the parties are bare
 WebSockets of this process, so on a machine of few cores they take as much of it as what is measured.
 """
 
@@ -20,9 +20,9 @@ import psutil
 from pydantic import BaseModel
 from websockets.asyncio.client import ClientConnection, connect
 
-from kilocall.call.meeting_server import raise_open_files
 from kilocall.call.report import percentile
 from kilocall.call.signalling import Join, Leave, websocket_url
+from kilocall.call.signalling_http import raise_open_files
 from kilocall.proto.errors import BadInput
 from kilocall.runtime.children import module_command, same_modules
 from kilocall.runtime.machine import resident_bytes
@@ -39,7 +39,7 @@ SETTLES_S: Final = 1.0
 
 class MeetingBenchReport(BaseModel):
     instances: int
-    """Meeting points that share the rooms."""
+    """Signalling servers that share the rooms."""
     redis: bool
     cores: int | None
     joins: int
@@ -56,13 +56,13 @@ class MeetingBenchReport(BaseModel):
     signal_p95_ms: float
     """From one party of a room to the other, while all are held."""
     memory_mib: float
-    """Of all meeting points, empty."""
+    """Of all signalling servers, empty."""
     memory_kib_per_party: float | None
     """By how much they grew for each that is held; None where the system does not tell."""
 
 
 class _Instances:
-    """Meeting points on free ports of this machine."""
+    """Signalling servers on free ports of this machine."""
 
     def __init__(self, number: int, redis: str | None) -> None:
         limits = ("rooms", "connections", "connections-per-address", "joins-per-second", "join-burst")
@@ -122,7 +122,7 @@ async def _leave(socket: ClientConnection) -> None:
 
 
 async def _pair(urls: list[str], room: str) -> tuple[ClientConnection, ClientConnection, int]:
-    """Two in a room, at different meeting points where there are several, and their session."""
+    """Two in a room, at different signalling servers where there are several, and their session."""
     first = await _join(urls[0], room)
     second = await _join(urls[-1], room)
     session = 0
@@ -215,7 +215,7 @@ def measure_meeting(
     instances: int = 1,
     progress: Callable[[int, int | None], None] = lambda done, total: None,
 ) -> MeetingBenchReport:
-    """Raises BadInput when more is asked for than this machine lets one process open, or a meeting point refuses."""
+    """Raises BadInput when more is asked for than this machine lets one process open, or a server refuses."""
     most = raise_open_files()
     if most is not None and held > most:
         raise BadInput(f"held is {held}; this system lets one process open {most} connections (ulimit -Hn)")

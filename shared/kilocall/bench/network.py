@@ -2,7 +2,7 @@
 
 `tc netem` does this inside the kernel, but many kernels (containers, small virtual machines) lack it. Here each
 namespace gets a TUN device, and a process of its own moves the IPv4 packets between them, within a millisecond. ICE,
-DTLS, SCTP and RTP pass untouched, and so does the TCP connection to the meeting point. Needs root on Linux.
+DTLS, SCTP and RTP pass untouched, and so does the TCP connection to the signalling server. Needs root on Linux.
 
     with BadNetwork(Way(loss=0.1)) as network:
         subprocess.run(network.inside("a", ["ping", "-c", "1", network.address("b")]))
@@ -135,11 +135,11 @@ class BadNetwork:
 
     @property
     def meeting_host(self) -> str:
-        """Where a meeting point listens; it lives with "a"."""
+        """Where a signalling server listens; it lives with "a"."""
         return self.address("a")
 
     def inside(self, place: Side | Literal["meeting"], command: Sequence[str]) -> list[str]:
-        """`command` as it must be started to run in the namespace of a side, or of the meeting point."""
+        """`command` as it must be started to run in the namespace of a side, or of the signalling server."""
         return ["ip", "netns", "exec", self.namespaces["a" if place == "meeting" else place], *command]
 
     def change(self, there: Way, back: Way | None = None) -> None:

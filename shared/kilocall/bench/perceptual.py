@@ -24,7 +24,7 @@ from torch.nn import functional
 
 from kilocall.model.checkpoints import read_tensors
 from kilocall.proto.errors import BadInput
-from kilocall.runtime.engine import physical_cores
+from kilocall.runtime.machine import physical_cores
 
 __all__ = ["Dists", "Lpips", "PictureDistance", "mean_distance", "open_distances"]
 

@@ -1,7 +1,8 @@
 """A long call between the built-in speakers, watched from outside: does memory, delay or anything else grow?
 
-Meeting point, both parties and the processes that those start are looked at once a minute; delay and pictures a second
-of each minute come from the parties' reports. Memory is judged by a straight line through what follows the warm-up.
+Signalling server, both parties and the processes that those start are looked at once a minute; delay and pictures a
+second of each minute come from the parties' reports. Memory is judged by a straight line through what follows the
+warm-up.
 """
 
 from __future__ import annotations

@@ -20,27 +20,21 @@ from numpy.typing import NDArray
 
 from kilocall.model.compact import regions as rg
 from kilocall.model.compact.compose import Composer
-from kilocall.model.compact.family import FIELD_OUTPUTS, FREE_INPUT, CompactFamily
+from kilocall.model.compact.family import FIELD_OUTPUTS, IMPLICIT_INPUT, CompactFamily
 from kilocall.model.compact.motion_fit import MotionFit
+from kilocall.model.engine_choice import choose_engine
 from kilocall.model.family import Source, Track, weights_folder
 from kilocall.model.motion import Motion
 from kilocall.proto.errors import BadInput
-from kilocall.runtime.engine import (
-    ENGINES,
-    EngineName,
-    check_settings,
-    choose_engine,
-    installed_engines,
-    physical_cores,
-)
-from kilocall.runtime.machine import cpu_model, resident_bytes
+from kilocall.runtime.engine import ENGINES, EngineName, check_settings, installed_engines
+from kilocall.runtime.machine import cpu_model, physical_cores, resident_bytes
 
 Kind = Literal["sender", "receiver", "once"]
 
 WARM_UP: Final = 5
 RUNS: Final = 60
 #: Stages that only a share of the frames need.
-OF_FRAMES: Final = {"second look": 0.5, "field of it": 0.41}
+OF_FRAMES: Final = {"second look": 0.5, "field for alignment": 0.41}
 #: A small turn and tilt: what a frame of a call asks of the renderer.
 TURN: Final = (0.12, -0.06, 0.04)
 
@@ -158,20 +152,21 @@ def _measure(name: str, threads: int, folder: Path, runs: int, *, compare: bool)
         device=engine.device_name,
         stages=tuple(measured),
         load_s=load_s,
-        sender_fps=_rate(measured, "sender"),
-        receiver_fps=_rate(measured, "receiver"),
+        sender_fps=frames_per_second(measured, "sender"),
+        receiver_fps=frames_per_second(measured, "receiver"),
         memory_mb=after - memory,
     )
 
 
 def _torch_stages(folder: Path, threads: int) -> dict[str, Callable[[], object]]:
-    from kilocall.runtime.engines.torch import TorchEngine
+    from kilocall.model.compact.torch_engine import TorchEngine
 
     bench = _Bench(CompactFamily(folder, TorchEngine(threads, "comparison", device="cpu")))
     return {name: call for name, _, call in bench.network_stages()}
 
 
-def _rate(stages: Sequence[StageTime], kind: Kind) -> float:
+def frames_per_second(stages: Sequence[StageTime], kind: Kind) -> float:
+    """Of one side's stages one after the other, each for as many of the frames as need it."""
     return 1000 / sum(s.median_ms * OF_FRAMES.get(s.stage, 1.0) for s in stages if s.kind == kind)
 
 
@@ -210,7 +205,7 @@ class _Bench:
     def network_stages(self) -> Iterator[Stage]:
         """The networks alone."""
         small = cv2.resize(self.crop, (rg.FACE_INPUT, rg.FACE_INPUT), interpolation=cv2.INTER_AREA)[None]
-        tiny = cv2.resize(self.crop, (FREE_INPUT, FREE_INPUT), interpolation=cv2.INTER_AREA)[None]
+        tiny = cv2.resize(self.crop, (IMPLICIT_INPUT, IMPLICIT_INPUT), interpolation=cv2.INTER_AREA)[None]
         close = rg.cut_regions(self.crop, rg.regions(self.track.points))
         again = rg.cut_face(self.crop, rg.face_region(self.track.points))[None]
         yield "face", "sender", self._run("face", crop=small)
@@ -250,7 +245,7 @@ class _Bench:
             "x_d": driving["x_d"],
             "jacobian": driving["jacobian"],
         }
-        yield "field of it", "sender", lambda: field(**told)
+        yield "field for alignment", "sender", lambda: field(**told)
         yield "motion fit", "sender", lambda: fit.fit(self.track.points, self.track.depth, start)
         if "codebook.safetensors" in self.family.files:
             yield from self._codec_stages()
@@ -261,7 +256,7 @@ class _Bench:
 
     def _cut(self) -> None:
         cv2.resize(self.crop, (rg.FACE_INPUT, rg.FACE_INPUT), interpolation=cv2.INTER_AREA)
-        cv2.resize(self.crop, (FREE_INPUT, FREE_INPUT), interpolation=cv2.INTER_AREA)
+        cv2.resize(self.crop, (IMPLICIT_INPUT, IMPLICIT_INPUT), interpolation=cv2.INTER_AREA)
         rg.cut_face(self.crop, rg.face_region(self.track.points))
         rg.cut_regions(self.crop, rg.regions(self.track.points))
 

@@ -17,10 +17,12 @@ import numpy as np
 
 from kilocall.api import Decoder, Encoder
 from kilocall.bench.speed import resident_mb
-from kilocall.model.family import FamilyChoice, Picture
+from kilocall.model.engine_choice import choose_engine
+from kilocall.model.family import Picture
+from kilocall.model.family_loader import FamilyChoice
 from kilocall.proto.errors import BadInput
-from kilocall.runtime.engine import ENGINES, check_settings, choose_engine, installed_engines, physical_cores
-from kilocall.runtime.machine import cpu_model
+from kilocall.runtime.engine import ENGINES, check_settings, installed_engines
+from kilocall.runtime.machine import cpu_model, physical_cores
 from kilocall.runtime.progress import Progress
 
 __all__ = ["MOST_STREAMS", "Stream", "StreamsReport", "StreamsSpeed", "in_real_time", "largest", "measure_streams"]

@@ -32,11 +32,12 @@ from kilocall.bench.wire_count import WireCount
 from kilocall.call import ROOM_VARIABLE
 from kilocall.call.link import RoomAddress
 from kilocall.model.compact.family import CompactFamily
-from kilocall.model.family import Picture, load_family
+from kilocall.model.engine_choice import choose_engine
+from kilocall.model.family import Picture
+from kilocall.model.family_loader import load_family
 from kilocall.model.interior import BASIS
 from kilocall.proto.errors import BadInput
 from kilocall.proto.trust import LinkSecret
-from kilocall.runtime.engine import choose_engine
 from kilocall.runtime.files import open_private
 from kilocall.sample import perform
 
@@ -108,7 +109,7 @@ def speaking_clip(folder: Path, family: CompactFamily, *, fps: int = 25, side: i
     portrait = cv2.resize(perform.portrait(), (family.size, family.size), interpolation=cv2.INTER_AREA)
     source = family.source(np.asarray(portrait, np.uint8))
     jaw = family.shape_model.project(perform.open_jaw(source.shape))
-    still = np.zeros(2 * len(source.free), np.float32)
+    still = np.zeros(2 * len(source.implicit), np.float32)
     dark = BASIS @ perform.DARK_MOUTH
     renderer = family.renderer(source)
 

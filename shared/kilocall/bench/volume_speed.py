@@ -14,11 +14,12 @@ import cv2
 import numpy as np
 import torch
 
-from kilocall.model.family import Picture, load_family, turn_head
+from kilocall.model.engine_choice import choose_engine
+from kilocall.model.family import Picture, turn_head
+from kilocall.model.family_loader import load_family
 from kilocall.model.volume.family import VolumeFamily, VolumeTrack
 from kilocall.model.volume.networks import TorchRunner
 from kilocall.proto.errors import BadInput
-from kilocall.runtime.engine import choose_engine
 from kilocall.runtime.machine import cpu_model
 from kilocall.runtime.progress import Progress
 

@@ -1,4 +1,4 @@
-"""What each address takes of a meeting point: open connections, joins a second, rooms a minute."""
+"""What each address takes of a signalling server: open connections, joins a second, rooms a minute."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from ipaddress import IPv6Address
 
-from kilocall.call.meeting_settings import MeetingSettings
+from kilocall.call.signalling_settings import SignallingSettings
 
 __all__ = ["Address", "Addresses", "Bucket", "network_of"]
 
@@ -56,7 +56,7 @@ def network_of(host: str) -> str:
 class Address:
     """What one address has."""
 
-    def __init__(self, settings: MeetingSettings, now: float) -> None:
+    def __init__(self, settings: SignallingSettings, now: float) -> None:
         self.sockets = 0
         """Open TCP connections."""
         self.connections = 0
@@ -72,7 +72,7 @@ class Address:
 class Addresses:
     """All that have something. `clock` is monotonic seconds."""
 
-    def __init__(self, settings: MeetingSettings, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, settings: SignallingSettings, clock: Callable[[], float] = time.monotonic) -> None:
         self._settings, self._clock = settings, clock
         self._known: dict[str, Address] = {}
         self._proxies = [ipaddress.ip_network(proxy) for proxy in settings.proxies]

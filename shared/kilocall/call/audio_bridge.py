@@ -29,7 +29,7 @@ from kilocall.runtime import aiortc_fixes
 from kilocall.runtime.sound import mono_frame
 from kilocall.sender.camera import PageCamera
 
-__all__ = ["Holds", "Loudspeaker", "PageMedia", "Speech", "hear", "pace", "play_file", "read_sound"]
+__all__ = ["AvSync", "Loudspeaker", "PageMedia", "Speech", "hear", "pace", "play_file", "read_sound"]
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ Own = Callable[[Coroutine[Any, Any, None], str], object]
 """Runs a coroutine as a task that is logged when it ends with an error, and cancelled with its owner."""
 
 
-class Holds:
+class AvSync:
     """How long speech and pictures wait here so that lips and sound meet.
 
     A picture is ready `playout_us` after the fastest packet's arrival plus what rendering takes. Speech arrives a

@@ -36,7 +36,7 @@ class Controls:
     ) -> None:
         self.view = View()
         self.in_room = False
-        """Whether the meeting point has let this side in: its link is good for something from then on."""
+        """Whether the signalling server has let this side in: its link is good for something from then on."""
         self._parts, self._outputs, self._statistics = parts, outputs, statistics
         self._on_message = on_message
         self._remote_hash: str | None = None

@@ -1,4 +1,4 @@
-"""A call between the two built-in speakers on this machine: meeting point, two nodes, two pages, live numbers."""
+"""A call between the two built-in speakers on this machine: signalling server, two nodes, two pages, live numbers."""
 
 from __future__ import annotations
 

@@ -158,16 +158,16 @@ class Link:
         self._attempt: _Attempt | None = None
         self._meeting: Signalling | None = None
         self._relays: tuple[IceServer, ...] = ()
-        """The meeting point's TURN servers, as of the last joining."""
+        """The signalling server's TURN servers, as of the last joining."""
         self._ending = False
 
     @property
     def trouble(self) -> str:
-        """Why the meeting point cannot be reached, for people; nothing while it can."""
+        """Why the signalling server cannot be reached, for people; nothing while it can."""
         return self._meeting.trouble if self._meeting is not None else ""
 
     async def run(self) -> None:
-        """Raises BadInput when the meeting point refuses, or somebody may be in between."""
+        """Raises BadInput when the signalling server refuses, or somebody may be in between."""
         address = self.address
         async with Signalling(address.server, address.room, address.secret) as meeting:
             self._meeting = meeting

@@ -1,6 +1,6 @@
 """One party of a call: camera and model threads, the link to the other side, and what a page may ask for.
 
-    camera -> Sending (thread) -> Session -> Peer  ~~~  Peer -> Session -> Receiving (thread) -> page
+    camera -> SendPipeline (thread) -> Session -> Peer  ~~~  Peer -> Session -> ReceivePipeline (thread) -> page
 
 The event loop here only moves bytes. Pictures, landmarks and keypoints are made on the two model threads.
 """
@@ -23,22 +23,22 @@ from kilocall.call.parts import CallParts, now_us
 from kilocall.call.rate_control import Plan, RateControl
 from kilocall.call.report import CallReport
 from kilocall.call.reporting import Reporter
-from kilocall.call.session import Session, greeting
+from kilocall.call.session import Session
 from kilocall.call.settings import CallSettings
 from kilocall.call.statistics import CallStatistics
 from kilocall.proto.errors import BadInput
 from kilocall.proto.motion_packet import TIMES_MS, MotionPacket
 from kilocall.proto.trust import Handshake
-from kilocall.receiver.live import Receiving, ReceivingEvents, Rendered
+from kilocall.receiver.live import ReceiveEvents, ReceivePipeline, Rendered
 from kilocall.runtime.files import write_whole
 from kilocall.runtime.inbox import Message
 from kilocall.runtime.peer import Peer
 from kilocall.runtime.peer_settings import PeerSettings
 from kilocall.runtime.worker import Deliver, Worker, deliver_to
 from kilocall.sender.camera import Camera, PageCamera, open_camera
-from kilocall.sender.gallery import Proposal
-from kilocall.sender.live import OwnSource, Sending, SendingEvents
-from kilocall.sender.scout import Scout
+from kilocall.sender.live import OwnSource, SendEvents, SendPipeline
+from kilocall.sender.reference_search import Proposal
+from kilocall.sender.reference_selector import ReferenceSelector
 
 __all__ = ["PICTURE", "PREVIEW", "CallNode"]
 
@@ -47,7 +47,7 @@ logger = logging.getLogger(__name__)
 PICTURE, PREVIEW = 1, 2
 """Kinds of binary messages to the page."""
 TICK_S: Final = 1.0
-#: Without a page nobody can be told to look at the meeting point's address: then the call is over before it began.
+#: Without a page nobody can be told to look at the signalling server's address: then the call is over before it began.
 UNREACHABLE_S: Final = 10.0
 SOURCE_WITHIN_S: Final = 3.0
 BYE_WITHIN_S: Final = 1.0
@@ -69,7 +69,7 @@ class CallNode:
     ) -> None:
         self.settings = settings
         self._on_message, self._on_binary = on_message, on_binary
-        self._refusal: str | None = None  # why the meeting point or the other side refused
+        self._refusal: str | None = None  # why the signalling server or the other side refused
         self._sound = read_sound(settings.microphone) if settings.microphone is not None else None
         self._tasks = Tasks()
         self._ended = asyncio.Event()
@@ -81,7 +81,7 @@ class CallNode:
         speech, loudspeaker = Speech(), Loudspeaker()
         rate = RateControl(settings.profile)
         deliver = deliver_to(asyncio.get_running_loop())
-        self._scout = self._make_scout(deliver)
+        self._selector = self._make_selector(deliver)
         self.parts = CallParts(
             settings=settings,
             address=address,
@@ -106,11 +106,11 @@ class CallNode:
         )
         return Link(address, peers, self, self._tasks)
 
-    def _make_sending(self, camera: Camera, plan: Plan, deliver: Deliver) -> Sending:
+    def _make_sending(self, camera: Camera, plan: Plan, deliver: Deliver) -> SendPipeline:
         settings = self.settings
-        return Sending(
+        return SendPipeline(
             camera,
-            SendingEvents(
+            SendEvents(
                 packet=self._send_packet,
                 face=self._own_face,
                 source=self._own_source,
@@ -127,14 +127,14 @@ class CallNode:
             size=settings.size if settings.size > 256 else None,
             plan=plan,
             keep=settings.keep_pictures is not None,
-            scout=self._scout,
+            selector=self._selector,
         )
 
-    def _make_scout(self, deliver: Deliver) -> Scout | None:
+    def _make_selector(self, deliver: Deliver) -> ReferenceSelector | None:
         settings = self.settings
         if settings.pictures < 2:
             return None
-        return Scout(
+        return ReferenceSelector(
             self._offer_reference,
             deliver,
             pictures=settings.pictures,
@@ -150,17 +150,17 @@ class CallNode:
 
     def _reference_confirmed(self, picture_hash: str) -> None:
         self.parts.sending.confirm_reference(picture_hash)
-        if self._scout is not None:
-            self._scout.confirmed(picture_hash)
+        if self._selector is not None:
+            self._selector.confirmed(picture_hash)
 
-    def _make_receiving(self, deliver: Deliver) -> Receiving:
+    def _make_receiving(self, deliver: Deliver) -> ReceivePipeline:
         settings = self.settings
-        return Receiving(
-            ReceivingEvents(
+        return ReceivePipeline(
+            ReceiveEvents(
                 picture=self._picture,
                 ready=lambda name: self._with_session(lambda session: session.picture_ready(name)),
                 refused=lambda name, why: self._with_session(lambda session: session.picture_refused(name, why)),
-                personal=self._personal,
+                adapter=self._adapter_used,
                 reference=self._reference,
                 rate=lambda fps: self._with_session(lambda session: session.own_rate(fps)),
                 problem=self._problem,
@@ -191,10 +191,10 @@ class CallNode:
         clock = asyncio.get_running_loop().time
         try:
             await asyncio.gather(*(asyncio.wrap_future(worker.ready) for worker in workers))
-            if self._scout is not None:
+            if self._selector is not None:
                 # Last, and not waited for: the call begins without it.
-                self._scout.start()
-                workers.append(self._scout)
+                self._selector.start()
+                workers.append(self._selector)
             self._make_session()
             if settings.virtual_camera:
                 self._outputs.use_virtual_camera(True)
@@ -227,9 +227,8 @@ class CallNode:
 
     def _make_session(self) -> None:
         sending, receiving = self.parts.sending, self.parts.receiving
-        family, weights, codebook, size = sending.hello_facts()
         self.parts.session = Session(
-            greeting(family, weights, codebook, size, self.settings.fps),
+            sending.hello(self.settings.fps),
             sending,
             receiving,
             rate=self.parts.rate,
@@ -241,10 +240,10 @@ class CallNode:
         )
         if sending.source is not None:
             self.parts.session.own_source(sending.source.packed)
-        if self._scout is not None:
+        if self._selector is not None:
             self.parts.session.on_reference = self._reference_confirmed
         if self.settings.personal is not None:
-            self.parts.session.personal.offer(self.settings.personal.read_bytes())
+            self.parts.session.adapters.offer(self.settings.personal.read_bytes())
 
     async def _call(self) -> None:
         # Whoever joins should have a picture to show; nobody waits long for one.
@@ -397,12 +396,12 @@ class CallNode:
         self._with_session(tell)
         self.controls.tell_state()
 
-    def _personal(self, file_hash: str, size: int, why: str | None) -> None:
+    def _adapter_used(self, file_hash: str, size: int, why: str | None) -> None:
         def tell(session: Session) -> None:
             if why is None:
-                session.personal.used(file_hash, size)
+                session.adapters.used(file_hash, size)
             else:
-                session.personal.refused(file_hash, why)
+                session.adapters.refused(file_hash, why)
 
         self._with_session(tell)
 
@@ -421,7 +420,7 @@ class CallNode:
     def _picture(self, rendered: Rendered) -> None:
         delay_us = self._statistics.picture(rendered)
         self._align(rendered)
-        time_us, hold_us = rendered.made_us - delay_us, self.parts.holds.picture_us
+        time_us, hold_us = rendered.made_us - delay_us, self.parts.av_sync.picture_us
         if hold_us:
             later = asyncio.get_running_loop().call_later
             later(hold_us / 1e6, self._on_binary, PICTURE, time_us, rendered.jpeg)
@@ -432,20 +431,20 @@ class CallNode:
         """Lets speech and pictures wait so that they meet."""
         parts, session = self.parts, self.parts.session
         speaks = session is not None and not session.remote.muted and parts.loudspeaker.received_samples
-        parts.holds.follow(
+        parts.av_sync.follow(
             rendered.playout_us,
             parts.receiving.render_ms.percentile(0.5) or 0.0,
             packet_ms=parts.loudspeaker.packet_ms,
             behind_ms=parts.media.behind_ms if speaks else 0.0,
         )
-        parts.loudspeaker.hold_us = parts.holds.sound_us
+        parts.loudspeaker.hold_us = parts.av_sync.sound_us
 
     # What follows from them
 
     def _follow_plan(self, plan: Plan) -> None:
         logger.info(
             "plan: %s frames a message and %s again, %.3g a second, level %s, speech %s bit/s%s",
-            *(plan.frames_per_message, plan.repeat_frames, plan.fps, plan.level, plan.audio_bps),
+            *(plan.frames_per_message, plan.redundant_frames, plan.fps, plan.level, plan.audio_bps),
             ", guarded against loss" if self.parts.rate.guarded else "",
         )
         peer = self.parts.link.peer

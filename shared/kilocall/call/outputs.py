@@ -14,7 +14,7 @@ from kilocall.call.recording import Recorder, Recording
 from kilocall.call.virtual_camera import VirtualCamera, why_unavailable
 from kilocall.proto.errors import BadInput, KilocallError
 from kilocall.proto.motion_packet import TIMES_MS
-from kilocall.receiver.live import Played, Receiving
+from kilocall.receiver.live import Played, ReceivePipeline
 from kilocall.runtime.files import write_whole
 from kilocall.runtime.worker import deliver_to
 
@@ -140,7 +140,7 @@ class Outputs:
         return last + (play_us - picture_us) if picture_us else last
 
 
-def keep_pictures(folder: Path, sent: dict[int, bytes], receiving: Receiving) -> None:
+def keep_pictures(folder: Path, sent: dict[int, bytes], receiving: ReceivePipeline) -> None:
     """Writes crops that were sent, pictures that were shown, and when: [[capture, made], ...] in microseconds."""
     folder.mkdir(exist_ok=True)
     times = receiving.kept_times.tolist()

@@ -1,4 +1,4 @@
-"""The page's server on this machine: pictures as JPEG over a WebSocket, wishes the other way, sound by WebRTC.
+"""The page's server on this machine: pictures as JPEG over a WebSocket, commands the other way, sound by WebRTC.
 
 The messages are JSON with a `type`; a picture is one byte of kind, eight of capture time, and the JPEG. Every viewer
 has room for one message of each type and one picture of each kind, the newest: a slow page loses pictures, never time.

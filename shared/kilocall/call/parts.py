@@ -6,14 +6,14 @@ import time
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 
-from kilocall.call.audio_bridge import Holds, Loudspeaker, PageMedia, Speech
+from kilocall.call.audio_bridge import AvSync, Loudspeaker, PageMedia, Speech
 from kilocall.call.link import Link, RoomAddress
 from kilocall.call.rate_control import RateControl
 from kilocall.call.session import Session
 from kilocall.call.settings import CallSettings
-from kilocall.receiver.live import Receiving
-from kilocall.runtime.lag import Excess, LoopLag
-from kilocall.sender.live import Sending
+from kilocall.receiver.live import ReceivePipeline
+from kilocall.runtime.lag import DelayAboveMinimum, LoopLag
+from kilocall.sender.live import SendPipeline
 
 __all__ = ["CallParts", "now_us", "program_version"]
 
@@ -37,14 +37,14 @@ class CallParts:
     settings: CallSettings
     address: RoomAddress
     link: Link
-    sending: Sending
-    receiving: Receiving
+    sending: SendPipeline
+    receiving: ReceivePipeline
     speech: Speech
     loudspeaker: Loudspeaker
     media: PageMedia
     rate: RateControl
     session: Session | None = None
-    holds: Holds = field(default_factory=Holds)
+    av_sync: AvSync = field(default_factory=AvSync)
     loop_lag: LoopLag = field(default_factory=LoopLag)
-    send_ms: Excess = field(default_factory=Excess)
+    send_ms: DelayAboveMinimum = field(default_factory=DelayAboveMinimum)
     """From the capture of a packet's last frame to its sending."""

@@ -105,7 +105,7 @@ class Plan:
     audio_bps: int
     """Opus' own, 6000 to 16000."""
     audio_packet_ms: int
-    repeat_frames: int = 0
+    redundant_frames: int = 0
     """Frames of the messages before that are carried again at most."""
 
     def wire_bps(self, bits_per_frame: float) -> float:
@@ -115,7 +115,7 @@ class Plan:
 
 def video_wire_bps(plan: Plan, bits_per_frame: float) -> float:
     """Motion with its headers and the acknowledgements that come back."""
-    repeated_bps = bits_per_frame * plan.repeat_frames * plan.fps / plan.frames_per_message
+    repeated_bps = bits_per_frame * plan.redundant_frames * plan.fps / plan.frames_per_message
     return wire_cost(bits_per_frame, plan.fps, plan.frames_per_message).forward_bps + repeated_bps + SACK_BPS
 
 
@@ -157,7 +157,7 @@ def guarded(profile: Profile, plans: tuple[Plan, ...]) -> tuple[Plan, ...]:
         replace(
             plan,
             frames_per_message=frames,
-            repeat_frames=repeats,
+            redundant_frames=repeats,
             audio_bps=min(audio_bps, profile.audio_bps),
             audio_packet_ms=packet_ms,
         )
@@ -220,7 +220,7 @@ class RateControl:
     def plan(self) -> Plan:
         plan = (self.guarded_plans if self.guarded else self.plans)[self.rung]
         if self._loss < MUCH_LOSS:
-            plan = replace(plan, repeat_frames=min(plan.repeat_frames, self.profile.guard[1]))
+            plan = replace(plan, redundant_frames=min(plan.redundant_frames, self.profile.guard[1]))
         return replace(plan, level=min(plan.level, LEVELS - 1))
 
     def update(self, feedback: Feedback) -> Plan:

@@ -99,7 +99,7 @@ class Recorder:
             tool=tool,
         )
         # Integers decoded from the call are met exactly by an encoder that neither rounds nor saves.
-        self._codec = MotionEncoder(codebook, key_interval=KEY_EVERY_FRAMES, thrift=0.0, still=0.5)
+        self._codec = MotionEncoder(codebook, key_interval=KEY_EVERY_FRAMES, rd_lambda=0.0, dead_zone=0.5)
         self._writer = _new_stream(folder / f"call-{stamp}.kcs", header)
         self.stream = self._writer.path
         self.sound = self.stream.with_suffix(".ogg")

@@ -1,7 +1,7 @@
-"""Rooms in Redis: several meeting points share them, and one that ends takes none with it.
+"""Rooms in Redis: several signalling servers share them, and one that ends takes none with it.
 
     kilocall:room:NAME        hash: the room as JSON, and a version that every change makes anew; expires
-    kilocall:instances        sorted set: when each meeting point last said that it runs
+    kilocall:instances        sorted set: when each signalling server last said that it runs
     kilocall:to:INSTANCE      channel: letters for the connections that one of them holds
 
 A change is made here from the state that was read, and one script stores it and sends its letters if the version is
@@ -24,9 +24,9 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
-from kilocall.call.meeting_settings import MeetingSettings
 from kilocall.call.room_store import Change, Changed, Deliver, StoreLost, post
 from kilocall.call.rooms import Room
+from kilocall.call.signalling_settings import SignallingSettings
 from kilocall.proto.errors import BadInput
 
 __all__ = ["RedisStore"]
@@ -36,14 +36,14 @@ logger = logging.getLogger(__name__)
 INSTANCES: Final = "kilocall:instances"
 BEAT_S: Final = 1.0
 GONE_AFTER_S: Final = 5.0
-"""A meeting point that has said nothing for so long has ended, and with it the connections that it held."""
+"""A signalling server that has said nothing for so long has ended, and with it the connections that it held."""
 FORGOTTEN_AFTER_S: Final = 3600
 WITHIN_S: Final = 3.0
 MOST_TRIES: Final = 50
 MOST_CONNECTIONS: Final = 16
 """To Redis; further changes wait for one."""
 
-#: The room, and when each meeting point last ran; time is that of Redis, because clocks of machines differ.
+#: The room, and when each signalling server last ran; time is that of Redis, because clocks of machines differ.
 READ: Final = """
 local now = redis.call('TIME')
 local room = redis.call('HMGET', KEYS[1], 'room', 'version')
@@ -72,11 +72,11 @@ _room: TypeAdapter[Room] = TypeAdapter(Room)
 
 
 class RedisStore:
-    """The rooms of all meeting points at one Redis. Raises BadInput for an address that is none."""
+    """The rooms of all signalling servers at one Redis. Raises BadInput for an address that is none."""
 
     sweep_s = 3.0
 
-    def __init__(self, url: str, settings: MeetingSettings) -> None:
+    def __init__(self, url: str, settings: SignallingSettings) -> None:
         self.deliver: Deliver = lambda to, text: None
         self.instance = secrets.token_hex(8)
         self.well = False
@@ -199,7 +199,7 @@ def _decode(text: str | None) -> Room | None:
 
 
 def _lose_those_of_ended(room: Room, beats: list[str], now: float) -> None:
-    """Members whose meeting point has ended without a word have lost their connection when it last said something."""
+    """Members whose signalling server ended without a word have lost their connection when it last said something."""
     seen = dict(zip(beats[::2], map(float, beats[1::2]), strict=True))
     for member in room.connected:
         seen_at = seen.get(member.connection.partition(".")[0], 0.0)

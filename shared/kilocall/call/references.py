@@ -31,7 +31,7 @@ from kilocall.proto.control import (
 from kilocall.proto.errors import BadInput
 from kilocall.proto.limits import MOST_PICTURES
 
-__all__ = ["PIECE_BYTES", "PIECE_EVERY_US", "References"]
+__all__ = ["PIECE_BYTES", "PIECE_EVERY_US", "ReferenceExchange"]
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ class _Coming:
     pieces: Arriving
 
 
-class References:
+class ReferenceExchange:
     """Both directions, over one connection after the other.
 
     `got` is called with base, hash and data of each picture of the other side's that is whole, and answered by `ready`

@@ -1,4 +1,4 @@
-"""Where rooms are kept: in this process, or in Redis for several meeting points that share them."""
+"""Where rooms are kept: in this process, or in Redis for several signalling servers that share them."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def post(letter: Letter) -> str | None:
 
 
 class MemoryStore:
-    """In this process: a meeting point that is started anew knows nothing. `clock` is monotonic seconds."""
+    """In this process: a signalling server that is started anew knows nothing. `clock` is monotonic seconds."""
 
     def __init__(self, sweep_s: float = 1.0, clock: Callable[[], float] = time.monotonic) -> None:
         self.rooms: dict[str, Room] = {}

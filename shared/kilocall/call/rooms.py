@@ -1,4 +1,4 @@
-"""A room of the meeting point and how it changes: who comes, is paired, is lost and leaves.
+"""A room of the signalling server and how it changes: who comes, is paired, is lost and leaves.
 
 Nothing here waits or sends. A change returns letters, each for one connection of a party; the store that keeps the room
 delivers them. So the same rules hold wherever rooms are kept.
@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 
 from pydantic import BaseModel
 
-from kilocall.call.meeting_settings import MeetingSettings
 from kilocall.call.signalling import (
     SIGNALLING_VERSION,
     Commit,
@@ -26,6 +25,7 @@ from kilocall.call.signalling import (
     Relay,
     Signal,
 )
+from kilocall.call.signalling_settings import SignallingSettings
 
 __all__ = ["Letter", "Member", "RefusedError", "Room", "other_version", "refuse"]
 
@@ -72,7 +72,7 @@ class Room:
     """When anyone last came, went or was paired; `now` everywhere is the store's clock in seconds."""
     members: list[Member] = field(default_factory=list)
     session: int = field(default_factory=lambda: secrets.randbelow(1 << 31))
-    """Counts up from a random number: a meeting point that was started anew must not give an old number again."""
+    """Counts up from a random number: a signalling server that was started anew must not give an old number again."""
     paired: list[str] = field(default_factory=list)
     """Tokens of the two of the present session, in order."""
     joinings: int = 0
@@ -89,14 +89,14 @@ class Room:
     def member(self, connection: str) -> Member | None:
         return next((member for member in self.members if member.connection == connection), None)
 
-    def knock(self, knock: Knock, settings: MeetingSettings, now: float) -> None:
+    def knock(self, knock: Knock, settings: SignallingSettings, now: float) -> None:
         """Raises RefusedError for what a join would be refused for, except by who may still come back."""
         self._check_token(knock.token)
         if len(self.connected) == 2:
             raise self._full(settings, now)
 
     def join(
-        self, join: Join, connection: str, relays: tuple[Relay, ...] | None, settings: MeetingSettings, now: float
+        self, join: Join, connection: str, relays: tuple[Relay, ...] | None, settings: SignallingSettings, now: float
     ) -> list[Letter]:
         """Takes a place. Raises RefusedError and changes nothing when there is none."""
         self._check_token(join.token)
@@ -116,7 +116,7 @@ class Room:
             letters.append(Letter(old.connection, None))
         self.members.append(member)
         if self.joinings == 1 and join.live is not None:
-            # The meeting point was started anew. Whoever is on the other end of that connection comes back as well.
+            # The signalling server was started anew. Whoever is on the other end of that connection comes back as well.
             self.members.append(Member("", 0, "", join.live, lost_at=now))
         self.changed_at = now
         others = len(self.connected) - 1
@@ -147,12 +147,12 @@ class Room:
         if member is not None:
             member.lost_at = self.changed_at = now
 
-    def give_up(self, settings: MeetingSettings, now: float) -> list[Letter]:
+    def give_up(self, settings: SignallingSettings, now: float) -> list[Letter]:
         """Frees the places of those who did not come back."""
         late = [m for m in self.members if m.lost_at is not None and now - m.lost_at > settings.come_back_within_s]
         return [letter for member in late for letter in self._remove(member, now)]
 
-    def expire(self, settings: MeetingSettings, now: float) -> list[Letter] | None:
+    def expire(self, settings: SignallingSettings, now: float) -> list[Letter] | None:
         """Letters to those in it when the room is not used any more; None while it is."""
         idle_s = now - self.changed_at
         if not self.members and idle_s > settings.empty_room_s:
@@ -174,7 +174,7 @@ class Room:
                 return member
         return next((member for member in self.members if not member.token and member.live == join.live), None)
 
-    def _full(self, settings: MeetingSettings, now: float) -> RefusedError:
+    def _full(self, settings: SignallingSettings, now: float) -> RefusedError:
         away = [member.lost_at for member in self.members if member.lost_at is not None]
         kept = ""
         if away:

@@ -15,15 +15,15 @@ from typing import Any, TypeVar
 import uvicorn
 
 from kilocall.call.link import find_room
-from kilocall.call.meeting_point import MeetingPoint, create_app
-from kilocall.call.meeting_server import MeetingConfig, check_proxies, raise_open_files
-from kilocall.call.meeting_settings import MeetingSettings
 from kilocall.call.node import CallNode
 from kilocall.call.page_server import MAX_COMMAND_BYTES, LiveHub, create_page_app
 from kilocall.call.report import CallReport
 from kilocall.call.room_store import RoomStore
 from kilocall.call.settings import CallSettings
 from kilocall.call.signalling import knock
+from kilocall.call.signalling_http import SignallingConfig, check_proxies, raise_open_files
+from kilocall.call.signalling_server import SignallingServer, create_app
+from kilocall.call.signalling_settings import SignallingSettings
 from kilocall.runtime.machine import share_freed_memory
 from kilocall.runtime.web import LOOPBACK, PageKey, listen, shown_address
 
@@ -78,14 +78,14 @@ def on_signal(number: signal.Signals, call: Callable[[], None]) -> None:
 def run_server(
     host: str,
     port: int,
-    settings: MeetingSettings | None = None,
+    settings: SignallingSettings | None = None,
     *,
     metrics_port: int | None = None,
     redis: str | None = None,
     on_ready: Callable[[str], None],
 ) -> None:
-    """The meeting point, until it is interrupted. `on_ready` gets its address. OSError for a port in use."""
-    settings = settings or MeetingSettings()
+    """The signalling server, until it is interrupted. `on_ready` gets its address. OSError for a port in use."""
+    settings = settings or SignallingSettings()
     check_proxies(settings.proxies)
     room_for = raise_open_files()
     if room_for is not None:
@@ -97,21 +97,21 @@ def run_server(
 
 async def serve(
     listening: socket.socket,
-    settings: MeetingSettings | None = None,
+    settings: SignallingSettings | None = None,
     *,
     metrics_port: int | None = None,
     redis: str | None = None,
     on_ready: Callable[[], None] = lambda: None,
 ) -> None:
-    """The meeting point on a listening socket, until it is interrupted or cancelled. Told to terminate, it drains.
+    """The signalling server on a listening socket, until it is interrupted or cancelled. Told to terminate, it drains.
 
     `redis` is the address of the Redis with the rooms; None: they are in this process.
     """
-    settings = settings or MeetingSettings()
+    settings = settings or SignallingSettings()
     store = await _open_redis(redis, settings) if redis is not None else None
     app = create_app(settings, store=store)
-    point: MeetingPoint = app.state.meeting_point
-    server = QuietServer(MeetingConfig(app), on_ready)
+    signalling: SignallingServer = app.state.signalling_server
+    server = QuietServer(SignallingConfig(app), on_ready)
     draining: list[asyncio.Task[None]] = []
 
     def stop() -> None:
@@ -121,7 +121,7 @@ async def serve(
         if draining:
             stop()  # told twice
             return
-        draining.append(asyncio.create_task(point.drain()))
+        draining.append(asyncio.create_task(signalling.drain()))
         draining[0].add_done_callback(lambda _: stop())
 
     on_signal(signal.SIGINT, stop)
@@ -129,11 +129,11 @@ async def serve(
     with contextlib.ExitStack() as stack:
         stack.callback(listening.close)
         if metrics_port is not None:
-            stack.enter_context(point.metrics.served(metrics_port))
+            stack.enter_context(signalling.metrics.served(metrics_port))
         await server.serve(sockets=[listening])
 
 
-async def _open_redis(url: str, settings: MeetingSettings) -> RoomStore:
+async def _open_redis(url: str, settings: SignallingSettings) -> RoomStore:
     from kilocall.call.redis_store import RedisStore  # of an extra
 
     store = RedisStore(url, settings)
@@ -197,7 +197,7 @@ async def call(
 
 
 def _page_socket(port: int | None) -> socket.socket:
-    """A listening socket on the loopback; without a wish a free port if the usual one is taken."""
+    """A listening socket on the loopback; without one asked for a free port if the usual one is taken."""
     if port is not None:
         return listen(LOOPBACK[0], port)
     try:

@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any, Final, Literal, Protocol, SupportsBytes
 
 from kilocall.call.acquaintance import Acquaintance
+from kilocall.call.adapter_exchange import AdapterExchange
 from kilocall.call.exchange import PICTURES, Exchange
-from kilocall.call.personal import PersonalFiles
 from kilocall.call.rate_control import Feedback, Plan, RateControl
-from kilocall.call.references import References
+from kilocall.call.references import ReferenceExchange
 from kilocall.model.family import OWN_WEIGHTS
 from kilocall.proto.control import (
     Bye,
@@ -45,11 +45,11 @@ from kilocall.proto.control import (
     parse_control,
 )
 from kilocall.proto.errors import BadPacket, NotProven
-from kilocall.proto.limits import HISTORY, PROTOCOL_VERSION
+from kilocall.proto.limits import HISTORY
 from kilocall.proto.motion_packet import MotionPacket
 from kilocall.proto.trust import Handshake
 
-__all__ = ["Incoming", "Outgoing", "Phase", "Remote", "Session", "greeting"]
+__all__ = ["Incoming", "Outgoing", "Phase", "Remote", "Session"]
 
 logger = logging.getLogger(__name__)
 
@@ -76,7 +76,7 @@ class Incoming(Protocol):
 
     def prepare(self, picture_hash: str, data: bytes) -> None: ...
     def use(self, picture_hash: str, from_us: int) -> None: ...
-    def personalise(self, file_hash: str, data: bytes) -> None: ...
+    def adapt(self, file_hash: str, data: bytes) -> None: ...
     def refer(self, base_hash: str, picture_hash: str, data: bytes) -> None: ...
     def expect(self, fps: float) -> None: ...
     def forget(self) -> None: ...
@@ -149,11 +149,11 @@ class Session:
         )
         """Source pictures, both sides'."""
         self._exchanges: tuple[Exchange[Any], ...] = (self.pictures,)
-        self.personal = PersonalFiles(
-            say=self._say, drop=self._drop, got=incoming.personalise, clock_us=clock_us, folder=cache
+        self.adapters = AdapterExchange(
+            say=self._say, drop=self._drop, got=incoming.adapt, clock_us=clock_us, folder=cache
         )
         """What makes a renderer one person's, both sides'."""
-        self.references = References(
+        self.references = ReferenceExchange(
             say=self._say,
             drop=self._drop,
             got=incoming.refer,
@@ -161,9 +161,7 @@ class Session:
             cache_folder=cache,
         )
         """Further pictures of the speaker, both sides'."""
-        self.acquaintance = Acquaintance(
-            link_name, say=self._say, drop=self._drop, changed=on_change, folder=cache
-        )
+        self.acquaintance = Acquaintance(link_name, say=self._say, drop=self._drop, changed=on_change, folder=cache)
         """Whether the other side is who the person here takes it for."""
         self.on_reference: Callable[[str], None] = lambda picture_hash: None
         """Told the hash of each further picture of this side's that the other side holds."""
@@ -208,7 +206,7 @@ class Session:
             self._say(self._own_rate)
         for exchange in self._exchanges:
             exchange.opened()
-        self.personal.opened()
+        self.adapters.opened()
         self.references.opened()
         if self._own_face is not None:
             self._say(self._own_face)
@@ -317,9 +315,9 @@ class Session:
             case SourcePicture():
                 self.pictures.take(message)
             case PersonalPiece():
-                self.personal.take(message)
+                self.adapters.take(message)
             case WantPersonal():
-                self.personal.send(message)
+                self.adapters.send(message)
             case WantPicture(blob_hash):
                 if not any(one.send(blob_hash) for one in self._exchanges) and not self.references.send(blob_hash):
                     self._drop("WantPicture for a picture that was not offered")
@@ -357,7 +355,7 @@ class Session:
         problem = ""
         if theirs.family != mine.family:
             problem = f"the other side uses the models {theirs.family!r:.40}, this side {mine.family!r}"
-        elif theirs.weights_hash != mine.weights_hash or theirs.codebook_hash != mine.codebook_hash:
+        elif not mine.same_weights(theirs):
             problem = (
                 f"the other side has {theirs.family} weights {theirs.weights_hash[:12]}, this side "
                 f"{mine.weights_hash[:12]}"
@@ -368,7 +366,7 @@ class Session:
             self._refuse(f"{problem}: {_cure(mine.family, theirs.family)}")
             return
         self._greeted = True
-        self._incoming.expect(theirs.fps_numerator / theirs.fps_denominator)
+        self._incoming.expect(theirs.fps)
         self.remote = replace(self.remote, present=True, muted=False, camera_off=False)
         self._to("open", "")
 
@@ -383,7 +381,7 @@ class Session:
         if first and picture_hash != self.remote.picture_hash:
             # Somebody else, or the same person after a new start: motion refers to the new picture at once.
             self.remote = replace(self.remote, picture_hash=None)
-            self.personal.forget()
+            self.adapters.forget()
             self.references.show(None)
             self._incoming.forget()
 
@@ -458,8 +456,3 @@ def _cure(mine: str, theirs: str) -> str:
     if mine in OWN_WEIGHTS or theirs in OWN_WEIGHTS:
         return "start both sides with the same --family, --weights and --codebook"
     return "install the same version of kilocall on both sides"
-
-
-def greeting(family: str, weights_hash: str, codebook_hash: str, picture_size: int, fps: float) -> Hello:
-    """This side's Hello."""
-    return Hello(family, weights_hash, codebook_hash, round(1000 * fps), 1000, picture_size, PROTOCOL_VERSION)

@@ -9,9 +9,10 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from kilocall.call.signalling import websocket_url
-from kilocall.model.compact.personal import read_personal
-from kilocall.model.family import DEFAULT_FAMILY, OWN_WEIGHTS, FamilyChoice, weights_folder
-from kilocall.model.gallery import LARGEST_GALLERY_KB, MOST_PICTURES
+from kilocall.model.compact.speaker_adapter import read_speaker_adapter
+from kilocall.model.family import DEFAULT_FAMILY, OWN_WEIGHTS, weights_folder
+from kilocall.model.family_loader import FamilyChoice
+from kilocall.model.reference_pictures import LARGEST_GALLERY_KB, MOST_PICTURES
 from kilocall.proto.errors import BadInput
 from kilocall.runtime.files import user_cache_folder
 from kilocall.runtime.peer_settings import IceServer
@@ -77,7 +78,7 @@ class CallSettings(BaseModel):
     ice_servers: tuple[IceServer, ...] = ()
     """As IceServer, or as text: stun:HOST, or turn:HOST,USER,PASSWORD."""
     relay_only: bool = False
-    """Only through a TURN server, of `ice_servers` or the meeting point's; without one the call does not begin."""
+    """Only through a TURN server, of `ice_servers` or the signalling server's; without one the call does not begin."""
     keep_pictures: Path | None = None
     """Folder for some of the rendered pictures and the crops that were sent, for measuring."""
 
@@ -131,7 +132,7 @@ def settings_from(**values: object) -> CallSettings:
     if settings.personal is not None:
         if settings.family != DEFAULT_FAMILY:
             raise BadInput(f"personal {settings.personal}: is for the family {DEFAULT_FAMILY}, not {settings.family}")
-        read_personal(settings.personal).check(settings.weights or weights_folder())
+        read_speaker_adapter(settings.personal).check(settings.weights or weights_folder())
     if not settings.recordings.is_dir():
         raise BadInput(f"recordings {settings.recordings}: no such folder")
     return settings

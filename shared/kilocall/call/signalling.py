@@ -1,7 +1,7 @@
-"""How two parties find each other: the messages of the meeting point, and the client that speaks them.
+"""How two parties find each other: the messages of the signalling server, and the client that speaks them.
 
-JSON objects over one WebSocket, each with its `type`; `meeting_point.py` is the other end. Nothing that comes from it
-is believed: descriptions are authenticated with the link's secret, which is never sent (`kilocall.proto.trust`).
+JSON objects over one WebSocket, each with its `type`; `signalling_server.py` is the other end. Nothing that comes from
+it is believed: descriptions are authenticated with the link's secret, which is never sent (`kilocall.proto.trust`).
 
     -> knock                as the only message: would a join be refused?
     <- free                 it would not
@@ -128,7 +128,7 @@ class Signal(_Message):
     kind: Literal["offer", "answer"]
     sdp: Annotated[str, Field(max_length=MAX_SDP)]
     tag: Annotated[str, Field(max_length=64)] = ""
-    """Handshake.seal's; none is for the other side to refuse, not for the meeting point."""
+    """Handshake.seal's; none is for the other side to refuse, not for the signalling server."""
 
 
 class Renew(_Message):
@@ -156,7 +156,7 @@ class Joined(_Message):
     others: Annotated[int, Field(ge=0, le=1)]
     """How many are in the room beside this one."""
     ice: Annotated[tuple[Relay, ...], Field(max_length=MOST_RELAYS)] | None = None
-    """TURN servers for the next connections; absent when the meeting point has none."""
+    """TURN servers for the next connections; absent when the signalling server has none."""
 
 
 class Paired(_Message):
@@ -204,9 +204,9 @@ def parse_from_client(text: str) -> FromClient:
 
 
 def websocket_url(server: str, room: str = "") -> str:
-    """`http://host:port` or `https://host` of a meeting point to its WebSocket's address. Raises BadInput.
+    """`http://host:port` or `https://host` of a signalling server to its WebSocket's address. Raises BadInput.
 
-    It ends with the room, by which a proxy may choose one of several meeting points.
+    It ends with the room, by which a proxy may choose one of several signalling servers.
     """
     parts = urlsplit(server if "://" in server else f"http://{server}")
     scheme = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}.get(parts.scheme)
@@ -218,7 +218,7 @@ def websocket_url(server: str, room: str = "") -> str:
 
 
 async def knock(server: str, room: str, secret: LinkSecret) -> str:
-    """What is wrong if the meeting point does not answer, else nothing. Raises BadInput when it refuses this party."""
+    """What is wrong if the signalling server does not answer, else nothing. BadInput when it refuses this party."""
     try:
         asked = Knock(room=room, token=secret.token)
     except ValidationError:
@@ -250,7 +250,7 @@ async def _say(socket: ClientConnection, first: _Message) -> None:
 
 
 def unreachable(server: str, error: Exception) -> str:
-    """A sentence about a meeting point that cannot be reached: what is wrong, and what to look at."""
+    """A sentence about a signalling server that cannot be reached: what is wrong, and what to look at."""
     where = urlsplit(server if "://" in server else f"http://{server}").netloc or server
     match error:
         case gaierror():
@@ -275,7 +275,7 @@ def _no_room(room: str) -> BadInput:
 
 
 class Signalling:
-    """A place in a room of a meeting point, kept through lost connections.
+    """A place in a room of a signalling server, kept through lost connections.
 
         async with Signalling("http://localhost:8400", "tea", LinkSecret.make()) as link:
             match await link.next():
@@ -324,7 +324,7 @@ class Signalling:
 
     @property
     def local_address(self) -> str | None:
-        """This machine's address towards the meeting point, while there is a connection."""
+        """This machine's address towards the signalling server, while there is a connection."""
         address = self._socket.local_address if self._socket is not None else None
         return str(address[0]) if address else None
 
@@ -358,7 +358,7 @@ class Signalling:
         await asyncio.wait([self._task])
 
     async def next(self) -> Event:
-        """The next event. Raises BadInput with the reason when the meeting point refuses for good."""
+        """The next event. Raises BadInput with the reason when the signalling server refuses for good."""
         self.check()
         while not self._events:
             if self._refused is not None:
@@ -428,7 +428,7 @@ class Signalling:
             if self.connected:
                 self.connected = False
                 wait_s = first_s
-            # Spread out, so that not all come back at once to a meeting point that was restarted.
+            # Spread out, so that not all come back at once to a signalling server that was restarted.
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._hurry.wait(), wait_s * random.uniform(0.5, 1))
                 wait_s = first_s

@@ -26,9 +26,10 @@ from kilocall.call.report import (
     percentile,
 )
 from kilocall.call.session import Session
+from kilocall.model.family import DEFAULT_FAMILY
 from kilocall.proto.motion_packet import TIMES_MS
 from kilocall.receiver.live import Rendered
-from kilocall.runtime.keeping_up import KeepingUp
+from kilocall.runtime.overload_monitor import OverloadMonitor
 from kilocall.runtime.worker import Milliseconds
 
 __all__ = ["CallStatistics"]
@@ -57,10 +58,10 @@ class CallStatistics:
         """When the newest of them was ready, on this side's clock."""
         self.microphone_began: deque[int] = deque(maxlen=20)
         """When the microphone's file began."""
-        self.receives = KeepingUp("shows", parts.settings.family, parts.settings.fps)
-        self.sends = KeepingUp("sends", parts.settings.family, parts.settings.fps)
+        self.receives = OverloadMonitor("shows", parts.settings.family, parts.settings.fps, light=DEFAULT_FAMILY)
+        self.sends = OverloadMonitor("sends", parts.settings.family, parts.settings.fps, light=DEFAULT_FAMILY)
         """Their texts say what this computer is too slow for."""
-        self._remarks: dict[KeepingUp, str] = {}
+        self._remarks: dict[OverloadMonitor, str] = {}
         self._frames_due = 0.0
         self._parts = parts
         self._began = time.monotonic()
@@ -120,7 +121,7 @@ class CallStatistics:
         session = self._parts.session
         if session is not None and session.same_clock:
             delay_us = (rendered.made_us - rendered.time_us) % _WRAP_US
-            delay_ms: float | None = (delay_us + self._parts.holds.picture_us) / 1000
+            delay_ms: float | None = (delay_us + self._parts.av_sync.picture_us) / 1000
         else:
             delay_ms = None
             rtt_ms = session.rtt_ms if session is not None and session.rtt_ms is not None else 0.0
@@ -156,7 +157,7 @@ class CallStatistics:
             self._settled_at = now + SETTLE_S
         if self._settled_at is not None and now >= self._settled_at + seconds:
             self._steady.add(seconds, out, into)
-        self._keep_up(seconds)
+        self._watch_load(seconds)
         packets = parts.sending.packets_sent, parts.receiving.jitter.received
         if packets != self._packets_before or out["audio"] or into["audio"]:
             self._packets_before, self._busy_at = packets, now
@@ -221,7 +222,7 @@ class CallStatistics:
             "not_sent": peer.motion_dropped if peer is not None else 0,
         }
 
-    def _keep_up(self, seconds: float) -> None:
+    def _watch_load(self, seconds: float) -> None:
         """Whether the two model threads make all pictures that there are to make."""
         parts = self._parts
         sending, receiving, session = parts.sending, parts.receiving, parts.session

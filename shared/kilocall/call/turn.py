@@ -16,8 +16,8 @@ from typing import Final
 
 from pydantic import ValidationError
 
-from kilocall.call.meeting_settings import MeetingSettings
 from kilocall.call.signalling import MOST_RELAYS, Relay
+from kilocall.call.signalling_settings import SignallingSettings
 from kilocall.proto.errors import BadInput
 
 __all__ = ["SECRET_VARIABLE", "Relays", "password"]
@@ -33,9 +33,9 @@ def password(secret: str, username: str) -> str:
 
 
 class Relays:
-    """The TURN servers of a meeting point; none without an address. `clock` is Unix seconds. Raises BadInput."""
+    """The TURN servers of a signalling server; none without an address. `clock` is Unix seconds. Raises BadInput."""
 
-    def __init__(self, settings: MeetingSettings, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, settings: SignallingSettings, clock: Callable[[], float] = time.time) -> None:
         self._urls, self._secret, self._clock = settings.turn_urls, settings.turn_secret, clock
         self._valid_s = settings.turn_valid_s
         if not self._urls:

@@ -1,4 +1,4 @@
-"""serve and call: the meeting point and one party of a call."""
+"""serve and call: the signalling server and one party of a call."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from rich.logging import RichHandler
 from rich.text import Text
 
 from kilocall.call.link import find_room
-from kilocall.call.meeting_settings import MeetingSettings
 from kilocall.call.report import CallReport, RateInUse
 from kilocall.call.running import run_call, run_server
 from kilocall.call.settings import settings_from
+from kilocall.call.signalling_settings import SignallingSettings
 from kilocall.cli.screen import console, needs, print_facts, print_table, progress_bar
 from kilocall.proto.errors import BadInput
 from kilocall.runtime.browser import open_in_browser
@@ -36,17 +36,17 @@ __all__ = [
     "measure_soak",
     "print_report",
     "say_what_is_seen",
-    "serve_meeting_point",
+    "serve_signalling",
 ]
 
 MOST_LINK: Final = 400
 """Characters."""
 
 
-def serve_meeting_point(
+def serve_signalling(
     host: str,
     port: int,
-    settings: MeetingSettings,
+    settings: SignallingSettings,
     *,
     metrics_port: int | None,
     redis: str | None,
@@ -108,7 +108,7 @@ def _read_link() -> str:
 
 
 def say_what_is_seen(server: str) -> None:
-    """What a way to the meeting point without TLS leaves open."""
+    """What a way to the signalling server without TLS leaves open."""
     parts = urlsplit(server if "://" in server else f"http://{server}")
     if parts.scheme in ("http", "ws") and parts.hostname not in LOOPBACK:
         _say(

@@ -12,11 +12,11 @@ from pydantic import BaseModel
 from kilocall.api import DecodeReport, EncodeReport, StreamInfo, decode, encode, info
 from kilocall.bench.contact_sheet import SheetPair, SheetRow, contact_sheet, sheet_frames
 from kilocall.cli.screen import console, print_table, progress_bar, warn
+from kilocall.model.engine_choice import choose_engine
 from kilocall.model.family import Picture
 from kilocall.proto.control import CropPlace
 from kilocall.proto.stream_file import StreamReader
 from kilocall.receiver.video_file import VideoFile
-from kilocall.runtime.engine import choose_engine
 from kilocall.runtime.files import check_output_folder, write_whole
 from kilocall.runtime.pictures import as_png, decode_picture
 from kilocall.sample import NAMES, sample_clip

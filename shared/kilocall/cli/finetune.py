@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from kilocall.cli.opening import open_models
 from kilocall.cli.options import Models
 from kilocall.cli.screen import console, needs, print_facts, print_table, progress_bar
 
@@ -25,7 +26,7 @@ def finetune_to_clips(
     needs("torch", "train")
     from kilocall.train.finetune import finetune
 
-    family = Models(engine=engine, threads=threads).open()
+    family = open_models(Models(engine=engine, threads=threads))
     screen = console()
     with progress_bar("fine-tuning") as progress:
         report = finetune(

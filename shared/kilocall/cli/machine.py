@@ -23,8 +23,8 @@ def show_version() -> None:
 
 def show_diagnosis(engine: str, threads: int, as_json: bool) -> int:
     """Exit code: 0, or 2 when something that is needed does not work."""
+    from kilocall.cli.doctor import diagnose
     from kilocall.cli.screen import print_facts
-    from kilocall.runtime.doctor import diagnose
 
     found = diagnose(engine, threads)
     if as_json:
@@ -118,7 +118,8 @@ def measure_at_once(
 ) -> None:
     from kilocall.bench.streams import measure_streams
     from kilocall.cli.screen import console, print_table, progress_bar
-    from kilocall.model.family import DEFAULT_FAMILY, FamilyChoice
+    from kilocall.model.family import DEFAULT_FAMILY
+    from kilocall.model.family_loader import FamilyChoice
 
     models = FamilyChoice(family or DEFAULT_FAMILY, weights)
     models.check()

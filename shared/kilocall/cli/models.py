@@ -6,6 +6,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
+from kilocall.cli.opening import open_models
 from kilocall.cli.options import Models
 from kilocall.cli.screen import console, needs, print_table, progress_bar, warn
 from kilocall.proto.errors import BadInput
@@ -51,8 +52,8 @@ def train(
 
 def train_codebook(data: Path, cache: Path, weights: Path, *, engine: str, threads: int) -> None:
     from kilocall.model.compact.family import CompactFamily
+    from kilocall.model.engine_choice import choose_engine
     from kilocall.model.family import weights_folder
-    from kilocall.runtime.engine import choose_engine
     from kilocall.sample.perform import build_samples
 
     needs("torch", "train")
@@ -104,7 +105,7 @@ def evaluate_clips(
     from kilocall.bench.evaluate import evaluate_folder
     from kilocall.bench.evaluation import print_evaluation
 
-    family = models.open()
+    family = open_models(models)
     with progress_bar(f"evaluating {folder}") as progress:
         result = evaluate_folder(folder, out, progress=progress, family=family, **options)
     print_evaluation(result, console())

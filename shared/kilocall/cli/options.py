@@ -5,14 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    from kilocall.model.family import Family
-
 __all__ = [
+    "AdapterFile",
     "AsJson",
     "CodebookFile",
     "Device",
@@ -23,7 +21,6 @@ __all__ = [
     "GalleryKb",
     "GallerySize",
     "Models",
-    "PersonalFile",
     "Pitch",
     "Roll",
     "Threads",
@@ -55,14 +52,12 @@ Weights = Annotated[
     Path | None, typer.Option("--weights", help="File or folder with the weights of facevid2vid or liveportrait.")
 ]
 CodebookFile = Annotated[Path | None, typer.Option("--codebook", help="What `kilocall fit` wrote.")]
-PersonalFile = Annotated[
+AdapterFile = Annotated[
     Path | None, typer.Option("--personal", help="What `kilocall finetune` wrote, of the person shown.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.", metavar="auto|cpu|cuda")]
-EngineChoice = Annotated[
-    Engines, typer.Option("--engine", help="What runs the networks; auto: the fastest here.")
-]
+EngineChoice = Annotated[Engines, typer.Option("--engine", help="What runs the networks; auto: the fastest here.")]
 Threads = Annotated[int, typer.Option("--threads", min=0, max=64, help="CPU threads; 0: physical cores, at most 4.")]
 TrainThreads = Annotated[int, typer.Option("--threads", min=0, max=256, help="CPU threads; 0: all cores.")]
 GallerySize = Annotated[
@@ -87,12 +82,3 @@ class Models:
     engine: str = "auto"
     threads: int = 0
     personal: Path | None = None  # of the person whose picture is moved
-
-    def open(self, stream: Path | None = None) -> Family:
-        """The family, by default that of `stream`, with a progress bar while weights are read.
-
-        Raises BadInput for options that do not fit, WrongFamily for a stream of another family.
-        """
-        from kilocall.cli.weights import open_models
-
-        return open_models(self, stream)

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Final
 
 from kilocall.api import StreamPlayer, face_of_picture
+from kilocall.cli.opening import find_stream, open_models
 from kilocall.cli.options import Models
 from kilocall.cli.screen import console, warn
-from kilocall.cli.streams import find_stream
 from kilocall.receiver.display import DisplayServer, create_app
 from kilocall.receiver.render import View
 from kilocall.receiver.window import WINDOW_KEYS, show_in_window
@@ -39,20 +39,20 @@ def replay_stream(
 ) -> None:
     """Returns when the window is closed or the server is told to end."""
     stream = find_stream(stream)
-    film = StreamPlayer(stream, source=source, family=models.open(stream))
-    film.renderer.view = View(*view)
-    if film.reader.damage:
-        warn(f"{stream} breaks off: {film.reader.damage}; what came before is played")
+    player = StreamPlayer(stream, source=source, family=open_models(models, stream))
+    player.renderer.view = View(*view)
+    if player.reader.damage:
+        warn(f"{stream} breaks off: {player.reader.damage}; what came before is played")
     if window:
         console().print(WINDOW_KEYS)
-        show_in_window(film, name=f"kilocall: {stream.name}", loop=loop)
+        show_in_window(player, name=f"kilocall: {stream.name}", loop=loop)
         return
     key = PageKey()
     app = create_app(
-        film,
+        player,
         name=stream.name,
         source_name=source.name if source else None,
-        read_face=lambda data: face_of_picture(shared_decoder().decode(data, UPLOAD), film.family),
+        read_face=lambda data: face_of_picture(shared_decoder().decode(data, UPLOAD), player.family),
         key=key,
         hosts=LOOPBACK if host in ANY else (*LOOPBACK, host),
         loop=loop,

@@ -3,22 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from kilocall.api import StreamInfo, decode, encode, info
+from kilocall.cli.opening import find_stream, open_models
 from kilocall.cli.options import Models
 from kilocall.cli.screen import print_facts, print_table, progress_bar, warn
-from kilocall.sample import sample_stream
 
-__all__ = ["decode_stream", "encode_clip", "find_stream", "show_info"]
-
-SAMPLE: Final = "sample:"
-
-
-def find_stream(stream: Path) -> Path:
-    """The file that `stream` names: itself, or with `sample:NAME` a built-in one."""
-    name = str(stream)
-    return sample_stream(name.removeprefix(SAMPLE)) if name.startswith(SAMPLE) else stream
+__all__ = ["decode_stream", "encode_clip", "show_info"]
 
 
 def encode_clip(
@@ -27,7 +19,7 @@ def encode_clip(
     models: Models,
     **options: Any,
 ) -> None:
-    family = models.open()
+    family = open_models(models)
     with progress_bar(f"encoding {clip.name}") as progress:
         report = encode(clip, out, progress=progress, family=family, **options)
     for warning in report.warnings:
@@ -55,7 +47,7 @@ def decode_stream(
     **options: Any,
 ) -> None:
     stream = find_stream(stream)
-    family = models.open(stream)
+    family = open_models(models, stream)
     with progress_bar(f"decoding {stream.name}") as progress:
         report = decode(stream, out, progress=progress, family=family, **options)
     if report.truncated:

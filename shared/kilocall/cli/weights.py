@@ -1,58 +1,15 @@
-"""Families whose weights the user brings: opening them, weights check and convert, fit."""
+"""Families whose weights the user brings: weights check and convert, fit."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
-from kilocall.api import open_family
-from kilocall.cli.options import Models
-from kilocall.cli.screen import console, needs, print_facts, progress_bar, warn
-from kilocall.model.family import DEFAULT_FAMILY, OWN_WEIGHTS, Family
-from kilocall.proto.errors import BadInput, WrongFamily
-from kilocall.proto.stream_file import StreamReader
+from kilocall.cli.opening import find_stream
+from kilocall.cli.screen import console, needs, print_facts, progress_bar
 from kilocall.runtime.files import check_output
 
-__all__ = ["check_weights", "convert_weights", "fit_to_streams", "open_models"]
-
-
-def open_models(models: Models, stream: Path | None = None) -> Family:
-    """What `Models.open` does."""
-    name = models.family
-    if stream is not None:
-        header = StreamReader(stream).header
-        if name is not None and name != header.family:
-            raise WrongFamily(f"{stream} is of family {header.family}, --family is {name}")
-        name = header.family
-        if name in OWN_WEIGHTS and models.weights is None:
-            raise BadInput(
-                f"{stream} was made with {name} weights {header.weights_hash[:12]}, which are not in the package: "
-                f"--weights {OWN_WEIGHTS[name]}; `kilocall weights check` shows a file's hash"
-            )
-    name = name or DEFAULT_FAMILY
-    with progress_bar(f"reading the weights of {name}") as progress:
-        family = open_family(
-            name,
-            weights=models.weights,
-            codebook=models.codebook,
-            engine=models.engine,
-            threads=models.threads,
-            progress=progress,
-        )
-    if name in OWN_WEIGHTS:
-        from kilocall.model.checkpoints import LICENCES
-
-        warn(f"{name} weights: {LICENCES[name]}")
-    return family if models.personal is None else _personalised(family, models.personal)
-
-
-def _personalised(family: Family, path: Path) -> Family:
-    from kilocall.model.compact.family import CompactFamily
-    from kilocall.model.compact.personal import read_personal
-
-    if not isinstance(family, CompactFamily):
-        raise WrongFamily(f"--personal is for the family {DEFAULT_FAMILY}, not for {family.name}")
-    return family.personalised(read_personal(path))
+__all__ = ["check_weights", "convert_weights", "fit_to_streams"]
 
 
 def check_weights(path: Path, as_json: bool) -> None:
@@ -103,7 +60,6 @@ def convert_weights(path: Path, out: Path, half: bool) -> None:
 
 
 def fit_to_streams(streams: list[Path], out: Path, codebook: Path | None) -> None:
-    from kilocall.cli.streams import find_stream
     from kilocall.model.fit import fit_coding
 
     streams = [find_stream(stream) for stream in streams]

@@ -207,14 +207,10 @@ class Codebook:
     def _check(self) -> None:
         for name, array in self._arrays().items():
             if not isinstance(array, np.ndarray) or array.dtype != _DTYPES[name]:
-                raise BadInput(
-                    f"codebook {name} has type {getattr(array, 'dtype', type(array))}, not {_DTYPES[name]}"
-                )
+                raise BadInput(f"codebook {name} has type {getattr(array, 'dtype', type(array))}, not {_DTYPES[name]}")
         if self.base_steps.ndim != 1 or not 1 <= len(self.base_steps) <= MAX_COEFFICIENTS:
             shape = self.base_steps.shape
-            raise BadInput(
-                f"codebook base_steps has shape {shape}, allowed are 1 to {MAX_COEFFICIENTS} coefficients"
-            )
+            raise BadInput(f"codebook base_steps has shape {shape}, allowed are 1 to {MAX_COEFFICIENTS} coefficients")
         tables = len(self.frequencies) if self.frequencies.ndim else 0
         if not 1 <= tables <= MAX_TABLES:
             raise BadInput(f"codebook has {tables} tables, allowed are 1 to {MAX_TABLES}")
@@ -228,9 +224,7 @@ class Codebook:
             if self._arrays()[name].shape != shape:
                 raise BadInput(f"codebook {name} has shape {self._arrays()[name].shape}, expected {shape}")
         if not (
-            np.isfinite(self.base_steps).all()
-            and (self.base_steps >= 1e-9).all()
-            and (self.base_steps < 1e9).all()
+            np.isfinite(self.base_steps).all() and (self.base_steps >= 1e-9).all() and (self.base_steps < 1e9).all()
         ):
             raise BadInput("codebook base_steps holds a value outside 1e-9 to 1e9")
         if (np.abs(self.mean.astype(np.int64)) > 32767).any():

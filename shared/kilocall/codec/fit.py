@@ -25,9 +25,9 @@ from kilocall.codec.codebook import (
 )
 from kilocall.codec.motion_codec import (
     ACTIVITY_CLASS,
+    DEAD_ZONE,
     NEIGHBOUR_CLASS,
-    STILL,
-    THRIFT,
+    RD_LAMBDA,
     FrameStart,
     MotionEncoder,
 )
@@ -50,8 +50,8 @@ def fit_codebook(
     frames_per_packet: int = 3,
     key_interval: int = 50,
     levels: Sequence[int] = range(LEVELS),
-    thrift: float = THRIFT,
-    still: float = STILL,
+    rd_lambda: float = RD_LAMBDA,
+    dead_zone: float = DEAD_ZONE,
     pooled_from: int | None = None,
 ) -> Codebook:
     """A codebook for motion like `streams`, each [T, D].
@@ -83,7 +83,7 @@ def fit_codebook(
     table_of = _first_map(bank, len(steps))
     codebook = _freeze(steps, mean, bank, table_of)
     for _ in range(rounds):
-        counts = _count(codebook, clips, levels, frames_per_packet, key_interval, thrift, still)
+        counts = _count(codebook, clips, levels, frames_per_packet, key_interval, rd_lambda, dead_zone)
         if pooled_from is not None:
             counts[:, pooled_from:] = counts[:, pooled_from:].mean(1, keepdims=True)
         for _ in range(4):
@@ -166,17 +166,22 @@ def _count(
     levels: Sequence[int],
     frames_per_packet: int,
     key_interval: int,
-    thrift: float,
-    still: float,
+    rd_lambda: float,
+    dead_zone: float,
 ) -> NDArray[np.float64]:
     """How often each residual occurs: [CONTEXTS, D, 2 * _SPAN + 1]."""
     size = codebook.coefficients
     counts = np.zeros(CONTEXTS * size * (2 * _SPAN + 1), np.int64)
     for level in levels:
         quality = 100 * level / (LEVELS - 1)
-        file = _WatchingEncoder(codebook, quality, key_interval=key_interval, thrift=thrift, still=still)
+        file = _WatchingEncoder(codebook, quality, key_interval=key_interval, rd_lambda=rd_lambda, dead_zone=dead_zone)
         live = _WatchingEncoder(
-            codebook, quality, key_interval=key_interval, reference="acknowledged", thrift=thrift, still=still
+            codebook,
+            quality,
+            key_interval=key_interval,
+            reference="acknowledged",
+            rd_lambda=rd_lambda,
+            dead_zone=dead_zone,
         )
         file.watch()
         live.watch()
@@ -196,11 +201,7 @@ def _count(
         for index in range(size):
             context = (kinds * ACTIVITY_CLASSES + activity[:, index]) * NEIGHBOUR_CLASSES
             context += np.array(NEIGHBOUR_CLASS)[neighbours]
-            cell = (
-                (context * size + index) * (2 * _SPAN + 1)
-                + np.clip(residuals[:, index], -_SPAN, _SPAN)
-                + _SPAN
-            )
+            cell = (context * size + index) * (2 * _SPAN + 1) + np.clip(residuals[:, index], -_SPAN, _SPAN) + _SPAN
             np.add.at(counts, cell, 1)
             neighbours = (3 * neighbours >> 2) + 4 * np.minimum(np.abs(residuals[:, index]), LARGEST)
     return counts.reshape(CONTEXTS, size, 2 * _SPAN + 1).astype(np.float64)

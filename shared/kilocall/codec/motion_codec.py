@@ -43,9 +43,9 @@ from kilocall.proto.motion_packet import Coded
 
 __all__ = [
     "ACTIVITY_CLASS",
+    "DEAD_ZONE",
     "NEIGHBOUR_CLASS",
-    "STILL",
-    "THRIFT",
+    "RD_LAMBDA",
     "CodedMotion",
     "EncoderState",
     "FrameStart",
@@ -55,8 +55,8 @@ __all__ = [
 ]
 
 _INT16 = 32767
-STILL = 0.6
-THRIFT = 0.1
+DEAD_ZONE = 0.6
+RD_LAMBDA = 0.1
 _ACTIVITY_AFTER_KEY = 6
 
 
@@ -157,8 +157,8 @@ class MotionEncoder:
     reference      "previous": predict from the packet before (files, reliable links);
                    "acknowledged": from the newest packet that `acknowledge` named; until then, key packets
     key_interval   frames after which the next packet is a key packet; None for never
-    thrift         squared steps of error that a saved bit may cost (rate-distortion choice of integers)
-    still          a coefficient keeps its integer while within this many steps of it: a head at rest costs
+    rd_lambda      squared steps of error that a saved bit may cost (rate-distortion choice of integers)
+    dead_zone      a coefficient keeps its integer while within this many steps of it: a head at rest costs
                    almost nothing and does not shimmer
     """
 
@@ -169,20 +169,20 @@ class MotionEncoder:
         *,
         reference: Literal["previous", "acknowledged"] = "previous",
         key_interval: int | None = None,
-        thrift: float = THRIFT,
-        still: float = STILL,
+        rd_lambda: float = RD_LAMBDA,
+        dead_zone: float = DEAD_ZONE,
     ) -> None:
         if reference not in ("previous", "acknowledged"):
             raise BadInput(f"reference is {reference!r}, allowed are 'previous' and 'acknowledged'")
         if key_interval is not None and key_interval < 1:
             raise BadInput(f"key_interval is {key_interval}, allowed is 1 or more, or None")
-        if not (0 <= thrift <= 1 and 0.5 <= still <= 1):
-            raise BadInput(f"thrift is {thrift}, still is {still}; allowed are 0 to 1 and 0.5 to 1")
+        if not (0 <= rd_lambda <= 1 and 0.5 <= dead_zone <= 1):
+            raise BadInput(f"rd_lambda is {rd_lambda}, dead_zone is {dead_zone}; allowed are 0 to 1 and 0.5 to 1")
         self.codebook = codebook
         self._reference_mode = reference
         self.key_interval = key_interval
-        self._thrift = thrift / 256  # prices are in 1/256 bit
-        self._still = still
+        self._rd_lambda = rd_lambda / 256  # prices are in 1/256 bit
+        self._dead_zone = dead_zone
         self._tables = _Tables(codebook)
         self._state = EncoderState(level_of_quality(quality))
         self._held: dict[int, FrameState] = {}
@@ -273,11 +273,7 @@ class MotionEncoder:
 
     def _scale(self, vectors: ArrayLike) -> list[list[float]]:
         frames = np.asarray(vectors, np.float32)
-        if (
-            frames.ndim != 2
-            or not 1 <= len(frames) <= MAX_FRAMES
-            or frames.shape[1] != self.codebook.coefficients
-        ):
+        if frames.ndim != 2 or not 1 <= len(frames) <= MAX_FRAMES or frames.shape[1] != self.codebook.coefficients:
             shape = f"[1 to {MAX_FRAMES}, {self.codebook.coefficients}]"
             raise BadInput(f"motion has shape {list(frames.shape)}, allowed is {shape}")
         scaled = frames.astype(np.float64) / self.codebook.steps(self._state.level)
@@ -293,14 +289,14 @@ class MotionEncoder:
         values, activity, kind = start.values, start.activity, start.kind
         tables, shifts, costs = self._tables.intervals, self._tables.shifts, self.codebook.costs
         table_of = self._tables.of[kind]
-        still, thrift = (self._still if kind else 0.5), self._thrift
+        dead_zone, rd_lambda = (self._dead_zone if kind else 0.5), self._rd_lambda
         neighbours = 0
         for index, wanted in enumerate(frame):
             table = table_of[NEIGHBOUR_CLASS[neighbours]][ACTIVITY_CLASS[activity[index]]][index]
             off = wanted - values[index]
             residual = 0
-            if not -still <= off <= still:
-                residual = self._choose(off, costs[table], shifts[table], thrift)
+            if not -dead_zone <= off <= dead_zone:
+                residual = self._choose(off, costs[table], shifts[table], rd_lambda)
             if shifts[table] or not -LARGEST <= residual <= LARGEST:
                 _append_wide(residual, tables[table], shifts[table], intervals)
             else:
@@ -314,7 +310,7 @@ class MotionEncoder:
                 activity[index] = (3 * activity[index] + 16 * size) >> 2
 
     @staticmethod
-    def _choose(off: float, costs: list[int], shift: int, thrift: float) -> int:
+    def _choose(off: float, costs: list[int], shift: int, rd_lambda: float) -> int:
         """The residual with the least squared error plus price: the nearest, one nearer to zero, or zero."""
         nearest = int(off + 0.5) if off > 0 else -int(0.5 - off)
         if not nearest:
@@ -324,7 +320,7 @@ class MotionEncoder:
         for residual in (nearest, nearest - sign, 0):
             symbol = ((residual + (1 << shift >> 1)) >> shift) + LARGEST
             price = costs[symbol if 0 <= symbol < ESCAPE else ESCAPE]
-            loss = (off - residual) ** 2 + thrift * price
+            loss = (off - residual) ** 2 + rd_lambda * price
             if residual == nearest or loss < least:
                 best, least = residual, loss
         return best
@@ -355,9 +351,7 @@ class MotionDecoder:
         if not 0 <= packet.sequence < SEQUENCES:
             raise BadPacket(f"motion packet has sequence {packet.sequence}, allowed is 0 to {SEQUENCES - 1}")
         if len(packet.payload) > MAX_PAYLOAD_BYTES:
-            raise BadPacket(
-                f"motion packet has {len(packet.payload)} bytes of payload, most is {MAX_PAYLOAD_BYTES}"
-            )
+            raise BadPacket(f"motion packet has {len(packet.payload)} bytes of payload, most is {MAX_PAYLOAD_BYTES}")
         held, kind = None, 0
         if packet.reference is not None:
             back = (packet.sequence - packet.reference) % SEQUENCES
@@ -407,9 +401,7 @@ class MotionDecoder:
                 activity[index] = (3 * activity[index] + 16 * size) >> 2
 
 
-def _append_wide(
-    residual: int, table: list[tuple[int, int]], shift: int, intervals: list[tuple[int, int]]
-) -> None:
+def _append_wide(residual: int, table: list[tuple[int, int]], shift: int, intervals: list[tuple[int, int]]) -> None:
     """A residual of a table with raw low bits, or one beyond the symbols: escape, sign, length, digits."""
     lifted = residual + (1 << shift >> 1)
     high = lifted >> shift

@@ -6,8 +6,7 @@ come from the family's manifest.
 
 from __future__ import annotations
 
-import importlib.util
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
@@ -15,12 +14,11 @@ from typing import TYPE_CHECKING, Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from kilocall.model.motion import POSE_NUMBERS, Motion
+from kilocall.model.motion import Motion
 from kilocall.proto.errors import BadInput
 
 if TYPE_CHECKING:
     from kilocall.codec.codebook import Codebook
-    from kilocall.runtime.engine import Engine
 
 Picture = NDArray[np.uint8]
 Array = NDArray[np.float32]
@@ -37,31 +35,9 @@ DETAIL = 2
 ANOTHER: Final = 0.65
 
 
-@dataclass(frozen=True)
-class FamilyChoice:
-    """Which models to use: what `load_family` is asked for."""
-
-    name: str = DEFAULT_FAMILY
-    weights: Path | None = None
-    codebook: Path | None = None
-
-    def check(self) -> None:
-        """Raises BadInput for what can be told without reading anything: names and missing files."""
-        if self.name not in OWN_WEIGHTS:
-            weights_folder(self.name)
-        elif self.weights is None:
-            raise _no_weights(self.name)
-        for what, path in (("weights", self.weights), ("codebook", self.codebook)):
-            if path is not None and not path.exists():
-                raise BadInput(f"{what} {path}: no such file or folder")
-
-    def load(self, engine: Engine, progress: Callable[[int, int | None], None] = lambda done, total: None) -> Family:
-        return load_family(self.name, engine=engine, folder=self.weights, codebook=self.codebook, progress=progress)
-
-
 @dataclass(frozen=True, eq=False)
-class SecondLook:
-    """What a second look at a face found beside the first."""
+class Refinement:
+    """What the landmark network finds when it sees a face again, cut out upright and mirrored (flip test)."""
 
     change: Array  # of points and depths [K, 3]
     logit: float  # of a face
@@ -73,12 +49,12 @@ class Track:
 
     points: Array  # [K, 2]
     depth: Array  # [K]
-    free: Array  # [N, 2] implicit keypoints, which do not follow the head
+    implicit: Array  # [N, 2] implicit keypoints, which do not follow the head
     certainty: float  # 0..1 that there is a face at all
     interior: Array = field(default_factory=lambda: np.zeros(0, np.float32))  # brightness between the lips [BANDS]
     look: NDArray[np.uint8] | None = None  # the crop itself, small and grey, for families that align it
     colour: Array | None = None  # of the face, for these: a and b of CIELAB [2]
-    second: SecondLook | None = None  # None where there was none, or the frame before lent its own
+    refinement: Refinement | None = None  # None where there was none, or the frame before lent its own
 
 
 @dataclass(frozen=True)
@@ -88,7 +64,7 @@ class Source:
     picture: Picture  # [S, S, 3]
     pose: Motion  # of the picture itself; its expression is zero by definition
     shape: Array  # canonical keypoints [K, 3], head-fixed, with the picture's own expression
-    free: Array  # implicit keypoints [N, 2]
+    implicit: Array  # implicit keypoints [N, 2]
     certainty: float
     detail: Picture | None = None  # the same picture at twice the size [2S, 2S, 3]
     neck: tuple[float, float, float] = (0.0, 0.0, 0.0)  # what the head turns about, head-fixed
@@ -97,7 +73,7 @@ class Source:
     @property
     def keypoints(self) -> Array:
         """x_s [K + N, 2]."""
-        return np.concatenate((place(self.shape, self.pose), self.free)).astype(np.float32)
+        return np.concatenate((place(self.shape, self.pose), self.implicit)).astype(np.float32)
 
 
 class FrameRenderer(Protocol):
@@ -111,7 +87,7 @@ class FrameRenderer(Protocol):
 
 
 class Aligner(Protocol):
-    """Places the implicit keypoints of one speaker's frames by comparing them with one source picture."""
+    """Aligns the implicit keypoints of one speaker's frames by comparing them with one source picture."""
 
     def align(self, motion: Motion, track: Track) -> Motion:
         """A frame's motion, better placed; what was found is where the next frame starts."""
@@ -173,7 +149,7 @@ def place(shape: Array, motion: Motion) -> Array:
     return seen
 
 
-def transfer(motion: Motion, from_pose: Motion, to_pose: Motion) -> Motion:
+def retarget(motion: Motion, from_pose: Motion, to_pose: Motion) -> Motion:
     """The same movement on another picture: the change since `from_pose`, applied to `to_pose` (relative motion)."""
     from kilocall.model.geometry import rotation_angles, rotation_matrix
 
@@ -229,50 +205,3 @@ def weights_folder(name: str = DEFAULT_FAMILY) -> Path:
         known = ", ".join((*installed, *OWN_WEIGHTS))
         raise BadInput(f"model family {name!r} is not installed; known: {known}")
     return root / name
-
-
-def load_family(
-    name: str = DEFAULT_FAMILY,
-    *,
-    engine: Engine,
-    folder: Path | None = None,
-    codebook: Path | None = None,
-    progress: Callable[[int, int | None], None] = lambda done, total: None,
-) -> Family:
-    """A family by name, its networks run by `engine`.
-
-    `folder` replaces the packaged weights of compact-256; for the other families it names the weights, a file or a
-    folder. `codebook` is what `kilocall fit` wrote. `progress` gets parts done and parts in all of what takes long.
-    """
-    if name in OWN_WEIGHTS:
-        return _load_own_weights(name, engine, folder, codebook, progress)
-    from kilocall.model.compact.family import CompactFamily
-
-    family = CompactFamily(folder or weights_folder(name), engine)
-    if codebook is not None:
-        from kilocall.model.coding import MotionCoding
-
-        numbers = family.codebook.coefficients - POSE_NUMBERS
-        family.codebook = MotionCoding.load(codebook, name, numbers).codebook
-    return family
-
-
-def _no_weights(name: str) -> BadInput:
-    return BadInput(f"family {name} needs its weights, which are not in the package: --weights {OWN_WEIGHTS[name]}")
-
-
-def _load_own_weights(
-    name: str,
-    engine: Engine,
-    weights: Path | None,
-    codebook: Path | None,
-    progress: Callable[[int, int | None], None],
-) -> Family:
-    if weights is None:
-        raise _no_weights(name)
-    if importlib.util.find_spec("torch") is None:
-        raise BadInput(f"family {name} needs torch, which is not installed: pip install 'kilocall[torch]'")
-    from kilocall.model.checkpoints import read_checkpoint
-    from kilocall.model.volume.family import VolumeFamily
-
-    return VolumeFamily(read_checkpoint(weights, name, progress), engine, codebook)

@@ -6,14 +6,14 @@ import asyncio
 from collections import deque
 from typing import Final
 
-__all__ = ["Excess", "LoopLag"]
+__all__ = ["DelayAboveMinimum", "LoopLag"]
 
 EVERY_S: Final = 0.1
 RECENT: Final = 15
 LEAST_OF: Final = 300
 
 
-class Excess:
+class DelayAboveMinimum:
     """How much the last values lie above the least of many: by how much something takes longer than it need."""
 
     def __init__(self, recent: int = RECENT, least_of: int = LEAST_OF) -> None:

@@ -7,11 +7,14 @@ import os
 import platform
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Final
 
 import psutil
 
+#: As many as are counted.
+MOST_CORES: Final = 64
 #: What 8-bit and bfloat16 networks run on, as Linux names it.
 INSTRUCTION_SETS: Final = (
     "avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16", "asimddp", "i8mm", "bf16",
@@ -143,3 +146,37 @@ def _cpuinfo() -> dict[str, str]:
         return {}
     lines = (line.split(":", 1) for line in text.split("\n\n")[0].splitlines() if ":" in line)
     return {name.strip(): value.strip() for name, value in lines}
+
+
+@cache
+def cuda_driver_present() -> bool:
+    """Whether an NVIDIA driver can be loaded: much cheaper to ask than torch, which takes seconds to import."""
+    try:
+        ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    except OSError:
+        return False
+    return True
+
+
+def physical_cores() -> int:
+    """Cores this process may use: hyper-threads counted once, the affinity and a container's quota respected."""
+    try:
+        allowed = sorted(os.sched_getaffinity(0))
+    except AttributeError:  # no affinity on macOS and Windows
+        return max(1, os.cpu_count() or 1)
+    siblings = set()
+    for cpu in allowed:
+        try:
+            siblings.add(Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list").read_text())
+        except OSError:
+            siblings.add(str(cpu))
+    return max(1, min(len(siblings), _quota()))
+
+
+def _quota() -> int:
+    """Whole cores that the control group grants, rounded up."""
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return MOST_CORES if quota == "max" else max(1, -(-int(quota) // int(period)))
+    except (OSError, ValueError):
+        return MOST_CORES

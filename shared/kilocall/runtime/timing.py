@@ -34,7 +34,7 @@ def time_networks(engine: Engine, files: Sequence[Path], budget_s: float = 1.0) 
         network = engine.load(file)
         given = {port.name: example(port, {**known, **held}) for port in network.inputs}
         kept = {name: value for name, value in given.items() if held.get(name) is value}
-        network.hold(**kept)
+        network.bind_inputs(**kept)
         fresh = {name: value for name, value in given.items() if name not in kept}
         (held if file.stem in ONCE else known).update(network(**fresh))
         times: list[float] = []

@@ -90,7 +90,7 @@ def perform(family: CompactFamily, source: Source, seed: int) -> list[Motion]:
         model.project(delta)
         for delta in (_blink(source.shape), open_jaw(source.shape), _purse(source.shape), _raise(source.shape))
     )
-    still = np.zeros(2 * len(source.free))
+    still = np.zeros(2 * len(source.implicit))
     dark = BASIS @ DARK_MOUTH
     motions = []
     for i in range(count):

@@ -34,14 +34,16 @@ def aligned(
 
     `seen` [B, 3, LOOK, LOOK] is `seen_slopes` of the source pictures.
     """
-    free = x_d.shape[1] - field.head_points
-    points, start = x_d.clone(), x_d[:, -free:]
+    implicit_points = x_d.shape[1] - field.head_points
+    points, start = x_d.clone(), x_d[:, -implicit_points:]
     wanted = F.avg_pool2d(look_of(truth), 2)
     for _ in range(steps):
         made = field(cue, x_s, points, jacobian)
         step = gauss_newton(seen, wanted, made.displacement.float(), made.follows.float())
-        points[:, -free:] = start + (points[:, -free:] + step - start).clamp(-MOST_APART, MOST_APART)
-    return points[:, -free:]
+        points[:, -implicit_points:] = start + (points[:, -implicit_points:] + step - start).clamp(
+            -MOST_APART, MOST_APART
+        )
+    return points[:, -implicit_points:]
 
 
 def gauss_newton(seen: Tensor, wanted: Tensor, displacement: Tensor, follows: Tensor) -> Tensor:

@@ -86,22 +86,20 @@ class BlockTask(RendererTask):
             with torch.no_grad():
                 between = told_interior(interior_of(first, x_s), interior_of(truth, points) + dim * openness_of(points))
                 appearance = Appearance(*(t.repeat_interleave(DRIVEN, 0) for t in teacher.appearance(first)))
-                free = teacher.implicit(F.avg_pool2d(pictures, 4))
-                free_s, free_d = free[: self.sources].repeat_interleave(DRIVEN, 0), free[self.sources :]
-                x_s = torch.cat((x_s.repeat_interleave(DRIVEN, 0), free_s), 1)
+                implicit = teacher.implicit(F.avg_pool2d(pictures, 4))
+                implicit_s, implicit_d = implicit[: self.sources].repeat_interleave(DRIVEN, 0), implicit[self.sources :]
+                x_s = torch.cat((x_s.repeat_interleave(DRIVEN, 0), implicit_s), 1)
                 if not apart:
                     seen = seen_slopes(first).repeat_interleave(DRIVEN, 0)
-                    whole = torch.cat((x_d, free_d), 1)
-                    free_d = aligned(teacher.field, appearance.motion_cue, seen, x_s, whole, jacobian, truth)
-                x_d = torch.cat((x_d, free_d + jitter), 1)
+                    whole = torch.cat((x_d, implicit_d), 1)
+                    implicit_d = aligned(teacher.field, appearance.motion_cue, seen, x_s, whole, jacobian, truth)
+                x_d = torch.cat((x_d, implicit_d + jitter), 1)
                 guess = teacher.field.guess(appearance.motion_cue, x_s, x_d, jacobian)
                 wanted = teacher.field.levels(guess, appearance.motion_cue)
                 wanted_field = teacher.field.settle(guess, wanted.fine, wanted.coarse)
                 wanted_32, wanted_64 = teacher.generator.coarse(appearance, wanted_field)
                 wanted_copy = sample(appearance.dense, upsample(wanted_field.displacement, 4), start=DENSE_START)
-                wanted_128 = teacher.generator.finest(
-                    appearance, wanted_field, wanted_64, wanted_copy, x_d, between
-                )
+                wanted_128 = teacher.generator.finest(appearance, wanted_field, wanted_64, wanted_copy, x_d, between)
                 wanted_planes = teacher.generator.painted(wanted_128)
                 wanted_picture = _mixed(wanted_field.gate, wanted_planes, wanted_copy)
             for block in self._learning:

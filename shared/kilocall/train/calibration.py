@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from kilocall.model.compact import regions as rg
 from kilocall.model.compact.compose import Composer
-from kilocall.model.compact.deployed import Deployed
+from kilocall.model.compact.export_modules import ExportModule
 from kilocall.model.compact.renderer import THUMB
 from kilocall.model.interior import interior
 from kilocall.model.shape import ShapeModel
@@ -40,7 +40,7 @@ class Calibration:
 
 
 def calibration(
-    data: Dataset, networks: Mapping[str, Deployed], model: ShapeModel, *, pairs: int, seed: int
+    data: Dataset, networks: Mapping[str, ExportModule], model: ShapeModel, *, pairs: int, seed: int
 ) -> Calibration:
     """Draws `pairs` of a source and a driving frame, from as many clips as there are.
 
@@ -70,13 +70,13 @@ def calibration(
         inputs["appearance"].append({"picture": pictures[:1]})
         posed = Posed.of(points, model)
         source, drives = np.array([0]), np.array([1])
-        free = [run_module(networks["implicit"], {"crop": thumb})["points"] for thumb in thumbs]
+        implicit = [run_module(networks["implicit"], {"crop": thumb})["points"] for thumb in thumbs]
         x_d = driven_keypoints(posed, model, source, drives)
         appearance = run_module(networks["appearance"], {"picture": pictures[:1]})
-        moved: Inputs = {"x_d": np.concatenate((x_d, free[1]), 1).astype(np.float32)}
+        moved: Inputs = {"x_d": np.concatenate((x_d, implicit[1]), 1).astype(np.float32)}
         still: Inputs = {
             "motion_cue": appearance["motion_cue"],
-            "x_s": np.concatenate((points[:1, :, :2], free[0]), 1).astype(np.float32),
+            "x_s": np.concatenate((points[:1, :, :2], implicit[0]), 1).astype(np.float32),
         }
         inputs["field"].append({**still, **moved, "jacobian": jacobians(posed, source, drives)})
         made = run_module(networks["field"], inputs["field"][-1])
@@ -88,14 +88,14 @@ def calibration(
     return Calibration(inputs, seen, truth)
 
 
-def _picture(composer: Composer, generator: Deployed, field: Inputs, driving: Inputs, made: Inputs) -> Picture:
+def _picture(composer: Composer, generator: ExportModule, field: Inputs, driving: Inputs, made: Inputs) -> Picture:
     """`made` is what the generator painted for `field`, or another field to be painted for."""
     given = composer.move(field if "painted" in made else made)
     painted = made if "painted" in made else run_module(generator, {**given, **driving})
     return composer.mix(painted["painted"], made.get("gate", field["gate"]))[0]
 
 
-def run_module(module: Deployed, inputs: Inputs) -> Inputs:
+def run_module(module: ExportModule, inputs: Inputs) -> Inputs:
     """Outputs by name of a float network."""
     with torch.inference_mode():
         values = module(*(torch.from_numpy(inputs[name]) for name in module.examples()))

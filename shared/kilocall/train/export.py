@@ -4,7 +4,7 @@ manifest.json              family, sizes, training steps and the SHA-256 of ever
 extractor.safetensors      state dicts, convolutions as 8-bit integers with scales
 renderer.safetensors
 shape.safetensors          mean, basis, deviation of the face shape model; by how much lids and gaze are
-                           overstated
+                           amplified
 codebook.safetensors       when there is one already
 face eye mouth implicit appearance field generator .onnx
 """
@@ -25,18 +25,18 @@ from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import save_file as save_tensors
 
 from kilocall.model import landmarks as lm
-from kilocall.model.compact.deployed import NETWORKS, SIZE, Deployed
+from kilocall.model.compact.export_modules import NETWORKS, SIZE, ExportModule
+from kilocall.model.compact.expression_gain import ExpressionGain
 from kilocall.model.compact.family import CompactFamily
-from kilocall.model.compact.overstate import Overstatement
+from kilocall.model.compact.int8_checkpoint import pack, unpack
 from kilocall.model.compact.renderer import IMPLICIT
-from kilocall.model.compact.stored import pack, unpack
+from kilocall.model.engine_choice import choose_engine
 from kilocall.model.shape import ShapeModel
 from kilocall.proto.errors import BadInput
-from kilocall.runtime.engine import choose_engine
 from kilocall.train.calibration import Calibration, calibration
 from kilocall.train.checkpoint import State, read_checkpoint
 from kilocall.train.dataset import Dataset
-from kilocall.train.overstatement import fit_overstatement
+from kilocall.train.expression_gain import fit_expression_gain
 from kilocall.train.quantise import AppearanceCheck, Check, PictureCheck, Quantised, quantise
 
 FAMILY: Final = "compact-256"
@@ -69,11 +69,9 @@ def export_run(
         trained_steps={"extractor": extractor_steps, "renderer": renderer_steps},
         say=lambda line: console.print(line, soft_wrap=True),
     )
-    overstatement = fit_overstatement(CompactFamily(out, choose_engine("auto", 1)), dataset)
-    put_overstatement(overstatement, out)
-    console.print(
-        f"overstated are lids by {overstatement.lids:g}, lips by {overstatement.lips:g}, gaze by {overstatement.gaze:g}"
-    )
+    gain = fit_expression_gain(CompactFamily(out, choose_engine("auto", 1)), dataset)
+    put_expression_gain(gain, out)
+    console.print(f"overstated are lids by {gain.lids:g}, lips by {gain.lips:g}, gaze by {gain.gaze:g}")
     return made
 
 
@@ -143,18 +141,18 @@ def put_codebook(codebook: Path, weights: Path) -> None:
     _write_manifest(weights, manifest)
 
 
-def put_overstatement(overstatement: Overstatement, weights: Path) -> None:
-    """Sets by how much lids and gaze are overstated to the renderer and brings the manifest up to date."""
+def put_expression_gain(expression_gain: ExpressionGain, weights: Path) -> None:
+    """Sets by how much lids and gaze are amplified for the renderer and brings the manifest up to date."""
     manifest = json.loads((weights / "manifest.json").read_text())
     path = weights / SHAPE
     partial = path.with_suffix(".part")
-    save_arrays({**load_arrays(path), **overstatement.arrays}, partial)
+    save_arrays({**load_arrays(path), **expression_gain.arrays}, partial)
     partial.chmod(0o644)
     os.replace(partial, path)
     _write_manifest(weights, manifest)
 
 
-def _network(name: str, states: Mapping[str, State]) -> Deployed:
+def _network(name: str, states: Mapping[str, State]) -> ExportModule:
     kind = NETWORKS[name]
     try:
         return kind.from_state(states[kind.part]).eval().requires_grad_(False)
@@ -163,7 +161,7 @@ def _network(name: str, states: Mapping[str, State]) -> Deployed:
         raise BadInput(f"{kind.part} weights do not fit network {name}: {first}") from error
 
 
-def _check(name: str, module: Deployed, held: Calibration) -> Check:
+def _check(name: str, module: ExportModule, held: Calibration) -> Check:
     kinds = {"appearance": AppearanceCheck, "field": PictureCheck, "generator": PictureCheck}
     return kinds.get(name, Check)(name, module, held)
 

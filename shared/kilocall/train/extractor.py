@@ -210,7 +210,7 @@ def extract(
         seen = _faces(network, _small(some), device)
         turned = [rg.face_region(face[:, :2]) for face in seen]
         again = _faces(network, np.stack([rg.cut_face(p, m) for p, m in zip(some, turned, strict=True)]), device)
-        refined = np.stack([rg.both_looks(*looks) for looks in zip(seen, again, turned, strict=True)])
+        refined = np.stack([rg.refined_points(*looks) for looks in zip(seen, again, turned, strict=True)])
         first.append(refined[..., :2].copy())
         matrices = np.stack([rg.regions(p) for p in refined[..., :2]])
         close = np.stack([rg.cut_regions(p, m) for p, m in zip(some, matrices, strict=True)])

@@ -2,7 +2,7 @@
 
 The clips are followed by the sender's own networks, so no labels are needed, and the source pictures are compressed
 as a receiver gets them. Batch norms keep their statistics; the implicit keypoints stay, because the sender finds them
-and need not know that the receiver has a personal file. Motion field, appearance and generator all learn: what each
+and need not know that the receiver has a speaker adapter. Motion field, appearance and generator all learn: what each
 of them is worth alone is in docs/finetuning.md (the idea of freezing what does not help is FreezeD's, Mo et al. 2020).
 
 Little footage is learnt by heart by a network that may change at will. So gains and biases learn, weights only by a
@@ -37,15 +37,15 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kilocall.bench import metrics
 from kilocall.model import landmarks as lm
+from kilocall.model import metrics
+from kilocall.model.compact.expression_gain import ExpressionGain
 from kilocall.model.compact.extractor import Extractor, is_light
 from kilocall.model.compact.family import CompactFamily
-from kilocall.model.compact.overstate import Overstatement
-from kilocall.model.compact.personal import MOST_BYTES, WEIGHTS, Personal, base_hash
+from kilocall.model.compact.int8_checkpoint import unpack
 from kilocall.model.compact.regions import regions
 from kilocall.model.compact.renderer import IMPLICIT, Appearance, Light, Renderer
-from kilocall.model.compact.stored import unpack
+from kilocall.model.compact.speaker_adapter import MOST_BYTES, WEIGHTS, SpeakerAdapter, base_hash
 from kilocall.model.family import Family, Source
 from kilocall.proto.errors import BadInput, KilocallError, NoFace
 from kilocall.runtime.files import check_output, write_whole
@@ -78,7 +78,7 @@ BATCH: Final = 4  # driving frames of one source picture
 STEPS: Final = 300
 WARM_UP: Final = 20
 #: Of the alignment of a frame that has none before it.
-PLACING_STEPS: Final = 4
+ALIGNMENT_STEPS: Final = 4
 CHECK_EVERY: Final = 50
 PATIENCE: Final = 4  # checks without a better one
 AVERAGE: Final = 0.97  # of the weights, over some thirty steps
@@ -163,7 +163,7 @@ def finetune(
     say: Say = lambda line: None,
     progress: Callable[[int, int | None], None] = lambda done, total: None,
 ) -> FinetuneReport:
-    """Learns from `clips` and writes a personal file for `family`'s weights, whole or not at all.
+    """Learns from `clips` and writes a speaker adapter for `family`'s weights, whole or not at all.
 
     Training ends after `steps` or `minutes` or when it gets no better; Ctrl-C ends it too and goes on with what is
     learnt so far, and a second one ends at once without a file. Raises BadInput for clips that cannot be used and
@@ -172,7 +172,7 @@ def finetune(
     started = time.monotonic()
     if not isinstance(family, CompactFamily):
         raise BadInput(f"fine-tuning is for the family compact-256, not for {family.name}")
-    if family.personal is not None:
+    if family.adapter is not None:
         raise BadInput("fine-tuning starts from the package's weights, not from a personal file")
     _check_settings(clips, out, held_back, steps, minutes, parts)
     chosen = choose_device(device)
@@ -194,20 +194,20 @@ def finetune(
             trained = time.monotonic()
             learner.run(steps, lambda: interrupted() or time.monotonic() - trained > 60 * minutes, say, progress)
             train_s = time.monotonic() - trained
-        share, personal = _as_far_as_it_helps(learner, family, footage, source, say)
-        after = measure(family.personalised(personal), source, footage, split.held, everybody=family)
-    _refuse_no_gain(before, after)
-    personal = personal.with_figures(
+        share, adapter = _as_far_as_it_helps(learner, family, footage, source, say)
+        after = measure(family.adapted(adapter), source, footage, split.held, everybody=family)
+    refuse_no_gain(before, after)
+    adapter = adapter.with_figures(
         {"seconds": round(footage.seconds, 1), "before": before.model_dump(), "after": after.model_dump()}
     )
-    data = bytes(personal)
+    data = bytes(adapter)
     if len(data) > MOST_BYTES:
         raise KilocallError(f"the personal file would be {len(data)} bytes, allowed are {MOST_BYTES}; nothing written")
     write_whole(out, data)
     return FinetuneReport(
         out=out,
         bytes=len(data),
-        hash=personal.hash,
+        hash=adapter.hash,
         seconds_of_face=footage.seconds,
         frames_learnt=len(split.learn),
         frames_held_back=len(split.held),
@@ -279,28 +279,28 @@ def _chosen_source(footage: Footage, numbers: NDArray[np.int64], family: Family)
 
 def _as_far_as_it_helps(
     learner: Learner, family: CompactFamily, footage: Footage, source: int, say: Say
-) -> tuple[float, Personal]:
+) -> tuple[float, SpeakerAdapter]:
     """The share of the way that does best on the part that is kept for stopping, and the file that goes so far."""
     stop = learner.split.stop
     before = measure(family, source, footage, stop, everybody=family, most=TRIED)
     base = base_hash(family.manifest["files"])
-    best: tuple[float, float, Personal] | None = None
+    best: tuple[float, float, SpeakerAdapter] | None = None
     for share in SHARES:
-        personal = Personal.between(learner.base, learner.stored(share), family=family.name, base=base)
-        looks = measure(family.personalised(personal), source, footage, stop, everybody=family, most=TRIED)
+        adapter = SpeakerAdapter.between(learner.base, learner.stored(share), family=family.name, base=base)
+        looks = measure(family.adapted(adapter), source, footage, stop, everybody=family, most=TRIED)
         off, openings = looks.landmark_px - before.landmark_px, _openings_worse(before, looks)
-        gain = _worth(before, looks)
+        gain = worth(before, looks)
         say(
             f"{share:.0%} of the way: {looks.psnr_db - before.psnr_db:+.2f} dB, landmarks {off:+.2f} px"
             + (f", lids and lips {openings:.2f} worse" if openings else "")
         )
         if best is None or gain > best[0]:
-            best = (gain, share, personal)
+            best = (gain, share, adapter)
     assert best is not None
     return best[1:]
 
 
-def _worth(before: Looks, after: Looks) -> float:
+def worth(before: Looks, after: Looks) -> float:
     """What a share of the way is worth, dB, by what it does to the part that is kept for stopping."""
     off, openings = after.landmark_px - before.landmark_px, _openings_worse(before, after)
     costs = PIXEL_DB * max(0.0, off - CHANCE_PX) + OPENING_DB * max(0.0, openings - CHANCE_OPENINGS)
@@ -349,7 +349,7 @@ def measure(
     )
 
 
-def _refuse_no_gain(before: Looks, after: Looks) -> None:
+def refuse_no_gain(before: Looks, after: Looks) -> None:
     """KilocallError where the held-back part got no better, or what people look at got worse."""
     gain = after.psnr_db - before.psnr_db
     pictures = f"PSNR {before.psnr_db:.2f} to {after.psnr_db:.2f} dB, SSIM {before.ssim:.3f} to {after.ssim:.3f}"
@@ -498,10 +498,10 @@ class Learner:
     def _pair(self, source: Source, driving: NDArray[np.int64]) -> Pair:
         """Driven by what a receiver composes from the sender's motion.
 
-        Lids and irises are not overstated: learnt from so few blinks they move too little, and a receiver overstates.
+        Lids and irises are not amplified: learnt from so few blinks they move too little, and a receiver does it.
         """
         motions = [self.family.motion(self.footage.tracks[n], source) for n in driving]
-        driven = [self.family.driving(source, motion, Overstatement()) for motion in motions]
+        driven = [self.family.driving(source, motion, ExpressionGain()) for motion in motions]
         picture = self._put(source.picture[None]).permute(0, 3, 1, 2).float().div_(255)
         truth = self._put(np.array(self.footage.pictures[driving])).permute(0, 3, 1, 2).float().div_(255)
         return Pair(
@@ -520,11 +520,11 @@ class Learner:
         with precision(self.device), torch.no_grad():
             cue = self.everybody.appearance(pair.picture).motion_cue
             cue, seen = (t.expand(count, *t.shape[1:]) for t in (cue, seen_slopes(pair.picture)))
-            free = aligned(
-                self.everybody.field, cue, seen, x_s, x_d, self._put(pair.jacobian), pair.truth, PLACING_STEPS
+            implicit_points = aligned(
+                self.everybody.field, cue, seen, x_s, x_d, self._put(pair.jacobian), pair.truth, ALIGNMENT_STEPS
             )
         placed = pair.x_d.copy()
-        placed[:, lm.LANDMARKS :] = free.float().cpu().numpy()
+        placed[:, lm.LANDMARKS :] = implicit_points.float().cpu().numpy()
         return replace(pair, x_d=placed)
 
     def _made(self, network: Renderer, pair: Pair) -> tuple[Tensor, Tensor]:

@@ -21,7 +21,7 @@ import onnxruntime as ort
 import torch
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
-from kilocall.model.compact.deployed import Deployed
+from kilocall.model.compact.export_modules import ExportModule
 from kilocall.train.calibration import Calibration, Inputs, Picture, run_module
 from kilocall.train.shrink import halve_constants, store_eight_bits
 
@@ -56,7 +56,7 @@ class Quantised:
     bytes: int
 
 
-def write_float(module: Deployed, path: Path) -> None:
+def write_float(module: ExportModule, path: Path) -> None:
     """The network in float with all that is constant folded."""
     examples = module.examples()
     with tempfile.TemporaryDirectory() as folder:
@@ -81,7 +81,7 @@ def write_float(module: Deployed, path: Path) -> None:
         onnx.save(_tidy(onnx.load(folded)), path)
 
 
-def quantise(module: Deployed, name: str, path: Path, calibration: list[Inputs], check: Check) -> Quantised:
+def quantise(module: ExportModule, name: str, path: Path, calibration: list[Inputs], check: Check) -> Quantised:
     """Writes `path`: the boldest step of the network's ladder whose `check` stays within its limit."""
     with tempfile.TemporaryDirectory() as folder:
         whole = Path(folder) / "float.onnx"
@@ -92,7 +92,7 @@ def quantise(module: Deployed, name: str, path: Path, calibration: list[Inputs],
             else:
                 quantise_convolutions(whole, path, calibration, kept)
             if module.part == "extractor":
-                # Not the renderer's: personal files are written over its constants, which are halves or all 8-bit.
+                # Not the renderer's: speaker adapters are written over its constants, which are halves or all 8-bit.
                 store_eight_bits(path)
             halve_constants(path)
             difference = check.difference(path)
@@ -108,7 +108,7 @@ class Check:
 
     unit, limit = "px", MOST_SHIFT_PX
 
-    def __init__(self, name: str, module: Deployed, held: Calibration) -> None:
+    def __init__(self, name: str, module: ExportModule, held: Calibration) -> None:
         self.inputs, self.held = held.inputs[name], held
         self.outputs = list(module.outputs)
         # Half the side in pixels that the points' -1..1 stand for; the close-ups are about as fine as the crop.

@@ -268,18 +268,18 @@ class RendererTask:
         n = len(truth) // len(first)
         appearance = network.appearance(first.contiguous(memory_format=torch.channels_last))
         appearance = Appearance(*(t.repeat_interleave(n, 0) for t in appearance))
-        free = network.implicit(F.avg_pool2d(torch.cat((first, truth)), 4))
-        free_s, free_d = free[: len(first)].repeat_interleave(n, 0), free[len(first) :]
-        x_s = torch.cat((x_s.repeat_interleave(n, 0), free_s), 1)
+        implicit = network.implicit(F.avg_pool2d(torch.cat((first, truth)), 4))
+        implicit_s, implicit_d = implicit[: len(first)].repeat_interleave(n, 0), implicit[len(first) :]
+        x_s = torch.cat((x_s.repeat_interleave(n, 0), implicit_s), 1)
         seen = seen_slopes(first).repeat_interleave(n, 0)
         placed = aligned(
-            network.field, appearance.motion_cue, seen, x_s, torch.cat((x_d, free_d), 1), jacobian, truth
+            network.field, appearance.motion_cue, seen, x_s, torch.cat((x_d, implicit_d), 1), jacobian, truth
         )
         # The detector learns as if it had found them there itself.
-        free_d = free_d + (placed - free_d).detach()
+        implicit_d = implicit_d + (placed - implicit_d).detach()
         if jitter is not None:
-            free_d = free_d + jitter
-        made, copied, _ = network(appearance, x_s, torch.cat((x_d, free_d), 1), jacobian, interior)
+            implicit_d = implicit_d + jitter
+        made, copied, _ = network(appearance, x_s, torch.cat((x_d, implicit_d), 1), jacobian, interior)
         return made, copied
 
     @torch.no_grad()

@@ -21,8 +21,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from kilocall.model.compact.extractor import Extractor, is_light
+from kilocall.model.compact.int8_checkpoint import unpack
 from kilocall.model.compact.renderer import Renderer
-from kilocall.model.compact.stored import unpack
 from kilocall.proto.errors import BadInput
 from kilocall.runtime.files import write_whole
 from kilocall.train.adversary import Adversary
@@ -105,9 +105,7 @@ def run_training(
         discriminator=discriminator,
         tracked_file=tracked,
         teacher=None if teacher is None or network != "renderer" else load_teacher(Renderer(), teacher),
-        extractor_teacher=(
-            None if teacher is None or network != "extractor" else load_teacher(Extractor(), teacher)
-        ),
+        extractor_teacher=(None if teacher is None or network != "extractor" else load_teacher(Extractor(), teacher)),
     )
     schedule = Schedule(steps, RATES[network] if network == "extractor" or teacher is None else BLOCK_RATE)
     trainer = Trainer(

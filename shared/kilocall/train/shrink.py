@@ -18,8 +18,8 @@ ON_THE_GRID: Final = 0.02
 def store_eight_bits(path: Path) -> None:
     """Rewrites `path`: weights that are whole steps of a scale a row become int8 with a DequantizeLinear behind.
 
-    Stored weights are such steps (`model/compact/stored.py`), and folding a batch norm in leaves them so: layers that
-    are kept in float lose nothing. Weights that are anything else stay as they are.
+    Stored weights are such steps (`model/compact/int8_checkpoint.py`), and folding a batch norm in leaves them so:
+    layers that are kept in float lose nothing. Weights that are anything else stay as they are.
     """
     model = onnx.load(str(path))
     graph = model.graph

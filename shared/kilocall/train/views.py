@@ -61,9 +61,9 @@ def vary(pair: Pair, implicit: Callable[[Tensor], Tensor], rng: np.random.Genera
         pair = _another_body(pair, rng)
     factor = pair.truth.shape[-1] // THUMB
     with torch.no_grad():
-        free = implicit(F.avg_pool2d(torch.cat((pair.picture, pair.truth)), factor)).float().cpu().numpy()
+        implicit_points = implicit(F.avg_pool2d(torch.cat((pair.picture, pair.truth)), factor)).float().cpu().numpy()
     x_s, x_d = pair.x_s.copy(), pair.x_d.copy()
-    x_s[lm.LANDMARKS :], x_d[:, lm.LANDMARKS :] = free[0], free[1:]
+    x_s[lm.LANDMARKS :], x_d[:, lm.LANDMARKS :] = implicit_points[0], implicit_points[1:]
     return replace(pair, x_s=x_s, x_d=x_d)
 
 

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from kilocall.bench.compress.prune import convolutions, prune_channels, prune_weights, zero_share
 from kilocall.bench.compress.qat import EightBitConv, distil, with_eight_bits, without_eight_bits
-from kilocall.bench.compress.study import QUICK, Study
+from kilocall.bench.compress.results import Study
+from kilocall.bench.compress.study import QUICK
 from kilocall.bench.compress.timing import time_side_by_side
 from kilocall.cli import run
 from kilocall.model.compact.blocks import Residual, conv
@@ -110,7 +111,7 @@ class _Counting(CheckedNetwork):
         super().__init__("counting", (Port("x", (1,), np.dtype(np.float32)),))
         self.calls = 0
 
-    def _keep(self, name: str, value: np.ndarray) -> None:
+    def _bind(self, name: str, value: np.ndarray) -> None:
         pass
 
     def _run(self, given: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from kilocall.bench import metrics
 from kilocall.bench.ffmpeg import find_ffmpeg
 from kilocall.bench.quality.codecs import CODECS, RatePoint, VideoCodec, code_video, named, split_unit
+from kilocall.model import metrics
 from kilocall.proto.errors import BadInput
 
 Frames = NDArray[np.uint8]

@@ -22,7 +22,6 @@ import torch
 from rich.console import Console
 
 from kilocall.api import open_family
-from kilocall.bench import metrics
 from kilocall.bench.ffmpeg import find_ffmpeg
 from kilocall.bench.quality import compare as compare_module
 from kilocall.bench.quality.clips import read_clip
@@ -33,7 +32,9 @@ from kilocall.bench.quality.report import measure_quality, print_summary
 from kilocall.bench.quality.scoring import PointScores
 from kilocall.bench.quality.wire import Wire
 from kilocall.cli import run
-from kilocall.model.family import FamilyChoice, weights_folder
+from kilocall.model import metrics
+from kilocall.model.family import weights_folder
+from kilocall.model.family_loader import FamilyChoice
 from kilocall.proto.errors import BadInput
 from kilocall.runtime.pictures import decode_picture, encode_picture
 

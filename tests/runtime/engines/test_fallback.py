@@ -7,9 +7,10 @@ from typing import Literal
 import numpy as np
 import pytest
 
+from kilocall.model.engine_factory import make_engine
 from kilocall.model.family import weights_folder
 from kilocall.proto.errors import BadInput
-from kilocall.runtime.engine import Array, Engine, Network, Port, make_engine
+from kilocall.runtime.engine import Array, Engine, Network, Port
 from kilocall.runtime.engines.fallback import FallbackEngine, difference
 
 MODEL = weights_folder() / "implicit.onnx"
@@ -39,10 +40,10 @@ class _BadNetwork:
     def inputs(self) -> tuple[Port, ...]:
         return self.real.inputs
 
-    def hold(self, **inputs: Array) -> None:
+    def bind_inputs(self, **inputs: Array) -> None:
         if self.driver.fails == "hold":
             raise RuntimeError("device lost")
-        self.real.hold(**inputs)
+        self.real.bind_inputs(**inputs)
 
     def __call__(self, **inputs: Array) -> dict[str, Array]:
         made = self.real(**inputs)
@@ -92,7 +93,7 @@ def test_a_driver_that_fails_later_loses_no_answer_and_all_networks_leave_it() -
     driver = BadDriver("run")
     engine, told = _guarded(driver)
     first, second = engine.load(MODEL), engine.load(MODEL)
-    second.hold(crop=_crop(2))
+    second.bind_inputs(crop=_crop(2))
     wanted = driver.real.load(MODEL)
     for seed in (0, 1):
         np.testing.assert_array_equal(first(crop=_crop(seed))["points"], wanted(crop=_crop(seed))["points"])
@@ -105,7 +106,7 @@ def test_a_driver_that_fails_later_loses_no_answer_and_all_networks_leave_it() -
 def test_a_driver_that_fails_to_hold_an_input_is_left_with_it_held() -> None:
     engine, told = _guarded(BadDriver("hold"))
     network = engine.load(MODEL)
-    network.hold(crop=_crop())
+    network.bind_inputs(crop=_crop())
     assert network()["points"].shape == (1, 5, 2)
     assert len(told) == 1
 
@@ -140,7 +141,7 @@ def test_pictures_may_differ_by_two_grey_levels_in_the_mean() -> None:
 def test_a_gpu_given_up_is_said_once_and_not_tried_again(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from kilocall.runtime import engine as engines
+    from kilocall.model import engine_choice as engines
 
     monkeypatch.setattr(engines, "_given_up", {})
     monkeypatch.setattr(engines, "check_settings", lambda name, threads: None)

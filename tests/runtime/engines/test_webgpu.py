@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from kilocall.model.engine_choice import choose_engine
 from kilocall.proto.errors import BadInput
-from kilocall.runtime.engine import check_settings, choose_engine, installed_engines
+from kilocall.runtime.engine import check_settings, installed_engines
 
 INSTALL = "needs pip install 'kilocall[gpu]', libvulkan1 and mesa-vulkan-drivers of Mesa 25.0 (Debian 12: backports)"
 
@@ -23,7 +24,7 @@ import json, sys
 import numpy as np
 from pathlib import Path
 from kilocall.proto.errors import BadInput
-from kilocall.runtime.engine import make_engine
+from kilocall.model.engine_factory import make_engine
 from kilocall.runtime.engines.fallback import difference
 from kilocall.runtime.engines.onnxruntime import OnnxRuntimeEngine
 try:
@@ -41,7 +42,7 @@ for seed in range(3):
     first = first or {"made": made, "copy": {k: v.copy() for k, v in made.items()}}
     answer["difference"].append(difference(made, wanted))
 answer["owned"] = all(np.array_equal(first["made"][k], first["copy"][k]) for k in first["made"])
-one.hold(**given)
+one.bind_inputs(**given)
 answer["held"] = difference(one(), wanted)
 print(json.dumps(answer))
 """

@@ -1,4 +1,4 @@
-// The page: every control sends a wish, and shows what the program says the state is.
+// The page: every control sends a command, and shows what the program says the state is.
 
 import { NO_KEY, at } from "./common/enter.js";
 import { LiveSocket } from "./common/live.js";

@@ -15,9 +15,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from kilocall.model import landmarks as lm
-from kilocall.model.compact.deployed import NETWORKS, Deployed, Painter
+from kilocall.model.compact.export_modules import NETWORKS, ExportModule, Painter
 from kilocall.model.compact.family import CompactFamily
-from kilocall.model.compact.stored import unpack
+from kilocall.model.compact.int8_checkpoint import unpack
 from kilocall.model.facevid2vid.networks import FIRST_BIN, HeadEstimator
 from kilocall.model.volume.pose import expected_degrees
 from kilocall.proto.errors import BadInput
@@ -39,7 +39,7 @@ class Studied:
 
     name: NetworkName
     title: str
-    module: Deployed
+    module: ExportModule
     calibration: list[Inputs]
     check: list[Inputs]
     truth: list[NDArray[np.uint8]] | None  # the pictures that should come out for `check`
@@ -65,7 +65,7 @@ def psnr(made: NDArray[Any], truth: NDArray[Any]) -> float:
     return float(min(60.0, 10 * np.log10(255**2 / max(error, 1e-9))))
 
 
-class Pose(Deployed):
+class Pose(ExportModule):
     """The head pose network of the report, with angles in degrees."""
 
     part = "extractor"
@@ -112,7 +112,11 @@ def studied_networks(
 
 
 def _compact(
-    name: NetworkName, modules: Mapping[str, Deployed], fitted: Calibration, held: Calibration, family: CompactFamily
+    name: NetworkName,
+    modules: Mapping[str, ExportModule],
+    fitted: Calibration,
+    held: Calibration,
+    family: CompactFamily,
 ) -> Studied:
     painting = name == "generator"
     file = "generator" if painting else "face"

@@ -11,7 +11,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from kilocall.bench.compress.study import Row, Study
+from kilocall.bench.compress.results import Row, Study
 
 __all__ = ["markdown", "page", "print_study"]
 

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from kilocall.bench.compress.study import Study
+from kilocall.bench.compress.results import Study
 
 __all__ = ["study_plot"]
 

@@ -27,7 +27,7 @@ FOLLOW: Final = 0.05
 
 
 class EightBitConv(nn.Module):
-    """A convolution that rounds as the deployed one will."""
+    """A convolution that rounds as the exported one will."""
 
     low: Tensor
     high: Tensor

@@ -14,25 +14,28 @@ from typing import Final
 
 import numpy as np
 import torch
-from pydantic import BaseModel
 
 from kilocall.bench.compress.networks import STUDIED, NetworkName, Studied, psnr, sample_data, studied_networks
+from kilocall.bench.compress.page import markdown, page
+from kilocall.bench.compress.plot import study_plot
 from kilocall.bench.compress.prune import prune_channels, prune_weights, zero_share
 from kilocall.bench.compress.qat import distil, with_eight_bits, without_eight_bits
+from kilocall.bench.compress.results import Row, Speed, Study
 from kilocall.bench.compress.timing import time_side_by_side
 from kilocall.bench.compress.write import halved, measure_sizes, quantise_dynamic, quantise_static
-from kilocall.model.compact.deployed import Deployed
+from kilocall.model.compact.export_modules import ExportModule
 from kilocall.model.compact.family import CompactFamily
+from kilocall.model.engine_choice import choose_engine
 from kilocall.model.family import weights_folder
 from kilocall.proto.errors import BadInput, KilocallError
-from kilocall.runtime.engine import Engine, EngineName, Network, choose_engine, installed_engines
+from kilocall.runtime.engine import Engine, EngineName, Network, installed_engines
 from kilocall.runtime.files import write_whole
 from kilocall.runtime.machine import cpu_model, instruction_sets
 from kilocall.runtime.progress import Progress
 from kilocall.train.dataset import Dataset
 from kilocall.train.quantise import write_float
 
-__all__ = ["REPORTED", "Row", "Speed", "Study", "StudySettings", "compress_study"]
+__all__ = ["REPORTED", "StudySettings", "compress_study"]
 
 
 BASE: Final = "fp32"
@@ -63,49 +66,6 @@ class StudySettings:
 QUICK: Final = StudySettings(networks=("extractor",), shares=(0.5,), channel_shares=(0.25,), pairs=2, steps=2, rounds=3)
 
 
-class Speed(BaseModel):
-    """Of one network on one engine."""
-
-    engine: str
-    median_ms: float | None
-    fastest_ms: float | None
-    ratio: float | None  # how many times as fast as fp32 on the same engine, in the same run
-    refused: str | None  # why the engine does not run it
-
-
-class Row(BaseModel):
-    """One method on one network."""
-
-    network: str
-    method: str
-    note: str
-    file_bytes: int
-    weight_bytes: int
-    deflated_bytes: int
-    times_smaller: float  # weights against fp32's
-    zeros: float  # share of convolution weights
-    trained_steps: int
-    speeds: list[Speed]
-    from_fp32: float | None  # PSNR in dB against the fp32 output, or mean distance from it
-    truth_psnr_db: float | None
-    truth_loss_db: float | None  # what that is below fp32's
-
-
-class Study(BaseModel):
-    """All that the study found; `study.json` is its dump."""
-
-    machine: str
-    data: str
-    threads: int
-    pairs: int
-    rounds: int
-    units: dict[str, str | None]  # of `from_fp32`, by network
-    titles: dict[str, str]
-    reported: tuple[str, ...]
-    rows: list[Row]
-    wall_s: float
-
-
 @dataclass(frozen=True)
 class _Variant:
     method: str
@@ -131,9 +91,6 @@ def compress_study(
     `pose_weights` is a Vox-256 checkpoint, without it the pose estimator has random weights and no quality.
     Raises BadInput for what cannot be used, before anything is written.
     """
-    from kilocall.bench.compress.page import markdown, page
-    from kilocall.bench.compress.plot import study_plot
-
     started = time.monotonic()
     chosen = settings or StudySettings()
     _check(chosen)
@@ -221,7 +178,7 @@ def _steps(network: Studied, settings: StudySettings) -> int:
     return settings.steps if network.unit is not None else 0
 
 
-def _trained(network: Studied, student: Deployed, steps: int) -> Deployed:
+def _trained(network: Studied, student: ExportModule, steps: int) -> ExportModule:
     inputs = [{k: torch.from_numpy(v) for k, v in given.items()} for given in network.calibration]
     return distil(student, network.module, inputs, network.forward, steps=steps) if steps else student
 
@@ -235,7 +192,7 @@ def _aware(network: Studied, folder: Path, settings: StudySettings) -> _Variant:
     return _Variant("int8 aware", path, "trained for 8 bits, then static", steps=steps)
 
 
-def _pruned(network: Studied, folder: Path, settings: StudySettings, student: Deployed, method: str) -> _Variant:
+def _pruned(network: Studied, folder: Path, settings: StudySettings, student: ExportModule, method: str) -> _Variant:
     steps = _steps(network, settings)
     zeros = zero_share(student)
     path = folder / (method.replace(" ", "_").replace("%", "") + ".onnx")

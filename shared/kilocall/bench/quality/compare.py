@@ -17,9 +17,10 @@ from kilocall.bench.quality.codecs import CODECS, VideoCodec, named
 from kilocall.bench.quality.kilocall_codec import QUALITIES
 from kilocall.bench.quality.pool import run_jobs
 from kilocall.bench.quality.scoring import Job, PointResult
-from kilocall.model.family import DEFAULT_FAMILY, FamilyChoice
+from kilocall.model.engine_choice import choose_engine
+from kilocall.model.family import DEFAULT_FAMILY
+from kilocall.model.family_loader import FamilyChoice
 from kilocall.proto.errors import BadInput
-from kilocall.runtime.engine import choose_engine
 from kilocall.runtime.progress import Progress
 
 if TYPE_CHECKING:

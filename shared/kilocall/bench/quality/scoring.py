@@ -17,7 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
-from kilocall.bench import metrics
 from kilocall.bench.ffmpeg import find_ffmpeg
 from kilocall.bench.landmark_measure import UNIT_SIZE, FamilyMeter, LandmarkMeter, MeasuredLandmarks, MediaPipeMeter
 from kilocall.bench.quality.clips import MAX_SECONDS, BenchClip, read_clip
@@ -25,9 +24,11 @@ from kilocall.bench.quality.codecs import RatePoint, code_video, named
 from kilocall.bench.quality.kilocall_codec import code_motion, frozen_source
 from kilocall.bench.vmaf import vmaf
 from kilocall.model import landmarks as lm
-from kilocall.model.family import Family, FamilyChoice
+from kilocall.model import metrics
+from kilocall.model.engine_choice import choose_engine
+from kilocall.model.family import Family
+from kilocall.model.family_loader import FamilyChoice
 from kilocall.proto.errors import BadInput, KilocallError
-from kilocall.runtime.engine import choose_engine
 from kilocall.runtime.pictures import as_jpeg
 
 __all__ = [

@@ -1,4 +1,4 @@
-// The socket to the node: wishes out, messages and pictures in.
+// The socket to the node: commands out, messages and pictures in.
 
 import { LiveSocket } from "./common/live.js";
 
@@ -16,7 +16,7 @@ export class Connection extends LiveSocket {
     super(HEAD, on);
   }
 
-  ask(type, wish = {}) {
-    this.send({ type, ...wish });
+  ask(type, command = {}) {
+    this.send({ type, ...command });
   }
 }

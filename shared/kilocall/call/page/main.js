@@ -1,4 +1,4 @@
-// The page: puts the parts together. Every control sends a wish; what is shown is what the node says.
+// The page: puts the parts together. Every control sends a command; what is shown is what the node says.
 
 import { Announcer } from "./announce.js";
 import { Calibration } from "./calibration.js";

@@ -40,7 +40,7 @@ export class HeadTurn {
     this.used = performance.now();
     this.label();
     if (this.pending) return;
-    this.pending = true; // a drag is sixty events a second and more: one wish a drawn frame is enough
+    this.pending = true; // a drag is sixty events a second and more: one command a drawn frame is enough
     requestAnimationFrame(() => {
       this.pending = false;
       this.onTurn(Object.fromEntries(ANGLES.map((angle) => [angle, Number(this.sliders[angle].value)])));

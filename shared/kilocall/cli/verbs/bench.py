@@ -10,7 +10,7 @@ import typer
 from kilocall.cli.options import AsJson, EngineChoice, Engines, Families, FamilyName, Weights
 
 if TYPE_CHECKING:
-    from kilocall.model.family import FamilyChoice
+    from kilocall.model.family_loader import FamilyChoice
 
 __all__ = ["bench_app"]
 
@@ -100,7 +100,8 @@ def bench_quality(
 
 def _own_families(names: list[Families], weights: list[Path]) -> tuple[FamilyChoice, ...]:
     from kilocall.cli.screen import warn
-    from kilocall.model.family import OWN_WEIGHTS, FamilyChoice
+    from kilocall.model.family import OWN_WEIGHTS
+    from kilocall.model.family_loader import FamilyChoice
     from kilocall.proto.errors import BadInput
 
     if len(names) != len(weights):
@@ -233,7 +234,9 @@ def bench_meeting(
     redis: Annotated[
         str | None,
         typer.Option(
-            help="Two meeting points that share this Redis, instead of one.", envvar="KILOCALL_REDIS", metavar="redis://HOST"
+            help="Two meeting points that share this Redis, instead of one.",
+            envvar="KILOCALL_REDIS",
+            metavar="redis://HOST",
         ),
     ] = None,
     json: AsJson = False,

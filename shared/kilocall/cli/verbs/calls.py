@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from kilocall.call import ROOM_VARIABLE
-from kilocall.call.meeting_settings import MeetingSettings
+from kilocall.call.signalling_settings import SignallingSettings
 from kilocall.cli.options import CodebookFile, EngineChoice, Engines, FamilyName, GalleryKb, Weights
 
 __all__ = ["call", "serve"]
@@ -77,17 +77,17 @@ def serve(
             help="Told to terminate, go on for so long without new rooms.",
             envvar="KILOCALL_DRAIN_SECONDS",
         ),
-    ] = MeetingSettings.drain_s,
+    ] = SignallingSettings.drain_s,
     log_format: Annotated[
         LogFormat,
         typer.Option(help="json: one object a line for every event, without addresses.", envvar="KILOCALL_LOG_FORMAT"),
     ] = LogFormat.text,
     rooms: Annotated[
         int, typer.Option(min=1, help="Most rooms.", envvar="KILOCALL_ROOMS", rich_help_panel=Limits)
-    ] = MeetingSettings.most_rooms,
+    ] = SignallingSettings.most_rooms,
     connections: Annotated[
         int, typer.Option(min=1, help="Most open connections.", envvar="KILOCALL_CONNECTIONS", rich_help_panel=Limits)
-    ] = MeetingSettings.most_connections,
+    ] = SignallingSettings.most_connections,
     connections_per_address: Annotated[
         int,
         typer.Option(
@@ -96,7 +96,7 @@ def serve(
             envvar="KILOCALL_CONNECTIONS_PER_ADDRESS",
             rich_help_panel=Limits,
         ),
-    ] = MeetingSettings.connections_per_address,
+    ] = SignallingSettings.connections_per_address,
     joins_per_second: Annotated[
         float,
         typer.Option(
@@ -105,11 +105,11 @@ def serve(
             envvar="KILOCALL_JOINS_PER_SECOND",
             rich_help_panel=Limits,
         ),
-    ] = MeetingSettings.joins_per_second,
+    ] = SignallingSettings.joins_per_second,
     join_burst: Annotated[
         int,
         typer.Option(min=1, help="Joins of one address at once.", envvar="KILOCALL_JOIN_BURST", rich_help_panel=Limits),
-    ] = MeetingSettings.join_burst,
+    ] = SignallingSettings.join_burst,
     rooms_per_minute: Annotated[
         float,
         typer.Option(
@@ -118,13 +118,13 @@ def serve(
             envvar="KILOCALL_ROOMS_PER_MINUTE",
             rich_help_panel=Limits,
         ),
-    ] = MeetingSettings.rooms_per_minute,
+    ] = SignallingSettings.rooms_per_minute,
     verbose: Annotated[bool, typer.Option("--verbose", help="Say what happens.")] = False,
 ) -> None:
     """The meeting point, where two parties find each other."""
-    from kilocall.cli.call import serve_meeting_point
+    from kilocall.cli.call import serve_signalling
 
-    settings = MeetingSettings(
+    settings = SignallingSettings(
         most_rooms=rooms,
         most_connections=connections,
         connections_per_address=connections_per_address,
@@ -138,7 +138,7 @@ def serve(
         # Not an option: other users of the machine see those.
         turn_secret=os.environ.get("TURN_SECRET", ""),
     )
-    serve_meeting_point(
+    serve_signalling(
         host,
         port,
         settings,

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from kilocall.cli.options import (
+    AdapterFile,
     AsJson,
     CodebookFile,
     Device,
@@ -17,7 +18,6 @@ from kilocall.cli.options import (
     GalleryKb,
     GallerySize,
     Models,
-    PersonalFile,
     Threads,
     TrainThreads,
     Weights,
@@ -148,7 +148,7 @@ def evaluate(
     family: FamilyName = None,
     weights: Weights = None,
     codebook: CodebookFile = None,
-    personal: PersonalFile = None,
+    personal: AdapterFile = None,
     engine: EngineChoice = Engines.auto,
     threads: Threads = 0,
 ) -> None:

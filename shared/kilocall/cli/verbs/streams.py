@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from kilocall.cli.options import (
+    AdapterFile,
     AsJson,
     CodebookFile,
     EngineChoice,
@@ -17,7 +18,6 @@ from kilocall.cli.options import (
     GalleryKb,
     GallerySize,
     Models,
-    PersonalFile,
     Pitch,
     Roll,
     Threads,
@@ -114,7 +114,7 @@ def decode(
     family: FamilyName = None,
     weights: Weights = None,
     codebook: CodebookFile = None,
-    personal: PersonalFile = None,
+    personal: AdapterFile = None,
     engine: EngineChoice = Engines.auto,
     threads: Threads = 0,
 ) -> None:
@@ -166,7 +166,7 @@ def replay(
     family: FamilyName = None,
     weights: Weights = None,
     codebook: CodebookFile = None,
-    personal: PersonalFile = None,
+    personal: AdapterFile = None,
     engine: EngineChoice = Engines.auto,
     threads: Threads = 0,
 ) -> None:

@@ -1,4 +1,4 @@
-"""Places the implicit keypoints so that the receiver's copy of the source picture lies on what the camera sees.
+"""Aligns the implicit keypoints so that the receiver's copy of the source picture lies on what the camera sees.
 
 The detector finds them in one picture without knowing another, to four pixels or so. The sender holds the source
 picture too: it asks the receiver's motion field where every place of the frame would be fetched from, compares the
@@ -14,28 +14,24 @@ more numbers are sent, and a receiver need not know of it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from kilocall.model import landmarks as lm
+from kilocall.model.compact.held_field import HeldField
 from kilocall.model.compact.likeness import MOST_TURNED, face_colour, face_mask, likeness, turned_apart
 from kilocall.model.family import Array, Picture, Source, Track
 from kilocall.model.interior import BASIS
 from kilocall.model.motion import Motion
+from kilocall.runtime.engine import Network
 
-if TYPE_CHECKING:
-    from kilocall.model.compact.family import CompactFamily
-    from kilocall.runtime.engine import Network
-
-__all__ = ["LOOK", "Alignment", "CompactAligner", "HeldField", "look_at"]
+__all__ = ["LOOK", "Alignment", "CompactAligner", "look_at"]
 
 #: Side of the grey source picture that copies are fetched from, twice the motion field's.
 LOOK: Final = 128
-#: Places of the motion field along a side.
-FIELD: Final = LOOK // 2
 #: Its blur, pixels (standard deviation).
 BLUR: Final = 1.0
 #: Grey levels; larger differences are something else than a shift and count little (Cauchy's weight).
@@ -52,10 +48,6 @@ FORGET: Final = 0.03
 #: Furthest step of a frame and furthest distance from the detector's points, crop units: 4 and 20 pixels of 256.
 MOST_STEP: Final = 4 / 128
 MOST_APART: Final = 20 / 128
-#: A field is held for so many frames beside its own, while the face's points are no further from where they were then
-#: (mean, crop units; 4 pixels of 256). On 15 clips the network runs for 41 % of the frames, for 0.002 dB.
-MOST_HELD: Final = 2
-HELD_WITHIN: Final = 4 / 128
 #: Steps a frame. The second costs a millisecond and brings .1 dB.
 STEPS: Final = 2
 
@@ -120,68 +112,18 @@ class Alignment:
         return np.asarray(copy)
 
 
-class HeldField:
-    """The receiver's motion field of one source picture, made for a frame and moved on for the next few.
+class FieldNetworks(Protocol):
+    """What aligning needs of the family: its appearance network and its motion field."""
 
-    The displacement of a place is a mean over all keypoints, weighed by its masks (First Order Motion Model, eq. 4).
-    From frame to frame the keypoints move and the masks hardly do: the network says the masks, and where the keypoints
-    are is put in anew for every frame, which takes a thirtieth of the time.
-    """
-
-    def __init__(self, network: Network, cue: Array, x_s: Array) -> None:
-        """`network` gives `displacement` and `masks`; `cue` is the appearance network's, `x_s` [K, 2] the source's."""
-        self._network = network
-        self._still = {"motion_cue": cue, "x_s": x_s[None]}
-        self._x_s = x_s
-        self._is_head = (np.arange(len(x_s)) < lm.LANDMARKS).astype(np.float32)[:, None]
-        line = (np.arange(FIELD, dtype=np.float32) + 0.5) * (2 / FIELD) - 1
-        self._grid = np.dstack(np.meshgrid(line, line)).reshape(-1, 2)
-        self.made = 0
-        """How often the network ran."""
-        self.reset()
-
-    def reset(self) -> None:
-        """The next frame has a field of its own."""
-        self._age = MOST_HELD + 1
-
-    def expect(self, x_d: Array, jacobian: Array) -> None:
-        """The next frame, with driving keypoints [K, 2] and `family.jacobian`: one that the field cannot be held over
-        has another made."""
-        self._age += 1
-        if self._age > MOST_HELD or self._moved(x_d) > HELD_WITHIN:
-            self._make(x_d, jacobian)
-
-    def at(self, x_d: Array, jacobian: Array) -> Array:
-        """Displacement [F, F, 2] for keypoints near those of the frame."""
-        shift, turn = self._terms(x_d, jacobian)
-        moved = self._masks[:, :-1] @ (shift - self._shift) + self._by_head * (self._grid @ (turn - self._turn).T)
-        displacement: Array = (self._displacement + moved).reshape(FIELD, FIELD, 2)
-        return displacement
-
-    def _terms(self, x_d: Array, jacobian: Array) -> tuple[Array, Array]:
-        """What the masks weigh, as in `renderer.py`: of every keypoint [K, 2], and of the head's turn [2, 2]."""
-        turn = jacobian - np.eye(2, dtype=np.float32)
-        return self._x_s - x_d - (x_d @ turn.T) * self._is_head, turn
-
-    def _moved(self, x_d: Array) -> float:
-        """How far the face's points are from where they were when the field was made; the mean, crop units."""
-        return float(np.linalg.norm((x_d - self._x_d)[: lm.LANDMARKS], axis=1).mean())
-
-    def _make(self, x_d: Array, jacobian: Array) -> None:
-        made = self._network(**self._still, x_d=x_d[None], jacobian=jacobian[None])
-        self.made += 1
-        self._displacement, self._masks = made["displacement"].reshape(-1, 2), made["masks"][0]
-        self._by_head = self._masks[:, : lm.LANDMARKS].sum(1, keepdims=True)
-        self.follows = np.ascontiguousarray(self._masks[:, lm.LANDMARKS : -1].T).reshape(-1, FIELD, FIELD)
-        """How far each place goes with each implicit keypoint [N, F, F]."""
-        self._age, self._x_d = 0, x_d
-        self._shift, self._turn = self._terms(x_d, jacobian)
+    def appearance(self, picture: Picture) -> dict[str, Array]: ...
+    def motion_field(self, outputs: tuple[str, ...] = ()) -> Network: ...
+    def driving(self, source: Source, motion: Motion) -> dict[str, Array]: ...
 
 
 class CompactAligner:
     """Aligns frames of one speaker with one source picture; runs the receiver's motion field."""
 
-    def __init__(self, family: CompactFamily, source: Source) -> None:
+    def __init__(self, family: FieldNetworks, source: Source) -> None:
         self._family, self._source = family, source
         cue = family.appearance(source.picture)["motion_cue"]
         self.field = HeldField(family.motion_field(("displacement", "masks")), cue, source.keypoints)
@@ -197,7 +139,7 @@ class CompactAligner:
     def align(self, motion: Motion, track: Track) -> Motion:
         if track.look is None:
             return motion
-        self._alignment.expect(track.free)
+        self._alignment.expect(track.implicit)
         driving = self._family.driving(self._source, motion)
         detected, turned = driving["x_d"][0], driving["jacobian"][0]
         self.field.expect(self._alignment.apply(detected), turned)

@@ -20,12 +20,12 @@ from kilocall.model.compact import regions as rg
 from kilocall.model.compact.align import CompactAligner, look_at
 from kilocall.model.compact.compose import Composer
 from kilocall.model.compact.detail import Detail, halved
+from kilocall.model.compact.expression_gain import ExpressionGain
 from kilocall.model.compact.likeness import face_colour, face_mask
 from kilocall.model.compact.motion_fit import MotionFit
-from kilocall.model.compact.overstate import Overstatement
-from kilocall.model.compact.personal import NETWORKS as PERSONAL_NETWORKS
-from kilocall.model.compact.personal import Personal, personal_folder
-from kilocall.model.family import DETAIL, Array, Picture, SecondLook, Source, Track, place
+from kilocall.model.compact.speaker_adapter import NETWORKS as ADAPTED_NETWORKS
+from kilocall.model.compact.speaker_adapter import SpeakerAdapter, adapted_folder
+from kilocall.model.family import DETAIL, Array, Picture, Refinement, Source, Track, place
 from kilocall.model.interior import BASIS, interior
 from kilocall.model.motion import Motion
 from kilocall.model.shape import ShapeModel, rigid_weight
@@ -35,7 +35,7 @@ from kilocall.runtime.files import user_cache_folder
 if TYPE_CHECKING:
     from kilocall.runtime.engine import Engine, Network
 
-FREE_INPUT: Final = 64
+IMPLICIT_INPUT: Final = 64
 #: Of the motion field, all but what a sender alone wants.
 FIELD_OUTPUTS: Final = ("displacement", "visible", "gate", "fine", "coarse")
 #: The point about which the heads of the training clips turn: a least-squares fit over 190 clips of how the face moves
@@ -43,11 +43,11 @@ FIELD_OUTPUTS: Final = ("displacement", "visible", "gate", "fine", "coarse")
 NECK: Final = (0.0, 0.55, 1.43)
 #: Below this certainty a crop shows no face.
 FACE_CERTAINTY: Final = 0.5
-#: The second look makes whatever it sees more like a face; so much less counts the mean of both logits. Of turned and
+#: The refinement makes whatever it sees more like a face; so much less counts the mean of both logits. Of turned and
 #: shifted held-out faces 3.2 % are missed then (10.3 % by the first look), of their backgrounds 2.5 % taken for one.
-SECOND_LOOK_LOGIT: Final = 1.25
-#: A frame takes over what the second look at the frame before changed, if points changed and have moved by less (crop
-#: units; 3 pixels of 256). Half of the second looks keep nine tenths of what all of them gain.
+REFINEMENT_LOGIT: Final = 1.25
+#: A frame takes over what the refinement of the frame before changed, if points changed and have moved by less (crop
+#: units; 3 pixels of 256). Half of the refinements keep nine tenths of what all of them gain.
 LENT_WITHIN: Final = 3 / 128
 
 
@@ -55,7 +55,7 @@ class CompactFamily:
     """Loads each network when it is first needed. One thread at a time may use it: networks have working memory."""
 
     #: whose renderer this is; None: everybody's
-    personal: Personal | None = None
+    adapter: SpeakerAdapter | None = None
 
     def __init__(self, folder: Path, engine: Engine) -> None:
         self.folder, self.engine = folder, engine
@@ -67,18 +67,18 @@ class CompactFamily:
         except (OSError, ValueError, KeyError) as error:
             raise BadInput(f"weights in {folder}: manifest.json is missing or damaged ({error})") from error
 
-    def personalised(self, personal: Personal) -> CompactFamily:
+    def adapted(self, adapter: SpeakerAdapter) -> CompactFamily:
         """The same family with one person's renderer; what finds faces and codes motion is shared.
 
-        WrongFamily or BadInput for a personal file that does not fit these weights; made anew, 50 ms.
+        WrongFamily or BadInput for a speaker adapter that does not fit these weights; made anew, 50 ms.
         """
         other = CompactFamily(self.folder, self.engine)
         other.__dict__.update({k: v for k, v in self.__dict__.items() if k in ("codebook", "shape_model")})
         # What is shared finds faces; working memory of what renders belongs to one thread.
         shared = ("face", "eye", "mouth", "implicit")
         other._networks = {key: net for key, net in self._networks.items() if key[0] in shared}
-        other._personal_networks = personal_folder(personal, self.folder, user_cache_folder() / "personal")
-        other.personal = personal
+        other._adapted_networks = adapted_folder(adapter, self.folder, user_cache_folder() / "personal")
+        other.adapter = adapter
         return other
 
     @cached_property
@@ -97,9 +97,9 @@ class CompactFamily:
         return ShapeModel(stored["mean"], stored["basis"], stored["deviation"])
 
     @cached_property
-    def overstatement(self) -> Overstatement:
-        """By how much lids and irises are overstated to the renderer; by nothing where the weights say nothing."""
-        return Overstatement.of(self._shape)
+    def expression_gain(self) -> ExpressionGain:
+        """By how much lids and irises are amplified for the renderer; by nothing where the weights say nothing."""
+        return ExpressionGain.of(self._shape)
 
     @cached_property
     def _shape(self) -> dict[str, NDArray[np.float32]]:
@@ -110,8 +110,8 @@ class CompactFamily:
         small: Picture = np.asarray(cv2.resize(crop, (rg.FACE_INPUT,) * 2, interpolation=cv2.INTER_AREA), np.uint8)
         first, sure = self._face(small)
         lent = _lent(first, previous)
-        second = self._second_look(crop, first) if lent is None else lent
-        both = first + second.change
+        refinement = self._refine(crop, first) if lent is None else lent
+        both = first + refinement.change
         points = both[:, :2].copy()
         matrices = rg.regions(points)
         close = rg.cut_regions(crop, matrices)
@@ -120,25 +120,25 @@ class CompactFamily:
         points[list(lm.RIGHT_EYE_REGION)] = rg.to_crop(matrices[0], eyes[0])
         points[list(lm.LEFT_EYE_REGION)] = rg.to_crop(matrices[1], eyes[1])
         points[list(lm.MOUTH_REGION)] = rg.to_crop(matrices[2], mouth)
-        logit = (sure + second.logit) / 2 - SECOND_LOOK_LOGIT
+        logit = (sure + refinement.logit) / 2 - REFINEMENT_LOGIT
         certainty = float(1 / (1 + np.exp(-logit)))
         look = look_at(crop)
         return Track(
             points,
             both[:, 2],
-            self._free(crop),
+            self._implicit(crop),
             certainty,
             interior=interior(crop, points),
             look=look,
             colour=face_colour(crop, face_mask(points, len(look))),
-            second=second if lent is None else None,
+            refinement=refinement if lent is None else None,
         )
 
-    def _second_look(self, crop: Picture, first: Array) -> SecondLook:
+    def _refine(self, crop: Picture, first: Array) -> Refinement:
         """For points and depths [LANDMARKS, 3] that the first look found."""
         again = rg.face_region(first[:, :2])
-        second, logit = self._face(rg.cut_face(crop, again))
-        return SecondLook(rg.both_looks(first, second, again) - first, logit)
+        refinement, logit = self._face(rg.cut_face(crop, again))
+        return Refinement(rg.refined_points(first, refinement, again) - first, logit)
 
     def source(self, picture: Picture, track: Track | None = None) -> Source:
         detail = picture if picture.shape[0] == DETAIL * self.size else None
@@ -157,11 +157,11 @@ class CompactFamily:
             float(scale),
             np.zeros(self.shape_model.expressions + 2 * self.manifest["free_points"] + len(BASIS), np.float32),
         )
-        return Source(picture, pose, shape, track.free, track.certainty, detail, NECK, track.interior)
+        return Source(picture, pose, shape, track.implicit, track.certainty, detail, NECK, track.interior)
 
     def motion(self, track: Track, source: Source, previous: Motion | None = None) -> Motion:
         fitted = MotionFit(source.shape, self.shape_model).fit(track.points, track.depth, previous)
-        moved = (track.free - source.free).reshape(-1)
+        moved = (track.implicit - source.implicit).reshape(-1)
         between_lips = BASIS @ (track.interior - source.interior)
         expression = np.concatenate((fitted.expression, moved, between_lips)).astype(np.float32)
         return Motion(fitted.rotation, fitted.translation, fitted.scale, expression)
@@ -172,8 +172,8 @@ class CompactFamily:
     def keypoints(self, source: Source, motion: Motion) -> Array:
         count = self.shape_model.expressions
         shape = source.shape + self.shape_model.delta(motion.expression[:count])
-        free = source.free + motion.expression[count : -len(BASIS)].reshape(-1, 2)
-        return np.concatenate((place(shape, motion), free)).astype(np.float32)
+        implicit = source.implicit + motion.expression[count : -len(BASIS)].reshape(-1, 2)
+        return np.concatenate((place(shape, motion), implicit)).astype(np.float32)
 
     def renderer(self, source: Source) -> CompactRenderer:
         return CompactRenderer(self, source)
@@ -183,14 +183,14 @@ class CompactFamily:
         return self._network("appearance")(picture=picture[None])
 
     def driving(
-        self, source: Source, motion: Motion, overstatement: Overstatement | None = None
+        self, source: Source, motion: Motion, expression_gain: ExpressionGain | None = None
     ) -> dict[str, NDArray[np.float32]]:
         """What the renderer network gets with every frame: x_d [1, K + N, 2], the jacobian [1, 2, 2] and what is seen
         between the lips [1, BANDS]."""
-        stated = self.overstatement if overstatement is None else overstatement
-        moved = self.keypoints(source, stated.motion(motion))
+        gain = self.expression_gain if expression_gain is None else expression_gain
+        moved = self.keypoints(source, gain.motion(motion))
         rest = Motion(motion.rotation, motion.translation, motion.scale, np.zeros_like(motion.expression))
-        x_d = stated.keypoints(moved, self.keypoints(source, rest))
+        x_d = gain.keypoints(moved, self.keypoints(source, rest))
         between_lips = source.interior + motion.expression[-len(BASIS) :] @ BASIS
         return {
             "x_d": x_d[None],
@@ -213,8 +213,8 @@ class CompactFamily:
             found["face_logit"][0]
         )
 
-    def _free(self, crop: Picture) -> Array:
-        small = cv2.resize(crop, (FREE_INPUT, FREE_INPUT), interpolation=cv2.INTER_AREA)
+    def _implicit(self, crop: Picture) -> Array:
+        small = cv2.resize(crop, (IMPLICIT_INPUT, IMPLICIT_INPUT), interpolation=cv2.INTER_AREA)
         return np.array(self._network("implicit")(crop=small[None])["points"][0], np.float32)
 
     def _network(self, name: str, outputs: tuple[str, ...] = ()) -> Network:
@@ -227,12 +227,12 @@ class CompactFamily:
         return {}
 
     @cached_property
-    def _personal_networks(self) -> Path | None:
+    def _adapted_networks(self) -> Path | None:
         return None
 
     def _file(self, name: str) -> Path:
-        if self._personal_networks is not None and name in PERSONAL_NETWORKS:
-            return self._personal_networks / name
+        if self._adapted_networks is not None and name in ADAPTED_NETWORKS:
+            return self._adapted_networks / name
         path = self.folder / name
         try:
             found = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -248,7 +248,7 @@ class CompactRenderer:
 
     def __init__(self, family: CompactFamily, source: Source) -> None:
         self._family, self._source = family, source
-        self.overstatement = family.overstatement
+        self.expression_gain = family.expression_gain
         self._field, self._painter = family.motion_field(FIELD_OUTPUTS), family.painter()
         appearance = family.appearance(source.picture)
         self._still = {"motion_cue": appearance["motion_cue"], "x_s": source.keypoints[None]}
@@ -256,7 +256,7 @@ class CompactRenderer:
         self._detail = Detail(source.detail) if source.detail is not None else None
 
     def render(self, motion: Motion) -> Picture:
-        driving = self._family.driving(self._source, motion, self.overstatement)
+        driving = self._family.driving(self._source, motion, self.expression_gain)
         between_lips = driving.pop("interior")
         made = self._field(**self._still, **driving)
         moved = self._composer.move(made)
@@ -271,11 +271,11 @@ def jacobian(source: Motion, driving: Motion) -> Array:
     return (turn[:2, :2] * (source.scale / driving.scale)).astype(np.float32)
 
 
-def _lent(first: Array, previous: Track | None) -> SecondLook | None:
-    """The frame before's second look, if it had one that changed little and the face is still there."""
-    if previous is None or previous.second is None:
+def _lent(first: Array, previous: Track | None) -> Refinement | None:
+    """The frame before's refinement, if it had one that changed little and the face is still there."""
+    if previous is None or previous.refinement is None:
         return None
-    lent = previous.second
+    lent = previous.refinement
     changed = float(np.linalg.norm(lent.change[:, :2], axis=1).mean())
     moved = float(np.linalg.norm((first + lent.change)[:, :2] - previous.points, axis=1).mean())
     return lent if max(changed, moved) < LENT_WITHIN else None

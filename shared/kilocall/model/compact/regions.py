@@ -1,7 +1,7 @@
-"""Where the second look at the face and the close-ups of eyes and mouth are cut from a crop, given its landmarks.
+"""Where the refinement of a face and the close-ups of eyes and mouth are cut from a crop, given its landmarks.
 
 A region is a square that turns with the head: a 2x3 matrix that takes region coordinates (-1..1) to crop coordinates
-(-1..1). The left eye's region is mirrored, so that one network sees right eyes only; so is the second look, because a
+(-1..1). The left eye's region is mirrored, so that one network sees right eyes only; so is the refinement's, because a
 network errs otherwise on a mirrored face, and the mean of both errs less.
 """
 
@@ -47,18 +47,18 @@ def regions(points: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def face_region(points: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Matrix [2, 3] of the second look for landmarks [LANDMARKS, 2]: the face upright, central, mirrored."""
+    """Matrix [2, 3] of the refinement's cut for landmarks [LANDMARKS, 2]: the face upright, central, mirrored."""
     right, left, mouth, unit, x_axis, y_axis = _head(points)
     reach = unit * FACE_REACH
     return np.column_stack((-x_axis * reach, y_axis * reach, (right + left + mouth) / 3)).astype(np.float32)
 
 
-def both_looks(
+def refined_points(
     first: NDArray[np.float32], second: NDArray[np.float32], matrix: NDArray[np.float32]
 ) -> NDArray[np.float32]:
     """Points and depths [LANDMARKS, 3] of the whole crop and of `face_region` `matrix` as one, in crop coordinates.
 
-    The mean where they agree, the second look where the first was far out: it sees the face upright and in the middle.
+    The mean where they agree, the refinement where the first was far out: it sees the face upright and in the middle.
     """
     turned = second[list(lm.MIRROR)]
     reach = float(np.hypot(*matrix[:, 1]))
@@ -105,7 +105,7 @@ def cut_regions(picture: NDArray[np.uint8], matrices: NDArray[np.float32]) -> ND
 
 
 def cut_face(picture: NDArray[np.uint8], matrix: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """The second look [128, 128, 3] at a crop."""
+    """The refinement's picture [128, 128, 3] of a crop."""
     return _cut(picture, matrix, FACE_INPUT)
 
 

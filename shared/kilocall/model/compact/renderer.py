@@ -27,8 +27,8 @@ from torch.nn import functional as F
 
 from kilocall.model import landmarks as lm
 from kilocall.model.compact.blocks import Residual, SeparableResidual, conv, double, pixel_centres, separable
+from kilocall.model.compact.landmark_raster import MAPS, LandmarkRaster
 from kilocall.model.compact.renderer_constants import HALFWAY, TAPS
-from kilocall.model.compact.sketch import MAPS, FaceSketch
 from kilocall.model.interior import BANDS
 
 FIELD = 64  # side of the motion field
@@ -147,14 +147,16 @@ class MotionField(nn.Module):
     head: Tensor
 
     def __init__(
-        self, head_points: int = lm.LANDMARKS, free_points: int = IMPLICIT, *, light: Light | None = None
+        self, head_points: int = lm.LANDMARKS, implicit_points: int = IMPLICIT, *, light: Light | None = None
     ) -> None:
         super().__init__()
-        points = head_points + free_points
+        points = head_points + implicit_points
         self.head_points = head_points
         self.register_buffer("grid", pixel_centres(FIELD).reshape(1, -1, 2), persistent=False)
         self.register_buffer("line", pixel_centres(FIELD)[0, :, 0].clone(), persistent=False)
-        self.register_buffer("head", torch.cat((torch.ones(head_points), torch.zeros(free_points))), persistent=False)
+        self.register_buffer(
+            "head", torch.cat((torch.ones(head_points), torch.zeros(implicit_points))), persistent=False
+        )
         spread = torch.full((points,), 0.12)
         spread[[*lm.OUTER_LIPS, *lm.INNER_LIPS]] = 0.07
         spread[[*lm.RIGHT_EYE, *lm.LEFT_EYE, lm.RIGHT_IRIS, lm.LEFT_IRIS]] = 0.045
@@ -286,7 +288,7 @@ class Generator(nn.Module):
             self.join_128 = nn.Sequential(separable(a + COPIED, 32), SeparableResidual(32), SeparableResidual(32))
         else:
             self.join_128 = nn.Sequential(conv(a + a, 32), Residual(32))
-        self.sketch = FaceSketch()
+        self.sketch = LandmarkRaster()
         self.drawn = nn.Conv2d(MAPS, 32, 3, 1, 1, bias=False)
         nn.init.zeros_(self.drawn.weight)
         self.paint = nn.Conv2d(32, 16, 3, 1, 1)

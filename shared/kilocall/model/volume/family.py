@@ -45,7 +45,7 @@ class VolumeTrack(Track):
 
 @dataclass(frozen=True)
 class VolumeSource(Source):
-    """`shape` and `free` are the landmarks', `pose` and what is below the family's own."""
+    """`shape` and `implicit` are the landmarks', `pose` and what is below the family's own."""
 
     head: HeadPose = field(kw_only=True)
     find_canonical: Callable[[], Array] = field(kw_only=True, repr=False, compare=False)
@@ -101,7 +101,9 @@ class VolumeFamily:
     def track(self, crop: Picture, previous: Track | None = None) -> VolumeTrack:
         seen = self.landmarks.track(crop, previous)
         head = self.runner.pose(self.runner.head(crop))
-        return VolumeTrack(seen.points, seen.depth, seen.free, seen.certainty, second=seen.second, head=head)
+        return VolumeTrack(
+            seen.points, seen.depth, seen.implicit, seen.certainty, refinement=seen.refinement, head=head
+        )
 
     def source(self, picture: Picture, track: Track | None = None) -> VolumeSource:
         if picture.shape[0] != self.size:
@@ -114,7 +116,7 @@ class VolumeFamily:
             picture,
             pose,
             found.shape,
-            found.free,
+            found.implicit,
             found.certainty,
             neck=_same_neck(found, head),
             head=head,

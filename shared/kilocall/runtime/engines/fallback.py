@@ -77,20 +77,20 @@ class _FallbackNetwork:
     def __init__(self, engine: FallbackEngine, on_gpu: Network, model: Path, outputs: tuple[str, ...]) -> None:
         self._engine, self._model, self._outputs = engine, model, outputs
         self._network, self._is_gpu, self._trusted = on_gpu, True, False
-        self._held: dict[str, Array] = {}
+        self._bound: dict[str, Array] = {}
 
     @property
     def inputs(self) -> tuple[Port, ...]:
         return self._network.inputs
 
-    def hold(self, **inputs: Array) -> None:
+    def bind_inputs(self, **inputs: Array) -> None:
         try:
-            self._current().hold(**inputs)
+            self._current().bind_inputs(**inputs)
         except ValueError:  # an input that does not fit
             raise
         except Exception as error:  # a driver may raise anything
-            self._give_up(error).hold(**inputs)
-        self._held.update({name: value.copy() for name, value in inputs.items()})
+            self._give_up(error).bind_inputs(**inputs)
+        self._bound.update({name: value.copy() for name, value in inputs.items()})
 
     def __call__(self, **inputs: Array) -> dict[str, Array]:
         network = self._current()
@@ -123,7 +123,7 @@ class _FallbackNetwork:
 
     def _on(self, engine: Engine) -> Network:
         network = engine.load(self._model, self._outputs)
-        network.hold(**self._held)
+        network.bind_inputs(**self._bound)
         return network
 
 

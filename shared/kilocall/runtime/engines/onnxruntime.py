@@ -67,9 +67,9 @@ class OnnxRuntimeNetwork(CheckedNetwork):
         self._options = options
         self._outputs = list(outputs) or [p.name for p in session.get_outputs()]
 
-    def _keep(self, name: str, value: Array) -> None:
-        pass  # `_run` takes it from `_held`
+    def _bind(self, name: str, value: Array) -> None:
+        pass  # `_run` takes it from `_bound`
 
     def _run(self, given: dict[str, Array]) -> dict[str, Array]:
-        values = self._session.run(self._outputs, {**self._held, **given}, self._options)
+        values = self._session.run(self._outputs, {**self._bound, **given}, self._options)
         return dict(zip(self._outputs, values, strict=True))

@@ -176,7 +176,7 @@ class _OpenVinoNetwork(CheckedNetwork):
         self._request = compiled.create_infer_request()
         self._outputs = tuple(p.any_name for p in compiled.outputs)
 
-    def _keep(self, name: str, value: Array) -> None:
+    def _bind(self, name: str, value: Array) -> None:
         self._request.get_tensor(name).data[:] = value
 
     def _run(self, given: dict[str, Array]) -> dict[str, Array]:

@@ -71,22 +71,22 @@ class WebGpuEngine(OnnxRuntimeEngine):
 
 
 class _WebGpuNetwork(OnnxRuntimeNetwork):
-    """Keeps held inputs in the GPU's memory: a source picture's features are 6 MB."""
+    """Keeps bound inputs in the GPU's memory: a source picture's features are 6 MB."""
 
     def __init__(self, name: str, session: Any, outputs: tuple[str, ...], options: Any) -> None:
         super().__init__(name, session, outputs, options)
-        self._bound = session.io_binding()
+        self._io_binding = session.io_binding()
         for output in self._outputs:
-            self._bound.bind_output(output, "cpu")
+            self._io_binding.bind_output(output, "cpu")
 
-    def _keep(self, name: str, value: Array) -> None:
-        self._bound.bind_cpu_input(name, value)
+    def _bind(self, name: str, value: Array) -> None:
+        self._io_binding.bind_cpu_input(name, value)
 
     def _run(self, given: dict[str, Array]) -> dict[str, Array]:
         for name, value in given.items():
-            self._bound.bind_cpu_input(name, value)
-        self._session.run_with_iobinding(self._bound, self._options)
-        return dict(zip(self._outputs, self._bound.copy_outputs_to_cpu(), strict=True))
+            self._io_binding.bind_cpu_input(name, value)
+        self._session.run_with_iobinding(self._io_binding, self._options)
+        return dict(zip(self._outputs, self._io_binding.copy_outputs_to_cpu(), strict=True))
 
 
 def _name_of(device: Any) -> str:

@@ -35,8 +35,8 @@ export class LiveSocket {
     setTimeout(() => this.open(), RETRY_MS);
   }
 
-  send(wish) {
-    if (this.socket?.readyState === WebSocket.OPEN) this.socket.send(JSON.stringify(wish));
+  send(command) {
+    if (this.socket?.readyState === WebSocket.OPEN) this.socket.send(JSON.stringify(command));
   }
 
   read(data) {
