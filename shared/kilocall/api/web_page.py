@@ -30,7 +30,7 @@ from kilocall.proto.errors import BadInput
 from kilocall.proto.stream_file import StreamReader
 from kilocall.runtime.picture_process import decode_from_others
 
-__all__ = ["ENGINE_FILES", "WEB", "PageReport", "export_page"]
+__all__ = ["ENGINE_FILES", "WEB", "PageReport", "export_page", "faces_of"]
 
 WEB: Final = Path(__file__).parents[1] / "web"
 #: What `make web` copies.
@@ -75,7 +75,7 @@ def export_page(stream: Path | str, out: Path | str, *, family: Family) -> PageR
     check_family(reader.header, family, str(stream))
     if not reader.frame_count:
         raise BadInput(f"{stream}: holds no complete motion packet ({reader.damage or 'it is empty'})")
-    faces = _faces(reader, family, stream)
+    faces = faces_of(reader, family, stream)
     partial = out.with_name(f".{out.name}.{os.getpid()}.part")
     try:
         shutil.copytree(WEB, partial)
@@ -120,7 +120,7 @@ def _put_in_place(partial: Path, out: Path) -> None:
     shutil.rmtree(old)
 
 
-def _faces(reader: StreamReader, family: CompactFamily, stream: Path) -> dict[str, Any]:
+def faces_of(reader: StreamReader, family: CompactFamily, stream: Path) -> dict[str, Any]:
     """What `shared/kilocall/web/faces.js` reads."""
     source = reader.source_picture()
     if source is None:

@@ -1,0 +1,273 @@
+"""`export-page`: the folder it writes, and its page in a real browser beside what Python renders."""
+
+from __future__ import annotations
+
+import functools
+import http.server
+import json
+import re
+import shutil
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from kilocall.api import StreamPlayer, export_page, web_page
+from kilocall.api.web_page import ENGINE_FILES, WEB
+from kilocall.cli import run
+from kilocall.model.family import Family
+from kilocall.proto.errors import BadInput
+from kilocall.receiver.render import View
+from kilocall.sample import sample_stream
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+SAMPLE = sample_stream("astronaut")
+ALLOWED_BYTES = 20_000_000
+#: Mean difference of two pictures, grey levels: the same 8-bit networks on two engines, and two decoders of AVIF.
+NEAR = 1.5
+
+has_engine = pytest.mark.skipif(
+    not all((WEB / "vendor" / name).is_file() for name in ENGINE_FILES),
+    reason="the browser's engine is missing: run `make web`, which needs npm",
+)
+has_browser = pytest.mark.skipif(CHROMIUM is None, reason="no chromium is installed to look at the page with")
+
+
+class QuietHandler(http.server.SimpleHTTPRequestHandler):
+    """Files and nothing else; with the headers that let a page have threads where the server asks for it."""
+
+    def end_headers(self) -> None:
+        if getattr(self.server, "isolates", False):
+            self.send_header("Cross-Origin-Opener-Policy", "same-origin")
+            self.send_header("Cross-Origin-Embedder-Policy", "require-corp")
+        super().end_headers()
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+class Hosted:
+    """A folder on a plain web server."""
+
+    def __init__(self, folder: Path) -> None:
+        self.server = http.server.ThreadingHTTPServer(
+            ("127.0.0.1", 0), functools.partial(QuietHandler, directory=str(folder))
+        )
+        self.address = f"http://127.0.0.1:{self.server.server_port}/index.html"
+        self._thread = threading.Thread(target=self.server.serve_forever)
+        self._thread.start()
+
+    def isolate(self) -> None:
+        setattr(self.server, "isolates", True)  # noqa: B010
+
+    def close(self) -> None:
+        self.server.shutdown()
+        self._thread.join(10)
+        self.server.server_close()
+
+
+@pytest.fixture(scope="module")
+def folder(family: Family, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("page") / "astronaut"
+    export_page(SAMPLE, out, family=family)
+    return out
+
+
+@pytest.fixture
+def hosted(folder: Path) -> Iterator[Hosted]:
+    server = Hosted(folder)
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    playwright = pytest.importorskip("playwright.sync_api")
+    with playwright.sync_playwright() as engine:
+        browser = engine.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+class Shown:
+    """The page, with everything that goes wrong on it."""
+
+    def __init__(self, browser: Any, address: str) -> None:
+        self.page = browser.new_page()
+        self.problems: list[str] = []
+        self.asked: list[str] = []
+        self.page.on("pageerror", lambda error: self.problems.append(str(error)))
+        self.page.on("console", self._note)
+        self.page.on("request", lambda request: self.asked.append(request.url))
+        self.page.goto(address)
+
+    def _note(self, message: Any) -> None:
+        if message.type in ("error", "warning"):
+            self.problems.append(message.text)
+
+    def until(self, condition: str) -> None:
+        """Waits for a JavaScript condition; the page's policy forbids it to be waited for in the page itself."""
+        deadline = time.monotonic() + 60
+        while not self.page.evaluate(condition):
+            notice = self.page.inner_text("#notice")
+            assert time.monotonic() < deadline, f"{condition}; the page says {notice!r}; {self.problems}"
+            self.page.wait_for_timeout(20)
+
+    def data(self, name: str) -> str:
+        return str(self.page.evaluate(f"document.documentElement.dataset.{name}"))
+
+    def seek(self, seconds: float, frame: int) -> None:
+        self.page.evaluate(f"""() => {{
+            const bar = document.getElementById("seek");
+            bar.value = {seconds};
+            bar.dispatchEvent(new Event("input"));
+            bar.dispatchEvent(new Event("change"));
+        }}""")
+        self.until(f"document.documentElement.dataset.frame === '{frame}'")
+
+    def pixels(self) -> NDArray[np.uint8]:
+        """What is on the canvas [S, S, 3], once the browser has drawn it."""
+        self.page.wait_for_timeout(100)
+        side, values = self.page.evaluate("""async () => {
+            const shown = document.getElementById("picture");
+            await new Promise(requestAnimationFrame);
+            const bitmap = await createImageBitmap(shown);
+            const drawn = Object.assign(document.createElement("canvas"), { width: bitmap.width, height: bitmap.width });
+            const context = drawn.getContext("2d");
+            context.drawImage(bitmap, 0, 0);
+            return [bitmap.width, Array.from(context.getImageData(0, 0, bitmap.width, bitmap.width).data)];
+        }""")
+        return np.array(values, np.uint8).reshape(side, side, 4)[..., :3]
+
+
+def apart(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> float:
+    assert one.shape == other.shape
+    return float(np.abs(one.astype(int) - other).mean())
+
+
+@has_engine
+def test_the_folder_is_small_and_names_no_other_place(folder: Path) -> None:
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) < ALLOWED_BYTES
+    assert {"index.html", "faces.json", "stream.kcs"} <= {path.name for path in files}
+    for path in files:
+        if path.parent == folder and path.suffix in (".html", ".js", ".css", ".json"):
+            foreign = [url for url in re.findall(r"https?://[\w.-]+", path.read_text()) if "www.w3.org" not in url]
+            assert not foreign, f"{path.name} names {foreign}"
+    page = (folder / "index.html").read_text()
+    assert "Content-Security-Policy" in page
+    assert not re.search(r"\sstyle=|\son\w+=|<script>|<style", page)
+
+
+@has_engine
+@has_browser
+def test_the_page_shows_what_python_renders(folder: Path, hosted: Hosted, browser: Any, player: StreamPlayer) -> None:
+    shown = Shown(browser, hosted.address)
+    shown.until("document.documentElement.dataset.shown > 0")
+    assert shown.data("threads") == "1"
+    motions = list(player.motions())
+    for frame in (1, 134):
+        if frame > 1:
+            shown.seek(motions[frame - 1].time_us / 1e6, frame)
+        assert apart(shown.pixels(), player.renderer.render(motions[frame - 1].motion)) < NEAR
+    straight = shown.pixels()
+    # The head turned in the page, and in Python.
+    before = int(shown.data("shown"))
+    shown.page.evaluate("""() => {
+        const yaw = document.getElementById("yaw");
+        yaw.value = 20;
+        yaw.dispatchEvent(new Event("input"));
+    }""")
+    shown.until(f"document.documentElement.dataset.shown > {before}")
+    player.renderer.view = View(yaw=20)
+    try:
+        turned = player.renderer.render(motions[133].motion)
+    finally:
+        player.renderer.view = View()
+    assert apart(shown.pixels(), turned) < NEAR
+    assert apart(turned, straight) > 4
+    # Playing goes on, and all of it came from the folder.
+    shown.page.click("#play")
+    shown.until(f"document.documentElement.dataset.shown > {before + 3}")
+    assert shown.page.inner_text("#badge-title") == "Reconstructed from one picture."
+    assert shown.page.evaluate("document.getElementById('source-picture').naturalWidth") == 256
+    root = hosted.address.removesuffix("index.html")
+    assert all(url.startswith((root, f"blob:{root}")) for url in shown.asked)
+    assert shown.problems == []
+    shown.page.close()
+
+
+@has_engine
+@has_browser
+def test_an_isolated_page_has_threads_and_an_embedded_one_the_picture_alone(hosted: Hosted, browser: Any) -> None:
+    hosted.isolate()
+    shown = Shown(browser, f"{hosted.address}?embed")
+    shown.until("document.documentElement.dataset.shown > 0")
+    assert int(shown.data("threads")) == min(4, shown.page.evaluate("navigator.hardwareConcurrency"))
+    assert shown.page.is_visible("#picture")
+    assert shown.page.is_visible("#badge-title")
+    assert not shown.page.is_visible("#seek")
+    assert not shown.page.is_visible("aside")
+    shown.page.click("#start")
+    shown.until("document.documentElement.dataset.shown > 3")
+    assert shown.problems == []
+    shown.page.close()
+
+
+@has_engine
+@has_browser
+def test_a_stream_that_breaks_off_is_played_and_said_so(
+    family: Family, browser: Any, tmp_path: Path, player: StreamPlayer
+) -> None:
+    cut = tmp_path / "cut.kcs"
+    cut.write_bytes(SAMPLE.read_bytes()[:-400])
+    report = export_page(cut, tmp_path / "page", family=family)
+    assert report.truncated is not None
+    hosted = Hosted(tmp_path / "page")
+    try:
+        shown = Shown(browser, hosted.address)
+        shown.until("document.documentElement.dataset.shown > 0")
+        assert "breaks off" in shown.page.inner_text("#notice")
+        assert shown.problems == []
+        shown.page.close()
+    finally:
+        hosted.close()
+
+
+@has_engine
+def test_a_page_replaces_one_it_wrote_and_nothing_else(family: Family, folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "page"
+    shutil.copytree(folder, out)
+    (out / "left.txt").write_text("of the page before")
+    report = export_page(SAMPLE, out, family=family)
+    written = [path for path in out.rglob("*") if path.is_file()]
+    assert (report.files, report.bytes) == (len(written), sum(path.stat().st_size for path in written))
+    assert not (out / "left.txt").exists()
+    other = tmp_path / "letters"
+    other.mkdir()
+    (other / "dear.txt").write_text("...")
+    with pytest.raises(BadInput, match="other files"):
+        export_page(SAMPLE, other, family=family)
+    assert {path.name for path in tmp_path.iterdir()} == {"page", "letters"}
+
+
+@has_engine
+def test_faces_are_those_that_python_finds(folder: Path, player: StreamPlayer) -> None:
+    faces = json.loads((folder / "faces.json").read_text())
+    source = player.stream_source
+    assert faces["pictures"][0]["shape"] == pytest.approx(source.shape.reshape(-1).tolist(), abs=1e-6)
+    assert faces["weights_hash"] == player.family.weights_hash
+
+
+def test_without_the_engine_one_line_says_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(web_page, "ENGINE_FILES", ("not-there.wasm",))
+    assert run(["export-page", "sample:astronaut", "-o", str(tmp_path / "page"), "--threads", "1"]) == 2
+    assert capsys.readouterr().err == "kilocall: the browser's engine is missing: run `make web`\n"
+    assert not list(tmp_path.iterdir())
