@@ -41,10 +41,11 @@ async function open() {
   const source = reader.sourcePicture();
   if (source === null) throw new BadInput("the stream holds no source picture");
   const stored = [source, ...reader.references()];
-  const pictures = await Promise.all(faces.pictures.map(async ({ number, reference }) => {
-    const bitmap = await decoded(stored[number].data, stored[number].format);
-    return { reference, pixels: pixelsOf(bitmap, bitmap.width >= 2 * faces.size ? 2 * faces.size : faces.size) };
-  }));
+  const bitmaps = await Promise.all(faces.pictures.map(({ number }) => decoded(stored[number].data, stored[number].format)));
+  const pictures = bitmaps.map((bitmap, n) => {
+    const { small, detail } = seen(bitmap, faces.size, bitmaps[0].width >= 2 * faces.size);
+    return { reference: faces.pictures[n].reference, small, detail };
+  });
   const view = new View(film, faces, pictures.length);
   view.open(pictures, new Blob([new Uint8Array(source.data)], { type: `image/${source.format}` }));
 }
@@ -108,8 +109,7 @@ class View {
     if (!drawsThere) {
       const composer = new GlComposer(canvas, size);
       this.composer = composer;
-      this.held = pictures.map(({ pixels }) =>
-        pixels.length > 4 * size * size ? composer.hold(halved(pixels), pixels) : composer.hold(pixels, null));
+      this.held = pictures.map(({ small, detail }) => composer.hold(small, detail));
     }
     worker.onmessage = ({ data }) => this.#heard(data);
     worker.onerror = (event) => say(`the page's worker failed: ${event.message ?? "it cannot be loaded"}`);
@@ -330,7 +330,19 @@ async function decoded(data, format) {
 }
 
 /**
- * A picture as RGBA, so many pixels wide and high.
+ * A picture as the networks see it and, where the source picture is `large`, at twice that size.
+ * @param {ImageBitmap} bitmap
+ * @param {number} size
+ * @param {boolean} large
+ */
+function seen(bitmap, size, large) {
+  const twice = bitmap.width >= 2 * size;
+  const detail = large || twice ? pixelsOf(bitmap, 2 * size) : null;
+  return { small: twice && detail ? halved(detail) : pixelsOf(bitmap, size), detail: large ? detail : null };
+}
+
+/**
+ * RGBA, so many pixels wide and high.
  * @param {ImageBitmap} bitmap
  * @param {number} side
  */
@@ -340,6 +352,5 @@ function pixelsOf(bitmap, side) {
   if (context === null) throw new BadInput("this browser lets a page read no pictures");
   context.imageSmoothingQuality = "high";
   context.drawImage(bitmap, 0, 0, side, side);
-  bitmap.close();
   return context.getImageData(0, 0, side, side).data;
 }

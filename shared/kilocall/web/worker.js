@@ -1,7 +1,7 @@
 // The thread that makes pictures. It gets a stream's pictures and then one motion at a time, and draws onto the page's
 // canvas, or hands back what the picture is composed of where the browser does not let a worker draw.
 
-import { copyAt, densely, halved, mix } from "./compose.js";
+import { copyAt, densely, mix } from "./compose.js";
 import { BadInput, KilocallError } from "./errors.js";
 import { GlComposer } from "./gl_compose.js";
 import { fromVector } from "./motion.js";
@@ -16,8 +16,14 @@ import { ShapeModel } from "./shape.js";
  * @property {"open"} do
  * @property {OffscreenCanvas | null} canvas null: frames are handed back
  * @property {number} size
- * @property {{ reference: Omit<import("./gallery.js").Reference, "keypoints">, pixels: Uint8ClampedArray }[]} pictures
- * RGBA, `size` or twice `size` wide
+ * @property {Picture[]} pictures the source picture first
+ */
+
+/**
+ * @typedef {object} Picture
+ * @property {Omit<import("./gallery.js").Reference, "keypoints">} reference
+ * @property {Pixels} small RGBA, `size` wide
+ * @property {Pixels | null} detail the same at twice the width, where the source picture has that
  */
 
 /**
@@ -68,18 +74,14 @@ async function open({ canvas, size, pictures }) {
     Object.fromEntries(NETWORKS.map((name, n) => [name, networks[n]])));
   const shapeModel = ShapeModel.fromBytes(shape);
   const family = await Networks.open(engine, files);
-  const sized = pictures.map(({ pixels }) => {
-    const large = pixels.length === 4 * (2 * size) ** 2;
-    return { small: large ? halved(pixels) : pixels, detail: large ? pixels : null };
-  });
   const renderers = [];
-  for (const [n, { small }] of sized.entries()) {
-    renderers.push(await PictureRenderer.open(family, shapeModel, pictures[n].reference.source, small));
+  for (const { reference, small } of pictures) {
+    renderers.push(await PictureRenderer.open(family, shapeModel, reference.source, small));
   }
   const base = pictures[0].reference.source;
   const references = pictures.map(({ reference }) =>
     ({ ...reference, keypoints: shapeModel.keypoints(base, reference.motion) }));
-  opened = { renderer: new GalleryRenderer(shapeModel, references, renderers), show: shower(canvas, size, sized) };
+  opened = { renderer: new GalleryRenderer(shapeModel, references, renderers), show: shower(canvas, size, pictures) };
   answer({ did: "open", threads });
 }
 
@@ -87,7 +89,7 @@ async function open({ canvas, size, pictures }) {
  * What brings a frame onto the canvas, or gives it back for the page to do so.
  * @param {OffscreenCanvas | null} canvas
  * @param {number} size
- * @param {{ small: Pixels, detail: Pixels | null }[]} pictures
+ * @param {Picture[]} pictures
  * @returns {(picture: number, frame: Frame) => Frame | null}
  */
 function shower(canvas, size, pictures) {
@@ -109,7 +111,7 @@ function shower(canvas, size, pictures) {
  * The same without a graphics processor, and without detail.
  * @param {OffscreenCanvas} canvas
  * @param {number} size
- * @param {{ small: Pixels }[]} pictures
+ * @param {Picture[]} pictures
  */
 function plainly(canvas, size, pictures) {
   const context = canvas.getContext("2d");
