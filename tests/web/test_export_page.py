@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import functools
 import http.server
+import io
 import json
 import re
 import shutil
@@ -16,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 
 from kilocall.api import StreamPlayer, export_page, web_page
 from kilocall.api.web_page import ENGINE_FILES, WEB
@@ -132,15 +135,15 @@ class Shown:
 
     def pixels(self) -> NDArray[np.uint8]:
         """What is on the canvas [S, S, 3]."""
-        side, values = self.page.evaluate("""async () => {
+        address = self.page.evaluate("""async () => {
             const bitmap = await createImageBitmap(document.getElementById("picture"));
-            const side = bitmap.width;
-            const drawn = Object.assign(document.createElement("canvas"), { width: side, height: side });
-            const context = drawn.getContext("2d");
-            context.drawImage(bitmap, 0, 0);
-            return [side, Array.from(context.getImageData(0, 0, side, side).data)];
+            const drawn = document.createElement("canvas");
+            drawn.width = drawn.height = bitmap.width;
+            drawn.getContext("2d").drawImage(bitmap, 0, 0);
+            return drawn.toDataURL("image/png");
         }""")
-        return np.array(values, np.uint8).reshape(side, side, 4)[..., :3]
+        with Image.open(io.BytesIO(base64.b64decode(address.partition(",")[2]))) as image:
+            return np.asarray(image.convert("RGB"), np.uint8)
 
     def comes_to_show(self, wanted: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """The canvas when it is like `wanted`: the browser draws a while after the page has been told."""

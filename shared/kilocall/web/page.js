@@ -6,6 +6,7 @@ import { readFaces } from "./faces.js";
 import { GlComposer } from "./gl_compose.js";
 import { halved } from "./compose.js";
 import { Film, FrameCursor, Playhead, bitsByTime } from "./player.js";
+import { Speech } from "./speech.js";
 import { StreamReader } from "./stream_file.js";
 
 /** @typedef {import("./worker.js").Answer} Answer */
@@ -79,6 +80,7 @@ class View {
     this.head = new Playhead(durationUs);
     this.cursor = new FrameCursor(film);
     this.bits = bitsByTime(film.reader);
+    this.speech = new Speech([...film.reader.sounds()]);
     /** @type {GlComposer | null} where no worker can draw */
     this.composer = null;
     /** @type {ReturnType<GlComposer["hold"]>[]} */
@@ -154,6 +156,7 @@ class View {
     if (this.head.turnAtEnd(now)) this.#label();
     const position = this.head.position(now);
     if (!this.seeking) showPosition(position, this.head.durationUs);
+    this.speech.follow(position, this.head.playing, this.head.speed);
     if (this.busy) return;
     const lead = this.head.playing ? Math.min(this.leadUs * this.head.speed, this.head.durationUs / 4) : 0;
     const found = this.cursor.at(Math.min(position + lead, this.head.durationUs));
@@ -197,6 +200,9 @@ class View {
       mark.style.left = `${(100 * timeUs) / this.head.durationUs}%`;
       return mark;
     }));
+    const { records, playable } = this.speech;
+    $("sound").hidden = !records.length || !playable;
+    $("silent").hidden = !records.length || playable;
     const here = new URL(location.href);
     here.search = "embed";
     here.hash = "";
@@ -234,6 +240,11 @@ class View {
     input("loop").onchange = () => { head.loop = input("loop").checked; };
     for (const angle of ANGLES) input(angle).oninput = turn;
     $("straight").onclick = straight;
+    $("sound").onclick = () => {
+      this.speech.muted = !this.speech.muted;
+      $("sound").textContent = this.speech.muted ? "Sound on" : "Sound off";
+      $("sound").setAttribute("aria-pressed", String(this.speech.muted));
+    };
     $("copy").onclick = () => {
       input("embed").select();
       navigator.clipboard?.writeText(input("embed").value).then(() => { $("copy").textContent = "Copied"; }, () => {});
@@ -245,6 +256,7 @@ class View {
       ArrowRight: () => skip(STEP_US),
       l: () => input("loop").click(),
       r: straight,
+      m: () => $("sound").click(),
     };
     addEventListener("keydown", (event) => {
       if (event.ctrlKey || event.altKey || event.metaKey) return;
