@@ -12,11 +12,15 @@ import shutil
 import threading
 import time
 from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import av
+import cv2
 import numpy as np
 import pytest
+from av.audio.codeccontext import AudioCodecContext
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -24,8 +28,12 @@ from kilocall.api import StreamPlayer, export_page, web_page
 from kilocall.api.web_page import ENGINE_FILES, WEB
 from kilocall.cli import run
 from kilocall.model.family import Family
+from kilocall.proto.control import SourcePicture
 from kilocall.proto.errors import BadInput
+from kilocall.proto.sound import SAMPLE_RATE, SoundPackets
+from kilocall.proto.stream_file import StreamWriter
 from kilocall.receiver.render import View
+from kilocall.runtime.pictures import encode_picture
 from kilocall.sample import sample_stream
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
@@ -226,6 +234,82 @@ def test_an_isolated_page_has_threads_and_an_embedded_one_the_picture_alone(host
     shown.until("document.documentElement.dataset.shown > 3")
     assert shown.problems == []
     shown.page.close()
+
+
+def tone(seconds: float) -> Iterator[SoundPackets]:
+    """Speech of 20 ms a packet: silence for half a second, then a tone."""
+    encoder = av.CodecContext.create("libopus", "w")
+    assert isinstance(encoder, AudioCodecContext)
+    encoder.sample_rate, encoder.layout, encoder.format, encoder.bit_rate = SAMPLE_RATE, "mono", "s16", 16_000
+    encoder.time_base = Fraction(1, SAMPLE_RATE)
+    time = np.arange(round(seconds * SAMPLE_RATE))
+    samples = np.rint(8000 * np.sin(time * 0.06) * (time > SAMPLE_RATE // 2)).astype(np.int16)
+    packets = []
+    for start in range(0, len(samples), 960):
+        frame = av.AudioFrame.from_ndarray(samples[None, start : start + 960].copy(), "s16", "mono")
+        frame.sample_rate, frame.time_base, frame.pts = SAMPLE_RATE, Fraction(1, SAMPLE_RATE), start
+        packets += [bytes(packet) for packet in encoder.encode(frame)]
+    for first in range(0, len(packets), 50):
+        yield SoundPackets(20_000 * first, 0 if first else 312, tuple(packets[first : first + 50]))
+
+
+@pytest.fixture
+def spoken(player: StreamPlayer, tmp_path: Path) -> Path:
+    """The sample with its picture at 512, one of its frames as a further picture, and a tone."""
+    path = tmp_path / "spoken.kcs"
+    large = cv2.resize(player.stream_source.picture, (512, 512), interpolation=cv2.INTER_CUBIC)
+    further = player.renderer.render(list(player.motions())[133].motion)
+    with StreamWriter(path, player.reader.header) as writer:
+        writer.add_picture(SourcePicture(*encode_picture(np.asarray(large, np.uint8), 14 * 1024)))
+        writer.add_reference(SourcePicture(*encode_picture(further, 14 * 1024)))
+        for sound in tone(2):
+            writer.add_sound(sound)
+        for timed in player.reader.packets():
+            writer.add_packet(timed.time_us, timed.packet)
+    return path
+
+
+@has_engine
+@has_browser
+def test_large_and_further_pictures_are_shown_and_speech_is_decoded(
+    spoken: Path, family: Family, browser: Any, tmp_path: Path
+) -> None:
+    assert export_page(spoken, tmp_path / "page", family=family).pictures == 2
+    film = StreamPlayer(spoken, family=family)
+    motions = list(film.motions())
+    hosted = Hosted(tmp_path / "page")
+    try:
+        shown = Shown(browser, hosted.address)
+        shown.until("document.documentElement.dataset.shown > 0")
+        shown.comes_to_show(film.renderer.render(motions[0].motion))
+        shown.seek(motions[133].time_us / 1e6, 134)
+        film.renderer.restart()
+        wanted = film.renderer.render(motions[133].motion)
+        assert film.renderer.render(motions[133].motion).shape == (512, 512, 3)
+        shown.comes_to_show(wanted)
+        assert shown.page.inner_text("#badge-title") == "Reconstructed from 2 pictures."
+        assert shown.page.is_visible("#sound")
+        heard = shown.page.evaluate("""async () => {
+            const { SpeechDecoder } = await import("./speech.js");
+            const { StreamReader } = await import("./stream_file.js");
+            const data = new Uint8Array(await (await fetch("stream.kcs")).arrayBuffer());
+            const heard = [];
+            const decoder = new SpeechDecoder((samples, us) => heard.push([us, samples.length, Math.max(...samples)]));
+            for (const record of new StreamReader(data).sounds()) decoder.push(record);
+            await decoder.finish();
+            return heard;
+        }""")
+        assert heard[0][0] == pytest.approx(-6500, abs=1)
+        assert sum(length for _, length, _ in heard) == pytest.approx(2 * SAMPLE_RATE, abs=960)
+        for when, _, peak in heard:
+            if when < 470_000 or 560_000 < when < 1_950_000:
+                assert peak == pytest.approx(0 if when < 470_000 else 0.244, abs=0.05), when
+        shown.page.click("#play")
+        shown.until("document.documentElement.dataset.shown > 4")
+        assert shown.problems == []
+        shown.page.close()
+    finally:
+        hosted.close()
 
 
 @has_engine

@@ -127,7 +127,9 @@ def motion(player: StreamPlayer, source: Source) -> dict[str, Any]:
     return {
         "times": [one.time_us for one in timed],
         "vectors_sha256": hashlib.sha256(packed).hexdigest(),
-        "driving": [_driving(family, source, timed[number].motion, view) | {"frame": number} for number, view in FRAMES],
+        "driving": [
+            _driving(family, source, timed[number].motion, view) | {"frame": number} for number, view in FRAMES
+        ],
         "gallery": {
             "distances": [[float(value) for value in one] for one in distances[::20]],
             "onto": _pose(onto(timed[40].motion, other)),

@@ -61,8 +61,8 @@ class PageReport:
 def export_page(stream: Path | str, out: Path | str, *, family: Family) -> PageReport:
     """Writes the folder `out`, whole or not at all; one that it wrote before is replaced.
 
-    BadInput for a stream that the page could not play, another folder that is in the way, and where the browser's engine
-    is missing.
+    BadInput for a stream that the page could not play, another folder that is in the way, and where the engine for
+    browsers is missing.
     """
     stream, out = Path(stream), Path(out)
     _check_engine()
