@@ -108,8 +108,10 @@ def browser() -> Iterator[Any]:
 class Shown:
     """The page, with everything that goes wrong on it."""
 
-    def __init__(self, browser: Any, address: str) -> None:
+    def __init__(self, browser: Any, address: str, before: str = "") -> None:
+        """`before` is JavaScript that runs ahead of the page."""
         self.page = browser.new_page()
+        self.page.add_init_script(before)
         self.problems: list[str] = []
         self.asked: list[str] = []
         self.page.on("pageerror", lambda error: self.problems.append(str(error)))
@@ -217,6 +219,26 @@ def test_the_page_shows_what_python_renders(folder: Path, hosted: Hosted, browse
     assert all(url.startswith((root, f"blob:{root}")) for url in shown.asked)
     assert shown.problems == []
     shown.page.close()
+
+
+@has_engine
+@has_browser
+@pytest.mark.parametrize("lacks", ["drawing in a worker", "WebGL"])
+def test_a_browser_that_lacks_something_shows_the_same(
+    lacks: str, hosted: Hosted, browser: Any, player: StreamPlayer
+) -> None:
+    before = "delete HTMLCanvasElement.prototype.transferControlToOffscreen" if lacks != "WebGL" else ""
+    if lacks == "WebGL":
+        browser = browser.browser_type.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-3d-apis"])
+    shown = Shown(browser, hosted.address, before)
+    shown.until("document.documentElement.dataset.shown > 0")
+    timed = list(player.motions())[133]
+    shown.seek(timed.time_us / 1e6, 134)
+    shown.comes_to_show(player.renderer.render(timed.motion))
+    assert not [problem for problem in shown.problems if "WebGL" not in problem]
+    shown.page.close()
+    if lacks == "WebGL":
+        browser.close()
 
 
 @has_engine

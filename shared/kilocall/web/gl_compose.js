@@ -117,7 +117,9 @@ export class GlComposer {
    * @param {number} side S
    */
   constructor(canvas, side) {
-    const gl = /** @type {WebGL2RenderingContext | null} */ (canvas.getContext("webgl2", { alpha: false, antialias: false }));
+    // Preserved, so that a picture that stands can be copied and saved.
+    const settings = { alpha: false, antialias: false, preserveDrawingBuffer: true };
+    const gl = /** @type {WebGL2RenderingContext | null} */ (canvas.getContext("webgl2", settings));
     if (gl === null) throw new KilocallError("this browser has no WebGL 2");
     this.canvas = canvas;
     this.gl = gl;

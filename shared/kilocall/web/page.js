@@ -207,7 +207,7 @@ class View {
     here.search = "embed";
     here.hash = "";
     input("embed").value =
-      `<iframe src="${here.href}" title="${title.replace(/[&"<]/g, "")}" width="320" height="376" allow="cross-origin-isolated" loading="lazy"></iframe>`;
+      `<iframe src="${here.href}" title="${title.replace(/[&"<]/g, "")}" width="320" height="384" allow="cross-origin-isolated" loading="lazy"></iframe>`;
   }
 
   #listen() {
