@@ -33,6 +33,10 @@ def test_what_is_read_of_cut_and_changed_bytes() -> None:
     assert json.loads(json.dumps(wv.what_is_read())) == stored("read")
 
 
+def test_what_is_encoded() -> None:
+    assert wv.what_is_encoded() == stored("encoded")
+
+
 def test_the_face_is_found_where_it_was(player: StreamPlayer) -> None:
     found, before = wv.faces(player)["pictures"][0], stored("faces")["pictures"][0]
     assert list(found) == list(before)

@@ -18,7 +18,7 @@ import numpy as np
 from kilocall.api import StreamPlayer
 from kilocall.api.web_page import faces_of
 from kilocall.codec.codebook import Codebook
-from kilocall.codec.motion_codec import CodedMotion, MotionDecoder
+from kilocall.codec.motion_codec import CodedMotion, MotionDecoder, MotionEncoder
 from kilocall.model.compact.family import CompactFamily
 from kilocall.model.family import Picture, Source
 from kilocall.model.gallery import Chooser, Distance, Reference, base_reference, onto
@@ -95,6 +95,30 @@ def _payload(packet: dict[str, Any], payload: bytes) -> list[list[int]] | None:
     return steps
 
 
+def what_is_encoded() -> dict[str, Any]:
+    """Frames, among them some far out, and the packets they become at several qualities and with several references."""
+    codebook = Codebook.load(VECTORS / "codebook.safetensors")
+    place = np.arange(40)[:, None] * np.array([3, 7, 11, 13])
+    # Of whole numbers, the same on every machine: a walk, with leaps that no symbol stands for.
+    walk = np.cumsum((place * place // 5 % 9 - 4) * (place % 3 == 0), 0) + 4000 * (place % 83 == 0)
+    frames = (walk / 8 * codebook.base_steps).astype(np.float32)
+    packets = []
+    encoder = MotionEncoder(codebook, reference="acknowledged")
+    first = 0
+    for count, quality, acknowledged in ((3, 50, 0), (8, 50, 1), (1, 100, 1), (4, 0, 3), (8, 62, 3), (8, 37, None)):
+        encoder.set_quality(quality)
+        packets.append(encoder.encode(frames[first : first + count]))
+        if acknowledged is not None:
+            encoder.acknowledge(acknowledged)
+        first += count
+    packets += MotionEncoder(codebook, 75, key_interval=9).encode_clip(frames, 3)
+    packets += MotionEncoder(codebook, 50, thrift=0, still=0.5).encode_clip(frames, 8)
+    return {
+        "frames": frames.tolist(),
+        "packets": [{"reference": one.reference, "level": one.level, "payload": one.payload.hex()} for one in packets],
+    }
+
+
 def faces(player: StreamPlayer) -> dict[str, Any]:
     """Where the networks find the face in the sample's picture."""
     assert isinstance(player.family, CompactFamily)
@@ -168,7 +192,13 @@ def write() -> None:
     player = StreamPlayer(sample_stream(SAMPLE), threads=1)
     found = faces(player)
     source = source_of(found, player.stream_source.picture)
-    for name, made in (("read", what_is_read()), ("faces", found), ("motion", motion(player, source))):
+    said = {
+        "read": what_is_read(),
+        "encoded": what_is_encoded(),
+        "faces": found,
+        "motion": motion(player, source),
+    }
+    for name, made in said.items():
         (VECTORS / f"web_{name}.json").write_text(json.dumps(made, separators=(",", ":")) + "\n")
     for name, picture in (("source", source.picture), ("rendered", rendered(player, source))):
         (VECTORS / f"web_{name}.png").write_bytes(as_png(picture))

@@ -8,7 +8,7 @@ import { crc32, fromHex, hex, sha256 } from "../../shared/kilocall/web/bytes.js"
 import { Codebook, rescale } from "../../shared/kilocall/web/codebook.js";
 import { CropPlace, SourcePicture, parseControl } from "../../shared/kilocall/web/control.js";
 import { BadInput, BadPacket } from "../../shared/kilocall/web/errors.js";
-import { MotionDecoder, kindOf } from "../../shared/kilocall/web/motion_codec.js";
+import { MotionDecoder, MotionEncoder, kindOf } from "../../shared/kilocall/web/motion_codec.js";
 import { MotionPacket } from "../../shared/kilocall/web/motion_packet.js";
 import { Extension, Float, packExtension, unpack } from "../../shared/kilocall/web/msgpack.js";
 import { loadTensors } from "../../shared/kilocall/web/safetensors.js";
@@ -148,6 +148,34 @@ test("changed payloads decode to what Python decodes, or are refused as there", 
       else assert.deepEqual(decode().map((frame) => Array.from(frame, (value, n) => Math.round(value / steps[n]) + 0)), wanted);
     });
   });
+});
+
+test("frames become the packets that Python makes of them, to the byte", () => {
+  const codebook = Codebook.fromBytes(vector("codebook.safetensors"));
+  const { frames, packets: golden } = json("web_encoded.json");
+  /** @type {import("../../shared/kilocall/web/motion_packet.js").Coded[]} */
+  const made = [];
+  const encoder = new MotionEncoder(codebook, 50, { reference: "acknowledged" });
+  let first = 0;
+  for (const [count, quality, acknowledged] of [[3, 50, 0], [8, 50, 1], [1, 100, 1], [4, 0, 3], [8, 62, 3], [8, 37, -1]]) {
+    encoder.setQuality(quality);
+    made.push(encoder.encode(frames.slice(first, first + count)));
+    encoder.acknowledge(acknowledged);
+    first += count;
+  }
+  const clip = (/** @type {MotionEncoder} */ one, /** @type {number} */ size) => {
+    for (let at = 0; at < frames.length; at += size) made.push(one.encode(frames.slice(at, at + size)));
+  };
+  clip(new MotionEncoder(codebook, 75, { keyInterval: 9 }), 3);
+  clip(new MotionEncoder(codebook, 50, { thrift: 0, still: 0.5 }), 8);
+  assert.deepEqual(made.map(({ reference, level, payload }) => ({ reference, level, payload: hex(payload) })), golden);
+  // And they can be read.
+  const decoder = new MotionDecoder(codebook);
+  for (const packet of made.slice(-5)) assert.equal(decoder.decode(packet).length, 8);
+  assert.throws(() => encoder.encode([]), BadInput);
+  assert.throws(() => encoder.encode([[1, 2, 3, NaN]]), BadInput);
+  encoder.reset();
+  assert.equal(encoder.encode(frames.slice(0, 1)).reference, null);
 });
 
 test("a packet that refers to one that is not held is refused and leaves no trace", () => {

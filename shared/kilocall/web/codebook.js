@@ -3,7 +3,7 @@
 import { sha256 } from "./bytes.js";
 import { BadInput } from "./errors.js";
 import { LEVELS } from "./limits.js";
-import { TOTAL } from "./range_coder.js";
+import { TOTAL, TOTAL_BITS } from "./range_coder.js";
 import { loadTensors } from "./safetensors.js";
 
 /** @typedef {import("./safetensors.js").Tensor} Tensor */
@@ -41,6 +41,15 @@ const SQRT2 = Math.fround(1.41421354);
 export function rescale(value, fromLevel, toLevel) {
   // Beyond 32 bits, which shifts would cut off.
   return Math.floor((value * SQRT2_POWERS[toLevel - fromLevel + LEVELS - 1] + 0x8000) / 65536);
+}
+
+/**
+ * The level 0..8 of a quality 0..100; 50 is the base level. Raises BadInput outside.
+ * @param {number} quality
+ */
+export function levelOfQuality(quality) {
+  if (!(quality >= 0 && quality <= 100)) throw new BadInput(`quality is ${quality}, allowed is 0 to 100`);
+  return Math.floor((quality * (LEVELS - 1)) / 100 + 0.5);
 }
 
 /**
@@ -87,6 +96,13 @@ export class Codebook {
     this.hash = digest(arrays);
     /** Per table the running sums 0..65536, 33 of them. */
     this.cumulative = Array.from(this.shifts, (_, table) => runningSums(this.frequencies, table));
+  }
+
+  /** Per table the price of each symbol in 1/256 bit, raw bits included; only the encoder uses it. */
+  get costs() {
+    return Array.from(this.shifts, (shift, table) =>
+      Array.from(this.frequencies.subarray(table * SYMBOLS, (table + 1) * SYMBOLS), (frequency) =>
+        Math.round(256 * (TOTAL_BITS - Math.log2(frequency) + shift))));
   }
 
   /** D, the length of a motion vector. */

@@ -1,4 +1,5 @@
-// Range decoder over integer frequency tables, bit-exact. As `codec/range_coder.py`.
+// Range coder over integer frequency tables: symbols to the fewest whole bytes and back, bit-exact.
+// As `codec/range_coder.py`.
 
 import { BadPacket } from "./errors.js";
 
@@ -6,6 +7,53 @@ export const TOTAL_BITS = 16;
 export const TOTAL = 1 << TOTAL_BITS;
 const FULL = 0xffffffff;
 const BOTTOM = 1 << 24; // below this the range is widened by a byte
+
+/** @typedef {[number, number]} Interval start and frequency, of 0..65535 */
+
+/**
+ * The interval of `value` in 0..2^bits-1 coded without a model, `bits` at most 16.
+ * @param {number} value
+ * @param {number} bits
+ * @returns {Interval}
+ */
+export function rawInterval(value, bits) {
+  return [value * 2 ** (TOTAL_BITS - bits), 2 ** (TOTAL_BITS - bits)];
+}
+
+/** Collects intervals; `finish()` gives the bytes. */
+export class RangeEncoder {
+  constructor() {
+    this.low = 0n; // as long as the payload, so that a carry needs no special case
+    this.range = FULL;
+    this.shifted = 0;
+  }
+
+  /** @param {Interval} interval */
+  encode([start, frequency]) {
+    const unit = this.range >>> TOTAL_BITS;
+    this.low += BigInt(unit * start);
+    this.range = unit * frequency;
+    while (this.range < BOTTOM) {
+      this.low <<= 8n;
+      this.range *= 256;
+      this.shifted++;
+    }
+  }
+
+  /** The shortest bytes that decode to what was coded; empty when zeros say it all. */
+  finish() {
+    const length = 4 + this.shifted;
+    const end = this.low + BigInt(this.range);
+    for (let kept = 0; ; kept++) {
+      const unit = BigInt(8 * (length - kept));
+      const value = -(-this.low >> unit); // rounded up
+      if (value << unit >= end) continue;
+      const bytes = new Uint8Array(kept);
+      for (let at = kept - 1, rest = value; at >= 0; at--, rest >>= 8n) bytes[at] = Number(rest & 255n);
+      return bytes.subarray(0, bytes.findLastIndex((byte) => byte !== 0) + 1);
+    }
+  }
+}
 
 /**
  * Reads what the encoder wrote. Never reads past `data`: missing bytes are zero. The caller knows how many symbols to ask
