@@ -78,8 +78,10 @@ export function move(features, channels, displacement, visible) {
       const top = Math.floor(v / PLACES);
       const right = u / PLACES - left;
       const down = v / PLACES - top;
-      const [x0, x1] = [bounded(left, last) * channels, bounded(left + 1, last) * channels];
-      const [y0, y1] = [bounded(top, last) * row, bounded(top + 1, last) * row];
+      const x0 = bounded(left, last) * channels;
+      const x1 = bounded(left + 1, last) * channels;
+      const y0 = bounded(top, last) * row;
+      const y1 = bounded(top + 1, last) * row;
       // What the source picture does not show counts nothing.
       const share = shown[n];
       const a = (1 - right) * (1 - down) * share;
@@ -87,7 +89,14 @@ export function move(features, channels, displacement, visible) {
       const c = (1 - right) * down * share;
       const d = right * down * share;
       const to = n * channels;
-      const [p, q, r, s] = [y0 + x0, y0 + x1, y1 + x0, y1 + x1];
+      const p = y0 + x0;
+      if (right === 0 && down === 0) {
+        for (let k = 0; k < channels; k++) moved[to + k] = features[p + k] * share;
+        continue;
+      }
+      const q = y0 + x1;
+      const r = y1 + x0;
+      const s = y1 + x1;
       for (let k = 0; k < channels; k++) {
         moved[to + k] = features[p + k] * a + features[q + k] * b + features[r + k] * c + features[s + k] * d;
       }

@@ -88,6 +88,7 @@ class View {
     /** @type {import("./player.js").TimedMotion | null} what is being made, or shown */
     this.last = null;
     this.busy = true;
+    this.seeking = false; // the bar is being dragged: it must not jump back to what is shown
     this.jumps = 0;
     this.leadUs = 0; // what a picture takes: it is asked for so much before it is due
     this.sentMs = 0;
@@ -163,6 +164,7 @@ class View {
     if (found === null || found === this.last) return;
     this.last = found;
     this.busy = true;
+    this.seeking = false; // the bar is being dragged: it must not jump back to what is shown
     this.sentMs = performance.now();
     const number = Math.min(1 + Math.round((found.timeUs * this.fps) / 1e6), this.frames);
     const turn = /** @type {[number, number, number]} */ (ANGLES.map((angle) => (input(angle).valueAsNumber * Math.PI) / 180));
@@ -212,7 +214,6 @@ class View {
 
   #listen() {
     const { head } = this;
-    this.seeking = false;
     const toggle = () => {
       if (head.playing) head.pause(nowUs());
       else head.play(nowUs());
