@@ -148,9 +148,11 @@ class View {
     dataset.ms = [field, move, generator, compose].map((ms) => ms.toFixed(1)).join(" ");
     $("frame").textContent = `${answer.number} of ${this.frames}`;
     $("made").textContent = (this.leadUs / 1000).toFixed(0);
+    // Not with the screen's next refresh: the worker would stand idle until then.
+    if (this.head.playing) this.#ask(this.head.position(nowUs()));
   }
 
-  /** Asks for what is due, as often as the screen is drawn. */
+  /** Shows where the stream is and asks for what is due, as often as the screen is drawn. */
   #due = () => {
     requestAnimationFrame(this.#due);
     const now = nowUs();
@@ -158,7 +160,14 @@ class View {
     const position = this.head.position(now);
     if (!this.seeking) showPosition(position, this.head.durationUs);
     this.speech.follow(position, this.head.playing, this.head.speed);
-    if (this.busy) return;
+    if (!this.busy) this.#ask(position);
+  };
+
+  /**
+   * Asks for the picture of a stream time, unless it is the last one.
+   * @param {number} position
+   */
+  #ask(position) {
     const lead = this.head.playing ? Math.min(this.leadUs * this.head.speed, this.head.durationUs / 4) : 0;
     const found = this.cursor.at(Math.min(position + lead, this.head.durationUs));
     if (found === null || found === this.last) return;
@@ -172,7 +181,7 @@ class View {
     const wish = { do: "render", number, vector: found.vector, turn, restart: this.jumps !== this.cursor.jumps };
     this.jumps = this.cursor.jumps;
     worker.postMessage(wish);
-  };
+  }
 
   /** @param {number} timeUs */
   #bitsAt(timeUs) {
@@ -298,20 +307,22 @@ function say(text) {
  * @param {number} durationUs
  */
 function showPosition(us, durationUs) {
-  input("seek").value = String(us / 1e6);
-  showClock(us / 1e6, durationUs);
+  // The bar moves with the clock, ten times a second: drawn anew with every refresh it takes time from the pictures.
+  if (showClock(us / 1e6, durationUs)) input("seek").value = String(us / 1e6);
 }
 
 /**
+ * Whether it has changed.
  * @param {number} seconds
  * @param {number} durationUs
  */
 function showClock(seconds, durationUs) {
   const clock = (/** @type {number} */ s) => `${Math.floor(s / 60)}:${(s % 60).toFixed(1).padStart(4, "0")}`;
   const text = `${clock(seconds)} / ${clock(durationUs / 1e6)}`;
-  if ($("clock").textContent === text) return;
+  if ($("clock").textContent === text) return false;
   $("clock").textContent = text;
   input("seek").setAttribute("aria-valuetext", text);
+  return true;
 }
 
 /**
