@@ -3,6 +3,7 @@
 # make test-all   all of it
 # make fuzz   a million changed packets, messages and files for everything that reads what others send
 # make sbom   what the core and the images are made of, as CycloneDX, into dist/
+# make web    the engine that runs networks in a browser, from the npm registry, for kilocall export-page
 # make lock   requirements/ anew from pyproject.toml; LOCK_ARGS=--upgrade takes the newest of everything
 # All set up .venv first; only `make test` and the three below it need torch.
 
@@ -13,8 +14,10 @@ PYTEST := $(BIN)/python -m pytest
 PIP    := $(BIN)/python -m pip --quiet --disable-pip-version-check
 # PYTEST_ARGS may name tests of one kind alone.
 NO_TESTS := 5
+WEB    := shared/kilocall/web
+ENGINE := ort.wasm.bundle.min.mjs ort-wasm-simd-threaded.wasm
 
-.PHONY: demo test test-all lint check check-all fuzz sbom lock clean
+.PHONY: demo test test-all lint check check-all engine fuzz sbom web lock clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.core
@@ -36,11 +39,23 @@ define pytest
 	$(PYTEST) --durations=20 -m "real_time$(1)" $(PYTEST_ARGS) || [ $$? -eq $(NO_TESTS) ]
 endef
 
-check: $(VENV)/.dev
+check: $(VENV)/.dev engine
 	$(call pytest, and not slow)
 
-check-all: $(VENV)/.dev
+check-all: $(VENV)/.dev engine
 	$(call pytest)
+
+web: node_modules/.package-lock.json
+	mkdir -p $(WEB)/vendor
+	cp $(addprefix node_modules/onnxruntime-web/dist/,$(ENGINE)) $(WEB)/vendor
+
+# What needs it is skipped by the tests where it cannot be had.
+engine:
+	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory web || echo "make web failed: the page's tests are skipped"; fi
+
+node_modules/.package-lock.json: package.json package-lock.json
+	npm ci --ignore-scripts --no-audit --no-fund
+	touch $@
 
 # FUZZ_ARGS may be `--inputs 10000`, `--seed 2` or `--target streams`.
 fuzz: $(VENV)/.dev
@@ -68,7 +83,7 @@ lock: $(VENV)/.dev
 		| $(compile) - -c requirements/dev.txt -o requirements/build.txt
 
 clean:
-	rm -rf $(VENV) demo tests/fuzz-findings build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) node_modules $(WEB)/vendor demo tests/fuzz-findings build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find sender receiver shared proto tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:

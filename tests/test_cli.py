@@ -35,7 +35,7 @@ from runtime.attacks import avif_that_lies, jpeg_of_many_scans
 ROOT = Path(__file__).parents[1]
 SOURCES = os.pathsep.join(str(ROOT / name) for name in ("proto", "sender", "receiver", "shared"))
 VERBS = (
-    *("encode", "decode", "info", "replay", "demo", "evaluate", "export", "version", "doctor"),
+    *("encode", "decode", "info", "replay", "export-page", "demo", "evaluate", "export", "version", "doctor"),
     *("finetune", "compress-study"),
     *("train extractor", "train renderer", "train codebook", "bench speed"),
 )

@@ -149,6 +149,8 @@ def test_page_weights_and_samples_are_in_the_wheel(wheel: list[str]) -> None:
         "kilocall/receiver/page/index.html",
         "kilocall/receiver/service_page/index.html",
         "kilocall/runtime/page/enter.js",
+        "kilocall/web/index.html",
+        "kilocall/web/worker.js",
         "kilocall/model/weights/compact-256/manifest.json",
         "kilocall/model/weights/compact-256/generator.onnx",
         "kilocall/sample/astronaut.kcs",

@@ -11,6 +11,7 @@ from kilocall.api.encoding import EncodeReport, encode
 from kilocall.api.families import face_of_picture, open_family
 from kilocall.api.live import GALLERY_KB, DecodedFrame, Decoder, Encoder
 from kilocall.api.player import StreamPlayer
+from kilocall.api.web_page import PageReport, export_page
 
 __all__ = [
     "GALLERY_KB",
@@ -19,11 +20,13 @@ __all__ = [
     "Decoder",
     "EncodeReport",
     "Encoder",
+    "PageReport",
     "StreamInfo",
     "StreamPlayer",
     "WireRate",
     "decode",
     "encode",
+    "export_page",
     "face_of_picture",
     "info",
     "open_family",

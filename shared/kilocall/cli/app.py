@@ -12,7 +12,7 @@ from kilocall.cli.verbs.bench import bench_app
 
 #: Panel of the help -> its verbs, in the order shown.
 VERBS: Final[dict[str, tuple[Callable[..., None], ...]]] = {
-    "Streams": (streams.encode, streams.decode, streams.info, streams.replay, streams.demo),
+    "Streams": (streams.encode, streams.decode, streams.info, streams.replay, streams.export_page, streams.demo),
     "Calls": (calls.serve, calls.call),
     "Models": (training.export, models.fit, models.finetune, models.compress_study, models.evaluate),
     "This machine": (machine.version, machine.doctor),

@@ -1,16 +1,16 @@
-"""encode, decode, info: the library's functions with a progress bar and a table."""
+"""encode, decode, info, export-page: the library's functions with a progress bar and a table."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-from kilocall.api import StreamInfo, decode, encode, info
+from kilocall.api import StreamInfo, decode, encode, export_page, info
 from kilocall.cli.opening import find_stream, open_models
 from kilocall.cli.options import Models
 from kilocall.cli.screen import print_facts, print_table, progress_bar, warn
 
-__all__ = ["decode_stream", "encode_clip", "show_info"]
+__all__ = ["decode_stream", "encode_clip", "show_info", "write_page"]
 
 
 def encode_clip(
@@ -100,6 +100,21 @@ def show_info(stream: Path, json: bool) -> None:
         ],
     )
     _print_wire(found)
+
+
+def write_page(stream: Path, out: Path, models: Models) -> None:
+    stream = find_stream(stream)
+    report = export_page(stream, out, family=open_models(models, stream))
+    if report.truncated:
+        warn(f"{stream} breaks off: {report.truncated}; what came before is played")
+    print_facts(
+        str(report.folder),
+        [
+            ("files", f"{report.files}, {report.bytes / 1e6:.1f} MB in all"),
+            ("moved pictures", str(report.pictures)),
+            ("to look at it", f"python -m http.server --directory {report.folder}"),
+        ],
+    )
 
 
 def _print_wire(found: StreamInfo) -> None:

@@ -1,4 +1,4 @@
-"""Clips and stream files: encode, decode, info, replay, demo."""
+"""Clips and stream files: encode, decode, info, replay, export-page, demo."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from kilocall.cli.options import (
     Yaw,
 )
 
-__all__ = ["decode", "demo", "encode", "info", "replay"]
+__all__ = ["decode", "demo", "encode", "export_page", "info", "replay"]
 
 
 class Crops(StrEnum):
@@ -184,6 +184,18 @@ def replay(
         open_page=open_page,
         window=window,
     )
+
+
+def export_page(
+    stream: Stream,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write; one written before is replaced.")],
+    engine: EngineChoice = Engines.auto,
+    threads: Threads = 0,
+) -> None:
+    """A stream as a folder for any web server: its page renders it in the browser."""
+    from kilocall.cli.streams import write_page
+
+    write_page(stream, out, Models(engine=engine.value, threads=threads))
 
 
 def demo(

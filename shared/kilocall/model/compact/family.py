@@ -206,6 +206,10 @@ class CompactFamily:
         """What paints the rest."""
         return self._network("generator")
 
+    def stored(self, name: str) -> bytes:
+        """A file of the weights, as the manifest says it is."""
+        return self._file(name).read_bytes()
+
     def _face(self, picture: Picture) -> tuple[Array, float]:
         """Points and depths [LANDMARKS, 3] in the coordinates of a 128x128 picture, and the logit of a face in it."""
         found = self._network("face")(crop=picture[None])

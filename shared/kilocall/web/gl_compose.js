@@ -1,0 +1,257 @@
+// The final mix on the graphics processor, onto a canvas. The sums are those of `compose.js`, and of
+// `model/compact/detail.py` for pictures of twice the networks' size:
+//
+//   out = up(made) + (1 - painted share) * (moved - up(down(moved)))
+
+import { TAPS, densely } from "./compose.js";
+import { KilocallError } from "./errors.js";
+
+/** @typedef {{ displacement: Float32Array, gate: Float32Array, painted: Uint8Array }} Frame what the networks made */
+
+const CORNERS = `#version 300 es
+void main() {
+  gl_Position = vec4(vec2(gl_VertexID & 1, gl_VertexID >> 1) * 4.0 - 1.0, 0.0, 1.0);
+}`;
+
+const HEAD = `#version 300 es
+precision highp float;
+precision highp int;
+precision highp sampler2D;
+out vec4 colour;
+
+ivec2 bounded(ivec2 at, ivec2 size) {
+  return clamp(at, ivec2(0), size - 1);
+}
+// Between four texels, at a place that is counted in texels. Edges repeat.
+vec4 between(sampler2D of, vec2 at) {
+  ivec2 size = textureSize(of, 0);
+  ivec2 low = ivec2(floor(at));
+  vec2 share = at - vec2(low);
+  vec4 above = mix(texelFetch(of, bounded(low, size), 0), texelFetch(of, bounded(low + ivec2(1, 0), size), 0), share.x);
+  vec4 below = mix(texelFetch(of, bounded(low + ivec2(0, 1), size), 0), texelFetch(of, bounded(low + 1, size), 0), share.x);
+  return mix(above, below, share.y);
+}
+// A small field seen at a pixel of a picture so many pixels wide.
+vec4 seen(sampler2D field, ivec2 pixel, int side) {
+  vec2 size = vec2(textureSize(field, 0));
+  return between(field, clamp((vec2(pixel) + 0.5) * size / float(side) - 0.5, vec2(0.0), size - 1.0));
+}
+vec2 rounded(vec2 place) {
+  return floor(place * 32.0 + 0.5) / 32.0;
+}
+vec4 asBytes(vec4 value) {
+  return floor(value * 255.0 + 0.5) / 255.0;
+}
+`;
+
+// How far it is a copy goes into alpha, where another pass needs it.
+const MIX = `${HEAD}
+uniform sampler2D dense, flow, gate, painted;
+uniform int side, last; // last: of the rows, where they are drawn from below; -1 otherwise
+
+vec4 shuffled(ivec2 pixel) {
+  ivec2 at = bounded(pixel, ivec2(side));
+  return texelFetch(painted, ivec2((at.x >> 1) * 4 + (at.y & 1) * 2 + (at.x & 1), at.y >> 1), 0);
+}
+void main() {
+  ivec2 pixel = ivec2(gl_FragCoord.xy);
+  if (last >= 0) pixel.y = last - pixel.y;
+  vec2 where = vec2(2 * pixel) + seen(flow, pixel, side).xy * float(side);
+  vec4 copied = asBytes(between(dense, rounded(where)));
+  const float taps[5] = float[5](${TAPS.map((tap) => `${tap}.0 / 16.0`).join(", ")});
+  vec4 smoothed = vec4(0.0);
+  for (int y = 0; y < 5; y++) {
+    for (int x = 0; x < 5; x++) smoothed += taps[x] * taps[y] * shuffled(pixel + ivec2(x, y) - 2);
+  }
+  smoothed = asBytes(clamp(smoothed, 0.0, 1.0));
+  float share = seen(gate, pixel, side).x * smoothed.a;
+  colour = vec4(mix(copied.rgb, smoothed.rgb, share), last >= 0 ? 1.0 : 1.0 - share);
+}`;
+
+const MOVE = `${HEAD}
+uniform sampler2D large, flow;
+uniform int side;
+void main() {
+  ivec2 pixel = ivec2(gl_FragCoord.xy);
+  colour = between(large, rounded(vec2(pixel) + seen(flow, pixel, side).xy * float(side) / 2.0));
+}`;
+
+const DETAIL = `${HEAD}
+uniform sampler2D made, moved;
+uniform int side;
+vec3 halved(ivec2 at) {
+  ivec2 pixel = 2 * bounded(at, ivec2(side / 2));
+  vec3 sum = texelFetch(moved, pixel, 0).rgb + texelFetch(moved, pixel + ivec2(1, 0), 0).rgb
+    + texelFetch(moved, pixel + ivec2(0, 1), 0).rgb + texelFetch(moved, pixel + 1, 0).rgb;
+  return asBytes(vec4(sum / 4.0, 0.0)).rgb;
+}
+void main() {
+  ivec2 pixel = ivec2(gl_FragCoord.xy);
+  pixel.y = side - 1 - pixel.y;
+  vec2 at = clamp((vec2(pixel) - 0.5) / 2.0, vec2(0.0), vec2(side / 2 - 1));
+  ivec2 low = ivec2(floor(at));
+  vec2 part = at - vec2(low);
+  vec3 coarse = mix(mix(halved(low), halved(low + ivec2(1, 0)), part.x),
+    mix(halved(low + ivec2(0, 1)), halved(low + 1), part.x), part.y);
+  vec4 base = between(made, at);
+  colour = vec4(base.rgb + base.a * (texelFetch(moved, pixel, 0).rgb - coarse), 1.0);
+}`;
+
+/** A source picture as the graphics processor holds it. */
+class Held {
+  /**
+   * @param {WebGLTexture} dense
+   * @param {WebGLTexture | null} large
+   */
+  constructor(dense, large) {
+    this.dense = dense;
+    this.large = large;
+  }
+}
+
+/** Composes pictures onto one canvas, [S, S] or, for source pictures with detail, [2S, 2S]. */
+export class GlComposer {
+  /**
+   * Raises KilocallError where there is no WebGL 2.
+   * @param {HTMLCanvasElement | OffscreenCanvas} canvas
+   * @param {number} side S
+   */
+  constructor(canvas, side) {
+    // Preserved, so that a picture that stands can be copied and saved.
+    const settings = { alpha: false, antialias: false, preserveDrawingBuffer: true };
+    const gl = /** @type {WebGL2RenderingContext | null} */ (canvas.getContext("webgl2", settings));
+    if (gl === null) throw new KilocallError("this browser has no WebGL 2");
+    this.canvas = canvas;
+    this.gl = gl;
+    this.side = side;
+    this.mixing = this.#program(MIX);
+    this.moving = this.#program(MOVE);
+    this.detailing = this.#program(DETAIL);
+    this.flow = this.#texture();
+    this.gate = this.#texture();
+    this.painted = this.#texture();
+    this.made = this.#target(side);
+    this.moved = this.#target(2 * side);
+    gl.pixelStorei(gl.UNPACK_ALIGNMENT, 1);
+  }
+
+  /**
+   * @param {Uint8Array | Uint8ClampedArray} picture [S, S, 4]
+   * @param {Uint8Array | Uint8ClampedArray | null} detail [2S, 2S, 4]
+   */
+  hold(picture, detail) {
+    const dense = this.#texture();
+    this.#put(dense, "RGBA8", 2 * this.side, densely(picture));
+    if (detail === null) return new Held(dense, null);
+    const large = this.#texture();
+    this.#put(large, "RGBA8", 2 * this.side, detail);
+    return new Held(dense, large);
+  }
+
+  /** @param {Held} held */
+  release(held) {
+    this.gl.deleteTexture(held.dense);
+    this.gl.deleteTexture(held.large);
+  }
+
+  /**
+   * @param {Held} held
+   * @param {Frame} frame
+   */
+  draw(held, { displacement, gate, painted }) {
+    const { gl, side } = this;
+    const large = held.large !== null;
+    const shown = large ? 2 * side : side;
+    if (this.canvas.width !== shown) this.canvas.width = this.canvas.height = shown;
+    const field = Math.sqrt(gate.length);
+    this.#put(this.flow, "RG32F", field, displacement);
+    this.#put(this.gate, "R32F", field, gate);
+    this.#put(this.painted, "RGBA8", 2 * side, painted, side / 2);
+    const mixed = { dense: held.dense, flow: this.flow, gate: this.gate, painted: this.painted };
+    this.#run(this.mixing, large ? this.made : null, side, mixed, { side, last: large ? -1 : side - 1 });
+    if (held.large === null) return;
+    this.#run(this.moving, this.moved, shown, { large: held.large, flow: this.flow }, { side: shown });
+    this.#run(this.detailing, null, shown, { made: this.made.texture, moved: this.moved.texture }, { side: shown });
+    gl.flush();
+  }
+
+  /**
+   * @param {WebGLProgram} program
+   * @param {{ buffer: WebGLFramebuffer } | null} target
+   * @param {number} side
+   * @param {Record<string, WebGLTexture>} textures
+   * @param {Record<string, number>} numbers
+   */
+  #run(program, target, side, textures, numbers) {
+    const { gl } = this;
+    gl.useProgram(program);
+    gl.bindFramebuffer(gl.FRAMEBUFFER, target?.buffer ?? null);
+    gl.viewport(0, 0, side, side);
+    Object.entries(textures).forEach(([name, texture], unit) => {
+      gl.activeTexture(gl.TEXTURE0 + unit);
+      gl.bindTexture(gl.TEXTURE_2D, texture);
+      gl.uniform1i(gl.getUniformLocation(program, name), unit);
+    });
+    for (const [name, value] of Object.entries(numbers)) gl.uniform1i(gl.getUniformLocation(program, name), value);
+    gl.drawArrays(gl.TRIANGLES, 0, 3);
+  }
+
+  /** @param {string} source */
+  #program(source) {
+    const { gl } = this;
+    const program = gl.createProgram();
+    for (const [kind, text] of /** @type {[number, string][]} */ ([[gl.VERTEX_SHADER, CORNERS], [gl.FRAGMENT_SHADER, source]])) {
+      const shader = /** @type {WebGLShader} */ (gl.createShader(kind));
+      gl.shaderSource(shader, text);
+      gl.compileShader(shader);
+      gl.attachShader(program, shader);
+    }
+    gl.linkProgram(program);
+    if (!gl.getProgramParameter(program, gl.LINK_STATUS) && !gl.isContextLost()) {
+      const logs = (gl.getAttachedShaders(program) ?? []).map((shader) => gl.getShaderInfoLog(shader));
+      throw new KilocallError(`this browser's WebGL does not take a shader: ${logs.join(" ")}`);
+    }
+    return program;
+  }
+
+  #texture() {
+    const { gl } = this;
+    const texture = gl.createTexture();
+    gl.bindTexture(gl.TEXTURE_2D, texture);
+    for (const name of [gl.TEXTURE_MIN_FILTER, gl.TEXTURE_MAG_FILTER]) gl.texParameteri(gl.TEXTURE_2D, name, gl.NEAREST);
+    for (const name of [gl.TEXTURE_WRAP_S, gl.TEXTURE_WRAP_T]) gl.texParameteri(gl.TEXTURE_2D, name, gl.CLAMP_TO_EDGE);
+    return texture;
+  }
+
+  /** @param {number} side */
+  #target(side) {
+    const { gl } = this;
+    const texture = this.#texture();
+    gl.texStorage2D(gl.TEXTURE_2D, 1, gl.RGBA8, side, side);
+    const buffer = gl.createFramebuffer();
+    gl.bindFramebuffer(gl.FRAMEBUFFER, buffer);
+    gl.framebufferTexture2D(gl.FRAMEBUFFER, gl.COLOR_ATTACHMENT0, gl.TEXTURE_2D, texture, 0);
+    return { texture, buffer };
+  }
+
+  /**
+   * @param {WebGLTexture} texture
+   * @param {"RGBA8" | "RG32F" | "R32F"} format
+   * @param {number} width
+   * @param {Uint8Array | Uint8ClampedArray | Float32Array} data
+   * @param {number} [height]
+   */
+  #put(texture, format, width, data, height = width) {
+    const { gl } = this;
+    const [layout, kind] = {
+      RGBA8: [gl.RGBA, gl.UNSIGNED_BYTE],
+      RG32F: [gl.RG, gl.FLOAT],
+      R32F: [gl.RED, gl.FLOAT],
+    }[format];
+    // A plain view: WebGL takes bytes of one kind alone.
+    const bytes = data instanceof Uint8ClampedArray ? new Uint8Array(data.buffer, data.byteOffset, data.length) : data;
+    gl.activeTexture(gl.TEXTURE0);
+    gl.bindTexture(gl.TEXTURE_2D, texture);
+    gl.texImage2D(gl.TEXTURE_2D, 0, gl[format], width, height, 0, layout, kind, bytes);
+  }
+}

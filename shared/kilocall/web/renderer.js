@@ -1,0 +1,179 @@
+// Motion to what a picture is composed of: the networks of compact-256, and their inputs. As `model/compact/family.py`
+// and `receiver/reference_renderer.py`; `vendor/` has the engine that runs the networks.
+
+import { move, copyAt, densely, apart } from "./compose.js";
+import { BadInput } from "./errors.js";
+import { Chooser, distance, retargetTo } from "./reference_pictures.js";
+import { turnHead } from "./motion.js";
+import { sourceKeypoints } from "./shape.js";
+
+/** @typedef {import("onnxruntime-web").InferenceSession} Session */
+/** @typedef {import("onnxruntime-web").Tensor} Tensor */
+/** @typedef {import("./motion.js").Motion} Motion */
+/** @typedef {import("./shape.js").ShapeModel} ShapeModel */
+/** @typedef {import("./reference_pictures.js").ReferencePicture} ReferencePicture */
+/** @typedef {import("./gl_compose.js").Frame} Frame */
+/** @typedef {Uint8Array | Uint8ClampedArray} Pixels */
+
+/** What networks need of the engine's library: `onnxruntime-web`. */
+/** @typedef {Pick<typeof import("onnxruntime-web"), "InferenceSession" | "Tensor">} Engine */
+
+export const NETWORKS = /** @type {const} */ (["appearance", "field", "generator"]);
+/** Of the motion field, all but what a sender alone wants. */
+const FIELD_OUTPUTS = ["displacement", "visible", "gate", "fine", "coarse"];
+/** Features by the generator's name for them, the appearance network's, and channels. */
+const FEATURES = /** @type {const} */ ([["seen_128", "at_128"], ["seen_64", "at_64"], ["seen_32", "at_32"]]);
+
+/** The family's networks on one engine. */
+export class Networks {
+  /**
+   * @param {Engine} engine
+   * @param {Record<typeof NETWORKS[number], Session>} sessions
+   */
+  constructor(engine, sessions) {
+    this.engine = engine;
+    this.appearance = sessions.appearance;
+    this.field = sessions.field;
+    this.generator = sessions.generator;
+  }
+
+  /**
+   * @param {Engine} engine
+   * @param {Record<typeof NETWORKS[number], Uint8Array>} files
+   */
+  static async open(engine, files) {
+    /** @type {Partial<Record<typeof NETWORKS[number], Session>>} */
+    const sessions = {};
+    // One after the other: the engine is no quicker with two at a time, and takes more memory.
+    for (const name of NETWORKS) {
+      sessions[name] = await engine.InferenceSession.create(files[name], { executionProviders: ["wasm"] });
+    }
+    return new Networks(engine, /** @type {Record<typeof NETWORKS[number], Session>} */ (sessions));
+  }
+
+  /**
+   * @param {Float32Array} data
+   * @param {number[]} shape
+   */
+  floats(data, shape) {
+    return new this.engine.Tensor("float32", data, shape);
+  }
+
+  /**
+   * @param {Uint8Array} data
+   * @param {number[]} shape
+   */
+  bytes(data, shape) {
+    return new this.engine.Tensor("uint8", data, shape);
+  }
+}
+
+/** One picture's features; the networks that move them are the family's. */
+export class PictureRenderer {
+  /**
+   * @param {Networks} networks
+   * @param {ShapeModel} shapeModel
+   * @param {import("./shape.js").Source} source
+   * @param {Record<string, Tensor>} appearance
+   * @param {Pixels} picture
+   */
+  constructor(networks, shapeModel, source, appearance, picture) {
+    this.networks = networks;
+    this.shapeModel = shapeModel;
+    this.source = source;
+    const points = sourceKeypoints(source);
+    this.still = { motion_cue: appearance.motion_cue, x_s: networks.floats(points, [1, points.length / 2, 2]) };
+    const wanted = networks.generator.inputNames;
+    this.features = FEATURES.filter(([name]) => wanted.includes(name)).map(([name, from]) => {
+      const { data, dims } = appearance[from];
+      return { name, dims, values: /** @type {Float32Array} */ (data), channels: dims[3] };
+    });
+    this.dense = wanted.includes("copied") ? densely(picture) : null;
+  }
+
+  /**
+   * @param {Networks} networks
+   * @param {ShapeModel} shapeModel
+   * @param {import("./shape.js").Source} source
+   * @param {Pixels} picture [S, S, 4]
+   */
+  static async open(networks, shapeModel, source, picture) {
+    const side = Math.sqrt(picture.length / 4);
+    const rgb = new Uint8Array(3 * side * side);
+    for (let n = 0; n < side * side; n++) for (let c = 0; c < 3; c++) rgb[3 * n + c] = picture[4 * n + c];
+    const appearance = await networks.appearance.run({ picture: networks.bytes(rgb, [1, side, side, 3]) });
+    return new PictureRenderer(networks, shapeModel, source, appearance, picture);
+  }
+
+  /**
+   * What the picture moved by `motion` is composed of, and what making it took.
+   * @param {Motion} motion
+   * @returns {Promise<Frame & { ms: { field: number, move: number, generator: number } }>}
+   */
+  async render(motion) {
+    const { networks, features, dense } = this;
+    const started = performance.now();
+    const { points, jacobian, interior } = this.shapeModel.driving(this.source, motion);
+    const driven = networks.floats(points, [1, points.length / 2, 2]);
+    const field = await networks.field.run(
+      { ...this.still, x_d: driven, jacobian: networks.floats(jacobian, [1, 2, 2]) }, FIELD_OUTPUTS);
+    const asked = performance.now();
+    const [flow, visible] = [floats(field.displacement), floats(field.visible)];
+    /** @type {Record<string, Tensor>} */
+    const wanted = { fine: field.fine, coarse: field.coarse, x_d: driven, interior: networks.floats(interior, [1, 3]) };
+    for (const { name, dims, values, channels } of features) {
+      wanted[name] = networks.floats(move(values, channels, flow, visible), [...dims]);
+    }
+    if (dense !== null) {
+      const copied = apart(copyAt(dense, flow));
+      const half = Math.sqrt(copied.length / 16);
+      wanted.copied = networks.bytes(copied, [1, half, half, 16]);
+    }
+    const moved = performance.now();
+    const { painted } = await networks.generator.run(wanted);
+    const ms = { field: asked - started, move: moved - asked, generator: performance.now() - moved };
+    return { displacement: flow, gate: floats(field.gate), painted: /** @type {Uint8Array} */ (painted.data), ms };
+  }
+}
+
+/** @param {Tensor} tensor */
+const floats = (tensor) => /** @type {Float32Array} */ (tensor.data);
+
+/**
+ * Holds the source picture and up to seven further ones; each frame is made on the one that is nearest. A change of
+ * picture is a cut.
+ */
+export class ReferenceRenderer {
+  /**
+   * @param {ShapeModel} shapeModel
+   * @param {ReferencePicture[]} references the source picture first
+   * @param {PictureRenderer[]} renderers
+   */
+  constructor(shapeModel, references, renderers) {
+    if (!references.length) throw new BadInput("gallery is empty, wanted is a source picture");
+    this.shapeModel = shapeModel;
+    this.references = references;
+    this.renderers = renderers;
+    this.chooser = new Chooser({ fadeFrames: 0 });
+  }
+
+  /** The next frame does not follow the last one: after seeking. */
+  restart() {
+    this.chooser.reset();
+  }
+
+  /**
+   * Which picture shows the frame, and what it is composed of.
+   * @param {Motion} motion
+   * @param {import("./geometry.js").Angles} turn the head turned further at the receiver, radians
+   */
+  async render(motion, turn) {
+    const base = this.references[0].source;
+    const seen = turn.some(Boolean) ? turnHead(motion, turn, base.neck) : motion;
+    if (this.references.length === 1) return { picture: 0, frame: await this.renderers[0].render(seen) };
+    const points = this.shapeModel.keypoints(base, seen);
+    const { picture } = this.chooser.choose(this.references.map(({ keypoints }) => distance(points, keypoints)));
+    const own = picture === 0 ? seen : retargetTo(seen, this.references[picture]);
+    return { picture, frame: await this.renderers[picture].render(own) };
+  }
+}

@@ -1,0 +1,89 @@
+// Pictures: the sums around the networks, and one whole picture beside Python's.
+
+import assert from "node:assert/strict";
+import { existsSync } from "node:fs";
+import { test } from "node:test";
+
+import { apart, copyAt, densely, halved, mix, move, sized, together } from "../../shared/kilocall/web/compose.js";
+import { Codebook } from "../../shared/kilocall/web/codebook.js";
+import { readFaces } from "../../shared/kilocall/web/faces.js";
+import { fromVector } from "../../shared/kilocall/web/motion.js";
+import { Film } from "../../shared/kilocall/web/player.js";
+import { ReferenceRenderer, NETWORKS, Networks, PictureRenderer } from "../../shared/kilocall/web/renderer.js";
+import { ShapeModel } from "../../shared/kilocall/web/shape.js";
+import { StreamReader } from "../../shared/kilocall/web/stream_file.js";
+import { ROOT, WEIGHTS, file, json, meanDifference, near, png } from "./helpers.mjs";
+
+const FIELD = 64;
+const still = new Float32Array(2 * FIELD * FIELD);
+const source = png("web_source.png");
+
+test("what does not move is copied to the bit", () => {
+  assert.deepEqual(copyAt(densely(source), still), source);
+  const features = Float32Array.from({ length: 128 * 128 * 3 }, (_, n) => Math.sin(n));
+  assert.deepEqual(move(features, 3, still, new Float32Array(FIELD * FIELD).fill(1)), features);
+});
+
+test("what is moved by whole places is moved by just these, and edges repeat", () => {
+  const flow = still.map((_, n) => (n % 2 ? 0 : 2 / FIELD)); // one place of 64, four pixels of 256
+  const features = Float32Array.from({ length: FIELD * FIELD }, (_, n) => n % FIELD);
+  const moved = move(features, 1, flow, new Float32Array(FIELD * FIELD).fill(0.5));
+  assert.deepEqual([...moved.subarray(0, 3), ...moved.subarray(62, 64)], [0.5, 1, 1.5, 31.5, 31.5]);
+  const copied = copyAt(densely(source), flow);
+  near(copied.subarray(4 * 256 * 100, 4 * (256 * 100 + 252)), source.subarray(4 * (256 * 100 + 4), 4 * (256 * 101)), 0);
+});
+
+test("fields are enlarged between their places and reduced to means", () => {
+  const slope = Float32Array.from({ length: FIELD * FIELD }, (_, n) => n % FIELD);
+  near(sized(slope, 1, 128).subarray(0, 5), [0, 0.25, 0.75, 1.25, 1.75], 1e-6);
+  near(sized(slope, 1, 32).subarray(0, 3), [0.5, 2.5, 4.5], 1e-6);
+});
+
+test("a pixel shuffle has an inverse", () => {
+  assert.deepEqual(together(apart(source)), new Uint8Array(source));
+  assert.deepEqual([...apart(source).subarray(0, 12)], [...source.subarray(0, 8), ...source.subarray(1024, 1028)]);
+});
+
+test("a closed gate shows the copy, an open one the smoothed painting", () => {
+  const grey = new Uint8Array(128 * 128 * 16).fill(100).map((value, n) => (n % 4 === 3 ? 255 : value));
+  assert.deepEqual(mix(source, grey, new Float32Array(FIELD * FIELD)), source);
+  const painted = mix(source, grey, new Float32Array(FIELD * FIELD).fill(1));
+  assert.deepEqual(new Set(painted), new Set([100, 255]));
+  // The filter takes a chequered pattern out altogether.
+  const chequered = grey.map((value, n) => (n % 4 === 3 ? 255 : value + ([0, 12].includes(n % 16 - (n % 4)) ? 20 : -20)));
+  near(mix(source, chequered, new Float32Array(FIELD * FIELD).fill(1)).subarray(4 * 2560, 4 * 2600), painted.subarray(0, 160), 0);
+});
+
+test("a picture of twice the size is seen as the means of its pixels", () => {
+  const large = densely(source);
+  const first = [0, 4, 4 * 512, 4 * 512 + 4].reduce((sum, at) => sum + large[at], 0);
+  assert.equal(halved(large)[0], (first + 2) >> 2);
+  assert.equal(halved(large).length, source.length);
+});
+
+const library = new URL("shared/kilocall/web/vendor/ort.wasm.bundle.min.mjs", ROOT);
+
+test("a whole picture is Python's within a grey level", { skip: !existsSync(library) && "no engine: run `make web`" }, async () => {
+  const engine = /** @type {typeof import("onnxruntime-web")} */ (await import(library.href));
+  engine.env.wasm.numThreads = 1;
+  engine.env.logLevel = "error";
+  engine.env.wasm.wasmBinary = file("shared/kilocall/web/vendor/ort-wasm-simd-threaded.wasm").buffer;
+  const files = Object.fromEntries(NETWORKS.map((name) => [name, file(`${WEIGHTS}${name}.onnx`)]));
+  const networks = await Networks.open(engine, /** @type {any} */ (files));
+  const model = ShapeModel.fromBytes(file(`${WEIGHTS}shape.safetensors`));
+  const [{ reference }] = readFaces(json("web_faces.json")).pictures;
+  const renderer = await PictureRenderer.open(networks, model, reference.source, source);
+  const base = { ...reference, keypoints: model.keypoints(reference.source, reference.motion) };
+  const gallery = new ReferenceRenderer(model, [base], [renderer]);
+  const codebook = Codebook.fromBytes(file(`${WEIGHTS}codebook.safetensors`));
+  const motions = [...new Film(new StreamReader(file("shared/kilocall/sample/astronaut.kcs")), codebook).motions()];
+  const { frame } = await gallery.render(fromVector(motions[133].vector), [0, 0, 0]);
+  const made = mix(copyAt(densely(source), frame.displacement), frame.painted, frame.gate);
+  const wanted = png("web_rendered.png");
+  const apart = meanDifference(made, wanted);
+  console.log(`mean difference ${apart.toFixed(3)} grey levels; moved by ${meanDifference(source, wanted).toFixed(2)}`);
+  assert.ok(apart <= 1, `pictures differ by ${apart}`);
+  // At rest the picture itself.
+  const rest = await renderer.render(reference.source.pose);
+  assert.ok(meanDifference(mix(copyAt(densely(source), rest.displacement), rest.painted, rest.gate), source) < 0.2);
+});

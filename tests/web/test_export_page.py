@@ -1,0 +1,388 @@
+"""`export-page`: the folder it writes, and its page in a real browser beside what Python renders."""
+
+from __future__ import annotations
+
+import base64
+import functools
+import http.server
+import io
+import json
+import re
+import shutil
+import threading
+import time
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+import pytest
+from av.audio.codeccontext import AudioCodecContext
+from numpy.typing import NDArray
+from PIL import Image
+
+from kilocall.api import StreamPlayer, export_page, web_page
+from kilocall.api.web_page import ENGINE_FILES, WEB
+from kilocall.cli import run
+from kilocall.model.family import Family
+from kilocall.proto.control import SourcePicture
+from kilocall.proto.errors import BadInput
+from kilocall.proto.sound import SAMPLE_RATE, SoundPackets
+from kilocall.proto.stream_file import StreamWriter
+from kilocall.receiver.render import View
+from kilocall.runtime.pictures import encode_picture
+from kilocall.sample import sample_stream
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+SAMPLE = sample_stream("astronaut")
+ALLOWED_BYTES = 20_000_000
+#: Mean difference of two pictures, grey levels: the same 8-bit networks on two engines, and two decoders of AVIF.
+NEAR = 1.5
+
+has_engine = pytest.mark.skipif(
+    not all((WEB / "vendor" / name).is_file() for name in ENGINE_FILES),
+    reason="the browser's engine is missing: run `make web`, which needs npm",
+)
+has_browser = pytest.mark.skipif(CHROMIUM is None, reason="no chromium is installed to look at the page with")
+
+
+class QuietHandler(http.server.SimpleHTTPRequestHandler):
+    """Files and nothing else; with the headers that let a page have threads where the server asks for it."""
+
+    def end_headers(self) -> None:
+        if getattr(self.server, "isolates", False):
+            self.send_header("Cross-Origin-Opener-Policy", "same-origin")
+            self.send_header("Cross-Origin-Embedder-Policy", "require-corp")
+        super().end_headers()
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+class Hosted:
+    """A folder on a plain web server."""
+
+    def __init__(self, folder: Path) -> None:
+        self.server = http.server.ThreadingHTTPServer(
+            ("127.0.0.1", 0), functools.partial(QuietHandler, directory=str(folder))
+        )
+        self.address = f"http://127.0.0.1:{self.server.server_port}/index.html"
+        self._thread = threading.Thread(target=self.server.serve_forever)
+        self._thread.start()
+
+    def isolate(self) -> None:
+        setattr(self.server, "isolates", True)  # noqa: B010
+
+    def close(self) -> None:
+        self.server.shutdown()
+        self._thread.join(10)
+        self.server.server_close()
+
+
+@pytest.fixture(scope="module")
+def folder(family: Family, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("page") / "astronaut"
+    export_page(SAMPLE, out, family=family)
+    return out
+
+
+@pytest.fixture
+def hosted(folder: Path) -> Iterator[Hosted]:
+    server = Hosted(folder)
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    playwright = pytest.importorskip("playwright.sync_api")
+    with playwright.sync_playwright() as engine:
+        browser = engine.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+class Shown:
+    """The page, with everything that goes wrong on it."""
+
+    def __init__(self, browser: Any, address: str, before: str = "") -> None:
+        """`before` is JavaScript that runs ahead of the page."""
+        self.page = browser.new_page()
+        self.page.add_init_script(before)
+        self.problems: list[str] = []
+        self.asked: list[str] = []
+        self.page.on("pageerror", lambda error: self.problems.append(str(error)))
+        self.page.on("console", self._note)
+        self.page.on("request", lambda request: self.asked.append(request.url))
+        self.page.goto(address)
+
+    def _note(self, message: Any) -> None:
+        if message.type in ("error", "warning"):
+            self.problems.append(message.text)
+
+    def until(self, condition: str) -> None:
+        """Waits for a JavaScript condition; the page's policy forbids it to be waited for in the page itself."""
+        deadline = time.monotonic() + 60
+        while not self.page.evaluate(condition):
+            notice = self.page.inner_text("#notice")
+            assert time.monotonic() < deadline, f"{condition}; the page says {notice!r}; {self.problems}"
+            self.page.wait_for_timeout(20)
+
+    def data(self, name: str) -> str:
+        return str(self.page.evaluate(f"document.documentElement.dataset.{name}"))
+
+    def seek(self, seconds: float, frame: int) -> None:
+        self.page.evaluate(f"""() => {{
+            const bar = document.getElementById("seek");
+            bar.value = {seconds};
+            bar.dispatchEvent(new Event("input"));
+            bar.dispatchEvent(new Event("change"));
+        }}""")
+        self.until(f"document.documentElement.dataset.frame === '{frame}'")
+
+    def pixels(self) -> NDArray[np.uint8]:
+        """What is on the canvas [S, S, 3]."""
+        address = self.page.evaluate("""async () => {
+            const bitmap = await createImageBitmap(document.getElementById("picture"));
+            const drawn = document.createElement("canvas");
+            drawn.width = drawn.height = bitmap.width;
+            drawn.getContext("2d").drawImage(bitmap, 0, 0);
+            return drawn.toDataURL("image/png");
+        }""")
+        with Image.open(io.BytesIO(base64.b64decode(address.partition(",")[2]))) as image:
+            return np.asarray(image.convert("RGB"), np.uint8)
+
+    def comes_to_show(self, wanted: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """The canvas when it is like `wanted`: the browser draws a while after the page has been told."""
+        deadline = time.monotonic() + 10
+        while True:
+            found = self.pixels()
+            difference = apart(found, wanted) if found.shape == wanted.shape else 255.0
+            if difference < NEAR:
+                return found
+            assert time.monotonic() < deadline, f"{found.shape} is {difference:.2f} grey levels from what it should be"
+            self.page.wait_for_timeout(50)
+
+
+def apart(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> float:
+    return float(np.abs(one.astype(int) - other).mean())
+
+
+@has_engine
+def test_the_folder_is_small_and_names_no_other_place(folder: Path) -> None:
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) < ALLOWED_BYTES
+    assert {"index.html", "faces.json", "stream.kcs"} <= {path.name for path in files}
+    for path in files:
+        if path.parent == folder and path.suffix in (".html", ".js", ".css", ".json"):
+            foreign = [url for url in re.findall(r"https?://[\w.-]+", path.read_text()) if "www.w3.org" not in url]
+            assert not foreign, f"{path.name} names {foreign}"
+    page = (folder / "index.html").read_text()
+    assert "Content-Security-Policy" in page
+    assert not re.search(r"\sstyle=|\son\w+=|<script>|<style", page)
+
+
+@has_engine
+@has_browser
+def test_the_page_shows_what_python_renders(folder: Path, hosted: Hosted, browser: Any, player: StreamPlayer) -> None:
+    shown = Shown(browser, hosted.address)
+    shown.until("document.documentElement.dataset.shown > 0")
+    assert shown.data("threads") == "1"
+    motions = list(player.motions())
+    shown.comes_to_show(player.renderer.render(motions[0].motion))
+    shown.seek(motions[133].time_us / 1e6, 134)
+    straight = shown.comes_to_show(player.renderer.render(motions[133].motion))
+    # The head turned in the page, and in Python.
+    before = int(shown.data("shown"))
+    shown.page.evaluate("""() => {
+        const yaw = document.getElementById("yaw");
+        yaw.value = 20;
+        yaw.dispatchEvent(new Event("input"));
+    }""")
+    shown.until(f"document.documentElement.dataset.shown > {before}")
+    player.renderer.view = View(yaw=20)
+    try:
+        turned = player.renderer.render(motions[133].motion)
+    finally:
+        player.renderer.view = View()
+    shown.comes_to_show(turned)
+    assert apart(turned, straight) > 4
+    # Playing goes on, and all of it came from the folder.
+    shown.page.click("#play")
+    shown.until(f"document.documentElement.dataset.shown > {before + 3}")
+    assert shown.page.inner_text("#badge-title") == "Reconstructed from one picture."
+    assert shown.page.evaluate("document.getElementById('source-picture').naturalWidth") == 256
+    root = hosted.address.removesuffix("index.html")
+    assert all(url.startswith((root, f"blob:{root}")) for url in shown.asked)
+    assert shown.problems == []
+    shown.page.close()
+
+
+@has_engine
+@has_browser
+@pytest.mark.parametrize("lacks", ["drawing in a worker", "WebGL"])
+def test_a_browser_that_lacks_something_shows_the_same(
+    lacks: str, hosted: Hosted, browser: Any, player: StreamPlayer
+) -> None:
+    before = "delete HTMLCanvasElement.prototype.transferControlToOffscreen" if lacks != "WebGL" else ""
+    if lacks == "WebGL":
+        browser = browser.browser_type.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-3d-apis"])
+    shown = Shown(browser, hosted.address, before)
+    shown.until("document.documentElement.dataset.shown > 0")
+    timed = list(player.motions())[133]
+    shown.seek(timed.time_us / 1e6, 134)
+    shown.comes_to_show(player.renderer.render(timed.motion))
+    assert not [problem for problem in shown.problems if "WebGL" not in problem]
+    shown.page.close()
+    if lacks == "WebGL":
+        browser.close()
+
+
+@has_engine
+@has_browser
+def test_an_isolated_page_has_threads_and_an_embedded_one_the_picture_alone(hosted: Hosted, browser: Any) -> None:
+    hosted.isolate()
+    shown = Shown(browser, f"{hosted.address}?embed")
+    shown.until("document.documentElement.dataset.shown > 0")
+    assert int(shown.data("threads")) == min(4, shown.page.evaluate("navigator.hardwareConcurrency"))
+    assert shown.page.is_visible("#picture")
+    assert shown.page.is_visible("#badge-title")
+    assert not shown.page.is_visible("#seek")
+    assert not shown.page.is_visible("aside")
+    shown.page.click("#start")
+    shown.until("document.documentElement.dataset.shown > 3")
+    assert shown.problems == []
+    shown.page.close()
+
+
+def tone(seconds: float) -> Iterator[SoundPackets]:
+    """Speech of 20 ms a packet: silence for half a second, then a tone."""
+    encoder = av.CodecContext.create("libopus", "w")
+    assert isinstance(encoder, AudioCodecContext)
+    encoder.sample_rate, encoder.layout, encoder.format, encoder.bit_rate = SAMPLE_RATE, "mono", "s16", 16_000
+    encoder.time_base = Fraction(1, SAMPLE_RATE)
+    time = np.arange(round(seconds * SAMPLE_RATE))
+    samples = np.rint(8000 * np.sin(time * 0.06) * (time > SAMPLE_RATE // 2)).astype(np.int16)
+    packets = []
+    for start in range(0, len(samples), 960):
+        frame = av.AudioFrame.from_ndarray(samples[None, start : start + 960].copy(), "s16", "mono")
+        frame.sample_rate, frame.time_base, frame.pts = SAMPLE_RATE, Fraction(1, SAMPLE_RATE), start
+        packets += [bytes(packet) for packet in encoder.encode(frame)]
+    for first in range(0, len(packets), 50):
+        yield SoundPackets(20_000 * first, 0 if first else 312, tuple(packets[first : first + 50]))
+
+
+@pytest.fixture
+def spoken(player: StreamPlayer, tmp_path: Path) -> Path:
+    """The sample with its picture at 512, one of its frames as a further picture, and a tone."""
+    path = tmp_path / "spoken.kcs"
+    large = cv2.resize(player.stream_source.picture, (512, 512), interpolation=cv2.INTER_CUBIC)
+    further = player.renderer.render(list(player.motions())[133].motion)
+    with StreamWriter(path, player.reader.header) as writer:
+        writer.add_picture(SourcePicture(*encode_picture(np.asarray(large, np.uint8), 14 * 1024)))
+        writer.add_reference(SourcePicture(*encode_picture(further, 14 * 1024)))
+        for sound in tone(2):
+            writer.add_sound(sound)
+        for timed in player.reader.packets():
+            writer.add_packet(timed.time_us, timed.packet)
+    return path
+
+
+@has_engine
+@has_browser
+def test_large_and_further_pictures_are_shown_and_speech_is_decoded(
+    spoken: Path, family: Family, browser: Any, tmp_path: Path
+) -> None:
+    assert export_page(spoken, tmp_path / "page", family=family).pictures == 2
+    film = StreamPlayer(spoken, family=family)
+    motions = list(film.motions())
+    hosted = Hosted(tmp_path / "page")
+    try:
+        shown = Shown(browser, hosted.address)
+        shown.until("document.documentElement.dataset.shown > 0")
+        shown.comes_to_show(film.renderer.render(motions[0].motion))
+        shown.seek(motions[133].time_us / 1e6, 134)
+        film.renderer.restart()
+        wanted = film.renderer.render(motions[133].motion)
+        assert film.renderer.render(motions[133].motion).shape == (512, 512, 3)
+        shown.comes_to_show(wanted)
+        assert shown.page.inner_text("#badge-title") == "Reconstructed from 2 pictures."
+        assert shown.page.is_visible("#sound")
+        heard = shown.page.evaluate("""async () => {
+            const { SpeechDecoder } = await import("./speech.js");
+            const { StreamReader } = await import("./stream_file.js");
+            const data = new Uint8Array(await (await fetch("stream.kcs")).arrayBuffer());
+            const heard = [];
+            const decoder = new SpeechDecoder((samples, us) => heard.push([us, samples.length, Math.max(...samples)]));
+            for (const record of new StreamReader(data).sounds()) decoder.push(record);
+            await decoder.finish();
+            return heard;
+        }""")
+        assert heard[0][0] == pytest.approx(-6500, abs=1)
+        assert sum(length for _, length, _ in heard) == pytest.approx(2 * SAMPLE_RATE, abs=960)
+        for when, _, peak in heard:
+            if when < 470_000 or 560_000 < when < 1_950_000:
+                assert peak == pytest.approx(0 if when < 470_000 else 0.244, abs=0.05), when
+        shown.page.click("#play")
+        shown.until("document.documentElement.dataset.shown > 4")
+        assert shown.problems == []
+        shown.page.close()
+    finally:
+        hosted.close()
+
+
+@has_engine
+@has_browser
+def test_a_stream_that_breaks_off_is_played_and_said_so(
+    family: Family, browser: Any, tmp_path: Path, player: StreamPlayer
+) -> None:
+    cut = tmp_path / "cut.kcs"
+    cut.write_bytes(SAMPLE.read_bytes()[:-400])
+    report = export_page(cut, tmp_path / "page", family=family)
+    assert report.truncated is not None
+    hosted = Hosted(tmp_path / "page")
+    try:
+        shown = Shown(browser, hosted.address)
+        shown.until("document.documentElement.dataset.shown > 0")
+        assert "breaks off" in shown.page.inner_text("#notice")
+        assert shown.problems == []
+        shown.page.close()
+    finally:
+        hosted.close()
+
+
+@has_engine
+def test_a_page_replaces_one_it_wrote_and_nothing_else(family: Family, folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "page"
+    shutil.copytree(folder, out)
+    (out / "left.txt").write_text("of the page before")
+    report = export_page(SAMPLE, out, family=family)
+    written = [path for path in out.rglob("*") if path.is_file()]
+    assert (report.files, report.bytes) == (len(written), sum(path.stat().st_size for path in written))
+    assert not (out / "left.txt").exists()
+    other = tmp_path / "letters"
+    other.mkdir()
+    (other / "dear.txt").write_text("...")
+    with pytest.raises(BadInput, match="other files"):
+        export_page(SAMPLE, other, family=family)
+    assert {path.name for path in tmp_path.iterdir()} == {"page", "letters"}
+
+
+@has_engine
+def test_faces_are_those_that_python_finds(folder: Path, player: StreamPlayer) -> None:
+    faces = json.loads((folder / "faces.json").read_text())
+    source = player.stream_source
+    assert faces["pictures"][0]["shape"] == pytest.approx(source.shape.reshape(-1).tolist(), abs=1e-6)
+    assert faces["weights_hash"] == player.family.weights_hash
+
+
+def test_without_the_engine_one_line_says_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(web_page, "ENGINE_FILES", ("not-there.wasm",))
+    assert run(["export-page", "sample:astronaut", "-o", str(tmp_path / "page"), "--threads", "1"]) == 2
+    assert capsys.readouterr().err == "kilocall: the browser's engine is missing: run `make web`\n"
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,66 @@
+"""Python still gives what the page's modules are tested against."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from kilocall.api import StreamPlayer
+from kilocall.model.family import Picture, Source
+from web import vectors as wv
+
+
+def stored(name: str) -> Any:
+    return json.loads((wv.VECTORS / f"web_{name}.json").read_text())
+
+
+def picture(path: Path) -> Picture:
+    return np.asarray(Image.open(path), np.uint8)
+
+
+@pytest.fixture(scope="module")
+def source() -> Source:
+    return wv.source_of(stored("faces"), picture(wv.VECTORS / "web_source.png"))
+
+
+def test_what_is_read_of_cut_and_changed_bytes() -> None:
+    # As JSON: tuples are lists there.
+    assert json.loads(json.dumps(wv.what_is_read())) == stored("read")
+
+
+def test_what_is_encoded() -> None:
+    assert wv.what_is_encoded() == stored("encoded")
+
+
+def test_the_face_is_found_where_it_was(player: StreamPlayer) -> None:
+    found, before = wv.faces(player)["pictures"][0], stored("faces")["pictures"][0]
+    assert list(found) == list(before)
+    # 0.02: a pixel and a half of the crop; 8-bit networks differ a little from processor to processor.
+    assert found["shape"] == pytest.approx(before["shape"], abs=0.05)
+    assert found["implicit"] == pytest.approx(before["implicit"], abs=0.02)
+    assert found["pose"]["pose"] == pytest.approx(before["pose"]["pose"], abs=0.02)
+
+
+def test_motion_goes_where_it_went(player: StreamPlayer, source: Source) -> None:
+    found, before = wv.motion(player, source), stored("motion")
+    for name in ("times", "vectors_sha256"):
+        assert found[name] == before[name]
+    for one, other in zip(found["driving"], before["driving"], strict=True):
+        for name in ("view", "pose", "x_d", "jacobian", "interior"):
+            assert one[name] == pytest.approx(other[name], abs=2e-6), name
+    assert found["references"]["choices"] == before["references"]["choices"]
+    assert found["references"]["cuts"] == before["references"]["cuts"]
+
+
+def test_the_pictures_are_what_they_were(player: StreamPlayer, source: Source) -> None:
+    decoded = player.stream_source.picture.astype(int)
+    assert np.abs(decoded - source.picture).mean() < 0.1
+    rendered = wv.rendered(player, source).astype(int)
+    # Half a grey level: 8-bit networks differ a little from processor to processor.
+    assert np.abs(rendered - picture(wv.VECTORS / "web_rendered.png")).mean() < 0.5
+    assert np.abs(rendered - source.picture).mean() > 3

@@ -1,0 +1,208 @@
+"""What the modules of `shared/kilocall/web/` must give, said by the Python that they mirror.
+
+    PYTHONPATH=shared:sender:receiver:proto:tests python tests/web/vectors.py
+
+writes it to `tests/vectors` anew; `test_vectors.py` says whether it still holds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from kilocall.api import StreamPlayer
+from kilocall.api.web_page import faces_of
+from kilocall.codec.codebook import Codebook
+from kilocall.codec.motion_codec import CodedMotion, MotionDecoder, MotionEncoder
+from kilocall.model.compact.family import CompactFamily
+from kilocall.model.family import Picture, Source
+from kilocall.model.motion import Motion
+from kilocall.model.reference_pictures import Chooser, Distance, ReferencePicture, base_reference, retarget_to
+from kilocall.proto.errors import BadInput, BadPacket
+from kilocall.proto.motion_packet import MotionPacket
+from kilocall.proto.stream_file import StreamReader
+from kilocall.receiver.render import FaceRenderer, View
+from kilocall.runtime.pictures import as_png
+from kilocall.sample import sample_stream
+
+VECTORS: Final = Path(__file__).parents[1] / "vectors"
+SAMPLE: Final = "astronaut"
+#: A frame that stands for a further picture of the speaker.
+OTHER: Final = 133
+#: A wide smile, a turned head with closing lids, and the same one turned further by the viewer.
+FRAMES: Final = ((40, View()), (133, View()), (133, View(yaw=20, pitch=-10, roll=5)))
+#: Of FRAMES, the one that is rendered.
+RENDERED: Final = 1
+
+
+def what_is_read() -> dict[str, Any]:
+    """Of streams and packets that are cut or changed: refused, or what is found."""
+    stream = (VECTORS / "stream.kcs").read_bytes()
+    golden = json.loads((VECTORS / "motion_packets.json").read_text())
+    packets = [bytes.fromhex(packet["bytes"]) for packet in golden]
+    payloads = json.loads((VECTORS / "motion_codec.json").read_text())["packets"]
+    return {
+        "stream prefixes": [_stream(stream[:length]) for length in range(len(stream))],
+        "stream bytes flipped": [_stream(flipped(stream, at)) for at in range(len(stream))],
+        # The header alone: what follows is any bytes.
+        "packet bytes flipped": [[_packet(flipped(one, at)) for at in range(min(len(one), 12))] for one in packets],
+        "payload bytes flipped": [
+            [_payload(one, flipped(payload, at)) for at in range(len(payload))]
+            for one in payloads
+            if one["reference"] is None
+            for payload in [bytes.fromhex(one["payload"])]
+        ],
+    }
+
+
+def flipped(data: bytes, at: int) -> bytes:
+    changed = bytearray(data)
+    changed[at] ^= 0x55
+    return bytes(changed)
+
+
+def _stream(data: bytes) -> list[Any] | None:
+    try:
+        reader = StreamReader(data)
+    except BadInput:
+        return None
+    kinds = [type(record).__name__ for record in reader.records()]
+    index = [[entry.time_us, entry.offset, entry.frame] for entry in reader.index]
+    return [reader.truncated, reader.frame_count, reader.duration_us, len(kinds), index]
+
+
+def _packet(data: bytes) -> bool:
+    try:
+        MotionPacket.parse(data)
+    except BadPacket:
+        return False
+    return True
+
+
+def _payload(packet: dict[str, Any], payload: bytes) -> list[list[int]] | None:
+    codebook = Codebook.load(VECTORS / "codebook.safetensors")
+    coded = CodedMotion(packet["sequence"], None, packet["level"], packet["frame_count"], payload)
+    try:
+        frames = MotionDecoder(codebook).decode(coded)
+    except BadPacket:
+        return None
+    steps: list[list[int]] = np.rint(frames / codebook.steps(packet["level"])).astype(int).tolist()
+    return steps
+
+
+def what_is_encoded() -> dict[str, Any]:
+    """Frames, among them some far out, and the packets they become at several qualities and with several references."""
+    codebook = Codebook.load(VECTORS / "codebook.safetensors")
+    place = np.arange(40)[:, None] * np.array([3, 7, 11, 13])
+    # Of whole numbers, the same on every machine: a walk, with leaps that no symbol stands for.
+    walk = np.cumsum((place * place // 5 % 9 - 4) * (place % 3 == 0), 0) + 4000 * (place % 83 == 0)
+    frames = (walk / 8 * codebook.base_steps).astype(np.float32)
+    packets = []
+    encoder = MotionEncoder(codebook, reference="acknowledged")
+    first = 0
+    for count, quality, acknowledged in ((3, 50, 0), (8, 50, 1), (1, 100, 1), (4, 0, 3), (8, 62, 3), (8, 37, None)):
+        encoder.set_quality(quality)
+        packets.append(encoder.encode(frames[first : first + count]))
+        if acknowledged is not None:
+            encoder.acknowledge(acknowledged)
+        first += count
+    packets += MotionEncoder(codebook, 75, key_interval=9).encode_clip(frames, 3)
+    packets += MotionEncoder(codebook, 50, rd_lambda=0, dead_zone=0.5).encode_clip(frames, 8)
+    return {
+        "frames": frames.tolist(),
+        "packets": [{"reference": one.reference, "level": one.level, "payload": one.payload.hex()} for one in packets],
+    }
+
+
+def faces(player: StreamPlayer) -> dict[str, Any]:
+    """Where the networks find the face in the sample's picture."""
+    assert isinstance(player.family, CompactFamily)
+    return faces_of(player.reader, player.family, sample_stream(SAMPLE))
+
+
+def source_of(faces: dict[str, Any], picture: Picture) -> Source:
+    """The picture with its face where `faces` has it, whatever networks find on this machine."""
+    found = faces["pictures"][0]
+    yaw, pitch, roll, x, y, scale = found["pose"]["pose"]
+    pose = Motion((yaw, pitch, roll), (x, y), scale, np.array(found["pose"]["expression"], np.float32))
+    shape, implicit = np.array(found["shape"], np.float32), np.array(found["implicit"], np.float32)
+    neck: tuple[float, float, float] = tuple(found["neck"])
+    interior = np.array(found["interior"], np.float32)
+    return Source(picture, pose, shape.reshape(-1, 3), implicit.reshape(-1, 2), 1.0, None, neck, interior)
+
+
+def motion(player: StreamPlayer, source: Source) -> dict[str, Any]:
+    """Of the sample: its numbers, and where they put the face."""
+    family = player.family
+    assert isinstance(family, CompactFamily)
+    timed = list(player.motions())
+    packed = b"".join(struct.pack(f"<{len(vector)}f", *vector) for vector in decoded_vectors(player))
+    base = base_reference(family, source)
+    # A picture of the speaker that there is not: what is computed of it needs no pixels.
+    other = ReferencePicture(source, timed[OTHER].motion, family.keypoints(source, timed[OTHER].motion))
+    distances = [Distance(family, source).to(one.motion, [base, other]) for one in timed]
+    chooser, cutting = Chooser(), Chooser(fade_frames=0)
+    choices = [chooser.choose(one) for one in distances]
+    return {
+        "times": [one.time_us for one in timed],
+        "vectors_sha256": hashlib.sha256(packed).hexdigest(),
+        "driving": [
+            _driving(family, source, timed[number].motion, view) | {"frame": number} for number, view in FRAMES
+        ],
+        "references": {
+            "distances": [[float(value) for value in one] for one in distances[::20]],
+            "retargeted": _pose(retarget_to(timed[40].motion, other)),
+            "choices": [[one.picture, one.before, round(one.share, 6)] for one in choices],
+            "cuts": [cutting.choose(one).picture for one in distances],
+        },
+    }
+
+
+def decoded_vectors(player: StreamPlayer) -> list[Any]:
+    """What the codec gives, before it becomes motion."""
+    decoder = MotionDecoder(player.family.codebook)
+    return [vector for timed in player.reader.packets() for vector in decoder.decode(timed.packet)]
+
+
+def _driving(family: CompactFamily, source: Source, motion: Motion, view: View) -> dict[str, Any]:
+    seen = view.apply(motion, source.neck)
+    found = family.driving(source, seen)
+    said = {name: [float(value) for value in values.reshape(-1)] for name, values in found.items()}
+    return {"view": [view.yaw, view.pitch, view.roll], "pose": _pose(seen), **said}
+
+
+def _pose(motion: Motion) -> list[float]:
+    return [*motion.rotation, *motion.translation, motion.scale, *(float(value) for value in motion.expression[:3])]
+
+
+def rendered(player: StreamPlayer, source: Source) -> Picture:
+    """One of the sample's frames."""
+    number, view = FRAMES[RENDERED]
+    renderer = FaceRenderer(player.family, source)
+    renderer.view = view
+    return renderer.render(list(player.motions())[number].motion)
+
+
+def write() -> None:
+    player = StreamPlayer(sample_stream(SAMPLE), threads=1)
+    found = faces(player)
+    source = source_of(found, player.stream_source.picture)
+    said = {
+        "read": what_is_read(),
+        "encoded": what_is_encoded(),
+        "faces": found,
+        "motion": motion(player, source),
+    }
+    for name, made in said.items():
+        (VECTORS / f"web_{name}.json").write_text(json.dumps(made, separators=(",", ":")) + "\n")
+    for name, picture in (("source", source.picture), ("rendered", rendered(player, source))):
+        (VECTORS / f"web_{name}.png").write_bytes(as_png(picture))
+
+
+if __name__ == "__main__":
+    write()
