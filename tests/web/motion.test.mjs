@@ -9,7 +9,7 @@ import { BadInput } from "../../shared/kilocall/web/errors.js";
 import { readFaces } from "../../shared/kilocall/web/faces.js";
 import { Chooser, distance, retargetTo } from "../../shared/kilocall/web/reference_pictures.js";
 import { fromVector, turnHead } from "../../shared/kilocall/web/motion.js";
-import { Film, FrameCursor, Playhead, bitsByTime } from "../../shared/kilocall/web/player.js";
+import { ReplayStream, FrameCursor, Playhead, bitsByTime } from "../../shared/kilocall/web/player.js";
 import { ShapeModel } from "../../shared/kilocall/web/shape.js";
 import { StreamReader } from "../../shared/kilocall/web/stream_file.js";
 import { WEIGHTS, file, json, near } from "./helpers.mjs";
@@ -18,9 +18,9 @@ const wanted = json("web_motion.json");
 const faces = readFaces(json("web_faces.json"));
 const [{ reference: base }] = faces.pictures;
 const reader = new StreamReader(file("shared/kilocall/sample/astronaut.kcs"), "astronaut.kcs");
-const film = () => new Film(reader, Codebook.fromBytes(file(`${WEIGHTS}codebook.safetensors`)));
+const replay = () => new ReplayStream(reader, Codebook.fromBytes(file(`${WEIGHTS}codebook.safetensors`)));
 const model = ShapeModel.fromBytes(file(`${WEIGHTS}shape.safetensors`));
-const motions = [...film().motions()];
+const motions = [...replay().motions()];
 
 /** @param {import("../../shared/kilocall/web/motion.js").Motion} motion */
 const pose = ({ rotation, translation, scale, expression }) =>
@@ -76,7 +76,7 @@ test("faces of another format or with a number missing are refused", () => {
 });
 
 test("the frame on screen is the last one due, also after going back and far ahead", () => {
-  const cursor = new FrameCursor(film());
+  const cursor = new FrameCursor(replay());
   const order = [0, 39_999, 40_000, 120_000, 7_960_000, 7_999_999, 80_000, 4_000_000, 3_999_999];
   assert.deepEqual(order.map((time) => cursor.at(time)?.timeUs),
     [0, 0, 40_000, 120_000, 7_960_000, 7_960_000, 80_000, 4_000_000, 3_960_000]);

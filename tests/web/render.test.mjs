@@ -8,7 +8,7 @@ import { apart, copyAt, densely, halved, mix, move, sized, together } from "../.
 import { Codebook } from "../../shared/kilocall/web/codebook.js";
 import { readFaces } from "../../shared/kilocall/web/faces.js";
 import { fromVector } from "../../shared/kilocall/web/motion.js";
-import { Film } from "../../shared/kilocall/web/player.js";
+import { ReplayStream } from "../../shared/kilocall/web/player.js";
 import { ReferenceRenderer, NETWORKS, Networks, PictureRenderer } from "../../shared/kilocall/web/renderer.js";
 import { ShapeModel } from "../../shared/kilocall/web/shape.js";
 import { StreamReader } from "../../shared/kilocall/web/stream_file.js";
@@ -76,7 +76,7 @@ test("a whole picture is Python's within a grey level", { skip: !existsSync(libr
   const base = { ...reference, keypoints: model.keypoints(reference.source, reference.motion) };
   const gallery = new ReferenceRenderer(model, [base], [renderer]);
   const codebook = Codebook.fromBytes(file(`${WEIGHTS}codebook.safetensors`));
-  const motions = [...new Film(new StreamReader(file("shared/kilocall/sample/astronaut.kcs")), codebook).motions()];
+  const motions = [...new ReplayStream(new StreamReader(file("shared/kilocall/sample/astronaut.kcs")), codebook).motions()];
   const { frame } = await gallery.render(fromVector(motions[133].vector), [0, 0, 0]);
   const made = mix(copyAt(densely(source), frame.displacement), frame.painted, frame.gate);
   const wanted = png("web_rendered.png");

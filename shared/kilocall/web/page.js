@@ -5,7 +5,7 @@ import { BadInput, KilocallError } from "./errors.js";
 import { readFaces } from "./faces.js";
 import { GlComposer } from "./gl_compose.js";
 import { halved } from "./compose.js";
-import { Film, FrameCursor, Playhead, bitsByTime } from "./player.js";
+import { ReplayStream, FrameCursor, Playhead, bitsByTime } from "./player.js";
 import { Speech } from "./speech.js";
 import { StreamReader } from "./stream_file.js";
 
@@ -37,8 +37,8 @@ async function open() {
   const [found, codebook, stream] = await Promise.all(["faces.json", "networks/codebook.safetensors", "stream.kcs"].map(file));
   const faces = readFaces(JSON.parse(new TextDecoder().decode(found)));
   const reader = new StreamReader(stream, faces.title);
-  const film = new Film(reader, Codebook.fromBytes(codebook));
-  check(reader, faces, film);
+  const replay = new ReplayStream(reader, Codebook.fromBytes(codebook));
+  check(reader, faces, replay);
   const source = reader.sourcePicture();
   if (source === null) throw new BadInput("the stream holds no source picture");
   const stored = [source, ...reader.references()];
@@ -47,14 +47,14 @@ async function open() {
     const { small, detail } = seen(bitmap, faces.size, bitmaps[0].width >= 2 * faces.size);
     return { reference: faces.pictures[n].reference, small, detail };
   });
-  const view = new View(film, faces, pictures.length);
+  const view = new View(replay, faces, pictures.length);
   view.open(pictures, new Blob([new Uint8Array(source.data)], { type: `image/${source.format}` }));
 }
 
 /**
  * @param {StreamReader} reader
  * @param {import("./faces.js").Faces} faces
- * @param {Film} film
+ * @param {ReplayStream} replay
  */
 function check({ header, frameCount, damage }, { family, weightsHash, pictures }, { decoder }) {
   const fits = header.family === family && header.weightsHash === weightsHash;
@@ -67,20 +67,20 @@ function check({ header, frameCount, damage }, { family, weightsHash, pictures }
 /** What is seen and pressed. */
 class View {
   /**
-   * @param {Film} film
+   * @param {ReplayStream} replay
    * @param {import("./faces.js").Faces} faces
    * @param {number} pictures
    */
-  constructor(film, faces, pictures) {
-    this.film = film;
+  constructor(replay, faces, pictures) {
+    this.replay = replay;
     this.faces = faces;
-    const { header, durationUs, frameCount } = film.reader;
+    const { header, durationUs, frameCount } = replay.reader;
     this.fps = header.fps.numerator / header.fps.denominator;
     this.frames = frameCount;
     this.head = new Playhead(durationUs);
-    this.cursor = new FrameCursor(film);
-    this.bits = bitsByTime(film.reader);
-    this.speech = new Speech([...film.reader.sounds()]);
+    this.cursor = new FrameCursor(replay);
+    this.bits = bitsByTime(replay.reader);
+    this.speech = new Speech([...replay.reader.sounds()]);
     /** @type {GlComposer | null} where no worker can draw */
     this.composer = null;
     /** @type {ReturnType<GlComposer["hold"]>[]} */
@@ -130,7 +130,7 @@ class View {
     this.busy = false;
     if (answer.did === "open") {
       document.documentElement.dataset.threads = String(answer.threads);
-      const { damage } = this.film.reader;
+      const { damage } = this.replay.reader;
       say(damage === null ? "" : `The stream breaks off: ${damage}`);
       $("start").hidden = false;
       this.#due();
@@ -173,7 +173,6 @@ class View {
     if (found === null || found === this.last) return;
     this.last = found;
     this.busy = true;
-    this.seeking = false; // the bar is being dragged: it must not jump back to what is shown
     this.sentMs = performance.now();
     const number = Math.min(1 + Math.round((found.timeUs * this.fps) / 1e6), this.frames);
     const turn = /** @type {[number, number, number]} */ (ANGLES.map((angle) => (input(angle).valueAsNumber * Math.PI) / 180));
@@ -204,7 +203,7 @@ class View {
     const mean = this.bits.reduce((sum, { bits, frames }) => sum + bits * frames, 0) / this.frames;
     $("overall").textContent =
       `${mean.toFixed(1)} bits a frame, ${kbps(mean, this.fps)} kbit/s at ${Math.round(this.fps * 100) / 100} frames/s`;
-    const { index } = this.film.reader;
+    const { index } = this.replay.reader;
     const marks = index.length > MOST_KEY_MARKS ? [] : index;
     $("keys").replaceChildren(...marks.map(({ timeUs }) => {
       const mark = document.createElement("i");

@@ -13,7 +13,7 @@ import { TimedPacket } from "./stream_file.js";
 const SKIM_US = 2_000_000;
 
 /** A stream's motion, from any time on. */
-export class Film {
+export class ReplayStream {
   /**
    * @param {StreamReader} reader
    * @param {Codebook} codebook
@@ -122,10 +122,10 @@ export class Playhead {
 
 /** The frame that is on screen at a stream time. Going on is cheap; going back starts at a key packet. */
 export class FrameCursor {
-  /** @param {Film} film */
-  constructor(film) {
-    this.film = film;
-    this.keys = film.reader.index.map((entry) => entry.timeUs);
+  /** @param {ReplayStream} replay */
+  constructor(replay) {
+    this.replay = replay;
+    this.keys = replay.reader.index.map((entry) => entry.timeUs);
     /** @type {Iterator<TimedMotion> | null} */
     this.ahead = null;
     /** @type {TimedMotion | null} */
@@ -142,7 +142,7 @@ export class FrameCursor {
    */
   at(timeUs) {
     if (this.ahead === null || this.current === null || this.#mustJump(this.current.timeUs, timeUs)) {
-      this.ahead = this.film.motions(timeUs);
+      this.ahead = this.replay.motions(timeUs);
       this.jumps++;
       this.current = this.#taken();
       this.next = this.#taken();
