@@ -2,7 +2,7 @@
 
 The detector finds them in one picture without knowing another, to four pixels or so. The sender holds the source
 picture too: it asks the receiver's motion field where every place of the frame would be fetched from, compares the
-copy with the frame, and moves the points by a few Gauss-Newton steps (Lucas and Kanade 1981) a frame:
+copy with the frame, and moves the points by one Gauss-Newton step (Lucas and Kanade 1981) a frame:
 
     I_s(p + d(p)) - I(p)   in grey levels, at the 64x64 places of the motion field
     d(p) moves by -m_k(p)  for each unit that implicit keypoint k moves, m_k as in `renderer.py`
@@ -48,8 +48,6 @@ FORGET: Final = 0.03
 #: Furthest step of a frame and furthest distance from the detector's points, crop units: 4 and 20 pixels of 256.
 MOST_STEP: Final = 4 / 128
 MOST_APART: Final = 20 / 128
-#: Steps a frame. The second costs a millisecond and brings .1 dB.
-STEPS: Final = 2
 
 
 def look_at(crop: Picture) -> NDArray[np.uint8]:
@@ -142,10 +140,9 @@ class CompactAligner:
         self._alignment.expect(track.implicit)
         driving = self._family.driving(self._source, motion)
         detected, turned = driving["x_d"][0], driving["jacobian"][0]
-        self.field.expect(self._alignment.apply(detected), turned)
-        for _ in range(STEPS):
-            displacement = self.field.at(self._alignment.apply(detected), turned)
-            copy = self._alignment.step(track.look, displacement, self.field.follows)
+        driven = self._alignment.apply(detected)
+        self.field.expect(driven, turned)
+        copy = self._alignment.step(track.look, self.field.at(driven, turned), self.field.follows)
         self.likeness = self._likeness(copy, motion, track)
         return self._moved(motion)
 
