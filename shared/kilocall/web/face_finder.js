@@ -17,6 +17,8 @@ import { FACE_INPUT } from "./regions.js";
 
 /** The side of the smallest crops that are looked at, in longer sides of the picture. */
 const SMALLEST = 0.2;
+/** And in pixels: smaller faces have nothing to show. */
+const SMALLEST_PX = 48;
 /** From one size to the next at most, and from one place to the next in sides. */
 const RATIO = 2;
 const STEP = 0.4;
@@ -53,7 +55,7 @@ export async function findFace(tracker, picture, size) {
 
 /** @param {Picture} picture */
 function sides({ width, height }) {
-  const [largest, least] = [Math.min(width, height), SMALLEST * Math.max(width, height)];
+  const [largest, least] = [Math.min(width, height), Math.max(SMALLEST * Math.max(width, height), SMALLEST_PX)];
   const steps = Math.max(0, Math.ceil(Math.log(largest / least) / Math.log(RATIO)));
   return Array.from({ length: steps + 1 }, (_, n) => largest * (least / largest) ** (n / Math.max(1, steps)));
 }
