@@ -31,6 +31,7 @@ const REFINEMENT_LOGIT = 1.25;
  * @property {Float32Array} implicit implicit keypoints, which do not follow the head [N, 2]
  * @property {number} certainty 0..1 that there is a face at all
  * @property {Float32Array} interior brightness between the lips [BANDS]
+ * @property {number} changed by the second look, mean over the points
  */
 
 /** The landmark networks on one engine. */
@@ -100,6 +101,9 @@ export class FaceTracker {
       implicit: Float32Array.from(/** @type {Float32Array} */ (implicit.points.data)),
       certainty: 1 / (1 + Math.exp(-logit)),
       interior: interior(crop, points),
+      changed: Array.from({ length: LANDMARKS }, (_, n) =>
+        Math.hypot(both[3 * n] - first.found[3 * n], both[3 * n + 1] - first.found[3 * n + 1]))
+        .reduce((sum, by) => sum + by, 0) / LANDMARKS,
     };
   }
 
