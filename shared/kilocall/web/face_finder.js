@@ -26,15 +26,18 @@ const STEP = 0.4;
 const WORTH_A_LOOK = -1;
 /** Of each size, so many of the best places. */
 const MOST_PLACES = 6;
-/** A face's crop is no smaller, in longer sides of the picture: faces that Python's search finds are not either. */
-const LEAST = 0.13;
+/**
+ * A face's crop is no smaller and no larger, in longer sides of the picture: Python's search finds no smaller faces either, and
+ * points that lie further apart are not a face's.
+ */
+const [LEAST, MOST] = [0.13, 2];
 /** A crop has settled that moves by less than this, in sides; it is cut at most so often. */
 const SETTLED = 0.01;
 const MOST_CUTS = 5;
 /**
  * What has settled is a face from this certainty on, if its second look agrees with the first within so much, mean over the
- * points (10 pixels of 256). Of 75 crops of 15 people none is less certain than 0.99, and one is changed by more; logos and
- * diagrams that come so far are either.
+ * points (10 pixels of 256). Of 75 crops of 15 people none is less certain than 0.99, and one is changed by more. Logos and
+ * diagrams that come so far fall short of one or the other.
  */
 const SURE = 0.98;
 const AGREES = 10 / 128;
@@ -134,12 +137,14 @@ function covers(one, other) {
  * @returns {Promise<CropPlace | null>}
  */
 async function settle(tracker, picture, box, size) {
-  const least = LEAST * Math.max(picture.width, picture.height);
+  const longer = Math.max(picture.width, picture.height);
   let place = idealPlace(box, picture);
   for (let n = 0; n < MOST_CUTS; n++) {
+    // Said so that what is not a number is refused, too.
+    if (!(place.side >= LEAST * longer && place.side <= MOST * longer)) return null;
     const taken = cut(picture, place, size);
     const { points, certainty, changed } = await tracker.track(taken.crop);
-    if (certainty < FACE_CERTAINTY || place.side < least) return null;
+    if (certainty < FACE_CERTAINTY) return null;
     const before = place;
     place = idealPlace(boxFromLandmarks(points, 2, taken.place), picture);
     const moved = [place.x0 - before.x0, place.y0 - before.y0, place.side - before.side].map((by) => Math.abs(by) / before.side);
