@@ -259,7 +259,7 @@ def test_another_picture_takes_the_place_of_the_streams_own(
     shown.comes_to_show(wanted, OTHER_NEAR)
     # One without a face, and one that is no picture: said so, and the picture before stays.
     for name, data, why in (
-        ("wall.png", as_png(np.full((200, 300, 3), (90, 110, 120), np.uint8)), "wall.png: the picture shows no face"),
+        ("wall.png", as_png(np.full((96, 96, 3), (90, 110, 120), np.uint8)), "wall.png: the picture shows no face"),
         ("letter.txt", b"Dear all,", "letter.txt: it is none of AVIF, WebP, JPEG and PNG"),
     ):
         shown.drop(name, data)
