@@ -1,11 +1,32 @@
 // What the modules' tests share: golden files, and pictures without loss.
 
 import assert from "node:assert/strict";
-import { readFileSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
 import { inflateSync } from "node:zlib";
 
 export const ROOT = new URL("../../", import.meta.url);
 export const WEIGHTS = "shared/kilocall/model/weights/compact-256/";
+
+const library = new URL("shared/kilocall/web/vendor/ort.wasm.bundle.min.mjs", ROOT);
+/** Why a test that runs networks is skipped. */
+export const noEngine = !existsSync(library) && "no engine: run `make web`";
+
+/** The engine that the page has, on one thread. */
+export async function engine() {
+  const loaded = /** @type {typeof import("onnxruntime-web")} */ (await import(library.href));
+  loaded.env.wasm.numThreads = 1;
+  loaded.env.logLevel = "error";
+  loaded.env.wasm.wasmBinary = file("shared/kilocall/web/vendor/ort-wasm-simd-threaded.wasm").buffer;
+  return loaded;
+}
+
+/**
+ * @param {readonly string[]} names
+ * @returns {any}
+ */
+export function networkFiles(names) {
+  return Object.fromEntries(names.map((name) => [name, file(`${WEIGHTS}${name}.onnx`)]));
+}
 
 /** @param {string} path below the project's folder */
 export function file(path) {

@@ -1,7 +1,6 @@
 // Pictures: the sums around the networks, and one whole picture beside Python's.
 
 import assert from "node:assert/strict";
-import { existsSync } from "node:fs";
 import { test } from "node:test";
 
 import { apart, copyAt, densely, halved, mix, move, sized, together } from "../../shared/kilocall/web/compose.js";
@@ -12,7 +11,7 @@ import { ReplayStream } from "../../shared/kilocall/web/player.js";
 import { ReferenceRenderer, NETWORKS, Networks, PictureRenderer } from "../../shared/kilocall/web/renderer.js";
 import { ShapeModel } from "../../shared/kilocall/web/shape.js";
 import { StreamReader } from "../../shared/kilocall/web/stream_file.js";
-import { ROOT, WEIGHTS, file, json, meanDifference, near, png } from "./helpers.mjs";
+import { WEIGHTS, engine, file, json, meanDifference, near, networkFiles, noEngine, png } from "./helpers.mjs";
 
 const FIELD = 64;
 const still = new Float32Array(2 * FIELD * FIELD);
@@ -61,15 +60,8 @@ test("a picture of twice the size is seen as the means of its pixels", () => {
   assert.equal(halved(large).length, source.length);
 });
 
-const library = new URL("shared/kilocall/web/vendor/ort.wasm.bundle.min.mjs", ROOT);
-
-test("a whole picture is Python's within a grey level", { skip: !existsSync(library) && "no engine: run `make web`" }, async () => {
-  const engine = /** @type {typeof import("onnxruntime-web")} */ (await import(library.href));
-  engine.env.wasm.numThreads = 1;
-  engine.env.logLevel = "error";
-  engine.env.wasm.wasmBinary = file("shared/kilocall/web/vendor/ort-wasm-simd-threaded.wasm").buffer;
-  const files = Object.fromEntries(NETWORKS.map((name) => [name, file(`${WEIGHTS}${name}.onnx`)]));
-  const networks = await Networks.open(engine, /** @type {any} */ (files));
+test("a whole picture is Python's within a grey level", { skip: noEngine }, async () => {
+  const networks = await Networks.open(await engine(), networkFiles(NETWORKS));
   const model = ShapeModel.fromBytes(file(`${WEIGHTS}shape.safetensors`));
   const [{ reference }] = readFaces(json("web_faces.json")).pictures;
   const renderer = await PictureRenderer.open(networks, model, reference.source, source);

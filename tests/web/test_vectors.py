@@ -57,6 +57,19 @@ def test_motion_goes_where_it_went(player: StreamPlayer, source: Source) -> None
     assert found["references"]["cuts"] == before["references"]["cuts"]
 
 
+def test_faces_of_other_pictures_are_where_they_were(player: StreamPlayer, source: Source) -> None:
+    found, before = wv.tracked(player, source.picture), stored("tracked")
+    assert found["tilted"] == before["tilted"]
+    for one, other in zip(found["pictures"], before["pictures"], strict=True):
+        # As above: 8-bit networks differ a little from processor to processor.
+        for name, within in (("points", 0.02), ("depth", 0.02), ("implicit", 0.02), ("pose", 0.02), ("shape", 0.05)):
+            assert one[name] == pytest.approx(other[name], abs=within), name
+        assert one["certainty"] > 0.99
+    assert found["retargeted"]["x_d"] == pytest.approx(before["retargeted"]["x_d"], abs=0.02)
+    for place, earlier in zip(found["pasted"], before["pasted"], strict=True):
+        assert place == pytest.approx(earlier, abs=0.02 * earlier[-1])
+
+
 def test_the_pictures_are_what_they_were(player: StreamPlayer, source: Source) -> None:
     decoded = player.stream_source.picture.astype(int)
     assert np.abs(decoded - source.picture).mean() < 0.1

@@ -13,6 +13,7 @@ import struct
 from pathlib import Path
 from typing import Any, Final
 
+import cv2
 import numpy as np
 
 from kilocall.api import StreamPlayer
@@ -20,7 +21,7 @@ from kilocall.api.web_page import faces_of
 from kilocall.codec.codebook import Codebook
 from kilocall.codec.motion_codec import CodedMotion, MotionDecoder, MotionEncoder
 from kilocall.model.compact.family import CompactFamily
-from kilocall.model.family import Picture, Source
+from kilocall.model.family import Picture, Source, retarget
 from kilocall.model.motion import Motion
 from kilocall.model.reference_pictures import Chooser, Distance, ReferencePicture, base_reference, retarget_to
 from kilocall.proto.errors import BadInput, BadPacket
@@ -29,6 +30,9 @@ from kilocall.proto.stream_file import StreamReader
 from kilocall.receiver.render import FaceRenderer, View
 from kilocall.runtime.pictures import as_png
 from kilocall.sample import sample_stream
+from kilocall.sender.capture import Frame
+from kilocall.sender.clip import Tracker
+from kilocall.sender.crop_plan import plan_crops
 
 VECTORS: Final = Path(__file__).parents[1] / "vectors"
 SAMPLE: Final = "astronaut"
@@ -38,6 +42,10 @@ OTHER: Final = 133
 FRAMES: Final = ((40, View()), (133, View()), (133, View(yaw=20, pitch=-10, roll=5)))
 #: Of FRAMES, the one that is rendered.
 RENDERED: Final = 1
+#: The portrait tilted by 20 degrees, shifted and a ninth smaller: pixel of the new one to pixel of the portrait.
+TILT: Final = ((1.05, 0.38, -45.5), (-0.38, 1.05, 51.25))
+#: Where the portrait lies in a larger picture: left, top, side.
+PASTED: Final = ((0, 0, 256), (384, 224, 256), (20, 340, 128))
 
 
 def what_is_read() -> dict[str, Any]:
@@ -188,6 +196,63 @@ def rendered(player: StreamPlayer, source: Source) -> Picture:
     return renderer.render(list(player.motions())[number].motion)
 
 
+def tilted(picture: Picture) -> Picture:
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    matrix, size = np.array(TILT), (picture.shape[1], picture.shape[0])
+    return np.asarray(cv2.warpAffine(picture, matrix, size, flags=flags, borderMode=cv2.BORDER_REPLICATE), np.uint8)
+
+
+def pasted(picture: Picture, left: int, top: int, side: int) -> Picture:
+    """In a picture of 640x480 whose ground changes slowly."""
+    y, x = np.mgrid[:480, :640]
+    made = np.stack((x // 4 + 40, y // 4 + 60, (x + y) // 8 + 50), -1).astype(np.uint8)
+    small = cv2.resize(picture, (side, side), interpolation=cv2.INTER_AREA)
+    made[top : top + side, left : left + side] = small
+    return made
+
+
+def tracked(player: StreamPlayer, picture: Picture) -> dict[str, Any]:
+    """The portrait, and tilted, as pictures that a person gives: where the face is, and where motion puts it."""
+    family = player.family
+    assert isinstance(family, CompactFamily)
+    pictures = []
+    for one in (picture, tilted(picture)):
+        track = family.track(one)
+        source = family.source(one, track)
+        pictures.append(
+            {
+                "points": _list(track.points),
+                "depth": _list(track.depth),
+                "implicit": _list(track.implicit),
+                "interior": _list(track.interior),
+                "certainty": track.certainty,
+                "pose": _pose(source.pose)[:6],
+                "shape": _list(source.shape),
+            }
+        )
+    stream, motion = player.stream_source.pose, list(player.motions())[OTHER].motion
+    return {
+        "tilt": [value for row in TILT for value in row],
+        "tilted": tilted(picture).reshape(-1, 3)[::997].tolist(),
+        "pictures": pictures,
+        "retargeted": {
+            "frame": OTHER,
+            "stream": _pose(stream)[:6],
+            **_driving(family, source, retarget(motion, stream, source.pose), View()),
+        },
+        "pasted": [[*where, *_place(family, pasted(picture, *where))] for where in PASTED],
+    }
+
+
+def _place(family: CompactFamily, rgb: Picture) -> tuple[float, float, float]:
+    place = plan_crops([Frame(rgb, 0, 0)], Tracker(family)).parts[0].place
+    return place.x0, place.y0, place.side
+
+
+def _list(values: Any) -> list[float]:
+    return [float(f"{value:.9g}") for value in np.asarray(values).reshape(-1)]
+
+
 def write() -> None:
     player = StreamPlayer(sample_stream(SAMPLE), threads=1)
     found = faces(player)
@@ -197,6 +262,7 @@ def write() -> None:
         "encoded": what_is_encoded(),
         "faces": found,
         "motion": motion(player, source),
+        "tracked": tracked(player, source.picture),
     }
     for name, made in said.items():
         (VECTORS / f"web_{name}.json").write_text(json.dumps(made, separators=(",", ":")) + "\n")

@@ -2,11 +2,12 @@
 
     index.html, modules, style   what `shared/kilocall/web/` holds
     vendor/                      the engine that runs networks in a browser; `make web` puts it there
-    networks/                    of compact-256 what a receiver runs, its codebook and its expression basis
+    networks/                    of compact-256, its codebook and its expression basis
     stream.kcs                   the stream as it is
     faces.json                   where the face is in each of its pictures
 
-The browser gets the numbers of `faces.json` instead of finding them, which would need four more networks.
+The browser gets the numbers of `faces.json` instead of finding them: it loads the four networks that would only when a
+person gives it another picture.
 """
 
 from __future__ import annotations
@@ -39,6 +40,10 @@ NETWORK_FILES: Final = (
     "appearance.onnx",
     "field.onnx",
     "generator.onnx",
+    "face.onnx",
+    "eye.onnx",
+    "mouth.onnx",
+    "implicit.onnx",
     "codebook.safetensors",
     "shape.safetensors",
 )

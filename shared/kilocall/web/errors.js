@@ -8,3 +8,6 @@ export class BadPacket extends KilocallError {}
 
 /** A file, picture or setting that cannot be used. */
 export class BadInput extends KilocallError {}
+
+/** A picture without a face where one is needed. */
+export class NoFace extends BadInput {}

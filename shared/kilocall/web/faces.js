@@ -1,5 +1,5 @@
 // `faces.json`: where the face is in each of a stream's pictures, found by `kilocall export-page` beforehand, so that the
-// page needs none of the networks that find faces.
+// page loads the networks that find faces for other pictures alone.
 
 import { BadInput } from "./errors.js";
 import { LANDMARKS } from "./landmarks.js";

@@ -9,12 +9,12 @@ const RIGHT_BROW = [70, 105, 107];
 const LEFT_BROW = [300, 334, 336];
 const NOSE = [168, 5, 1, 2, 98, 327];
 const OVAL = [10, 103, 332, 21, 251, 234, 454, 132, 361, 172, 397, 150, 379, 152];
-const CHEEKS = [50, 280, 205, 425, 151];
+const CHEEKS_MESH = [50, 280, 205, 425, 151];
 
 /** Mesh number of every followed point, in the family's order. */
 export const MESH_INDEX = [
   ...LIPS_OUTER, ...LIPS_INNER, ...RIGHT_EYE_MESH, ...LEFT_EYE_MESH, ...IRISES,
-  ...RIGHT_BROW, ...LEFT_BROW, ...NOSE, ...OVAL, ...CHEEKS,
+  ...RIGHT_BROW, ...LEFT_BROW, ...NOSE, ...OVAL, ...CHEEKS_MESH,
 ];
 export const LANDMARKS = MESH_INDEX.length;
 
@@ -24,6 +24,49 @@ const within = (mesh) => mesh.map((number) => MESH_INDEX.indexOf(number));
 export const RIGHT_EYE = within(RIGHT_EYE_MESH);
 export const LEFT_EYE = within(LEFT_EYE_MESH);
 const [RIGHT_IRIS, LEFT_IRIS] = within(IRISES);
+export const OUTER_LIPS = within(LIPS_OUTER);
+export const INNER_LIPS = within(LIPS_INNER);
+const BROWS = { right: within(RIGHT_BROW), left: within(LEFT_BROW) };
+export const CHEEKS = within(CHEEKS_MESH);
+
+/** What the close-up networks look at again, in the order of their outputs. */
+export const EYE_REGIONS = [
+  [...RIGHT_EYE, RIGHT_IRIS, ...BROWS.right],
+  [...LEFT_EYE, LEFT_IRIS, ...BROWS.left],
+];
+export const MOUTH_REGION = [...OUTER_LIPS, ...INNER_LIPS];
+
+const MIRROR_PAIRS = [
+  [61, 291], [40, 270], [37, 267], [91, 321], [84, 314], [78, 308], [81, 311], [178, 402],
+  ...RIGHT_EYE_MESH.map((number, n) => [number, LEFT_EYE_MESH[n]]),
+  [468, 473],
+  ...RIGHT_BROW.map((number, n) => [number, LEFT_BROW[n]]),
+  [98, 327], [103, 332], [21, 251], [234, 454], [132, 361], [172, 397], [150, 379], [50, 280], [205, 425],
+].map(within);
+
+/** Permutation that relabels the points of a picture flipped left to right. */
+export const MIRROR = MESH_INDEX.map((_, n) => {
+  const pair = MIRROR_PAIRS.find((both) => both.includes(n));
+  return pair === undefined ? n : pair[0] + pair[1] - n;
+});
+
+/** How much each landmark says about the skull [LANDMARKS]: eye corners and nose much, lips and jaw little. */
+export const RIGID_WEIGHT = rigidWeight();
+
+function rigidWeight() {
+  const weight = new Float32Array(LANDMARKS).fill(0.5);
+  /** @type {[number[], number][]} */
+  const groups = [
+    [within(NOSE), 2],
+    [[RIGHT_EYE[0], RIGHT_EYE[4], LEFT_EYE[0], LEFT_EYE[4]], 2],
+    [MOUTH_REGION, 0.05],
+    [[RIGHT_IRIS, LEFT_IRIS], 0],
+    [[...BROWS.right, ...BROWS.left], 0.2],
+    [within([172, 397, 150, 379, 152]), 0.1],
+  ];
+  for (const [points, value] of groups) for (const n of points) weight[n] = value;
+  return weight;
+}
 
 /** Iris and rim of either eye; the rim's corners are its first and fifth point, the outer one first. */
 export const EYES = /** @type {const} */ ([[RIGHT_IRIS, RIGHT_EYE], [LEFT_IRIS, LEFT_EYE]]);

@@ -3,6 +3,7 @@
 import { Codebook } from "./codebook.js";
 import { BadInput, KilocallError } from "./errors.js";
 import { readFaces } from "./faces.js";
+import { fittedSize, formatOf } from "./given_picture.js";
 import { GlComposer } from "./gl_compose.js";
 import { halved } from "./compose.js";
 import { ReplayStream, FrameCursor, Playhead, bitsByTime } from "./player.js";
@@ -11,6 +12,7 @@ import { StreamReader } from "./stream_file.js";
 
 /** @typedef {import("./worker.js").Answer} Answer */
 /** @typedef {import("./worker.js").Opening} Opening */
+/** @typedef {import("./renderer.js").Pixels} Pixels */
 
 const ANGLES = /** @type {const} */ (["yaw", "pitch", "roll"]);
 const MOST_KEY_MARKS = 200;
@@ -29,7 +31,9 @@ const canvas = /** @type {HTMLCanvasElement} */ ($("picture"));
 const worker = new Worker(new URL("worker.js", import.meta.url), { type: "module" });
 const nowUs = () => Math.round(performance.now() * 1000);
 
-document.body.classList.toggle("embedded", new URLSearchParams(location.search).has("embed"));
+const embedded = new URLSearchParams(location.search).has("embed");
+
+document.body.classList.toggle("embedded", embedded);
 
 open().catch((error) => say(error instanceof KilocallError ? error.message : String(error)));
 
@@ -85,6 +89,14 @@ class View {
     this.composer = null;
     /** @type {ReturnType<GlComposer["hold"]>[]} */
     this.held = [];
+    /** @type {ReturnType<GlComposer["hold"]> | null} another picture's */
+    this.heldOther = null;
+    /** @type {Blob | null} the stream's own picture */
+    this.ownPicture = null;
+    this.pictures = pictures;
+    /** The file that is shown in place of the stream's pictures, and the one that is being looked at. */
+    this.other = /** @type {string | null} */ (null);
+    this.given = /** @type {string | null} */ (null);
     /** @type {import("./player.js").TimedMotion | null} what is being made, or shown */
     this.last = null;
     this.busy = true;
@@ -105,7 +117,8 @@ class View {
    * @param {Blob} source
    */
   open(pictures, source) {
-    /** @type {HTMLImageElement} */ ($("source-picture")).src = URL.createObjectURL(source);
+    this.ownPicture = source;
+    showSource(source);
     const { size } = this.faces;
     const drawsThere = "transferControlToOffscreen" in canvas;
     const offscreen = drawsThere ? canvas.transferControlToOffscreen() : null;
@@ -127,16 +140,26 @@ class View {
       say(answer.reason);
       return;
     }
+    if (answer.did === "refuse") {
+      this.#settle(`${this.given}: ${answer.reason}`);
+      return;
+    }
+    if (answer.did === "show") {
+      this.#shows(answer.picture);
+      return;
+    }
     this.busy = false;
     if (answer.did === "open") {
       document.documentElement.dataset.threads = String(answer.threads);
       const { damage } = this.replay.reader;
       say(damage === null ? "" : `The stream breaks off: ${damage}`);
       $("start").hidden = false;
+      this.#settle();
       this.#due();
       return;
     }
-    if (answer.frame !== null) this.composer?.draw(this.held[answer.picture], answer.frame);
+    const held = answer.picture === null ? this.heldOther : this.held[answer.picture];
+    if (answer.frame !== null && held !== null) this.composer?.draw(held, answer.frame);
     const { field, move, generator, compose } = answer.ms;
     const took = performance.now() - this.sentMs;
     this.leadUs = this.leadUs ? 0.8 * this.leadUs + 0.2 * took * 1000 : took * 1000;
@@ -150,6 +173,66 @@ class View {
     $("made").textContent = (this.leadUs / 1000).toFixed(0);
     // Not with the screen's next refresh: the worker would stand idle until then.
     if (this.head.playing) this.#ask(this.head.position(nowUs()));
+  }
+
+  /**
+   * Another picture in place of the stream's own. Whatever is wrong with it is said, and the picture before stays.
+   * @param {File} file
+   */
+  async #give(file) {
+    this.#begin(file.name, "Looking for the face…");
+    try {
+      const picture = await pictureOf(file);
+      worker.postMessage({ do: "show", picture }, [picture.data.buffer]);
+    } catch (error) {
+      this.#settle(`${file.name}: ${error instanceof KilocallError ? error.message : String(error)}`);
+    }
+  }
+
+  #giveBack() {
+    this.#begin(null, "");
+    worker.postMessage({ do: "show", picture: null });
+  }
+
+  /**
+   * @param {string | null} name
+   * @param {string} text
+   */
+  #begin(name, text) {
+    this.given = name;
+    input("file").disabled = true;
+    $("own").setAttribute("disabled", "");
+    $("source-error").textContent = "";
+    $("source-doing").textContent = text;
+  }
+
+  /** @param {string} [problem] */
+  #settle(problem = "") {
+    this.sentMs = performance.now(); // what was asked for meanwhile begins only now
+    input("file").disabled = false;
+    $("own").toggleAttribute("disabled", this.other === null);
+    $("source-doing").textContent = "";
+    $("source-error").textContent = problem;
+  }
+
+  /** @param {{ small: Pixels, detail: Pixels | null } | null} picture null: the stream's own */
+  #shows(picture) {
+    if (this.composer !== null) {
+      if (this.heldOther !== null) this.composer.release(this.heldOther);
+      this.heldOther = picture && this.composer.hold(picture.small, picture.detail);
+    }
+    this.other = picture && this.given;
+    if (picture !== null) showPixels(picture.small, this.faces.size);
+    else if (this.ownPicture !== null) showSource(this.ownPicture);
+    this.#badge();
+    this.#settle();
+    this.last = null; // made anew
+  }
+
+  #badge() {
+    const from = this.pictures > 1 ? `${this.pictures} pictures` : "one picture";
+    $("badge-title").textContent = `Reconstructed from ${this.other === null ? from : "another picture"}.`;
+    $("badge-text").textContent = `Source: ${this.other ?? "the stream’s own picture"}, from ${this.faces.title}.`;
   }
 
   /** Shows where the stream is and asks for what is due, as often as the screen is drawn. */
@@ -197,8 +280,7 @@ class View {
     if (pictures === undefined) return;
     const { title } = this.faces;
     document.title = `${title} – kilocall`;
-    $("badge-title").textContent = `Reconstructed from ${pictures > 1 ? `${pictures} pictures` : "one picture"}.`;
-    $("badge-text").textContent = `Source: the stream’s own picture, from ${title}.`;
+    this.#badge();
     input("seek").max = String(this.head.durationUs / 1e6);
     const mean = this.bits.reduce((sum, { bits, frames }) => sum + bits * frames, 0) / this.frames;
     $("overall").textContent =
@@ -258,6 +340,27 @@ class View {
       input("embed").select();
       navigator.clipboard?.writeText(input("embed").value).then(() => { $("copy").textContent = "Copied"; }, () => {});
     };
+    input("file").onchange = () => {
+      const [file] = input("file").files ?? [];
+      if (file) this.#give(file);
+      input("file").value = ""; // the same file may be chosen again
+    };
+    $("own").onclick = () => this.#giveBack();
+    if (!embedded) {
+      const stage = $("stage");
+      const over = (/** @type {boolean} */ is) => stage.classList.toggle("over", is);
+      stage.ondragover = (event) => {
+        event.preventDefault();
+        over(true);
+      };
+      stage.ondragleave = () => over(false);
+      stage.ondrop = (event) => {
+        event.preventDefault();
+        over(false);
+        const [file] = event.dataTransfer?.files ?? [];
+        if (file && !input("file").disabled) this.#give(file);
+      };
+    }
     /** @type {Record<string, () => void>} */
     const keys = {
       " ": toggle,
@@ -272,7 +375,7 @@ class View {
       const target = /** @type {HTMLInputElement} */ (event.target);
       // A step of the bar itself is a hundredth of a second: there too an arrow is to mean a second.
       const kind = target === input("seek") ? "" : target.type ?? "";
-      const own = { " ": ["button", "checkbox", "select-one", "text"], ArrowLeft: ["range", "select-one", "text"], ArrowRight: ["range", "select-one", "text"] };
+      const own = { " ": ["button", "checkbox", "file", "select-one", "text"], ArrowLeft: ["range", "select-one", "text"], ArrowRight: ["range", "select-one", "text"] };
       const taken = own[/** @type {keyof typeof own} */ (event.key)]?.includes(kind);
       if (taken || (["select-one", "text"].includes(kind) && event.key.length === 1)) return;
       const does = keys[event.key.length === 1 ? event.key.toLowerCase() : event.key];
@@ -348,8 +451,36 @@ async function decoded(data, format) {
     const blob = new Blob([new Uint8Array(data)], { type: `image/${format}` });
     return await createImageBitmap(blob, { colorSpaceConversion: "none", premultiplyAlpha: "none" });
   } catch {
-    throw new BadInput(`this browser does not show the source picture, which is ${format.toUpperCase()}`);
+    throw new BadInput(`this browser does not show the picture, which is ${format.toUpperCase()}`);
   }
+}
+
+/**
+ * A file that a person has given, upright and no larger than it need be.
+ * @param {File} file
+ */
+async function pictureOf(file) {
+  const data = new Uint8Array(await file.arrayBuffer());
+  const bitmap = await decoded(data, formatOf(data));
+  const { width, height } = fittedSize(bitmap.width, bitmap.height);
+  return { width, height, data: pixelsOf(bitmap, width, height) };
+}
+
+/** @param {Blob} picture */
+function showSource(picture) {
+  const image = /** @type {HTMLImageElement} */ ($("source-picture"));
+  URL.revokeObjectURL(image.src);
+  image.src = URL.createObjectURL(picture);
+}
+
+/**
+ * @param {Pixels} pixels RGBA
+ * @param {number} side
+ */
+function showPixels(pixels, side) {
+  const drawn = Object.assign(document.createElement("canvas"), { width: side, height: side });
+  drawn.getContext("2d")?.putImageData(new ImageData(new Uint8ClampedArray(pixels), side, side), 0, 0);
+  drawn.toBlob((blob) => { if (blob) showSource(blob); });
 }
 
 /**
@@ -360,20 +491,23 @@ async function decoded(data, format) {
  */
 function seen(bitmap, size, large) {
   const twice = bitmap.width >= 2 * size;
-  const detail = large || twice ? pixelsOf(bitmap, 2 * size) : null;
-  return { small: twice && detail ? halved(detail) : pixelsOf(bitmap, size), detail: large ? detail : null };
+  const detail = large || twice ? pixelsOf(bitmap, 2 * size, 2 * size) : null;
+  return { small: twice && detail ? halved(detail) : pixelsOf(bitmap, size, size), detail: large ? detail : null };
 }
 
 /**
- * RGBA, so many pixels wide and high.
+ * RGBA, so many pixels wide and high; on white where the picture is transparent.
  * @param {ImageBitmap} bitmap
- * @param {number} side
+ * @param {number} width
+ * @param {number} height
  */
-function pixelsOf(bitmap, side) {
-  const drawn = Object.assign(document.createElement("canvas"), { width: side, height: side });
+function pixelsOf(bitmap, width, height) {
+  const drawn = Object.assign(document.createElement("canvas"), { width, height });
   const context = drawn.getContext("2d", { willReadFrequently: true });
   if (context === null) throw new BadInput("this browser lets a page read no pictures");
   context.imageSmoothingQuality = "high";
-  context.drawImage(bitmap, 0, 0, side, side);
-  return context.getImageData(0, 0, side, side).data;
+  context.fillStyle = "white";
+  context.fillRect(0, 0, width, height);
+  context.drawImage(bitmap, 0, 0, width, height);
+  return context.getImageData(0, 0, width, height).data;
 }

@@ -4,7 +4,7 @@
 import { move, copyAt, densely, apart } from "./compose.js";
 import { BadInput } from "./errors.js";
 import { Chooser, distance, retargetTo } from "./reference_pictures.js";
-import { turnHead } from "./motion.js";
+import { transfer, turnHead } from "./motion.js";
 import { sourceKeypoints } from "./shape.js";
 
 /** @typedef {import("onnxruntime-web").InferenceSession} Session */
@@ -175,5 +175,34 @@ export class ReferenceRenderer {
     const { picture } = this.chooser.choose(this.references.map(({ keypoints }) => distance(points, keypoints)));
     const own = picture === 0 ? seen : retargetTo(seen, this.references[picture]);
     return { picture, frame: await this.renderers[picture].render(own) };
+  }
+}
+
+/**
+ * Another picture in place of the stream's own: only what changed since the stream's source is applied (relative motion), so
+ * that a stranger keeps their own face shape and pose. As `receiver/render.py`.
+ */
+export class OtherRenderer {
+  /**
+   * @param {PictureRenderer} renderer of the other picture
+   * @param {Motion} streamPose of the stream's source picture
+   */
+  constructor(renderer, streamPose) {
+    this.renderer = renderer;
+    this.streamPose = streamPose;
+  }
+
+  /** A frame depends on none before it. */
+  restart() {}
+
+  /**
+   * @param {Motion} motion
+   * @param {import("./geometry.js").Angles} turn the head turned further at the receiver, radians
+   */
+  async render(motion, turn) {
+    const { source } = this.renderer;
+    const moved = transfer(motion, this.streamPose, source.pose);
+    const seen = turn.some(Boolean) ? turnHead(moved, turn, source.neck) : moved;
+    return { picture: null, frame: await this.renderer.render(seen) };
   }
 }

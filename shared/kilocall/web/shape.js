@@ -9,8 +9,7 @@ import { loadTensors } from "./safetensors.js";
 
 /** @typedef {import("./motion.js").Motion} Motion */
 
-/** Numbers of what is seen between the lips, and of what is sent of a change of them. */
-export const BANDS = 3;
+/** What is sent of a change of what is seen between the lips. */
 const BASIS = [[1, 1, 1].map((n) => n / Math.sqrt(3)), [1, 0, -1].map((n) => n / Math.sqrt(2))];
 
 const LID_OPENINGS = 2;
@@ -31,10 +30,12 @@ const MAX_GAZE = 0.28;
 /** The expression basis, and by how much lids, lips and irises are overstated to the renderer. */
 export class ShapeModel {
   /**
+   * @param {Float32Array} mean face [K, 3], head-fixed
    * @param {Float32Array} basis [E, K, 3] expression deltas in head-fixed units
    * @param {{ lids: number, lips: number, gaze: number }} gains
    */
-  constructor(basis, gains) {
+  constructor(mean, basis, gains) {
+    this.mean = mean;
     this.basis = basis;
     this.gains = gains;
     this.expressions = basis.length / (3 * LANDMARKS);
@@ -46,12 +47,15 @@ export class ShapeModel {
    */
   static fromBytes(file) {
     const arrays = loadTensors(file);
-    const basis = arrays.get("basis");
+    const [mean, basis] = ["mean", "basis"].map((name) => arrays.get(name));
     if (!(basis?.data instanceof Float32Array) || basis.shape.slice(1).join() !== `${LANDMARKS},3`) {
       throw new BadInput(`shape file has no basis of ${LANDMARKS} points`);
     }
+    if (!(mean?.data instanceof Float32Array) || mean.shape.join() !== `${LANDMARKS},3`) {
+      throw new BadInput(`shape file has no mean of ${LANDMARKS} points`);
+    }
     const gain = (/** @type {string} */ name) => arrays.get(name)?.data[0] ?? 1;
-    return new ShapeModel(basis.data, { lids: gain("lid_gain"), lips: gain("lip_gain"), gaze: gain("gaze_gain") });
+    return new ShapeModel(mean.data, basis.data, { lids: gain("lid_gain"), lips: gain("lip_gain"), gaze: gain("gaze_gain") });
   }
 
   /**

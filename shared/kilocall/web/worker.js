@@ -1,11 +1,14 @@
 // The thread that makes pictures. It gets a stream's pictures and then one motion at a time, and draws onto the page's
-// canvas, or hands back what the picture is composed of where the browser does not let a worker draw.
+// canvas, or hands back what the picture is composed of where the browser does not let a worker draw. It also finds the face
+// in another picture that is given, and shows that in place of the stream's own.
 
 import { copyAt, densely, mix } from "./compose.js";
 import { BadInput, KilocallError } from "./errors.js";
+import { faceOfPicture } from "./face_finder.js";
+import { FACE_NETWORKS, FaceTracker, sourceOf } from "./face_tracker.js";
 import { GlComposer } from "./gl_compose.js";
 import { fromVector } from "./motion.js";
-import { ReferenceRenderer, NETWORKS, Networks, PictureRenderer } from "./renderer.js";
+import { ReferenceRenderer, NETWORKS, Networks, OtherRenderer, PictureRenderer } from "./renderer.js";
 import { ShapeModel } from "./shape.js";
 
 /** @typedef {import("./renderer.js").Pixels} Pixels */
@@ -35,11 +38,17 @@ import { ShapeModel } from "./shape.js";
  * @property {boolean} restart
  */
 
+/**
+ * @typedef {object} Showing
+ * @property {"show"} do
+ * @property {import("./pixels.js").Picture | null} picture null: the stream's own
+ */
+
 /** @typedef {{ field: number, move: number, generator: number, compose: number }} Ms */
 
 /**
- * @typedef {{ did: "open", threads: number } | { did: "render", number: number, ms: Ms, picture: number, frame: Frame | null }
- *   | { did: "fail", reason: string }} Answer
+ * @typedef {{ did: "open", threads: number } | { did: "render", number: number, ms: Ms, picture: number | null, frame: Frame | null }
+ *   | { did: "show", picture: { small: Pixels, detail: Pixels | null } | null } | { did: "refuse", reason: string } | { did: "fail", reason: string }} Answer
  */
 
 const AT = new URL("./", import.meta.url);
@@ -48,18 +57,49 @@ const ENGINE = new URL("vendor/ort.wasm.bundle.min.mjs", AT).href;
 const ENGINE_WASM = new URL("vendor/ort-wasm-simd-threaded.wasm", AT).href;
 const MOST_THREADS = 4;
 
-/** @type {{ renderer: ReferenceRenderer, show: (picture: number, frame: Frame) => Frame | null } | null} */
-let opened = null;
+/** What brings frames onto the canvas, or gives them back for the page to do so.
+ * @typedef {object} Screen
+ * @property {(small: Pixels, detail: Pixels | null) => any} hold a picture, for `draw`
+ * @property {(held: any, frame: Frame) => Frame | null} draw
+ * @property {(held: any) => void} release
+ */
 
-addEventListener("message", async (/** @type {MessageEvent<Opening | Rendering>} */ { data }) => {
-  try {
-    if (data.do === "open") await open(data);
-    else await render(data);
-  } catch (error) {
-    // Whatever it is, the page says so and waits for nothing more.
-    answer({ did: "fail", reason: error instanceof KilocallError ? error.message : String(error) });
-  }
+/** What every picture needs.
+ * @typedef {object} Opened
+ * @property {import("./renderer.js").Engine} engine
+ * @property {Networks} networks
+ * @property {ShapeModel} shapeModel
+ * @property {Screen} screen
+ * @property {number} size
+ * @property {import("./shape.js").Source} source of the stream
+ */
+
+/** @typedef {{ renderer: ReferenceRenderer, held: any[] }} Own the stream's pictures */
+/** @typedef {{ renderer: OtherRenderer, held: any }} Other one that a person has given */
+
+/** @type {Opened & { own: Own, other: Other | null } | null} */
+let opened = null;
+/** @type {Promise<FaceTracker> | null} loaded when the first picture is given */
+let tracker = null;
+
+// One wish after the other: a network runs once at a time.
+let done = Promise.resolve();
+addEventListener("message", (/** @type {MessageEvent<Opening | Rendering | Showing>} */ { data }) => {
+  done = done.then(() => take(data));
 });
+
+/** @param {Opening | Rendering | Showing} wish */
+async function take(wish) {
+  try {
+    if (wish.do === "open") await open(wish);
+    else if (wish.do === "show") await show(wish);
+    else await render(wish);
+  } catch (error) {
+    // Whatever it is, the page says so; without another picture the one before is shown on.
+    const reason = error instanceof KilocallError ? error.message : String(error);
+    answer({ did: wish.do === "show" ? "refuse" : "fail", reason });
+  }
+}
 
 /** @param {Opening} wish */
 async function open({ canvas, size, pictures }) {
@@ -68,42 +108,45 @@ async function open({ canvas, size, pictures }) {
   engine.env.wasm.numThreads = threads;
   engine.env.wasm.wasmPaths = { wasm: ENGINE_WASM };
   engine.env.logLevel = "error";
-  const [shape, ...networks] = await Promise.all(
-    ["shape.safetensors", ...NETWORKS.map((name) => `${name}.onnx`)].map((name) => file(`networks/${name}`)));
-  const files = /** @type {Record<typeof NETWORKS[number], Uint8Array>} */ (
-    Object.fromEntries(NETWORKS.map((name, n) => [name, networks[n]])));
+  const [shape, files] = await Promise.all([file("networks/shape.safetensors"), networkFiles(NETWORKS)]);
   const shapeModel = ShapeModel.fromBytes(shape);
-  const family = await Networks.open(engine, files);
+  const networks = await Networks.open(engine, files);
   const renderers = [];
   for (const { reference, small } of pictures) {
-    renderers.push(await PictureRenderer.open(family, shapeModel, reference.source, small));
+    renderers.push(await PictureRenderer.open(networks, shapeModel, reference.source, small));
   }
-  const base = pictures[0].reference.source;
+  const { source } = pictures[0].reference;
   const references = pictures.map(({ reference }) =>
-    ({ ...reference, keypoints: shapeModel.keypoints(base, reference.motion) }));
-  opened = { renderer: new ReferenceRenderer(shapeModel, references, renderers), show: shower(canvas, size, pictures) };
+    ({ ...reference, keypoints: shapeModel.keypoints(source, reference.motion) }));
+  const screen = screenOn(canvas, size);
+  const own = {
+    renderer: new ReferenceRenderer(shapeModel, references, renderers),
+    held: pictures.map(({ small, detail }) => screen.hold(small, detail)),
+  };
+  opened = { engine, networks, shapeModel, screen, size, source, own, other: null };
   answer({ did: "open", threads });
 }
 
 /**
- * What brings a frame onto the canvas, or gives it back for the page to do so.
  * @param {OffscreenCanvas | null} canvas
  * @param {number} size
- * @param {Picture[]} pictures
- * @returns {(picture: number, frame: Frame) => Frame | null}
+ * @returns {Screen}
  */
-function shower(canvas, size, pictures) {
-  if (canvas === null) return (_, frame) => frame;
+function screenOn(canvas, size) {
+  if (canvas === null) return { hold: () => null, draw: (_, frame) => frame, release() {} };
   try {
     const composer = new GlComposer(canvas, size);
-    const held = pictures.map(({ small, detail }) => composer.hold(small, detail));
-    return (picture, frame) => {
-      composer.draw(held[picture], frame);
-      return null;
+    return {
+      hold: (small, detail) => composer.hold(small, detail),
+      draw(held, frame) {
+        composer.draw(held, frame);
+        return null;
+      },
+      release: (held) => composer.release(held),
     };
   } catch (error) {
     if (!(error instanceof KilocallError)) throw error;
-    return plainly(canvas, size, pictures);
+    return plainScreen(canvas, size);
   }
 }
 
@@ -111,28 +154,74 @@ function shower(canvas, size, pictures) {
  * The same without a graphics processor, and without detail.
  * @param {OffscreenCanvas} canvas
  * @param {number} size
- * @param {Picture[]} pictures
+ * @returns {Screen}
  */
-function plainly(canvas, size, pictures) {
+function plainScreen(canvas, size) {
   const context = canvas.getContext("2d");
   if (context === null) throw new BadInput("this browser lets a page draw neither with WebGL 2 nor plainly");
   canvas.width = canvas.height = size;
-  const dense = pictures.map(({ small }) => densely(small));
-  return (/** @type {number} */ picture, /** @type {Frame} */ { displacement, gate, painted }) => {
-    const pixels = mix(copyAt(dense[picture], displacement), painted, gate);
-    context.putImageData(new ImageData(pixels, size, size), 0, 0);
-    return null;
+  return {
+    hold: densely,
+    draw(dense, { displacement, gate, painted }) {
+      const pixels = mix(copyAt(dense, displacement), painted, gate);
+      context.putImageData(new ImageData(pixels, size, size), 0, 0);
+      return null;
+    },
+    release() {},
   };
+}
+
+/**
+ * Another picture in place of the stream's own, or the stream's own again.
+ * @param {Showing} wish
+ */
+async function show({ picture }) {
+  if (opened === null) throw new BadInput("nothing is open");
+  const { engine, networks, shapeModel, screen, size, source, other } = opened;
+  if (picture === null) {
+    if (other !== null) screen.release(other.held);
+    opened.other = null;
+    opened.own.renderer.restart();
+    answer({ did: "show", picture: null });
+    return;
+  }
+  tracker ??= networkFiles(FACE_NETWORKS).then((files) => FaceTracker.open(engine, files));
+  let faces;
+  try {
+    faces = await tracker;
+  } catch (error) {
+    tracker = null; // the next picture tries again
+    throw error;
+  }
+  const { small, detail } = await faceOfPicture(faces, picture, size);
+  const found = sourceOf(await faces.track(small), shapeModel, source.pose.expression.length);
+  const renderer = await PictureRenderer.open(networks, shapeModel, found, small.data);
+  const held = screen.hold(small.data, detail?.data ?? null);
+  if (other !== null) screen.release(other.held);
+  opened.other = { renderer: new OtherRenderer(renderer, source.pose), held };
+  answer({ did: "show", picture: { small: small.data, detail: detail?.data ?? null } });
 }
 
 /** @param {Rendering} wish */
 async function render({ number, vector, turn, restart }) {
   if (opened === null) throw new BadInput("nothing is open");
-  if (restart) opened.renderer.restart();
-  const { picture, frame } = await opened.renderer.render(fromVector(vector), turn);
+  const { own, other, screen } = opened;
+  const { renderer } = other ?? own;
+  if (restart) renderer.restart();
+  const { picture, frame } = await renderer.render(fromVector(vector), turn);
   const made = performance.now();
-  const left = opened.show(picture, frame);
+  const left = screen.draw(picture === null ? other?.held : own.held[picture], frame);
   answer({ did: "render", number, picture, frame: left, ms: { ...frame.ms, compose: performance.now() - made } });
+}
+
+/**
+ * @template {string} Name
+ * @param {readonly Name[]} names
+ * @returns {Promise<Record<Name, Uint8Array>>}
+ */
+async function networkFiles(names) {
+  const files = await Promise.all(names.map((name) => file(`networks/${name}.onnx`)));
+  return /** @type {Record<Name, Uint8Array>} */ (Object.fromEntries(names.map((name, n) => [name, files[n]])));
 }
 
 /** @param {string} name */
