@@ -29,8 +29,6 @@ ROOT = Path(__file__).parents[2]
 SECONDS = 8
 BEEP_AT_S, BEEP_S = 0.5, 0.3
 ROOM = "test"
-#: Two parties on two cores with AVX2 alone show twice as many.
-LEAST_FPS = 4.0
 
 
 @dataclass
@@ -123,23 +121,12 @@ def test_all_three_processes_end_by_themselves_and_cleanly(finished: Finished) -
     assert all(report.close_ms < 2000 for report in finished.reports.values())
 
 
-def _skip_if_too_slow(finished: Finished) -> None:
-    """Where pictures come this rarely other programs have the processor, and times say nothing of the call.
-
-    Less than one a second is no slowness but a call that does not work.
-    """
-    shown_fps = min(report.pictures for report in finished.reports.values()) / SECONDS
-    assert shown_fps > 1
-    if shown_fps < LEAST_FPS:
-        pytest.skip(f"the machine is too slow: {shown_fps:.1f} pictures a second were shown, {LEAST_FPS:g} are needed")
-
-
 def test_both_see_each_other_within_three_seconds(finished: Finished) -> None:
-    _skip_if_too_slow(finished)
     for report in finished.reports.values():
         # 1.5 s is the aim on an idle machine; a loaded one gets twice that.
         assert report.first_picture_ms is not None
         assert report.first_picture_ms < 3000
+        assert report.pictures > 30
 
 
 @pytest.mark.parametrize(("sender", "receiver"), [NAMES, NAMES[::-1]])
@@ -154,7 +141,6 @@ def test_the_picture_shown_is_the_face_that_was_sent(
 
 
 def test_video_takes_at_most_ten_kilobits_on_the_wire(finished: Finished) -> None:
-    _skip_if_too_slow(finished)
     for report in finished.reports.values():
         assert report.steady_out.seconds >= 2
         assert 0 < report.steady_out.data <= 10
@@ -177,7 +163,6 @@ def test_motion_costs_few_bits_and_is_predicted(finished: Finished) -> None:
 
 
 def test_speech_arrives_with_its_picture(finished: Finished) -> None:
-    _skip_if_too_slow(finished)
     for speaker, listener in (NAMES, NAMES[::-1]):
         sound = finished.reports[listener].sound
         assert sound.level_db is not None
