@@ -7,8 +7,7 @@ import pytest
 
 from kilocall.proto.sound import SAMPLE_RATE
 from kilocall.receiver.sound_track import SoundTrack
-
-from .conftest import tone
+from speech import tone
 
 LENGTH_US = 2_400_000
 

@@ -12,15 +12,12 @@ import shutil
 import threading
 import time
 from collections.abc import Iterator
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import av
 import cv2
 import numpy as np
 import pytest
-from av.audio.codeccontext import AudioCodecContext
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -30,11 +27,12 @@ from kilocall.cli import run
 from kilocall.model.family import Family
 from kilocall.proto.control import SourcePicture
 from kilocall.proto.errors import BadInput
-from kilocall.proto.sound import SAMPLE_RATE, SoundPackets
+from kilocall.proto.sound import SAMPLE_RATE
 from kilocall.proto.stream_file import StreamWriter
 from kilocall.receiver.render import View
 from kilocall.runtime.pictures import as_png, encode_picture
 from kilocall.sample import sample_stream
+from speech import tone
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 SAMPLE = sample_stream("astronaut")
@@ -313,23 +311,6 @@ def test_an_isolated_page_has_threads_and_an_embedded_one_the_picture_alone(host
     shown.until("document.documentElement.dataset.shown > 3")
     assert shown.problems == []
     shown.page.close()
-
-
-def tone(seconds: float) -> Iterator[SoundPackets]:
-    """Speech of 20 ms a packet: silence for half a second, then a tone."""
-    encoder = av.CodecContext.create("libopus", "w")
-    assert isinstance(encoder, AudioCodecContext)
-    encoder.sample_rate, encoder.layout, encoder.format, encoder.bit_rate = SAMPLE_RATE, "mono", "s16", 16_000
-    encoder.time_base = Fraction(1, SAMPLE_RATE)
-    time = np.arange(round(seconds * SAMPLE_RATE))
-    samples = np.rint(8000 * np.sin(time * 0.06) * (time > SAMPLE_RATE // 2)).astype(np.int16)
-    packets = []
-    for start in range(0, len(samples), 960):
-        frame = av.AudioFrame.from_ndarray(samples[None, start : start + 960].copy(), "s16", "mono")
-        frame.sample_rate, frame.time_base, frame.pts = SAMPLE_RATE, Fraction(1, SAMPLE_RATE), start
-        packets += [bytes(packet) for packet in encoder.encode(frame)]
-    for first in range(0, len(packets), 50):
-        yield SoundPackets(20_000 * first, 0 if first else 312, tuple(packets[first : first + 50]))
 
 
 @pytest.fixture

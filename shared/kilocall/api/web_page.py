@@ -1,6 +1,7 @@
 """A stream as a folder that any web server can host: the page renders it in the browser, without any program behind it.
 
     index.html, modules, style   what `shared/kilocall/web/` holds
+    replay.css                   the style of `kilocall replay`, of which this page has more
     vendor/                      the engine that runs networks in a browser; `make web` puts it there
     networks/                    of compact-256, its codebook and its expression basis
     stream.kcs                   the stream as it is
@@ -21,6 +22,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from kilocall import receiver
 from kilocall.api.families import check_family, fitted_to
 from kilocall.model.compact.family import CompactFamily
 from kilocall.model.family import DEFAULT_FAMILY, Family, Picture
@@ -34,6 +36,8 @@ from kilocall.runtime.picture_process import decode_from_others
 __all__ = ["ENGINE_FILES", "WEB", "PageReport", "export_page", "faces_of"]
 
 WEB: Final = Path(__file__).parents[1] / "web"
+#: What it looks like as `kilocall replay` does.
+REPLAY_STYLE: Final = Path(receiver.__file__).parent / "page" / "style.css"
 #: What `make web` copies.
 ENGINE_FILES: Final = ("ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm")
 NETWORK_FILES: Final = (
@@ -84,6 +88,7 @@ def export_page(stream: Path | str, out: Path | str, *, family: Family) -> PageR
     partial = out.with_name(f".{out.name}.{os.getpid()}.part")
     try:
         shutil.copytree(WEB, partial)
+        shutil.copyfile(REPLAY_STYLE, partial / "replay.css")
         (partial / "networks").mkdir()
         for name in NETWORK_FILES:
             (partial / "networks" / name).write_bytes(family.stored(name))
