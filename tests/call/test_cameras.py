@@ -59,7 +59,7 @@ def test_another_camera_is_chosen_in_the_call_and_its_loss_is_told(
 
     async def check() -> None:
         async with Server() as server, running(server, clip, tmp_path / "a", f"tea#{SECRET.text}") as node:
-            sending, seen = node.parts.sending, node.controls.state
+            sending, seen = node.sending, node.controls.state
             await until(lambda: sending.face_seen)
             before = sending.camera
             assert isinstance(before, ClipCamera)

@@ -13,11 +13,11 @@ import pytest
 
 from kilocall.api import StreamPlayer
 from kilocall.call import node as node_module
-from kilocall.call import references
 from kilocall.call.node import CallNode
 from kilocall.call.recording import Recording
-from kilocall.call.session import Session
 from kilocall.call.settings import settings_from
+from kilocall.control import references
+from kilocall.control.session import Session
 from kilocall.model.family import Family, Picture
 from kilocall.model.reference_pictures import Distance, base_reference
 from kilocall.proto.control import ReferencePiece, SourcePicture, parse_control
@@ -60,15 +60,9 @@ async def running(server: Server, clip: Path, folder: Path, room: str) -> AsyncI
         await task
 
 
-def session_of(node: CallNode) -> Session:
-    session = node.parts.session
-    assert session is not None
-    return session
-
-
 def on(node: CallNode) -> list[int]:
     """Frames of the other side's that were shown on each of its pictures."""
-    receiving = node.parts.receiving
+    receiving = node.receiving
     renderer = receiving._renderers.get(receiving.shown_hash or "")
     return [] if renderer is None else renderer._renderer.shown
 
@@ -126,11 +120,11 @@ def test_a_further_picture_is_shown_and_recorded_and_a_lost_one_never(
         ):
             await until(lambda: bool(on(viewer)) and sum(on(viewer)) > 3)
             await viewer.controls.record(on=True)
-            a, b = session_of(speaker), session_of(viewer)
-            base = speaker.parts.sending.source
+            a, b = speaker.session, viewer.session
+            base = speaker.sending.source
             assert base is not None
-            await until(lambda: len(speaker.parts.sending.kept) >= 3 * FPS)
-            crops = list(speaker.parts.sending.kept.values())
+            await until(lambda: len(speaker.sending.kept) >= 3 * FPS)
+            crops = list(speaker.sending.kept.values())
             good = await asyncio.to_thread(furthest, family, base.packed, crops)
             a.own_reference(base.packed.picture_hash, good)
             assert set(a.references.confirmed) == set(b.references.held) == set()

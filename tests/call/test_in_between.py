@@ -24,7 +24,7 @@ from websockets.exceptions import ConnectionClosed
 
 from kilocall.bench.call import empty_room
 from kilocall.call import ROOM_VARIABLE
-from kilocall.call.link import Link, RoomAddress, Tasks
+from kilocall.call.link import Link, RoomAddress
 from kilocall.call.signalling import MAX_MESSAGE_BYTES, websocket_url
 from kilocall.proto.control import Reveal, parse_control
 from kilocall.proto.errors import BadInput
@@ -32,6 +32,7 @@ from kilocall.proto.trust import NOT_PROVEN, Handshake, LinkSecret
 from kilocall.runtime.inbox import Message
 from kilocall.runtime.peer import Peer
 from kilocall.runtime.peer_settings import PeerSettings
+from kilocall.runtime.tasks import Tasks
 from links import run
 from meeting import OTHER_SECRET, SECRET, Server, renewed
 
@@ -180,7 +181,7 @@ class Party:
         return False
 
     def left(self) -> None: ...
-    def audio(self) -> Any:
+    def audio_track(self) -> Any:
         return None
 
     async def close(self) -> None:

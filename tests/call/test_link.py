@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 
 from kilocall.call import link as link_module
-from kilocall.call.link import Link, RoomAddress, Tasks
+from kilocall.call.link import Link, RoomAddress
 from kilocall.proto.trust import Handshake
 from kilocall.runtime.inbox import Message
 from kilocall.runtime.peer import Peer
 from kilocall.runtime.peer_settings import PeerSettings
+from kilocall.runtime.tasks import Tasks
 from links import run
 from meeting import SECRET, Server, renewed
 
@@ -47,7 +48,7 @@ class Events:
         return False
 
     def left(self) -> None: ...
-    def audio(self) -> Any:
+    def audio_track(self) -> Any:
         return None
 
 

@@ -20,8 +20,8 @@ from aiortc import (
 )
 
 from kilocall.call.audio_bridge import Loudspeaker, PageMedia, Speech, pace
-from kilocall.call.link import Tasks
 from kilocall.proto.errors import BadInput
+from kilocall.runtime.tasks import Tasks
 from kilocall.sender.camera import PageCamera
 
 

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from kilocall.call.link import RoomAddress, Tasks, find_room
+from kilocall.call.link import RoomAddress, find_room
 from kilocall.call.running import call, serve
 from kilocall.call.settings import settings_from
 from kilocall.call.signalling import Signalling
 from kilocall.proto.errors import BadInput
+from kilocall.runtime.tasks import Tasks
 from kilocall.runtime.web import listen
 from kilocall.sender.camera import open_camera
 from links import run

@@ -19,13 +19,14 @@ import pytest
 from aioice.stun import TransactionFailed
 
 from call.test_link import Events
-from kilocall.call.link import Link, RoomAddress, Tasks
+from kilocall.call.link import Link, RoomAddress
 from kilocall.call.signalling import Joined, Relay, Signalling
 from kilocall.call.signalling_settings import SignallingSettings
 from kilocall.call.turn import Relays, password
 from kilocall.proto.errors import BadInput
 from kilocall.runtime.peer import Peer
 from kilocall.runtime.peer_settings import IceServer, PeerSettings
+from kilocall.runtime.tasks import Tasks
 from links import run
 from meeting import SECRET, Server
 

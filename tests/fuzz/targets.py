@@ -18,10 +18,10 @@ from aiortc.sdp import SessionDescription
 
 from fuzz.mutate import changed, changed_fields, changed_records, changed_text
 from handshakes import shaken
-from kilocall.call.rate_control import Plan, RateControl
-from kilocall.call.session import Session
 from kilocall.call.signalling import Signal, parse_from_client
 from kilocall.codec.codebook import Codebook
+from kilocall.control.rate_control import Plan, RateControl
+from kilocall.control.session import Session
 from kilocall.model.compact.speaker_adapter import WEIGHTS, SpeakerAdapter, base_hash
 from kilocall.model.family import weights_folder
 from kilocall.proto.control import Hello, SourcePicture, parse_control
@@ -156,8 +156,9 @@ class Sessions(Control):
         threads = _Threads()
         hello = Hello("compact-256", "0f" * 32, "a5" * 32, 25_000, 1000, 256)
         self._session = Session(
-            hello, threads, threads, rate=RateControl(), clock_us=lambda: self._now_us, link_name=SECRET.name
+            threads, threads, rate=RateControl(), clock_us=lambda: self._now_us, link_name=SECRET.name
         )
+        self._session.introduce(hello)
         self._session.own_source(SourcePicture("webp", b"mine"))
         self._session.adapters.offer(b"mine")
         self._session.opened(self._sent, shaken()[0])

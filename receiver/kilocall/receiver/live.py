@@ -29,6 +29,7 @@ from kilocall.proto.motion_packet import TIMES_MS, MotionPacket
 from kilocall.receiver.decode import PacketDecoder
 from kilocall.receiver.jitter_buffer import DueFrame, JitterBuffer, Verdict
 from kilocall.receiver.render import FaceRenderer, View
+from kilocall.runtime.clock import now_us
 from kilocall.runtime.pace import EvenSteps, Pace
 from kilocall.runtime.picture_process import PictureDecoder
 from kilocall.runtime.pictures import as_jpeg
@@ -112,7 +113,7 @@ class ReceivePipeline(Worker):
         threads: int = 1,
         models: FamilyChoice | None = None,
         keep: bool = False,
-        clock_us: Callable[[], int] = lambda: time.monotonic_ns() // 1000,
+        clock_us: Callable[[], int] = now_us,
         clock: WorkClock = work_clock,
     ) -> None:
         super().__init__("receiver", lambda text: deliver(lambda: events.problem(text)))

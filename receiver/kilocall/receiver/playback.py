@@ -18,6 +18,7 @@ from kilocall.proto.errors import BadInput
 from kilocall.proto.stream_file import StreamReader
 from kilocall.receiver.decode import TimedMotion
 from kilocall.receiver.render import FaceRenderer, View
+from kilocall.runtime.clock import now_us
 from kilocall.runtime.worker import Worker
 
 __all__ = ["SPEEDS", "FrameCursor", "Playback", "PlaybackState", "Playhead", "ReplayStream", "Shown"]
@@ -167,10 +168,6 @@ class FrameCursor:
         return bisect_right(self._keys, time_us)
 
 
-def _now_us() -> int:
-    return time.monotonic_ns() // 1000
-
-
 class Playback(Worker):
     """Runs a stream on a thread of its own, where alone the stream is touched.
 
@@ -185,7 +182,7 @@ class Playback(Worker):
         on_shown: Callable[[Shown], None],
         on_state: Callable[[PlaybackState], None] = lambda state: None,
         source: str | None = None,
-        clock: Callable[[], int] = _now_us,
+        clock: Callable[[], int] = now_us,
     ) -> None:
         super().__init__("model", on_problem=lambda problem: self._tell())
         self.stream = stream

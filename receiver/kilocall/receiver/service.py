@@ -26,21 +26,23 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from kilocall.model.family import DEFAULT_FAMILY, same_models
+from kilocall.control.rate_control import FixedRate, Plan
+from kilocall.control.session import Session
+from kilocall.model.family import DEFAULT_FAMILY
 from kilocall.model.family_loader import FamilyChoice
-from kilocall.proto.control import Bye, CropPlace, FaceState, HavePicture, Hello, SourcePicture, WantPicture
-from kilocall.proto.control import parse_control as parse
-from kilocall.proto.errors import BadInput, BadPacket, KilocallError, NotProven
+from kilocall.proto.control import Bye, ControlMessage, CropPlace, FaceState, Hello, SourcePicture
+from kilocall.proto.errors import BadInput, KilocallError, NotProven
 from kilocall.proto.trust import ONE_WAY_ROOM, Handshake, LinkSecret
 from kilocall.receiver.live import ReceiveEvents, ReceivePipeline, Rendered
 from kilocall.receiver.render import LARGEST_TURN_DEG, View
-from kilocall.runtime.inbox import Message
+from kilocall.runtime.clock import now_us
 from kilocall.runtime.metrics import Metrics
 from kilocall.runtime.overload_monitor import OverloadMonitor
 from kilocall.runtime.peer import Peer
 from kilocall.runtime.peer_settings import PeerSettings
 from kilocall.runtime.picture_process import decode_from_others
 from kilocall.runtime.pictures import as_jpeg
+from kilocall.runtime.tasks import Tasks
 from kilocall.runtime.web import LOOPBACK, PageKey, guard_page, mount_page
 from kilocall.runtime.worker import deliver_to
 
@@ -54,6 +56,8 @@ TRY_AGAIN_S: Final = (0.5, 8.0)
 ANSWER_WITHIN_S: Final = 8.0
 MAX_ANSWER_BYTES: Final = 64 << 10
 MAX_MJPEG_VIEWERS: Final = 8
+#: All that somebody who only sends has to say.
+TAKES: Final[frozenset[type[ControlMessage]]] = frozenset({Hello, SourcePicture, FaceState, CropPlace, Bye})
 PAGE: Final = Path(__file__).parent / "service_page"
 
 
@@ -73,6 +77,15 @@ class ReceiverSettings(BaseModel):
     loopback: Literal["exclude", "include", "only"] = "include"
 
 
+class _Nothing:
+    """The sending side of somebody who only receives: nothing is asked of it."""
+
+    def acknowledge(self, sequence: int) -> None: ...
+    def confirm(self, picture_hash: str) -> None: ...
+    def follow(self, plan: Plan) -> None: ...
+    def limit(self, fps: float) -> None: ...
+
+
 class ReceiverService:
     """Belongs to the event loop; the model runs on a thread of its own. Tries again when the connection is lost."""
 
@@ -84,32 +97,42 @@ class ReceiverService:
         self.sender: str | None = None
         self.problem: str | None = None
         self.peer: Peer | None = None
-        self.face = False
         self.pictures = 0
         self.jpeg: bytes | None = None
-        self.source: SourcePicture | None = None
         self._receiving: ReceivePipeline | None = None
-        self._hello: Hello | None = None
-        self._wanted: str | None = None
-        self._coming: dict[str, SourcePicture] = {}
+        self._session: Session | None = None
         self._news = asyncio.Event()
+        self._tasks = Tasks()
         self._task: asyncio.Task[None] | None = None
-        self._malformed = 0
         self._overload = OverloadMonitor("shows", settings.models.name, USUAL_FPS, light=DEFAULT_FAMILY)
+
+    @property
+    def source(self) -> SourcePicture | None:
+        """The picture that is moved."""
+        return self._session.remote_picture if self._session is not None else None
 
     async def open(self) -> None:
         """Loads the model."""
+        session: Session
         receiving = ReceivePipeline(
-            ReceiveEvents(picture=self._picture, ready=self._ready, refused=self._refused, problem=self._note),
+            ReceiveEvents(
+                picture=self._picture,
+                ready=lambda picture_hash: session.picture_ready(picture_hash),
+                refused=self._refused,
+                rate=lambda fps: session.own_rate(fps),
+                problem=self._note,
+            ),
             deliver_to(asyncio.get_running_loop()),
             engine=self.settings.engine,
             threads=self.settings.threads,
             models=self.settings.models,
         )
+        rate = FixedRate(Plan(1, USUAL_FPS, 0, audio_bps=0, audio_packet_ms=60))  # for nothing that is sent
+        session = Session(_Nothing(), receiving, rate=rate, clock_us=now_us, link_name=ONE_WAY_ROOM, takes=TAKES)
         receiving.start()
         await asyncio.wrap_future(receiving.ready)
-        self._hello = receiving.hello(USUAL_FPS)
-        self._receiving = receiving
+        session.introduce(receiving.hello(USUAL_FPS))
+        self._receiving, self._session = receiving, session
 
     async def close(self) -> None:
         await self.stop()
@@ -131,14 +154,14 @@ class ReceiverService:
         if self._task is not None:
             raise BadInput(f"already receiving from {self.sender}; POST /stop first")
         self.sender = sender.rstrip("/")
-        self._task = asyncio.create_task(self._run(self.sender), name="receiving")
+        self._task = self._tasks.own(self._run(self.sender), "receiving")
 
     async def stop(self) -> None:
         """Ends the connection; the last picture stays."""
         task, self._task = self._task, None
         if task is not None:
-            if self.peer is not None:
-                self.peer.send_control(bytes(Bye("the receiver was stopped")))
+            if self._session is not None:
+                self._session.bye("the receiver was stopped")
                 await asyncio.sleep(0.1)
             task.cancel()
             await asyncio.wait([task])
@@ -149,21 +172,21 @@ class ReceiverService:
             self._receiving.set_view(view)
 
     def state(self) -> dict[str, Any]:
-        receiving = self._receiving
+        receiving, session = self._receiving, self._session
         jitter = receiving.jitter if receiving is not None else None
         return {
             "sender": self.sender if self._task is not None else None,
             "connection": self.peer.state if self.peer is not None else "closed",
             "problem": self.problem,
             "slow": self._overload.text,
-            "face": self.face,
+            "face": session is not None and session.remote.face,
             "pictures": self.pictures,
             "packets": jitter.received if jitter else 0,
             "late": jitter.late if jitter else 0,
             "playout_ms": jitter.delay_us / 1000 if jitter else None,
             "render_ms": receiving.render_ms.percentile(0.5) if receiving is not None else None,
             "received_bytes": self.peer.traffic()[1].total_bytes if self.peer is not None else 0,
-            "malformed": self._malformed,
+            "malformed": session.malformed if session is not None else 0,
             "not_proven": self.not_proven,
         }
 
@@ -191,35 +214,30 @@ class ReceiverService:
 
     async def _converse(self, sender: str) -> None:
         """One connection, from offer to end."""
-        receiving, hello = self._receiving, self._hello
+        receiving, session = self._receiving, self._session
         assert receiving is not None  # opened first
-        assert hello is not None
+        assert session is not None
         peer = self.peer = Peer(PeerSettings(audio=False, loopback=self.settings.loopback))
-        tasks: list[asyncio.Task[None]] = []
+        beside = Tasks()
         try:
             await peer.accept(await asyncio.to_thread(self._ask, sender, await peer.offer()))
             if not await peer.wait_open():
                 raise BadInput(peer.closed_because)
             self.problem = None
             receiving.restart()
-            receiving.forget()
-            peer.send_control(bytes(hello))
-            tasks = [
-                asyncio.create_task(self._take_motion(peer, receiving), name="motion"),
-                asyncio.create_task(self._report(peer, receiving), name="reports"),
-            ]
+            session.opened(peer.send_control, None)
+            beside.own(self._take_motion(peer, receiving), "motion")
+            beside.own(self._report(peer, receiving, session), "reports")
             while (message := await peer.control.get()) is not None:
-                try:
-                    self._take(peer, receiving, message)
-                except BadPacket as error:
-                    self._malformed += 1
-                    if "protocol version" in str(error):
-                        raise BadInput(f"please update the older kilocall: {error}") from None
+                session.control(message.data, message.arrived_us)
+                if session.phase == "refused":
+                    raise BadInput(session.reason)
+                if session.said_bye is not None:
+                    raise BadInput(f"the sender has said goodbye: {session.said_bye}")
             self.problem = self.problem or peer.closed_because
         finally:
-            self.face = False
-            for task in tasks:
-                task.cancel()
+            session.closed("lost", peer.closed_because)
+            await beside.close()
             await peer.close("ended")
 
     def _ask(self, sender: str, offer: str) -> str:
@@ -237,39 +255,11 @@ class ReceiverService:
             raise
         return sdp
 
-    def _take(self, peer: Peer, receiving: ReceivePipeline, message: Message) -> None:
-        match parse(message.data):
-            case Hello() as theirs:
-                mine = self._hello
-                assert mine is not None
-                if not mine.same_weights(theirs):
-                    raise BadInput(f"the sender has other weights: {same_models(theirs.family)}")
-                receiving.expect(theirs.fps)
-            case SourcePicture(data=b"") as offer:
-                self._wanted = offer.picture_hash
-                if self.source is not None and self.source.picture_hash == offer.picture_hash:
-                    receiving.prepare(offer.picture_hash, self.source.data)
-                else:
-                    peer.send_control(bytes(WantPicture(offer.picture_hash)))
-            case SourcePicture() as picture if picture.picture_hash == self._wanted:
-                self._coming = {picture.picture_hash: picture}
-                receiving.prepare(picture.picture_hash, picture.data)
-            case FaceState() as face:
-                self.face = face.seen
-                if face.seen and self.source is not None:
-                    receiving.use(self.source.picture_hash, face.time_us)
-            case Bye() as bye:
-                raise BadInput(f"the sender has said goodbye: {bye.reason}")
-            case CropPlace():
-                pass
-            case other:
-                raise BadPacket(f"{type(other).__name__} is not expected")
-
     async def _take_motion(self, peer: Peer, receiving: ReceivePipeline) -> None:
         while (message := await peer.motion.get()) is not None:
             receiving.push(message.data, message.arrived_us)
 
-    async def _report(self, peer: Peer, receiving: ReceivePipeline) -> None:
+    async def _report(self, peer: Peer, receiving: ReceivePipeline, session: Session) -> None:
         before = 0
         self._overload.reset()
         while True:
@@ -278,8 +268,7 @@ class ReceiverService:
             total = peer.traffic()[1].total_bytes
             report = await asyncio.wrap_future(receiving.report(total - before))
             before = total
-            if report is not None:
-                peer.send_control(bytes(report))
+            session.report(report)
 
     def _watch_load(self, receiving: ReceivePipeline) -> None:
         told, each_ms = self._overload.text, receiving.render_ms.percentile(0.5)
@@ -288,13 +277,9 @@ class ReceiverService:
         if self._overload.text and not told:
             logger.warning("%s", self._overload.text)
 
-    def _ready(self, picture_hash: str) -> None:
-        self.source = self._coming.get(picture_hash, self.source)
-        if self.peer is not None:
-            self.peer.send_control(bytes(HavePicture(picture_hash)))
-
     def _refused(self, picture_hash: str, reason: str) -> None:
-        self._malformed += 1
+        if self._session is not None:
+            self._session.picture_refused(picture_hash, reason)
         self.problem = f"the source picture cannot be used: {reason}"
 
     def _picture(self, rendered: Rendered) -> None:

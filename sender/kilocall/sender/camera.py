@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
@@ -16,6 +15,7 @@ import numpy as np
 from av.video.frame import VideoFrame
 
 from kilocall.proto.errors import BadInput
+from kilocall.runtime.clock import now_us
 from kilocall.sender.capture import CameraCapture, Clip, Frame, open_clip
 
 __all__ = ["BROWSER", "Camera", "ClipCamera", "PageCamera", "open_camera"]
@@ -26,10 +26,6 @@ BROWSER = "browser"
 """The camera that is the page's own."""
 
 Clock = Callable[[], int]
-
-
-def _now_us() -> int:
-    return time.monotonic_ns() // 1000
 
 
 class Camera(Protocol):
@@ -51,7 +47,7 @@ class Camera(Protocol):
 class ClipCamera:
     """A clip as a camera: its frames at their own pace, over and over."""
 
-    def __init__(self, clip: Clip, clock_us: Clock = _now_us) -> None:
+    def __init__(self, clip: Clip, clock_us: Clock = now_us) -> None:
         self.clip = clip
         self.error: str | None = None
         self.dropped = 0
@@ -113,7 +109,7 @@ class ClipCamera:
 class PageCamera:
     """Pictures that the page sends. They are turned into RGB on the thread that asks for them."""
 
-    def __init__(self, clock_us: Clock = _now_us) -> None:
+    def __init__(self, clock_us: Clock = now_us) -> None:
         self.error: str | None = None
         self.dropped = 0
         self._clock_us = clock_us

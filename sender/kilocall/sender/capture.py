@@ -10,7 +10,6 @@ import logging
 import math
 import re
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -29,6 +28,7 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from kilocall.proto.errors import BadInput
+from kilocall.runtime.clock import now_us
 from kilocall.sender.isobmff import StillPicture, missing_bytes, put_together, read_still
 from kilocall.sender.upright import Upright
 
@@ -214,23 +214,23 @@ class Clip:
             self.truncated = f"the file ends {missing_s:.2f} s before its stated end"
 
     def _as_stored(self, timed: Iterator[tuple[int, VideoFrame]]) -> Iterator[Frame]:
-        for index, (now_us, frame) in enumerate(timed):
-            yield Frame(self.upright.rgb(frame), now_us, index)
+        for index, (time_us, frame) in enumerate(timed):
+            yield Frame(self.upright.rgb(frame), time_us, index)
 
     def _nearest(self, timed: Iterator[tuple[int, VideoFrame]]) -> Iterator[Frame]:
         """Constant rate: output k is the frame whose time is nearest to k / fps."""
         period_us = 1e6 / self.fps
         index = 0
         held: tuple[int, VideoFrame] | None = None
-        for now_us, frame in timed:
+        for time_us, frame in timed:
             if held is not None:
-                turn_us = (held[0] + now_us) / 2
+                turn_us = (held[0] + time_us) / 2
                 rgb = None
                 while index * period_us <= turn_us:
                     rgb = self.upright.rgb(held[1]) if rgb is None else rgb
                     yield Frame(rgb, round(index * period_us), index)
                     index += 1
-            held = (now_us, frame)
+            held = (time_us, frame)
         if held is None:
             return
         # The last frame is shown for its own length, so that 10 frames at 10 fps give 25 at 25 fps.
@@ -296,10 +296,6 @@ def _open_camera(device: int | str) -> Device:
     return cv2.VideoCapture(device)
 
 
-def _now_us() -> int:
-    return time.monotonic_ns() // 1000
-
-
 class CameraCapture:
     """A thread that reads a camera and keeps only its newest frame.
 
@@ -317,7 +313,7 @@ class CameraCapture:
         height: int = 720,
         fps: float = 25.0,
         open_device: Callable[[int | str], Device] = _open_camera,
-        clock_us: Callable[[], int] = _now_us,
+        clock_us: Callable[[], int] = now_us,
         again_s: float = 2.0,
     ) -> None:
         if not (math.isfinite(fps) and MIN_FPS <= fps <= MAX_FPS):

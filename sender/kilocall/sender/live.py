@@ -26,6 +26,7 @@ from kilocall.proto.control import Hello, SourcePicture
 from kilocall.proto.errors import BadInput, NoFace
 from kilocall.proto.limits import LEVELS
 from kilocall.proto.motion_packet import MotionPacket
+from kilocall.runtime.clock import now_us
 from kilocall.runtime.pace import EvenSteps, Limit, Pace, frames_in_message
 from kilocall.runtime.pictures import as_jpeg, fitted
 from kilocall.runtime.worker import Deliver, Milliseconds, WorkClock, Worker, work_clock
@@ -319,7 +320,7 @@ class SendPipeline(Worker):
             gone = self.camera.ended or self.camera.error is not None
             if gone and not self._camera_told:
                 self._camera_told = True
-                self._note_face(False, time.monotonic_ns() // 1000)
+                self._note_face(False, now_us())
                 text = self.camera.error or "the camera has ended"
                 self._deliver(lambda: self._events.problem(text))
             return 0.1 if gone else 0.0
@@ -435,7 +436,7 @@ class SendPipeline(Worker):
         since_us = self._gathered_since_us
         # One frame that does not come is waited for; a camera that stands still is not.
         wait_us = min(LONGEST_WAIT_US, round(1e6 * self.frames_per_message / self.fps))
-        if since_us is not None and time.monotonic_ns() // 1000 - since_us > wait_us + ON_THE_WAY_US:
+        if since_us is not None and now_us() - since_us > wait_us + ON_THE_WAY_US:
             self._flush()
 
     def _note_face(self, seen: bool, capture_us: int) -> None:

@@ -19,7 +19,6 @@ import contextlib
 import logging
 import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -27,29 +26,32 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from kilocall.model.family import same_models
+from kilocall.control.rate_control import FixedRate, Plan
+from kilocall.control.session import Session
 from kilocall.model.family_loader import FamilyChoice
 from kilocall.proto.control import (
     Bye,
+    ControlMessage,
     FaceState,
     HavePicture,
     Hello,
+    PictureRate,
     ReceiverReport,
     SourcePicture,
     WantPicture,
-    parse_control,
 )
-from kilocall.proto.errors import BadInput, BadPacket, KilocallError, NotProven
+from kilocall.proto.errors import BadInput, KilocallError, NotProven
 from kilocall.proto.limits import HISTORY
 from kilocall.proto.motion_packet import MotionPacket
 from kilocall.proto.trust import ONE_WAY_ROOM, Handshake, LinkSecret
-from kilocall.runtime.inbox import Message
+from kilocall.runtime.clock import now_us
 from kilocall.runtime.metrics import Metrics
 from kilocall.runtime.peer import MAX_SDP_BYTES, Peer
 from kilocall.runtime.peer_settings import PeerSettings
 from kilocall.runtime.picture_decoder import UPLOAD
 from kilocall.runtime.picture_process import shared_decoder
 from kilocall.runtime.pictures import as_jpeg
+from kilocall.runtime.tasks import Tasks
 from kilocall.runtime.web import LOOPBACK, OPEN_PATHS, bounded_body, guard
 from kilocall.runtime.worker import deliver_to
 from kilocall.sender.camera import BROWSER, open_camera
@@ -62,6 +64,12 @@ logger = logging.getLogger(__name__)
 MAX_PICTURE_BYTES: Final = 4 << 20
 MOST_HANDSHAKES: Final = 64
 HANDSHAKE_S: Final = 30.0
+#: What a farewell needs to leave before the connection is closed.
+BYE_S: Final = 0.15
+#: All that somebody who only receives has to say.
+TAKES: Final[frozenset[type[ControlMessage]]] = frozenset(
+    {Hello, WantPicture, HavePicture, ReceiverReport, PictureRate, Bye}
+)
 
 
 class SenderSettings(BaseModel):
@@ -85,15 +93,48 @@ class SenderSettings(BaseModel):
     """A LinkSecret that receivers must have."""
 
 
-@dataclass(eq=False)
 class _Receiver:
-    peer: Peer
-    greeted: bool = False
-    has: str | None = None
-    """Hash of the picture that it can move."""
-    loss: float | None = None
-    malformed: int = 0
-    delivered: set[int] = field(default_factory=set)
+    """One receiver: its connection and session. What the session asks of the sending side, all receivers share."""
+
+    def __init__(self, service: SenderService, plan: Plan) -> None:
+        self._service = service
+        self.peer = Peer(
+            PeerSettings(audio=False, loopback=service.settings.loopback),
+            on_delivered=lambda data: self.session.delivered(data),
+        )
+        self.session = Session(
+            self, _Nothing(), rate=FixedRate(plan), clock_us=now_us, link_name=ONE_WAY_ROOM, takes=TAKES
+        )
+        self.shown_fps = float("inf")
+        """What it can show."""
+        self.delivered: set[int] = set()
+
+    def acknowledge(self, sequence: int) -> None:
+        self.delivered.add(sequence)
+        if len(self.delivered) > 4 * HISTORY:
+            self.delivered.clear()
+        self._service.acknowledge()
+
+    def confirm(self, picture_hash: str) -> None:
+        self._service.confirm(picture_hash)
+
+    def follow(self, plan: Plan) -> None:
+        """The plan is the service's own, and stays."""
+
+    def limit(self, fps: float) -> None:
+        self.shown_fps = fps
+        self._service.limit()
+
+
+class _Nothing:
+    """The receiving side of somebody who only sends: the session takes no message that would ask it for anything."""
+
+    def prepare(self, picture_hash: str, data: bytes) -> None: ...
+    def use(self, picture_hash: str, from_us: int) -> None: ...
+    def adapt(self, file_hash: str, data: bytes) -> None: ...
+    def refer(self, base_hash: str, picture_hash: str, data: bytes) -> None: ...
+    def expect(self, fps: float) -> None: ...
+    def forget(self) -> None: ...
 
 
 class SenderService:
@@ -111,24 +152,10 @@ class SenderService:
         """Offers refused because they may be of somebody who has not the token."""
         self._secret = LinkSecret(settings.token)
         self._handshakes: dict[str, tuple[float, Handshake]] = {}  # by the receiver's commitment: when it came
-        self._tasks: set[asyncio.Task[None]] = set()
+        # No speech goes this way.
+        self._plan = Plan(settings.frames_per_message, settings.fps, settings.level, audio_bps=0, audio_packet_ms=60)
+        self._tasks = Tasks()
         self._lock = asyncio.Lock()
-
-    @property
-    def frames_per_message(self) -> int:
-        return self.settings.frames_per_message
-
-    @property
-    def fps(self) -> float:
-        return self.settings.fps
-
-    @property
-    def redundant_frames(self) -> int:
-        return 0
-
-    @property
-    def level(self) -> int:
-        return self.settings.level
 
     async def start(self, camera: str | None = None) -> None:
         """Opens the camera and the model; again, with another camera, after `stop`. Raises BadInput."""
@@ -150,7 +177,7 @@ class SenderService:
                 threads=self.settings.threads,
                 models=self.settings.models,
                 source=self.settings.source,
-                plan=self,
+                plan=self._plan,
             )
             self.sending = sending
             sending.start()
@@ -166,9 +193,9 @@ class SenderService:
         """Says goodbye to all receivers and closes the camera."""
         async with self._lock:
             for receiver in list(self.receivers):
-                receiver.peer.send_control(bytes(Bye("the sender was stopped")))
+                receiver.session.bye("the sender was stopped")
             if self.receivers:
-                await asyncio.sleep(0.15)
+                await asyncio.sleep(BYE_S)
             await asyncio.gather(*(receiver.peer.close("stopped") for receiver in list(self.receivers)))
             sending, self.sending = self.sending, None
             self._own = self._face = None
@@ -202,26 +229,20 @@ class SenderService:
 
     async def answer(self, offer: str) -> str:
         """A receiver's offer to this side's answer. Raises BadInput, or BadPacket for an offer that is none."""
-        if self.sending is None:
+        if self.sending is None or self._hello is None:
             raise BadInput("the sender is not running; POST /start first")
         if len(self.receivers) >= self.settings.most_receivers:
             raise BadInput(f"{self.settings.most_receivers} receivers are connected already, which is the most")
-        receiver: _Receiver
-        peer = Peer(
-            PeerSettings(audio=False, loopback=self.settings.loopback),
-            on_delivered=lambda data: self._delivered(receiver, data),
-        )
-        receiver = _Receiver(peer)
+        receiver = _Receiver(self, self._plan)
+        receiver.session.introduce(self._hello)
         self.receivers.add(receiver)
         try:
-            text = await peer.answer(offer)
+            text = await receiver.peer.answer(offer)
         except BaseException:
             self.receivers.discard(receiver)
-            await peer.close("no connection")
+            await receiver.peer.close("no connection")
             raise
-        task = asyncio.create_task(self._converse(receiver), name="receiver")
-        self._tasks.add(task)
-        task.add_done_callback(self._task_done)
+        self._tasks.own(self._converse(receiver), "receiver")
         return text
 
     def state(self) -> dict[str, Any]:
@@ -237,59 +258,64 @@ class SenderService:
             "receivers": [
                 {
                     "state": receiver.peer.state,
-                    "has_source": receiver.has is not None,
-                    "loss": receiver.loss,
+                    "has_source": receiver.session.confirmed is not None,
+                    "loss": receiver.session.loss,
                     "sent_bytes": receiver.peer.traffic()[0].total_bytes,
-                    "malformed": receiver.malformed + receiver.peer.malformed,
+                    "malformed": receiver.session.malformed + receiver.peer.malformed,
                 }
                 for receiver in self.receivers
             ],
         }
 
+    # What receivers' sessions ask for
+
+    def acknowledge(self) -> None:
+        """Names the packets that every receiver has."""
+        present = self._present()
+        if self.sending is None or not present:
+            return
+        for sequence in set.intersection(*(receiver.delivered for receiver in present)):
+            self.sending.acknowledge(sequence)
+            for receiver in present:
+                receiver.delivered.discard(sequence)
+
+    def confirm(self, picture_hash: str) -> None:
+        """Motion refers to a picture once every receiver can move it."""
+        everyone = all(receiver.session.confirmed == picture_hash for receiver in self._present())
+        if self.sending is not None and everyone:
+            self.sending.confirm(picture_hash)
+
+    def limit(self) -> None:
+        """No more pictures are sent than the slowest receiver can show."""
+        if self.sending is not None:
+            self.sending.limit(min((receiver.shown_fps for receiver in self._present()), default=float("inf")))
+
+    def _present(self) -> list[_Receiver]:
+        return [receiver for receiver in self.receivers if receiver.peer.state == "open"]
+
     async def _converse(self, receiver: _Receiver) -> None:
-        peer = receiver.peer
+        peer, session = receiver.peer, receiver.session
         try:
-            if not await peer.wait_open() or self._hello is None:
+            if not await peer.wait_open():
                 return
-            peer.send_control(bytes(self._hello))
             if self._own is not None:
-                peer.send_control(bytes(self._own.offer()))
+                session.own_source(self._own)
             if self._face is not None:
-                peer.send_control(bytes(self._face))
+                session.own_face(self._face.seen, self._face.time_us)
+            session.opened(peer.send_control, None)
             self._begin_anew()
-            while (message := await peer.control.get()) is not None:
-                try:
-                    self._take(receiver, message)
-                except BadPacket as error:
-                    receiver.malformed += 1
-                    if "protocol version" in str(error):
-                        peer.send_control(bytes(Bye(f"please update the older kilocall: {error}"[:200])))
+            while session.said_bye is None and session.phase != "refused":
+                message = await peer.control.get()
+                if message is None:
+                    break
+                session.control(message.data, message.arrived_us)
+            if session.phase == "refused":
+                await asyncio.sleep(BYE_S)
         finally:
             self.receivers.discard(receiver)
             await peer.close("the receiver has gone")
-            self._acknowledge()
-
-    def _take(self, receiver: _Receiver, message: Message) -> None:
-        match parse_control(message.data):
-            case Hello() as hello:
-                receiver.greeted = True
-                mine = self._hello
-                if mine is None or not mine.same_weights(hello):
-                    receiver.peer.send_control(bytes(Bye(f"other weights: {same_models(hello.family)}")))
-            case WantPicture(picture_hash) if self._own is not None and picture_hash == self._own.picture_hash:
-                receiver.peer.send_control(bytes(self._own))
-            case HavePicture(picture_hash):
-                receiver.has = picture_hash
-                own = self._own
-                everyone = all(other.has == picture_hash for other in self.receivers if other.peer.state == "open")
-                if own is not None and self.sending is not None and picture_hash == own.picture_hash and everyone:
-                    self.sending.confirm(picture_hash)
-            case ReceiverReport() as report:
-                receiver.loss = report.lost / report.expected if report.expected else receiver.loss
-            case Bye():
-                self._own_task(receiver.peer.close("the receiver has said goodbye"))
-            case other:
-                raise BadPacket(f"{type(other).__name__} is not expected")
+            self.acknowledge()
+            self.limit()
 
     def _begin_anew(self) -> None:
         """A receiver has joined: what the others have acknowledged it does not hold."""
@@ -299,52 +325,23 @@ class SenderService:
         if sending is not None:
             sending.ask(sending.forget_acknowledged)
 
-    def _delivered(self, receiver: _Receiver, data: bytes) -> None:
-        with contextlib.suppress(BadPacket):
-            receiver.delivered.add(MotionPacket.parse(data).sequence)
-            if len(receiver.delivered) > 4 * HISTORY:
-                receiver.delivered.clear()
-            self._acknowledge()
-
-    def _acknowledge(self) -> None:
-        """Names the packets that every receiver has."""
-        present = [receiver for receiver in self.receivers if receiver.peer.state == "open"]
-        if self.sending is None or not present:
-            return
-        for sequence in set.intersection(*(receiver.delivered for receiver in present)):
-            self.sending.acknowledge(sequence)
-            for receiver in present:
-                receiver.delivered.discard(sequence)
-
     def _send(self, packet: MotionPacket, data: bytes) -> None:
         for receiver in self.receivers:
             receiver.peer.send_motion(data)
 
     def _tell_face(self, seen: bool, time_us: int) -> None:
         self._face = FaceState(seen, time_us)
-        self._say(bytes(self._face))
+        for receiver in self.receivers:
+            receiver.session.own_face(seen, time_us)
 
     def _offer(self, source: OwnSource) -> None:
         self._own = source.packed
-        self._say(bytes(source.packed.offer()))
-
-    def _say(self, data: bytes) -> None:
         for receiver in self.receivers:
-            receiver.peer.send_control(data)
+            receiver.session.own_source(source.packed)
 
     def _note_problem(self, text: str) -> None:
         logger.error("%s", text)
         self.problem = text
-
-    def _own_task(self, coroutine: Any) -> None:
-        task: asyncio.Task[None] = asyncio.ensure_future(coroutine)
-        self._tasks.add(task)
-        task.add_done_callback(self._task_done)
-
-    def _task_done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            logger.error("task %s failed", task.get_name(), exc_info=task.exception())
 
 
 class _Start(BaseModel):

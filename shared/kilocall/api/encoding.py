@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from fractions import Fraction
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +22,7 @@ from kilocall.proto.sound import DEFAULT_KBPS, SoundPackets
 from kilocall.proto.stream_file import StreamHeader, StreamWriter
 from kilocall.runtime.files import check_output
 from kilocall.runtime.pictures import fitted
+from kilocall.runtime.version import program_version
 
 if TYPE_CHECKING:
     from kilocall.sender.clip import Crop, FollowedClip
@@ -123,7 +123,7 @@ def encode(
         frame_width=video.width,
         frame_height=video.height,
         quality=quality,
-        tool=f"kilocall {_version()}",
+        tool=f"kilocall {program_version()}",
         frame_count=len(followed.tracks),
     )
     warnings = [*followed.warnings]
@@ -269,10 +269,3 @@ def _same_person(a: Source, b: Source) -> bool:
     from kilocall.model.shape import SAME_PERSON, shape_distance
 
     return shape_distance(a.shape, b.shape) <= SAME_PERSON
-
-
-def _version() -> str:
-    try:
-        return version("kilocall")
-    except PackageNotFoundError:
-        return "from source"

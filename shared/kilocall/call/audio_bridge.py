@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-import time
 from collections import deque
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -26,6 +25,7 @@ from numpy.typing import NDArray
 from kilocall.proto.errors import BadInput
 from kilocall.proto.sound import SAMPLE_RATE
 from kilocall.runtime import aiortc_fixes
+from kilocall.runtime.clock import now_us
 from kilocall.runtime.sound import mono_frame
 from kilocall.sender.camera import PageCamera
 
@@ -123,7 +123,7 @@ class Loudspeaker:
     Also measures: packets, level, and when sound begins after silence.
     """
 
-    def __init__(self, clock_us: Callable[[], int] = lambda: time.monotonic_ns() // 1000) -> None:
+    def __init__(self, clock_us: Callable[[], int] = now_us) -> None:
         self.hold_us = 0
         self.packet_ms: float = SPEECH_PACKET_MS
         """Length of a received packet."""
@@ -257,7 +257,7 @@ async def play_file(samples: NDArray[np.int16], speech: Speech, started: Callabl
     whole = len(samples) // BLOCK * BLOCK
     due = loop.time()
     while True:
-        started(time.monotonic_ns() // 1000)
+        started(now_us())
         for start in range(0, whole, BLOCK):
             due += BLOCK_S
             await asyncio.sleep(max(0.0, due - loop.time()))  # a block is there once it has been spoken

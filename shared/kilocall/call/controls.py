@@ -8,18 +8,24 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from kilocall.call.audio import CallAudio
+from kilocall.call.link import Link
 from kilocall.call.outputs import Outputs
-from kilocall.call.parts import CallParts, now_us, program_version
 from kilocall.call.recording import Recording
-from kilocall.call.session import Session
+from kilocall.call.settings import CallSettings
 from kilocall.call.statistics import CallStatistics
+from kilocall.control.session import Session
 from kilocall.model.family import Picture
 from kilocall.proto.errors import BadInput
+from kilocall.receiver.live import ReceivePipeline
 from kilocall.receiver.render import View
+from kilocall.runtime.clock import now_us
 from kilocall.runtime.picture_decoder import UPLOAD
 from kilocall.runtime.picture_process import shared_decoder
+from kilocall.runtime.version import program_version
 from kilocall.sender.camera import PageCamera
 from kilocall.sender.capture import CameraCapture
+from kilocall.sender.live import SendPipeline
 
 __all__ = ["Controls"]
 
@@ -29,7 +35,13 @@ class Controls:
 
     def __init__(
         self,
-        parts: CallParts,
+        settings: CallSettings,
+        session: Session,
+        link: Link,
+        sending: SendPipeline,
+        receiving: ReceivePipeline,
+        audio: CallAudio,
+        *,
         outputs: Outputs,
         statistics: CallStatistics,
         on_message: Callable[[dict[str, Any]], None],
@@ -37,8 +49,9 @@ class Controls:
         self.view = View()
         self.in_room = False
         """Whether the signalling server has let this side in: its link is good for something from then on."""
-        self._parts, self._outputs, self._statistics = parts, outputs, statistics
-        self._on_message = on_message
+        self._settings, self._session, self._link = settings, session, link
+        self._sending, self._receiving, self._audio = sending, receiving, audio
+        self._outputs, self._statistics, self._on_message = outputs, statistics, on_message
         self._remote_hash: str | None = None
         self._remote_taken_at: str | None = None
 
@@ -49,9 +62,9 @@ class Controls:
         return self._statistics.numbers
 
     def hello(self) -> dict[str, Any]:
-        settings, address, session = self._parts.settings, self._parts.address, self._parts.session
+        settings, address, session = self._settings, self._link.address, self._session
         family, size = "", 256
-        if session is not None:
+        if session.introduced:
             family, size = session.hello.family, session.hello.picture_size
         return {
             "type": "hello",
@@ -64,31 +77,31 @@ class Controls:
         }
 
     def state(self) -> dict[str, Any]:
-        session, sending, outputs = self._parts.session, self._parts.sending, self._outputs
-        remote = session.remote if session is not None else None
+        session, sending, outputs = self._session, self._sending, self._outputs
+        remote = session.remote
         return {
             "type": "state",
-            "phase": session.phase if session is not None else "alone",
-            "reason": session.reason if session is not None else "",
-            "trouble": self._parts.link.trouble,
+            "phase": session.phase,
+            "reason": session.reason,
+            "trouble": self._link.trouble,
             "in_room": self.in_room,
-            "muted": self._parts.speech.muted,
+            "muted": self._audio.speech.muted,
             "camera_off": sending.camera_off,
             "camera": self._camera(),
             "recording": outputs.recording,
             "own_face": sending.face_seen,
             "slow": {"shows": self._statistics.receives.text, "sends": self._statistics.sends.text},
             "remote": {
-                "present": bool(remote and remote.present),
-                "face": bool(remote and remote.face),
-                "since_ms": (now_us() - remote.face_since_us) // 1000 if remote and remote.face_since_us else 0,
-                "source_taken_at": self._remote_taken_at if remote and remote.picture_hash else None,
+                "present": remote.present,
+                "face": remote.face,
+                "since_ms": (now_us() - remote.face_since_us) // 1000 if remote.face_since_us else 0,
+                "source_taken_at": self._remote_taken_at if remote.picture_hash else None,
                 "reconstructed": True,
-                "pictures": 1 + len(session.references.held) if session is not None else 1,
-                "camera_off": bool(remote and remote.camera_off),
-                "muted": bool(remote and remote.muted),
+                "pictures": 1 + len(session.references.held),
+                "camera_off": remote.camera_off,
+                "muted": remote.muted,
             },
-            "trust": self._trust(session),
+            "trust": self._trust(),
             "own_source_at": sending.source.taken_at or None if sending.source is not None else None,
             "remote_view": {"yaw": self.view.yaw, "pitch": self.view.pitch, "roll": self.view.roll},
             "virtual_camera": {
@@ -100,40 +113,38 @@ class Controls:
 
     def _camera(self) -> dict[str, Any]:
         """Its number, where it is a camera of this computer, and what is wrong with it."""
-        camera = self._parts.sending.camera
+        camera = self._sending.camera
         device = camera.device if isinstance(camera, CameraCapture) else None
         return {
             "number": device if isinstance(device, int) else None,
             "problem": camera.error or ("the camera has ended" if camera.ended else ""),
         }
 
-    @staticmethod
-    def _trust(session: Session | None) -> dict[str, Any]:
-        acquaintance = session.acquaintance if session is not None else None
+    def _trust(self) -> dict[str, Any]:
+        acquaintance = self._session.acquaintance
         return {
-            "words": list(acquaintance.words) if acquaintance is not None else [],
-            "verified": acquaintance is not None and bool(acquaintance.words) and acquaintance.verified,
-            "expected": acquaintance is not None and acquaintance.expected,
+            "words": list(acquaintance.words),
+            "verified": bool(acquaintance.words) and acquaintance.verified,
+            "expected": acquaintance.expected,
         }
 
     def sources(self) -> dict[str, Any]:
         recent = [
             {"id": source.id, "taken_at": source.taken_at or None, "thumb": f"/api/sources/{source.id}.jpg"}
-            for source in self._parts.sending.recent
+            for source in self._sending.recent
         ]
         return {"type": "sources", "recent": recent, "current": recent[0]["id"] if recent else None}
 
     def own_picture(self, source_id: str | None = None) -> Picture | None:
         """The own source picture, or one of the recent ones, as RGB."""
-        sending = self._parts.sending
+        sending = self._sending
         if source_id is None:
             return sending.source.picture if sending.source is not None else None
         return next((source.picture for source in sending.recent if source.id == source_id), None)
 
     def remote_picture(self) -> bytes | None:
         """The other side's source picture, encoded as it came."""
-        session = self._parts.session
-        picture = session.remote_picture if session is not None else None
+        picture = self._session.remote_picture
         return picture.data if picture is not None else None
 
     def tell_hello(self) -> None:
@@ -141,9 +152,9 @@ class Controls:
 
     def tell_state(self) -> None:
         """Whatever may have changed it ends with this."""
-        session = self._parts.session
-        if session is not None and session.remote.picture_hash != self._remote_hash:
-            self._remote_hash = session.remote.picture_hash
+        picture_hash = self._session.remote.picture_hash
+        if picture_hash != self._remote_hash:
+            self._remote_hash = picture_hash
             self._remote_taken_at = datetime.now().strftime("%H:%M")
         self._statistics.phase()
         self._on_message(self.state())
@@ -154,21 +165,21 @@ class Controls:
     # What it may ask for
 
     def mute(self, on: bool) -> None:
-        self._parts.speech.muted = on
+        self._audio.speech.muted = on
         self._say_media()
 
     def camera(self, on: bool) -> None:
-        self._parts.sending.camera_off = not on
+        self._sending.camera_off = not on
         self._say_media()
 
     async def choose_camera(self, number: int) -> None:
         """Another camera of this computer. Raises BadInput when it cannot be opened; then the one before stays."""
-        sending = self._parts.sending
+        sending = self._sending
         if isinstance(sending.camera, PageCamera):
             raise BadInput("the camera is the page's own: the browser chooses it")
         if self._camera()["number"] == number and not sending.camera.error:
             return
-        camera = CameraCapture(number, fps=self._parts.settings.fps)
+        camera = CameraCapture(number, fps=self._settings.fps)
         await asyncio.to_thread(camera.start)
         try:
             await asyncio.wrap_future(sending.use_camera(camera))
@@ -179,29 +190,26 @@ class Controls:
 
     def compared(self, words: tuple[str, ...]) -> None:
         """The person has seen that the other side's words are these. Raises BadInput if they have changed since."""
-        session = self._parts.session
-        if session is None:
-            raise BadInput("there is no connection whose words could be compared")
-        session.acquaintance.compared(words)
+        self._session.acquaintance.compared(words)
 
     def calibrate(self, on: bool) -> None:
-        self._parts.sending.overlay_wanted = on
+        self._sending.overlay_wanted = on
 
     async def take_source(self) -> None:
-        await asyncio.wrap_future(self._parts.sending.take_source())
+        await asyncio.wrap_future(self._sending.take_source())
 
     async def use_source(self, source_id: str) -> None:
-        await asyncio.wrap_future(self._parts.sending.use_recent(source_id))
+        await asyncio.wrap_future(self._sending.use_recent(source_id))
         self.tell_sources()
 
     async def upload(self, data: bytes) -> None:
         """The face of a picture file becomes the source picture. BadInput or NoFace where it cannot."""
         picture = await asyncio.to_thread(shared_decoder().decode, data, UPLOAD)
-        await asyncio.wrap_future(self._parts.sending.use_picture(picture))
+        await asyncio.wrap_future(self._sending.use_picture(picture))
 
     def turn(self, view: View) -> None:
         self.view = view
-        self._parts.receiving.set_view(view)
+        self._receiving.set_view(view)
         self.tell_state()
 
     async def record(self, on: bool) -> Recording | None:
@@ -222,19 +230,17 @@ class Controls:
 
     def watch(self, visible: bool, previews: bool) -> None:
         """Whether anybody sees the remote picture, and the own preview."""
-        self._parts.receiving.watched = visible or self._parts.settings.headless or self._outputs.virtual
-        self._parts.sending.preview_wanted = previews
+        self._receiving.watched = visible or self._settings.headless or self._outputs.virtual
+        self._sending.preview_wanted = previews
 
     def sound_behind(self, milliseconds: float) -> None:
         """How much longer than a picture a sound needs from here to the person, as the page has measured it."""
-        self._parts.media.behind_ms = milliseconds
+        self._audio.media.behind_ms = milliseconds
 
     async def connect_media(self, offer: str) -> str:
         """The page's own loopback connection, for microphone, camera and loudspeaker: its offer's answer."""
-        return await self._parts.media.answer(offer)
+        return await self._audio.media.answer(offer)
 
     def _say_media(self) -> None:
-        parts = self._parts
-        if parts.session is not None:
-            parts.session.own_media(muted=parts.speech.muted, camera_off=parts.sending.camera_off)
+        self._session.own_media(muted=self._audio.speech.muted, camera_off=self._sending.camera_off)
         self.tell_state()

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 from urllib.parse import urlsplit
 
 from aiortc import MediaStreamTrack
@@ -18,8 +18,9 @@ from kilocall.proto.trust import Handshake, LinkSecret
 from kilocall.runtime.inbox import Message
 from kilocall.runtime.peer import Peer, own_addresses
 from kilocall.runtime.peer_settings import IceServer, PeerSettings
+from kilocall.runtime.tasks import Tasks
 
-__all__ = ["Link", "LinkEvents", "RoomAddress", "Tasks", "find_room"]
+__all__ = ["Link", "LinkEvents", "RoomAddress", "find_room"]
 
 logger = logging.getLogger(__name__)
 
@@ -29,38 +30,6 @@ ADDRESSES_EVERY_S: Final = 0.5
 BYE_S: Final = 0.15
 #: A peer whose motion has stopped for so long while motion is expected is tried to be reached another way.
 SILENT_S: Final = 3.5
-
-
-class Tasks:
-    """Tasks with an owner: each one's end is logged, and all are cancelled together."""
-
-    def __init__(self) -> None:
-        self._tasks: set[asyncio.Task[None]] = set()
-
-    def own(self, coroutine: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
-        """Runs a coroutine."""
-        task = asyncio.create_task(coroutine, name=name)
-        self._tasks.add(task)
-        task.add_done_callback(self._done)
-        return task
-
-    def _done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if task.cancelled():
-            logger.debug("task %s was cancelled", task.get_name())
-        elif task.exception() is not None:
-            logger.error("task %s failed", task.get_name(), exc_info=task.exception())
-        else:
-            logger.debug("task %s has ended", task.get_name())
-
-    async def close(self) -> None:
-        """Cancels all but the caller's own, and waits for them."""
-        current = asyncio.current_task()
-        tasks = [task for task in self._tasks if task is not current]
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks, timeout=1.0)
 
 
 @dataclass(frozen=True)
@@ -122,7 +91,7 @@ class LinkEvents(Protocol):
     def left(self) -> None:
         """The other side has left the room."""
 
-    def audio(self) -> MediaStreamTrack | None:
+    def audio_track(self) -> MediaStreamTrack | None:
         """What the next connection sends as speech."""
 
 
@@ -227,7 +196,7 @@ class Link:
         events = self._events
         peer = Peer(
             replace(self.settings, ice_servers=self._ice_servers),
-            audio=events.audio() if self.settings.audio else None,
+            audio=events.audio_track() if self.settings.audio else None,
             on_delivered=events.delivered,
         )
         attempt.peer = peer

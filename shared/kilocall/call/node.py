@@ -15,27 +15,29 @@ from typing import Any, Final
 
 from aiortc import MediaStreamTrack
 
-from kilocall.call.audio_bridge import Loudspeaker, PageMedia, Speech, hear, pace, play_file, read_sound
+from kilocall.call.audio import CallAudio
 from kilocall.call.controls import Controls
-from kilocall.call.link import Link, RoomAddress, Tasks, find_room
+from kilocall.call.link import Link, RoomAddress, find_room
 from kilocall.call.outputs import Outputs, keep_pictures
-from kilocall.call.parts import CallParts, now_us
-from kilocall.call.rate_control import Plan, RateControl
 from kilocall.call.report import CallReport
 from kilocall.call.reporting import Reporter
-from kilocall.call.session import Session
 from kilocall.call.settings import CallSettings
 from kilocall.call.statistics import CallStatistics
+from kilocall.control.rate_control import Plan, RateControl
+from kilocall.control.session import Session
 from kilocall.proto.errors import BadInput
 from kilocall.proto.motion_packet import TIMES_MS, MotionPacket
 from kilocall.proto.trust import Handshake
 from kilocall.receiver.live import ReceiveEvents, ReceivePipeline, Rendered
+from kilocall.runtime.clock import now_us
 from kilocall.runtime.files import write_whole
 from kilocall.runtime.inbox import Message
+from kilocall.runtime.lag import DelayAboveMinimum, LoopLag
 from kilocall.runtime.peer import Peer
 from kilocall.runtime.peer_settings import PeerSettings
+from kilocall.runtime.tasks import Tasks
 from kilocall.runtime.worker import Deliver, Worker, deliver_to
-from kilocall.sender.camera import Camera, PageCamera, open_camera
+from kilocall.sender.camera import Camera, open_camera
 from kilocall.sender.live import OwnSource, SendEvents, SendPipeline
 from kilocall.sender.reference_search import Proposal
 from kilocall.sender.reference_selector import ReferenceSelector
@@ -69,35 +71,47 @@ class CallNode:
     ) -> None:
         self.settings = settings
         self._on_message, self._on_binary = on_message, on_binary
-        self._refusal: str | None = None  # why the signalling server or the other side refused
-        self._sound = read_sound(settings.microphone) if settings.microphone is not None else None
         self._tasks = Tasks()
-        self._ended = asyncio.Event()
-        self._source_taken = asyncio.Event()
+        self._ended, self._source_taken = asyncio.Event(), asyncio.Event()
         self._why_ended = ""
+        self._refusal: str | None = None  # why the signalling server or the other side refused
+
         address = find_room(settings.room, settings.server)
         camera = open_camera(settings.camera, settings.fps)
         self._camera_open = False
-        speech, loudspeaker = Speech(), Loudspeaker()
         rate = RateControl(settings.profile)
         deliver = deliver_to(asyncio.get_running_loop())
+        self.audio = CallAudio(camera, self._tasks, settings.microphone)
+        self.link = self._make_link(address)
         self._selector = self._make_selector(deliver)
-        self.parts = CallParts(
-            settings=settings,
-            address=address,
-            link=self._make_link(address),
-            sending=self._make_sending(camera, rate.plan, deliver),
-            receiving=self._make_receiving(deliver),
-            speech=speech,
-            loudspeaker=loudspeaker,
-            media=PageMedia(speech, camera if isinstance(camera, PageCamera) else None, self._tasks.own),
-            rate=rate,
+        self.sending = self._make_sending(camera, rate.plan, deliver)
+        self.receiving = self._make_receiving(deliver)
+        self.receiving.watched = settings.headless or settings.virtual_camera
+        self.session = self._make_session(rate, address.secret.name)
+        self._send_delay_ms, self._loop_lag = DelayAboveMinimum(), LoopLag()
+
+        both = self.sending, self.receiving
+        self._statistics = CallStatistics(settings, self.session, self.link, *both, self.audio, rate)
+        self._reporter = Reporter(self.session, self.link, self.receiving, self._loop_lag)
+        self._outputs = Outputs(
+            settings,
+            self.session,
+            self.receiving,
+            self.audio.loudspeaker,
+            codebook=lambda: self.sending.codebook,
+            picture_us=lambda: self._statistics.last_picture_us,
+            on_problem=self._recording_failed,
         )
-        self.parts.receiving.watched = settings.headless or settings.virtual_camera
-        self._statistics = CallStatistics(self.parts)
-        self._outputs = Outputs(self.parts, lambda: self._statistics.last_picture_us, self._recording_failed)
-        self._reporter = Reporter(self.parts)
-        self.controls = Controls(self.parts, self._outputs, self._statistics, on_message)
+        self.controls = Controls(
+            settings,
+            self.session,
+            self.link,
+            *both,
+            self.audio,
+            outputs=self._outputs,
+            statistics=self._statistics,
+            on_message=on_message,
+        )
 
     def _make_link(self, address: RoomAddress) -> Link:
         settings = self.settings
@@ -105,6 +119,19 @@ class CallNode:
             ice_servers=settings.ice_servers, relay_only=settings.relay_only, loopback=settings.loopback
         )
         return Link(address, peers, self, self._tasks)
+
+    def _make_selector(self, deliver: Deliver) -> ReferenceSelector | None:
+        settings = self.settings
+        if settings.pictures < 2:
+            return None
+        return ReferenceSelector(
+            self._offer_reference,
+            deliver,
+            pictures=settings.pictures,
+            kilobytes=settings.gallery_kb,
+            engine=settings.engine,
+            models=settings.models,
+        )
 
     def _make_sending(self, camera: Camera, plan: Plan, deliver: Deliver) -> SendPipeline:
         settings = self.settings
@@ -130,39 +157,16 @@ class CallNode:
             selector=self._selector,
         )
 
-    def _make_selector(self, deliver: Deliver) -> ReferenceSelector | None:
-        settings = self.settings
-        if settings.pictures < 2:
-            return None
-        return ReferenceSelector(
-            self._offer_reference,
-            deliver,
-            pictures=settings.pictures,
-            kilobytes=settings.gallery_kb,
-            engine=settings.engine,
-            models=settings.models,
-        )
-
-    def _offer_reference(self, base_hash: str, proposal: Proposal) -> None:
-        packed = proposal.packed
-        self.parts.sending.offered_reference(base_hash, packed.picture_hash, proposal.reference)
-        self._with_session(lambda session: session.own_reference(base_hash, packed))
-
-    def _reference_confirmed(self, picture_hash: str) -> None:
-        self.parts.sending.confirm_reference(picture_hash)
-        if self._selector is not None:
-            self._selector.confirmed(picture_hash)
-
     def _make_receiving(self, deliver: Deliver) -> ReceivePipeline:
         settings = self.settings
         return ReceivePipeline(
             ReceiveEvents(
                 picture=self._picture,
-                ready=lambda name: self._with_session(lambda session: session.picture_ready(name)),
-                refused=lambda name, why: self._with_session(lambda session: session.picture_refused(name, why)),
+                ready=lambda picture_hash: self.session.picture_ready(picture_hash),
+                refused=lambda picture_hash, why: self.session.picture_refused(picture_hash, why),
                 adapter=self._adapter_used,
                 reference=self._reference,
-                rate=lambda fps: self._with_session(lambda session: session.own_rate(fps)),
+                rate=lambda fps: self.session.own_rate(fps),
                 problem=self._problem,
             ),
             deliver,
@@ -172,22 +176,36 @@ class CallNode:
             keep=settings.keep_pictures is not None,
         )
 
+    def _make_session(self, rate: RateControl, link_name: str) -> Session:
+        session = Session(
+            self.sending,
+            self.receiving,
+            rate=rate,
+            clock_us=now_us,
+            link_name=link_name,
+            cache=self.settings.cache,
+            on_change=lambda: self.controls.tell_state(),
+            on_plan=self._follow_plan,
+            on_reference=self._reference_confirmed,
+        )
+        if self.settings.personal is not None:
+            session.adapters.offer(self.settings.personal.read_bytes())
+        return session
+
     # Running
 
     async def open_camera(self) -> None:
         """Before `run`, which does it otherwise. Raises BadInput when there is no such camera."""
         if not self._camera_open:
-            await asyncio.to_thread(self.parts.sending.camera.start)
+            await asyncio.to_thread(self.sending.camera.start)
             self._camera_open = True
 
     async def run(self) -> CallReport:
         """The whole call. Raises KilocallError when it cannot begin: no camera, no model, refused by the room."""
-        settings, parts = self.settings, self.parts
         await self.open_camera()
-        workers: list[Worker] = [parts.sending, parts.receiving]
+        workers: list[Worker] = [self.sending, self.receiving]
         for worker in workers:
             worker.start()
-        closing = 0.0
         clock = asyncio.get_running_loop().time
         try:
             await asyncio.gather(*(asyncio.wrap_future(worker.ready) for worker in workers))
@@ -195,28 +213,17 @@ class CallNode:
                 # Last, and not waited for: the call begins without it.
                 self._selector.start()
                 workers.append(self._selector)
-            self._make_session()
-            if settings.virtual_camera:
-                self._outputs.use_virtual_camera(True)
-            self._tasks.own(self._call(), "link")
-            self._tasks.own(self._tick(), "numbers")
-            self._tasks.own(parts.loop_lag.watch(), "lag")
-            self._tasks.own(pace(parts.loudspeaker, parts.media.play), "loudspeaker")
-            if self._sound is not None:
-                began = self._statistics.microphone_began.append
-                self._tasks.own(play_file(self._sound, parts.speech, began), "microphone")
+            self.session.introduce(self.sending.hello(self.settings.fps))
+            self._start_tasks()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._ended.wait(), settings.seconds)
+                await asyncio.wait_for(self._ended.wait(), self.settings.seconds)
         finally:
             closes_at = clock()
             await self._close(workers)
-            closing = clock() - closes_at
-        report = self._statistics.report(1000 * closing)
-        if settings.keep_pictures is not None:
-            await asyncio.to_thread(keep_pictures, settings.keep_pictures, parts.sending.kept, parts.receiving)
-        if settings.report is not None:
-            await asyncio.to_thread(write_whole, settings.report, (report.model_dump_json(indent=2) + "\n").encode())
-        if self._refusal is not None and (parts.link.not_proven or not self._statistics.pictures):
+            closing_s = clock() - closes_at
+        report = self._statistics.report(1000 * closing_s)
+        await self._write_down(report)
+        if self._refusal is not None and (self.link.not_proven or not self._statistics.pictures):
             raise BadInput(self._refusal)
         return report
 
@@ -225,66 +232,58 @@ class CallNode:
         self._why_ended = self._why_ended or why
         self._ended.set()
 
-    def _make_session(self) -> None:
-        sending, receiving = self.parts.sending, self.parts.receiving
-        self.parts.session = Session(
-            sending.hello(self.settings.fps),
-            sending,
-            receiving,
-            rate=self.parts.rate,
-            clock_us=now_us,
-            link_name=self.parts.address.secret.name,
-            cache=self.settings.cache,
-            on_change=self.controls.tell_state,
-            on_plan=self._follow_plan,
-        )
-        if sending.source is not None:
-            self.parts.session.own_source(sending.source.packed)
-        if self._selector is not None:
-            self.parts.session.on_reference = self._reference_confirmed
-        if self.settings.personal is not None:
-            self.parts.session.adapters.offer(self.settings.personal.read_bytes())
+    def _start_tasks(self) -> None:
+        if self.settings.virtual_camera:
+            self._outputs.use_virtual_camera(True)
+        self._tasks.own(self._call(), "link")
+        self._tasks.own(self._tick(), "numbers")
+        self._tasks.own(self._loop_lag.watch(), "lag")
+        self.audio.start()
 
     async def _call(self) -> None:
         # Whoever joins should have a picture to show; nobody waits long for one.
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._source_taken.wait(), SOURCE_WITHIN_S)
         try:
-            await self.parts.link.run()
+            await self.link.run()
         except BadInput as error:
-            reason = str(error)
-            self._with_session(lambda session: session.closed("refused", reason))
-            self._refused(reason)
+            self.session.closed("refused", str(error))
+            self._refused(str(error))
 
     async def _tick(self) -> None:
-        parts, began_s = self.parts, asyncio.get_running_loop().time()
+        session, began_s = self.session, asyncio.get_running_loop().time()
         while True:
             await asyncio.sleep(TICK_S)
             await self._reporter.tick()
-            session = parts.session
-            if session is not None:
-                session.own_lag_ms = parts.send_ms.value
-                session.loop_lag_ms = parts.loop_lag.milliseconds
-                session.tick()
+            session.own_lag_ms = self._send_delay_ms.value
+            session.loop_lag_ms = self._loop_lag.milliseconds
+            session.tick()
             self._statistics.look()
             self._on_message(self._statistics.numbers)
             self.controls.tell_state()
             waited_s = asyncio.get_running_loop().time() - began_s
-            if parts.link.trouble and not self.controls.in_room and waited_s > UNREACHABLE_S and self.settings.headless:
-                self._refused(parts.link.trouble)
+            trouble = self.link.trouble
+            if trouble and not self.controls.in_room and waited_s > UNREACHABLE_S and self.settings.headless:
+                self._refused(trouble)
 
     async def _close(self, workers: list[Worker]) -> None:
-        parts, session = self.parts, self.parts.session
-        if session is not None:
-            with contextlib.suppress(Exception):  # whatever goes wrong with a farewell, the rest must be closed
-                bye = self._why_ended or "hung up"
-                await asyncio.wait_for(parts.link.close(lambda: session.bye(bye)), BYE_WITHIN_S)
+        with contextlib.suppress(Exception):  # whatever goes wrong with a farewell, the rest must be closed
+            bye = self._why_ended or "hung up"
+            await asyncio.wait_for(self.link.close(lambda: self.session.bye(bye)), BYE_WITHIN_S)
         self._statistics.look()
         await self._tasks.close()
-        await parts.media.close()
+        await self.audio.close()
         await self._outputs.close_recording()
         await asyncio.gather(*(asyncio.to_thread(worker.close) for worker in workers))
         self._outputs.close_virtual_camera()
+
+    async def _write_down(self, report: CallReport) -> None:
+        settings = self.settings
+        if settings.keep_pictures is not None:
+            await asyncio.to_thread(keep_pictures, settings.keep_pictures, self.sending.kept, self.receiving)
+        if settings.report is not None:
+            text = report.model_dump_json(indent=2) + "\n"
+            await asyncio.to_thread(write_whole, settings.report, text.encode())
 
     def _refused(self, reason: str) -> None:
         self._refusal = reason
@@ -295,51 +294,44 @@ class CallNode:
 
     def joined(self, address: RoomAddress, others: int) -> None:
         self.controls.in_room = True
-        self.parts.address = address
-        session = self.parts.session
-        if session is not None and session.phase in ("alone", "lost", "ended") and not others:
-            session.closed("alone", session.reason)
+        if self.session.phase in ("alone", "lost", "ended") and not others:
+            self.session.closed("alone", self.session.reason)
         self.controls.tell_hello()
 
     def paired(self) -> None:
         self._statistics.paired()
-        session = self.parts.session
-        if session is not None:
-            if session.phase == "open":
-                self._statistics.lost()  # a silent connection is being replaced
-            session.connecting()
+        if self.session.phase == "open":
+            self._statistics.lost()  # a silent connection is being replaced
+        self.session.connecting()
 
     def opened(self, peer: Peer, handshake: Handshake) -> None:
-        parts = self.parts
         logger.info("the connection is open")
         self._statistics.opened()
         self._reporter.opened()
-        parts.receiving.restart()
-        self._with_session(lambda session: session.opened(peer.send_control, handshake))
-        parts.sending.begin()
-        peer.set_speech(bitrate_bps=parts.rate.plan.audio_bps, packet_ms=parts.rate.plan.audio_packet_ms)
+        self.receiving.restart()
+        self.session.opened(peer.send_control, handshake)
+        self.sending.begin()
+        plan = self.session.rate.plan
+        peer.set_speech(bitrate_bps=plan.audio_bps, packet_ms=plan.audio_packet_ms)
         if peer.remote_audio is not None:
-            self._tasks.own(hear(peer.remote_audio, parts.loudspeaker), "remote speech")
+            self.audio.hear(peer.remote_audio)
 
     def motion(self, message: Message) -> None:
-        self.parts.receiving.push(message.data, message.arrived_us)
+        self.receiving.push(message.data, message.arrived_us)
 
     def control(self, message: Message) -> None:
-        self._with_session(lambda session: session.control(message.data, message.arrived_us))
-        session = self.parts.session
-        if session is not None and session.phase == "refused":
-            self._refused(session.reason)
+        self.session.control(message.data, message.arrived_us)
+        if self.session.phase == "refused":
+            self._refused(self.session.reason)
             # Nothing more is to be shown of whoever that is.
-            self._tasks.own(self.parts.link.close(lambda: None), "refused")
+            self._tasks.own(self.link.close(lambda: None), "refused")
 
     def delivered(self, data: bytes) -> None:
-        self._with_session(lambda session: session.delivered(data))
+        self.session.delivered(data)
 
     def closed(self, reason: str) -> None:
-        self.parts.sending.pause()
-        session = self.parts.session
-        if session is None:
-            return
+        self.sending.pause()
+        session = self.session
         if session.said_bye is None:
             self._statistics.lost()
             logger.info("the connection is lost: %s", reason)
@@ -351,106 +343,89 @@ class CallNode:
             self._refused(session.said_bye)
 
     def wants_another(self) -> bool:
-        session = self.parts.session
-        return (session is not None and session.phase == "lost") or self.expects_motion()
+        return self.session.phase == "lost" or self.expects_motion()
 
     def expects_motion(self) -> bool:
-        session = self.parts.session
-        return session is not None and session.phase == "open" and session.remote.face
+        return self.session.phase == "open" and self.session.remote.face
 
     def left(self) -> None:
-        session = self.parts.session
-        if session is not None and session.phase not in ("open", "refused"):
-            session.closed("alone" if session.phase != "ended" else "ended", session.reason)
+        if self.session.phase not in ("open", "refused"):
+            self.session.closed("alone" if self.session.phase != "ended" else "ended", self.session.reason)
 
-    def audio(self) -> MediaStreamTrack | None:
-        return self.parts.speech.track()
+    def audio_track(self) -> MediaStreamTrack | None:
+        return self.audio.speech.track()
 
     # The threads' events
 
     def _send_packet(self, packet: MotionPacket, data: bytes) -> None:
-        peer: Peer | None = self.parts.link.peer
+        peer = self.link.peer
         if peer is not None and peer.send_motion(data):
-            self._with_session(lambda session: session.motion_sent(packet))
+            self.session.motion_sent(packet)
             last_ms = packet.time_ms + (packet.frame_count - 1) * packet.spacing_us // 1000
-            self.parts.send_ms.add((now_us() // 1000 - last_ms) % TIMES_MS)
+            self._send_delay_ms.add((now_us() // 1000 - last_ms) % TIMES_MS)
 
     def _own_face(self, seen: bool, time_us: int) -> None:
-        self._with_session(lambda session: session.own_face(seen, time_us))
+        self.session.own_face(seen, time_us)
         self.controls.tell_state()
 
     def _own_source(self, source: OwnSource) -> None:
         self._source_taken.set()
-        self._with_session(lambda session: session.own_source(source.packed))
+        self.session.own_source(source.packed)
         self.controls.tell_sources()
         self.controls.tell_state()
 
-    def _reference(self, picture_hash: str, why: str | None) -> None:
-        def tell(session: Session) -> None:
-            if why is None:
-                session.references.ready(picture_hash)
-                self._outputs.further_picture(picture_hash)
-            else:
-                session.references.refused(picture_hash, why)
+    def _offer_reference(self, base_hash: str, proposal: Proposal) -> None:
+        packed = proposal.packed
+        self.sending.offered_reference(base_hash, packed.picture_hash, proposal.reference)
+        self.session.own_reference(base_hash, packed)
 
-        self._with_session(tell)
+    def _reference_confirmed(self, picture_hash: str) -> None:
+        self.sending.confirm_reference(picture_hash)
+        if self._selector is not None:
+            self._selector.confirmed(picture_hash)
+
+    def _reference(self, picture_hash: str, why: str | None) -> None:
+        if why is None:
+            self.session.references.ready(picture_hash)
+            self._outputs.further_picture(picture_hash)
+        else:
+            self.session.references.refused(picture_hash, why)
         self.controls.tell_state()
 
     def _adapter_used(self, file_hash: str, size: int, why: str | None) -> None:
-        def tell(session: Session) -> None:
-            if why is None:
-                session.adapters.used(file_hash, size)
-            else:
-                session.adapters.refused(file_hash, why)
-
-        self._with_session(tell)
-
-    def _problem(self, text: str) -> None:
-        self._source_taken.set()
-        logger.error("%s", text)
-        self._on_message({"type": "error", "text": text})
-        self.controls.tell_state()
-        if self.settings.headless and not (self.parts.sending.alive and self.parts.receiving.alive):
-            self._refused(text)
-
-    def _recording_failed(self, text: str) -> None:
-        self._on_message({"type": "error", "text": text})
-        self.controls.tell_state()
+        if why is None:
+            self.session.adapters.used(file_hash, size)
+        else:
+            self.session.adapters.refused(file_hash, why)
 
     def _picture(self, rendered: Rendered) -> None:
         delay_us = self._statistics.picture(rendered)
-        self._align(rendered)
-        time_us, hold_us = rendered.made_us - delay_us, self.parts.av_sync.picture_us
+        render_ms = self.receiving.render_ms.percentile(0.5) or 0.0
+        self.audio.meet(rendered, render_ms, muted=self.session.remote.muted)
+        time_us, hold_us = rendered.made_us - delay_us, self.audio.av_sync.picture_us
         if hold_us:
             later = asyncio.get_running_loop().call_later
             later(hold_us / 1e6, self._on_binary, PICTURE, time_us, rendered.jpeg)
         else:
             self._on_binary(PICTURE, time_us, rendered.jpeg)
 
-    def _align(self, rendered: Rendered) -> None:
-        """Lets speech and pictures wait so that they meet."""
-        parts, session = self.parts, self.parts.session
-        speaks = session is not None and not session.remote.muted and parts.loudspeaker.received_samples
-        parts.av_sync.follow(
-            rendered.playout_us,
-            parts.receiving.render_ms.percentile(0.5) or 0.0,
-            packet_ms=parts.loudspeaker.packet_ms,
-            behind_ms=parts.media.behind_ms if speaks else 0.0,
-        )
-        parts.loudspeaker.hold_us = parts.av_sync.sound_us
+    def _problem(self, text: str) -> None:
+        self._source_taken.set()
+        logger.error("%s", text)
+        self._on_message({"type": "error", "text": text})
+        self.controls.tell_state()
+        if self.settings.headless and not (self.sending.alive and self.receiving.alive):
+            self._refused(text)
 
-    # What follows from them
+    def _recording_failed(self, text: str) -> None:
+        self._on_message({"type": "error", "text": text})
+        self.controls.tell_state()
 
     def _follow_plan(self, plan: Plan) -> None:
         logger.info(
-            "plan: %s frames a message and %s again, %.3g a second, level %s, speech %s bit/s%s",
+            "plan: %s frames a message and %s again, %.3g a second, level %s, speech %s bit/s",
             *(plan.frames_per_message, plan.redundant_frames, plan.fps, plan.level, plan.audio_bps),
-            ", guarded against loss" if self.parts.rate.guarded else "",
         )
-        peer = self.parts.link.peer
+        peer = self.link.peer
         if peer is not None:
             peer.set_speech(bitrate_bps=plan.audio_bps, packet_ms=plan.audio_packet_ms)
-
-    def _with_session(self, call: Callable[[Session], None]) -> None:
-        if self.parts.session is not None:
-            call(self.parts.session)

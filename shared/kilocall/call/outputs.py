@@ -9,26 +9,41 @@ from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 
-from kilocall.call.parts import CallParts, program_version
+from kilocall.call.audio_bridge import Loudspeaker
 from kilocall.call.recording import Recorder, Recording
+from kilocall.call.settings import CallSettings
 from kilocall.call.virtual_camera import VirtualCamera, why_unavailable
+from kilocall.codec.codebook import Codebook
+from kilocall.control.session import Session
 from kilocall.proto.errors import BadInput, KilocallError
 from kilocall.proto.motion_packet import TIMES_MS
 from kilocall.receiver.live import Played, ReceivePipeline
 from kilocall.runtime.files import write_whole
+from kilocall.runtime.version import program_version
 from kilocall.runtime.worker import deliver_to
 
 __all__ = ["Outputs", "keep_pictures"]
 
 
 class Outputs:
-    """`picture_us` is when the newest picture was ready, on this side's clock; 0 before there is one. `on_problem` is
-    told on the event loop why a recording has ended by itself."""
+    """`codebook` is the one that motion is coded with, `picture_us` when the newest picture was ready, on this side's
+    clock; 0 before there is one. `on_problem` is told on the event loop why a recording has ended by itself."""
 
-    def __init__(self, parts: CallParts, picture_us: Callable[[], int], on_problem: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        settings: CallSettings,
+        session: Session,
+        receiving: ReceivePipeline,
+        loudspeaker: Loudspeaker,
+        *,
+        codebook: Callable[[], Codebook],
+        picture_us: Callable[[], int],
+        on_problem: Callable[[str], None],
+    ) -> None:
         self.virtual_reason = why_unavailable()
         """Why there is no virtual camera; None: there may be one."""
-        self._parts, self._picture_us, self._on_problem = parts, picture_us, on_problem
+        self._settings, self._session, self._receiving, self._loudspeaker = settings, session, receiving, loudspeaker
+        self._codebook, self._picture_us, self._on_problem = codebook, picture_us, on_problem
         self._recorder: Recorder | None = None
         self._recorded = ""  # hash of the source picture that the recording shows
         self._virtual: VirtualCamera | None = None
@@ -44,22 +59,21 @@ class Outputs:
 
     async def start_recording(self) -> None:
         """Records what is received from now on. Raises BadInput when there is no picture yet."""
-        parts = self._parts
-        session = parts.session
-        picture = session.remote_picture if session is not None else None
-        if session is None or picture is None:
+        session, settings = self._session, self._settings
+        picture = session.remote_picture
+        if picture is None:
             raise BadInput("there is nothing to record yet: the other side's picture has not come")
         further = tuple(session.references.held.values())
         deliver = deliver_to(asyncio.get_running_loop())
         self._recorder = recorder = await asyncio.to_thread(
             lambda: Recorder(
-                parts.settings.recordings,
+                settings.recordings,
                 picture,
-                parts.sending.codebook,
+                self._codebook(),
                 family=session.hello.family,
                 weights_hash=session.hello.weights_hash,
                 picture_size=session.hello.picture_size,
-                fps=Fraction(parts.settings.fps).limit_denominator(1001),
+                fps=Fraction(settings.fps).limit_denominator(1001),
                 tool=f"kilocall {program_version()}",
                 further=further,
                 on_problem=lambda text: deliver(lambda: self._recording_failed(text)),
@@ -73,18 +87,17 @@ class Outputs:
         def played(item: Played) -> None:
             recorder.add_motion(item)
 
-        parts.receiving.events.played = played
-        lag_us = parts.loudspeaker.hold_us
-        parts.loudspeaker.on_samples = lambda samples, play_us: recorder.add_speech(
+        self._receiving.events.played = played
+        lag_us = self._loudspeaker.hold_us
+        self._loudspeaker.on_samples = lambda samples, play_us: recorder.add_speech(
             samples, self._on_motion_clock(play_us - lag_us)
         )
 
     def further_picture(self, picture_hash: str) -> None:
         """A further picture of the other side's can be used: a recording has it from now on."""
-        session = self._parts.session
-        if self._recorder is None or session is None or session.remote.picture_hash != self._recorded:
+        if self._recorder is None or self._session.remote.picture_hash != self._recorded:
             return
-        further = session.references.held.get(picture_hash)
+        further = self._session.references.held.get(picture_hash)
         if further is not None:
             self._recorder.add_picture(further)
 
@@ -100,13 +113,13 @@ class Outputs:
 
     def _let_go(self) -> Recorder | None:
         recorder, self._recorder = self._recorder, None
-        self._parts.receiving.events.played = None
-        self._parts.loudspeaker.on_samples = None
+        self._receiving.events.played = None
+        self._loudspeaker.on_samples = None
         return recorder
 
     def use_virtual_camera(self, on: bool) -> None:
         """Takes a moment. Raises BadInput that says what is missing."""
-        receiving = self._parts.receiving
+        receiving = self._receiving
         if on == self.virtual:
             return
         if not on and self._virtual is not None:
@@ -115,7 +128,7 @@ class Outputs:
             self._virtual = None
             return
         try:
-            self._virtual = VirtualCamera(self._parts.settings.fps)
+            self._virtual = VirtualCamera(self._settings.fps)
         except BadInput as error:
             self.virtual_reason = str(error)
             raise
@@ -136,7 +149,7 @@ class Outputs:
 
     def _on_motion_clock(self, play_us: int) -> int:
         """A time on this side's clock as the sender's motion has it: what is seen now was captured then."""
-        last, picture_us = self._parts.receiving.last_time_us, self._picture_us()
+        last, picture_us = self._receiving.last_time_us, self._picture_us()
         return last + (play_us - picture_us) if picture_us else last
 
 

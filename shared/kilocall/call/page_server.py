@@ -226,7 +226,7 @@ def create_page_app(node: CallNode, hub: LiveHub, *, key: PageKey, hosts: tuple[
 
     @app.get("/health")
     async def health() -> Response:
-        alive = node.parts.sending.alive and node.parts.receiving.alive
+        alive = node.sending.alive and node.receiving.alive
         return JSONResponse({"alive": alive, "viewers": len(hub.viewers)}, status_code=200 if alive else 503)
 
     @app.get("/metrics")

@@ -8,7 +8,10 @@ import time
 from dataclasses import replace
 from typing import Final
 
-from kilocall.call.parts import CallParts
+from kilocall.call.link import Link
+from kilocall.control.session import Session
+from kilocall.receiver.live import ReceivePipeline
+from kilocall.runtime.lag import LoopLag
 
 __all__ = ["Reporter"]
 
@@ -20,8 +23,8 @@ IDLE_REPORT_EVERY_S: Final = 10.0
 class Reporter:
     """`tick` is called once a second."""
 
-    def __init__(self, parts: CallParts) -> None:
-        self._parts = parts
+    def __init__(self, session: Session, link: Link, receiving: ReceivePipeline, lag: LoopLag) -> None:
+        self._session, self._link, self._receiving, self._lag = session, link, receiving, lag
         self._at = 0.0
         self._packets = 0
         self._bytes = 0
@@ -31,22 +34,21 @@ class Reporter:
         self._bytes = self._packets = 0
 
     async def tick(self) -> None:
-        parts = self._parts
-        session, peer = parts.session, parts.link.peer
+        peer = self._link.peer
         now = time.monotonic()
-        if session is None or peer is None or not session.greeted or now - self._at < REPORT_EVERY_S - 0.1:
+        if peer is None or not self._session.greeted or now - self._at < REPORT_EVERY_S - 0.1:
             return
-        packets = parts.receiving.jitter.received
+        packets = self._receiving.jitter.received
         if packets == self._packets and now - self._at < IDLE_REPORT_EVERY_S:
             return
         total = peer.traffic()[1].total_bytes
         received, self._bytes = total - self._bytes, total
         self._at, self._packets = now, packets
         with contextlib.suppress(asyncio.CancelledError):
-            answer = parts.receiving.report(max(0, received))
+            answer = self._receiving.report(max(0, received))
             if not answer.cancelled():
                 report = await asyncio.wrap_future(answer)
                 if report is not None:
                     # What this machine itself was late by would look like a queue on the way.
-                    report = replace(report, delay_ms=max(0, report.delay_ms - round(parts.loop_lag.milliseconds)))
-                session.report(report)
+                    report = replace(report, delay_ms=max(0, report.delay_ms - round(self._lag.milliseconds)))
+                self._session.report(report)

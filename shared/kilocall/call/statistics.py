@@ -7,7 +7,8 @@ import time
 from collections import deque
 from typing import Any, Final
 
-from kilocall.call.parts import CallParts, now_us
+from kilocall.call.audio import CallAudio
+from kilocall.call.link import Link
 from kilocall.call.report import (
     CallReport,
     Delays,
@@ -25,12 +26,16 @@ from kilocall.call.report import (
     memory_mib,
     percentile,
 )
-from kilocall.call.session import Session
+from kilocall.call.settings import CallSettings
+from kilocall.control.rate_control import RateControl
+from kilocall.control.session import Session
 from kilocall.model.family import DEFAULT_FAMILY
 from kilocall.proto.motion_packet import TIMES_MS
-from kilocall.receiver.live import Rendered
+from kilocall.receiver.live import ReceivePipeline, Rendered
+from kilocall.runtime.clock import now_us
 from kilocall.runtime.overload_monitor import OverloadMonitor
 from kilocall.runtime.worker import Milliseconds
+from kilocall.sender.live import SendPipeline
 
 __all__ = ["CallStatistics"]
 
@@ -47,23 +52,31 @@ _WRAP_US: Final = TIMES_MS * 1000
 
 
 class CallStatistics:
-    """Is told what happens to the call, and looks at its parts once a second."""
+    """Is told what happens to the call, and looks at it once a second."""
 
-    def __init__(self, parts: CallParts) -> None:
+    def __init__(
+        self,
+        settings: CallSettings,
+        session: Session,
+        link: Link,
+        sending: SendPipeline,
+        receiving: ReceivePipeline,
+        audio: CallAudio,
+        rate: RateControl,
+    ) -> None:
         self.numbers: dict[str, Any] = {"type": "numbers"}
         """What the page shows, as of the last look."""
         self.pictures = 0
         """Shown of the other side."""
         self.last_picture_us = 0
         """When the newest of them was ready, on this side's clock."""
-        self.microphone_began: deque[int] = deque(maxlen=20)
-        """When the microphone's file began."""
-        self.receives = OverloadMonitor("shows", parts.settings.family, parts.settings.fps, light=DEFAULT_FAMILY)
-        self.sends = OverloadMonitor("sends", parts.settings.family, parts.settings.fps, light=DEFAULT_FAMILY)
+        self.receives = OverloadMonitor("shows", settings.family, settings.fps, light=DEFAULT_FAMILY)
+        self.sends = OverloadMonitor("sends", settings.family, settings.fps, light=DEFAULT_FAMILY)
         """Their texts say what this computer is too slow for."""
         self._remarks: dict[OverloadMonitor, str] = {}
         self._frames_due = 0.0
-        self._parts = parts
+        self._settings, self._session, self._link = settings, session, link
+        self._sending, self._receiving, self._audio, self._rate = sending, receiving, audio, rate
         self._began = time.monotonic()
         self._paired_at: float | None = None
         self._opened_at: float | None = None
@@ -105,11 +118,9 @@ class CallStatistics:
 
     def phase(self) -> None:
         """The session's phase may have changed."""
-        session = self._parts.session
-        if session is not None:
-            last = self._phases[-1] if self._phases else None
-            if last is None or (last.phase, last.reason) != (session.phase, session.reason):
-                self._phases.append(PhaseChange(at_us=now_us(), phase=session.phase, reason=session.reason))
+        session, last = self._session, self._phases[-1] if self._phases else None
+        if last is None or (last.phase, last.reason) != (session.phase, session.reason):
+            self._phases.append(PhaseChange(at_us=now_us(), phase=session.phase, reason=session.reason))
 
     def picture(self, rendered: Rendered) -> int:
         """A picture of the other side is ready; how long ago it was captured, microseconds."""
@@ -118,18 +129,18 @@ class CallStatistics:
             since = self._paired_at or now
             self._first_picture = (now - since, now - (self._opened_at or now))
             logger.info("first picture of the other side after %.0f ms", 1000 * self._first_picture[0])
-        session = self._parts.session
-        if session is not None and session.same_clock:
+        session = self._session
+        if session.same_clock:
             delay_us = (rendered.made_us - rendered.time_us) % _WRAP_US
-            delay_ms: float | None = (delay_us + self._parts.av_sync.picture_us) / 1000
+            delay_ms: float | None = (delay_us + self._audio.av_sync.picture_us) / 1000
         else:
             delay_ms = None
-            rtt_ms = session.rtt_ms if session is not None and session.rtt_ms is not None else 0.0
+            rtt_ms = session.rtt_ms or 0.0
             delay_us = int(rendered.playout_us + 500 * rtt_ms)
         if delay_ms is not None:
             self._delays.add(delay_ms)
         self._minutes.add(now, delay_ms)
-        if self.last_picture_us and session is not None and session.remote.face:
+        if self.last_picture_us and session.remote.face:
             # A pause in which no face was seen is no gap of the transport.
             since_us = max(self.last_picture_us, session.remote.face_since_us)
             self._longest_gap_us = max(self._longest_gap_us, rendered.made_us - since_us)
@@ -142,8 +153,7 @@ class CallStatistics:
 
     def look(self) -> None:
         """Counts the traffic since the last look, and makes the numbers anew."""
-        parts = self._parts
-        peer = parts.link.peer
+        peer = self._link.peer
         now = time.monotonic()
         seconds, self._looked_at = now - self._looked_at, now
         if peer is None or seconds <= 0:
@@ -151,14 +161,13 @@ class CallStatistics:
         sent, received = peer.traffic()
         out, into = self._meter_out.look(sent), self._meter_in.look(received)
         self._whole.add(seconds, out, into)
-        session = parts.session
-        exchanged = session is not None and session.confirmed is not None and self._first_picture is not None
+        exchanged = self._session.confirmed is not None and self._first_picture is not None
         if exchanged and self._settled_at is None:
             self._settled_at = now + SETTLE_S
         if self._settled_at is not None and now >= self._settled_at + seconds:
             self._steady.add(seconds, out, into)
         self._watch_load(seconds)
-        packets = parts.sending.packets_sent, parts.receiving.jitter.received
+        packets = self._sending.packets_sent, self._receiving.jitter.received
         if packets != self._packets_before or out["audio"] or into["audio"]:
             self._packets_before, self._busy_at = packets, now
         elif now - seconds >= self._busy_at + IDLE_AFTER_S:
@@ -166,12 +175,11 @@ class CallStatistics:
         self.numbers = self._make_numbers(seconds, Rates.of(out, seconds), Rates.of(into, seconds))
 
     def _make_numbers(self, seconds: float, out: Rates, into: Rates) -> dict[str, Any]:
-        parts = self._parts
-        sending, receiving, session = parts.sending, parts.receiving, parts.session
+        sending, receiving, session = self._sending, self._receiving, self._session
         pictures, self._pictures_before = self.pictures - self._pictures_before, self.pictures
         sent, self._sent_before = sending.sent_frames - self._sent_before, sending.sent_frames
         delay_ms = self._delays.take_recent()
-        if delay_ms is None and session is not None and session.rtt_ms is not None and pictures:
+        if delay_ms is None and session.rtt_ms is not None and pictures:
             delay_ms = receiving.jitter.delay_us / 1000 + session.rtt_ms / 2
         fps_out, fps_in = sent / seconds, pictures / seconds
         self._minutes.look(time.monotonic())
@@ -192,8 +200,8 @@ class CallStatistics:
             "payload_bits_per_frame": round(sending.payload_bits / max(1, sending.sent_frames), 1),
             "fps_out": round(fps_out, 1),
             "fps_in": round(fps_in, 1),
-            "loss_pct": _rounded(None if session is None or session.loss is None else 100 * session.loss),
-            "rtt_ms": _rounded(session.rtt_ms if session is not None else None),
+            "loss_pct": _rounded(None if session.loss is None else 100 * session.loss),
+            "rtt_ms": _rounded(session.rtt_ms),
             "delay_ms": _rounded(delay_ms),
             "rate_out": sending.fps,
             "rate_out_limit": sending.limited_by,
@@ -203,30 +211,26 @@ class CallStatistics:
             "h264_kbps": round(h264_kbps(sending.fps), 1),
             "sender_ms": _rounded(sending.crop_ms.percentile(0.5)),
             "render_ms": _rounded(receiving.render_ms.percentile(0.5)),
-            "gallery_pictures": _own_pictures(session),
-            "gallery_kb": round(_own_bytes(parts) / 1000, 1),
+            "gallery_pictures": self._own_pictures(),
+            "gallery_kb": round(self._own_bytes() / 1000, 1),
             "dropped": self._dropped(),
         }
 
     def _dropped(self) -> dict[str, int]:
-        parts = self._parts
-        receiving, peer, session = parts.receiving, parts.link.peer, parts.session
+        receiving, peer = self._receiving, self._link.peer
         return {
-            "camera_frames": parts.sending.camera.dropped,
+            "camera_frames": self._sending.camera.dropped,
             "late_packets": receiving.jitter.late,
             "skipped_frames": receiving.jitter.skipped,
             "inbox": receiving.inbox_dropped + (peer.motion.dropped + peer.control.dropped if peer is not None else 0),
-            "malformed": receiving.malformed
-            + (peer.malformed if peer is not None else 0)
-            + (session.malformed if session is not None else 0),
+            "malformed": receiving.malformed + (peer.malformed if peer is not None else 0) + self._session.malformed,
             "not_sent": peer.motion_dropped if peer is not None else 0,
         }
 
     def _watch_load(self, seconds: float) -> None:
         """Whether the two model threads make all pictures that there are to make."""
-        parts = self._parts
-        sending, receiving, session = parts.sending, parts.receiving, parts.session
-        opened = session is not None and session.phase == "open"
+        sending, receiving = self._sending, self._receiving
+        opened = self._session.phase == "open"
         if opened and not sending.camera_off:
             self._frames_due += sending.wanted_fps * seconds
             each_ms = (sending.crop_ms.percentile(0.5) or 0.0) + (sending.motion_ms.percentile(0.5) or 0.0)
@@ -247,28 +251,36 @@ class CallStatistics:
             if stage.text:
                 self._remarks[stage] = stage.text
 
+    def _own_pictures(self) -> int:
+        """Of this side's speaker that the other side holds."""
+        return 0 if self._session.confirmed is None else 1 + len(self._session.references.confirmed)
+
+    def _own_bytes(self) -> int:
+        """Of all pictures of this side's speaker that were offered."""
+        source = self._sending.source
+        return self._session.references.own_bytes + (len(source.packed.data) if source is not None else 0)
+
     # At the end
 
     def report(self, close_ms: float) -> CallReport:
         """The whole call; closing it took `close_ms`."""
-        parts = self._parts
-        settings, sending, receiving, session = parts.settings, parts.sending, parts.receiving, parts.session
+        sending, receiving, session = self._sending, self._receiving, self._session
         first, jitter = self._first_picture, receiving.jitter
         whole, steady, idle = self._whole, self._steady, self._idle
         delays = list(self._delays.all)
         span = max(whole.seconds, 1e-6)
         return CallReport(
-            room=parts.address.room,
-            profile=settings.profile,
+            room=self._link.address.room,
+            profile=self._settings.profile,
             seconds=time.monotonic() - self._began,
-            phase=session.phase if session is not None else "alone",
-            reason=session.reason if session is not None else "",
+            phase=session.phase,
+            reason=session.reason,
             phases=list(self._phases),
-            connections=parts.link.connections,
+            connections=self._link.connections,
             reconnect_s=self._reconnects,
             first_picture_ms=1000 * first[0] if first else None,
             first_picture_after_open_ms=1000 * first[1] if first else None,
-            same_clock=session.same_clock if session is not None else None,
+            same_clock=session.same_clock,
             delay_p50_ms=percentile(delays, 0.5),
             delay_p95_ms=percentile(delays, 0.95),
             out=Rates.of(whole.out, whole.seconds),
@@ -289,21 +301,21 @@ class CallStatistics:
             pictures=self.pictures,
             longest_gap_ms=self._longest_gap_us / 1000,
             gaps_ms=self._pauses.report(),
-            loss_pct=100 * session.loss if session is not None and session.loss is not None else None,
-            rtt_ms=session.rtt_ms if session is not None else None,
+            loss_pct=100 * session.loss if session.loss is not None else None,
+            rtt_ms=session.rtt_ms,
             packets_received=jitter.received,
             packets_late=jitter.late,
             packets_duplicate=jitter.duplicates,
-            malformed=receiving.malformed + (session.malformed if session is not None else 0),
-            not_proven=parts.link.not_proven,
-            verified=session is not None and session.acquaintance.verified,
+            malformed=receiving.malformed + session.malformed,
+            not_proven=self._link.not_proven,
+            verified=session.acquaintance.verified,
             dropped=self._dropped(),
-            pictures_sent=session.pictures.sent if session is not None else 0,
-            pictures_from_cache=session.pictures.from_cache if session is not None else 0,
-            gallery_pictures=_own_pictures(session),
-            gallery_bytes=session.references.sent_bytes if session is not None else 0,
-            gallery_held=len(session.references.held) if session is not None else 0,
-            rate_steps=parts.rate.steps,
+            pictures_sent=session.pictures.sent,
+            pictures_from_cache=session.pictures.from_cache,
+            gallery_pictures=self._own_pictures(),
+            gallery_bytes=session.references.sent_bytes,
+            gallery_held=len(session.references.held),
+            rate_steps=self._rate.steps,
             stages_ms={
                 "crop_and_landmarks": _stage(sending.crop_ms),
                 "motion_and_code": _stage(sending.motion_ms),
@@ -319,32 +331,20 @@ class CallStatistics:
         )
 
     def _sound(self) -> Sound:
-        loudspeaker = self._parts.loudspeaker
+        loudspeaker = self._audio.loudspeaker
         return Sound(
-            sent_blocks=self._parts.speech.blocks,
+            sent_blocks=self._audio.speech.blocks,
             received_s=loudspeaker.received_samples / 48_000,
             heard_s=loudspeaker.heard_samples / 48_000,
             level_db=loudspeaker.level_db,
             hold_ms=loudspeaker.hold_us / 1000,
             onsets_us=list(loudspeaker.onsets_us),
-            microphone_began_us=list(self.microphone_began),
+            microphone_began_us=list(self._audio.microphone_began),
         )
 
 
 def _stage(of: Milliseconds) -> Stage:
     return Stage(p50=of.percentile(0.5), p95=of.percentile(0.95))
-
-
-def _own_pictures(session: Session | None) -> int:
-    """Of this side's speaker that the other side holds."""
-    return 0 if session is None or session.confirmed is None else 1 + len(session.references.confirmed)
-
-
-def _own_bytes(parts: CallParts) -> int:
-    """Of all pictures of this side's speaker that were offered."""
-    source = parts.sending.source
-    further = parts.session.references.own_bytes if parts.session is not None else 0
-    return further + (len(source.packed.data) if source is not None else 0)
 
 
 def _rounded(value: float | None) -> float | None:

@@ -31,6 +31,7 @@ from kilocall.proto.errors import BadInput, BadPacket
 from kilocall.proto.limits import MAX_PAYLOAD_BYTES
 from kilocall.proto.motion_packet import HEADER_BYTES
 from kilocall.runtime import aiortc_fixes
+from kilocall.runtime.clock import now_us
 from kilocall.runtime.inbox import Inbox, Message
 from kilocall.runtime.long_messages import Assembly, PartsQueue, is_part
 from kilocall.runtime.peer_settings import PeerSettings
@@ -87,7 +88,7 @@ class Peer:
         audio: MediaStreamTrack | None = None,
         on_state: Callable[[PeerState], None] | None = None,
         on_delivered: Callable[[bytes], None] | None = None,
-        clock_us: Callable[[], int] = lambda: time.monotonic_ns() // 1000,
+        clock_us: Callable[[], int] = now_us,
     ) -> None:
         aiortc_fixes.apply()
         self.settings = settings or PeerSettings()

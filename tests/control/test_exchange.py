@@ -6,7 +6,7 @@ from typing import SupportsBytes
 
 import pytest
 
-from kilocall.call.exchange import PICTURES, Cache, Exchange, Kind
+from kilocall.control.exchange import PICTURES, Cache, Exchange, Kind
 from kilocall.proto.control import (
     ControlMessage,
     HavePicture,

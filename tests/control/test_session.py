@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from handshakes import shaken
-from kilocall.call.rate_control import Plan, RateControl
-from kilocall.call.session import Session
+from kilocall.control.rate_control import Plan, RateControl
+from kilocall.control.session import Session
 from kilocall.proto.control import (
     Bye,
     ControlMessage,
@@ -49,15 +49,18 @@ class Side:
         self.limits: list[float] = []
         self.expected: list[float] = []
         self.said: list[ControlMessage] = []
+        self.references_held: list[str] = []
+        self.rate = RateControl()
         self.session = Session(
-            hello,
             self,
             self,
-            rate=RateControl(),
+            rate=self.rate,
             clock_us=lambda: self.now_us,
             link_name=SECRET.name,
             cache=cache,
+            on_reference=self.references_held.append,
         )
+        self.session.introduce(hello)
 
     def acknowledge(self, sequence: int) -> None:
         self.acknowledged.append(sequence)
@@ -394,10 +397,8 @@ def test_a_further_picture_is_offered_once_the_source_is_held_and_sent_in_the_ba
     assert side.take_said() == []
     side.session.tick()
     assert side.take_said() == [ReferencePiece(further.picture_hash, 0, b"further")]
-    told: list[str] = []
-    side.session.on_reference = told.append
     side.hear(HavePicture(further.picture_hash))
-    assert told == [further.picture_hash]
+    assert side.references_held == [further.picture_hash]
 
 
 def test_while_the_link_is_narrow_no_further_picture_is_sent() -> None:
@@ -405,7 +406,7 @@ def test_while_the_link_is_narrow_no_further_picture_is_sent() -> None:
     side.session.own_reference(MINE.picture_hash, further)
     side.hear(HavePicture(MINE.picture_hash), WantPicture(further.picture_hash))
     side.take_said()
-    side.session.rate.rung = 1
+    side.rate.rung = 1
     side.session.tick()
     assert side.said == []
 

@@ -11,8 +11,8 @@ from typing import SupportsBytes
 import numpy as np
 import pytest
 
-from kilocall.call.adapter_exchange import KEPT, MOST_OFFERS, MOST_TAKEN, TAKEN_IN_US, AdapterExchange
 from kilocall.call.settings import settings_from
+from kilocall.control.adapter_exchange import KEPT, MOST_OFFERS, MOST_TAKEN, TAKEN_IN_US, AdapterExchange
 from kilocall.proto.control import MAX_PIECE_BYTES, PersonalPiece, WantPersonal, parse_control
 from kilocall.proto.errors import BadInput, WrongFamily
 

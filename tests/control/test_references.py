@@ -8,8 +8,8 @@ from typing import SupportsBytes
 
 import pytest
 
-from kilocall.call.references import MOST, MOST_OFFERS, PIECE_BYTES, PIECE_EVERY_US, ReferenceExchange
 from kilocall.call.settings import settings_from
+from kilocall.control.references import MOST, MOST_OFFERS, PIECE_BYTES, PIECE_EVERY_US, ReferenceExchange
 from kilocall.proto.control import (
     ControlMessage,
     HavePicture,

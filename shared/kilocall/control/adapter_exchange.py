@@ -20,7 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final, SupportsBytes
 
-from kilocall.call.exchange import Arriving
+from kilocall.control.exchange import Arriving
 from kilocall.proto.control import MAX_PERSONAL_BYTES, MAX_PIECE_BYTES, PersonalPiece, WantPersonal
 from kilocall.proto.errors import BadInput
 from kilocall.runtime.files import keep_newest

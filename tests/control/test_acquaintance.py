@@ -6,7 +6,7 @@ from typing import SupportsBytes
 import pytest
 
 from handshakes import shaken
-from kilocall.call.acquaintance import Acquaintance
+from kilocall.control.acquaintance import Acquaintance
 from kilocall.proto.control import Compared, Recognise, Reveal
 from kilocall.proto.errors import BadInput, NotProven
 from kilocall.proto.trust import Handshake

@@ -30,7 +30,17 @@ from kilocall.proto.errors import BadInput
 from kilocall.proto.limits import LEVELS, MAX_FRAMES
 from kilocall.proto.wire_cost import wire_cost
 
-__all__ = ["PROFILES", "Feedback", "Plan", "Profile", "RateControl", "audio_wire_bps", "ladder", "video_wire_bps"]
+__all__ = [
+    "PROFILES",
+    "Feedback",
+    "FixedRate",
+    "Plan",
+    "Profile",
+    "RateControl",
+    "audio_wire_bps",
+    "ladder",
+    "video_wire_bps",
+]
 
 AUDIO_OVERHEAD_BYTES = 50
 """IP, UDP, RTP and SRTP of a speech packet, measured: 20 + 8 + 12 + 10."""
@@ -354,3 +364,18 @@ class RateControl:
         self.rung = rung
         self.steps += 1
         self._changed_us = now_us
+
+
+class FixedRate:
+    """One plan, whatever the other side reports."""
+
+    rung = 0
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+
+    def update(self, feedback: Feedback) -> Plan:
+        return self.plan
+
+    def tick(self, now_us: int) -> Plan:
+        return self.plan

@@ -3,6 +3,7 @@
 A Session outlives connections: after a change of network the next one goes on with the same pictures. It does no
 input or output of its own and runs no network: it is told what arrived, and asks its ports to do things.
 
+    introduce    this side's Hello, once its models are loaded
     opened    -> Hello, Reveal, MediaState, the own picture's offer
     Hello     checked: version, family, weights; a difference ends the call with a Bye that says what to update
     offer     -> WantPicture, unless the picture is in the cache; HavePicture once it can be moved
@@ -11,19 +12,20 @@ input or output of its own and runs no network: it is told what arrived, and ask
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal, Protocol, SupportsBytes
 
-from kilocall.call.acquaintance import Acquaintance
-from kilocall.call.adapter_exchange import AdapterExchange
-from kilocall.call.exchange import PICTURES, Exchange
-from kilocall.call.rate_control import Feedback, Plan, RateControl
-from kilocall.call.references import ReferenceExchange
+from kilocall.control.acquaintance import Acquaintance
+from kilocall.control.adapter_exchange import AdapterExchange
+from kilocall.control.exchange import PICTURES, Exchange
+from kilocall.control.rate_control import Feedback, Plan
+from kilocall.control.references import ReferenceExchange
 from kilocall.model.family import OWN_WEIGHTS
 from kilocall.proto.control import (
+    CONTROL_TYPES,
     Bye,
     Compared,
     ControlMessage,
@@ -49,7 +51,7 @@ from kilocall.proto.limits import HISTORY
 from kilocall.proto.motion_packet import MotionPacket
 from kilocall.proto.trust import Handshake
 
-__all__ = ["Incoming", "Outgoing", "Phase", "Remote", "Session"]
+__all__ = ["EVERY_KIND", "Incoming", "Outgoing", "Phase", "Rate", "Remote", "Session"]
 
 logger = logging.getLogger(__name__)
 
@@ -69,6 +71,17 @@ class Outgoing(Protocol):
     def confirm(self, picture_hash: str) -> None: ...
     def follow(self, plan: Plan) -> None: ...
     def limit(self, fps: float) -> None: ...
+
+
+class Rate(Protocol):
+    """What decides how much is sent: RateControl, or a plan that stays as it is."""
+
+    @property
+    def rung(self) -> int: ...
+    @property
+    def plan(self) -> Plan: ...
+    def update(self, feedback: Feedback) -> Plan: ...
+    def tick(self, now_us: int) -> Plan: ...
 
 
 class Incoming(Protocol):
@@ -96,24 +109,30 @@ class Remote:
     """Of the picture that is moved."""
 
 
+EVERY_KIND: Final = frozenset(CONTROL_TYPES.values())
+
+
 class Session:
     """One call's state. Times in microseconds of `clock_us`; `cache` is a folder that outlives the call, `link_name` is
-    LinkSecret.name."""
+    LinkSecret.name. Messages that are not of the kinds in `takes` are dropped: one side of a one-way stream is silent.
+
+    `on_reference` is told the hash of each further picture of this side's that the other side holds.
+    """
 
     def __init__(
         self,
-        hello: Hello,
         outgoing: Outgoing,
         incoming: Incoming,
         *,
-        rate: RateControl,
+        rate: Rate,
         clock_us: Callable[[], int],
         link_name: str,
         cache: Path | None = None,
+        takes: Container[type[ControlMessage]] = EVERY_KIND,
         on_change: Callable[[], None] = lambda: None,
         on_plan: Callable[[Plan], None] = lambda plan: None,
+        on_reference: Callable[[str], None] = lambda picture_hash: None,
     ) -> None:
-        self.hello = hello
         self.rate = rate
         self.phase: Phase = "alone"
         self.reason = ""
@@ -127,7 +146,7 @@ class Session:
         self.same_clock: bool | None = None
         """Whether both sides read one clock, so that delays can be measured exactly; None: not known yet."""
         self.own_lag_ms = 0.0
-        """How much longer than it need this machine takes from camera to wire: no matter of the network."""
+        """Delay between camera and wire above its minimum: this machine's, not the network's."""
         self.loop_lag_ms = 0.0
         """How late this machine reads what has arrived."""
         self.said_bye: str | None = None
@@ -163,9 +182,9 @@ class Session:
         """Further pictures of the speaker, both sides'."""
         self.acquaintance = Acquaintance(link_name, say=self._say, drop=self._drop, changed=on_change, folder=cache)
         """Whether the other side is who the person here takes it for."""
-        self.on_reference: Callable[[str], None] = lambda picture_hash: None
-        """Told the hash of each further picture of this side's that the other side holds."""
-        self._on_change, self._on_plan = on_change, on_plan
+        self._hello: Hello | None = None
+        self._takes = takes
+        self._on_change, self._on_plan, self._on_reference = on_change, on_plan, on_reference
         self._send: Callable[[bytes], bool] | None = None
         self._greeted = False
         self._own_face: FaceState | None = None
@@ -175,6 +194,17 @@ class Session:
         self._dropped_us: int | None = None
         self._ready: str | None = None
         self._followed: Plan | None = None
+
+    @property
+    def introduced(self) -> bool:
+        """Whether this side's Hello is known."""
+        return self._hello is not None
+
+    @property
+    def hello(self) -> Hello:
+        """This side's, once introduced."""
+        assert self._hello is not None
+        return self._hello
 
     @property
     def remote_picture(self) -> SourcePicture | None:
@@ -188,18 +218,23 @@ class Session:
 
     # The connection
 
+    def introduce(self, hello: Hello) -> None:
+        """What the other side is told of this one's models; before the first connection is opened."""
+        self._hello = hello
+
     def connecting(self, reason: str = "") -> None:
         self._to("connecting", reason)
 
-    def opened(self, send: Callable[[bytes], bool], handshake: Handshake) -> None:
-        """A connection can be used from now on; `handshake` is how it was made."""
+    def opened(self, send: Callable[[bytes], bool], handshake: Handshake | None) -> None:
+        """A connection can be used from now on; `handshake` is how it was made, where people are to compare words."""
         self._send = send
         self._greeted = False
         self.said_bye = None
         self.confirmed = None
         self._sent_at.clear()
         self._say(self.hello)
-        self.acquaintance.opened(handshake)
+        if handshake is not None:
+            self.acquaintance.opened(handshake)
         if self._media.muted or self._media.camera_off:
             self._say(self._media)
         if self._own_rate is not None:
@@ -306,6 +341,9 @@ class Session:
         if not self._greeted and not isinstance(message, Hello | Bye):
             self._drop(f"{type(message).__name__} before Hello")
             return
+        if type(message) not in self._takes:
+            self._drop(f"{type(message).__name__} is not expected")
+            return
         self._take(message, arrived_us)
 
     def _take(self, message: ControlMessage, arrived_us: int) -> None:
@@ -392,7 +430,7 @@ class Session:
         self._on_change()
 
     def _reference_confirmed(self, picture_hash: str) -> None:
-        self.on_reference(picture_hash)
+        self._on_reference(picture_hash)
         self._on_change()
 
     def _take_face(self, face: FaceState, arrived_us: int) -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kilocall.call.rate_control import (
+from kilocall.control.rate_control import (
     PROFILES,
     Feedback,
     RateControl,

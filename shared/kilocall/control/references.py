@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, SupportsBytes
 
-from kilocall.call.exchange import Arriving, Cache
+from kilocall.control.exchange import Arriving, Cache
 from kilocall.proto.control import (
     MAX_REFERENCE_BYTES,
     HavePicture,
