@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +26,7 @@ from kilocall.runtime.pictures import fitted
 from kilocall.runtime.version import program_version
 
 if TYPE_CHECKING:
+    from kilocall.sender.capture import Clip
     from kilocall.sender.clip import Crop, FollowedClip
     from kilocall.sender.encoder import PacketEncoder
     from kilocall.sender.reference_search import Proposal
@@ -84,8 +86,6 @@ def encode(
     unless `check_speaker` is off. Raises BadInput (NoFace for a clip without a face) and OSError; then
     no file is left behind.
     """
-    from kilocall.sender.capture import open_clip
-    from kilocall.sender.clip import follow_clip
     from kilocall.sender.clip_sound import coded_sound
     from kilocall.sender.encoder import PacketEncoder
 
@@ -96,94 +96,138 @@ def encode(
     family = family or open_family(engine=engine, threads=threads)
     if size not in (None, family.size, DETAIL * family.size):
         raise BadInput(f"size is {size}; allowed are {family.size} and {DETAIL * family.size}")
-    video = open_clip(clip, fps)
-    given = None if source is None else face_of_picture(source, family, size=size, crop=crop)
-    followed = follow_clip(video, family, progress or silent, size=size, crop=crop)
-    own = followed.best_crop
-    packed, shown = pack_source_picture(family, own if given is None else given)
-    reference = family.source(own) if given is not None else shown
-    relative = given is not None and not _same_person(reference, shown)
-    rate = Fraction(video.fps).limit_denominator(1001)
+    seen = _see(clip, family, source=source, fps=fps, size=size, crop=crop, progress=progress or silent)
+    warnings = [*seen.followed.warnings]
     encoder = PacketEncoder(
         family,
-        reference if relative else shown,
-        target=shown if relative else None,
-        fps=float(rate),
+        seen.reference,
+        target=seen.shown if seen.relative else None,
+        fps=float(seen.fps),
         quality=quality,
         frames_per_packet=frames_per_packet,
         key_every_s=KEY_EVERY_S,
         check_speaker=check_speaker,
     )
-    header = StreamHeader(
-        family=family.name,
-        weights_hash=family.weights_hash,
-        codebook_hash=family.codebook.hash,
-        fps=rate,
-        picture_size=family.size,
-        frame_width=video.width,
-        frame_height=video.height,
-        quality=quality,
-        tool=f"kilocall {program_version()}",
-        frame_count=len(followed.tracks),
-    )
-    warnings = [*followed.warnings]
-    further: list[SourcePicture] = []
-    if gallery > 1 and relative:
+    proposals: list[Proposal] = []
+    if gallery > 1 and seen.relative:
         warnings.append(f"source {source} shows somebody else: it stays the only picture")
     elif gallery > 1:
-        others = _frames_of_others(family, shown, followed) if check_speaker else frozenset()
-        proposals = _further_pictures(family, shown, packed, followed, others, gallery, gallery_kb, progress or silent)
-        further = [proposal.packed for proposal in proposals]
+        others = _frames_of_others(family, seen.shown, seen.followed) if check_speaker else frozenset()
+        proposals = _further_pictures(family, seen, others, gallery, gallery_kb, progress or silent)
         encoder.set_references([proposal.reference for proposal in proposals])
-    sounds = iter(()) if audio_kbps is None else coded_sound(clip, video.start_us, audio_kbps)
-    bits = 0
-    with StreamWriter(out, header) as writer:
-        writer.add_picture(packed)
-        for picture in further:
-            writer.add_reference(picture)
-        places = iter(followed.places)
-        place = next(places, None)
-        spoken = _Sound(sounds, warnings)
-        for when, first_us, packet in _coded(encoder, followed.tracks):
-            # A place holds from its own frame on; it goes before the packet that holds that frame.
-            while place is not None and place.time_us <= when:
-                writer.add_place(place)
-                place = next(places, None)
-            for sound in spoken.until(when):
-                writer.add_sound(sound)
-            writer.add_packet(first_us, packet)
-            bits += 8 * len(packet.payload)
-        for sound in spoken.until(writer.duration_us):
-            writer.add_sound(sound)
-    frames = len(followed.tracks)
+    pictures = [seen.packed, *(proposal.packed for proposal in proposals)]
+    sounds = iter(()) if audio_kbps is None else coded_sound(clip, seen.video.start_us, audio_kbps)
+    spoken = _Sound(sounds, warnings)
+    with StreamWriter(out, _header(family, seen, quality)) as writer:
+        bits = _write(writer, encoder, seen.followed, pictures, spoken)
+    frames = len(seen.followed.tracks)
     held = encoder.extractor.other_frames
     if held:
         warnings.append(
             f"{held} of {frames} frames show another face than the source picture, somebody else's or a hidden one: "
             "there it holds still"
         )
-    if video.truncated:
-        warnings.append(f"{clip} breaks off: {video.truncated}; what came before is encoded")
+    if seen.video.truncated:
+        warnings.append(f"{clip} breaks off: {seen.video.truncated}; what came before is encoded")
     return EncodeReport(
         stream=out,
         frames=frames,
-        fps=float(rate),
+        fps=float(seen.fps),
         seconds=writer.duration_us / 1e6,
-        source_bytes=len(packed.data),
-        pictures=1 + len(further),
-        picture_bytes=sum(len(picture.data) for picture in (packed, *further)),
+        source_bytes=len(seen.packed.data),
+        pictures=len(pictures),
+        picture_bytes=sum(len(picture.data) for picture in pictures),
         payload_bits_per_frame=bits / frames,
         payload_kbps=bits / max(1, writer.duration_us) * 1000,
         sound_kbps=8 * spoken.bytes / max(1, writer.duration_us) * 1000,
         file_bytes=out.stat().st_size,
-        faces=followed.faces,
-        reframings=followed.reframings,
+        faces=seen.followed.faces,
+        reframings=seen.followed.reframings,
         other_frames=held,
-        lost_frames=followed.lost_frames,
-        relative=relative,
+        lost_frames=seen.followed.lost_frames,
+        relative=seen.relative,
         warnings=warnings,
         wall_s=time.monotonic() - started,
     )
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """A clip that was looked through, and the source picture that its motion moves."""
+
+    video: Clip
+    fps: Fraction
+    followed: FollowedClip
+    packed: SourcePicture
+    shown: Source
+    """The source picture as its receivers have it."""
+    reference: Source
+    """The speaker's own picture, where `shown` is somebody else's."""
+    relative: bool
+    """Whether it is: then only what changes since `reference` is applied to it."""
+
+
+def _see(
+    clip: Path,
+    family: Family,
+    *,
+    source: Path | None,
+    fps: float | None,
+    size: int | None,
+    crop: Crop,
+    progress: Progress,
+) -> _Seen:
+    from kilocall.sender.capture import open_clip
+    from kilocall.sender.clip import follow_clip
+
+    video = open_clip(clip, fps)
+    given = None if source is None else face_of_picture(source, family, size=size, crop=crop)
+    followed = follow_clip(video, family, progress, size=size, crop=crop)
+    own = followed.best_crop
+    packed, shown = pack_source_picture(family, own if given is None else given)
+    reference = family.source(own) if given is not None else shown
+    relative = given is not None and not _same_person(reference, shown)
+    rate = Fraction(video.fps).limit_denominator(1001)
+    return _Seen(video, rate, followed, packed, shown, reference if relative else shown, relative)
+
+
+def _header(family: Family, seen: _Seen, quality: float) -> StreamHeader:
+    return StreamHeader(
+        family=family.name,
+        weights_hash=family.weights_hash,
+        codebook_hash=family.codebook.hash,
+        fps=seen.fps,
+        picture_size=family.size,
+        frame_width=seen.video.width,
+        frame_height=seen.video.height,
+        quality=quality,
+        tool=f"kilocall {program_version()}",
+        frame_count=len(seen.followed.tracks),
+    )
+
+
+def _write(
+    writer: StreamWriter, encoder: PacketEncoder, followed: FollowedClip, pictures: list[SourcePicture], spoken: _Sound
+) -> int:
+    """Everything, as it falls due; bits of motion."""
+    writer.add_picture(pictures[0])
+    for picture in pictures[1:]:
+        writer.add_reference(picture)
+    places = iter(followed.places)
+    place = next(places, None)
+    bits = 0
+    for when, first_us, packet in _coded(encoder, followed.tracks):
+        # A place holds from its own frame on; it goes before the packet that holds that frame.
+        while place is not None and place.time_us <= when:
+            writer.add_place(place)
+            place = next(places, None)
+        for sound in spoken.until(when):
+            writer.add_sound(sound)
+        writer.add_packet(first_us, packet)
+        bits += 8 * len(packet.payload)
+    for sound in spoken.until(writer.duration_us):
+        writer.add_sound(sound)
+    return bits
 
 
 class _Sound:
@@ -242,20 +286,14 @@ def _frames_of_others(family: Family, source: Source, followed: FollowedClip) ->
 
 
 def _further_pictures(
-    family: Family,
-    source: Source,
-    packed: SourcePicture,
-    followed: FollowedClip,
-    others: frozenset[int],
-    pictures: int,
-    kilobytes: float,
-    progress: Progress,
+    family: Family, seen: _Seen, others: frozenset[int], pictures: int, kilobytes: float, progress: Progress
 ) -> list[Proposal]:
     """What to add to the source picture, the most useful first; of no frame of `others`."""
     from kilocall.sender.reference_search import Probe, bytes_each, choose_pictures
 
+    source, followed = seen.shown, seen.followed
     side = len(source.picture if source.detail is None else source.detail)
-    each = bytes_each(pictures, kilobytes, packed, side)
+    each = bytes_each(pictures, kilobytes, seen.packed, side)
     motions: list[Motion] = []
     for _, track in followed.tracks:
         motions.append(source.pose if track is None else family.motion(track, source, motions[-1] if motions else None))

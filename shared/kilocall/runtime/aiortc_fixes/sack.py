@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable
 
 import aiortc.rtcsctptransport as sctp
 
@@ -25,21 +26,6 @@ BULK_BYTES = 400
 BULK_EVERY = 2
 
 
-@dataclass
-class _Pending:
-    """What has been received since a transport's last SACK."""
-
-    chunks: int = 0
-    bulk: int = 0
-    reliable: int = 0
-    sent_at: float = -math.inf
-    timer: asyncio.TimerHandle | None = None
-    due: float = math.inf
-    task: asyncio.Task[None] | None = None
-    capture: bool = False
-    captured: sctp.SackChunk | None = None
-
-
 class _Bundle(sctp.Chunk):
     """Two chunks in one SCTP packet; only ever serialised."""
 
@@ -49,6 +35,104 @@ class _Bundle(sctp.Chunk):
 
     def __bytes__(self) -> bytes:
         return bytes(self.first) + bytes(self.second)
+
+
+class _Pending:
+    """What one transport has received since its last SACK, and when the next one goes."""
+
+    def __init__(self, transport: sctp.RTCSctpTransport) -> None:
+        self._transport = transport
+        self._chunks = self._bulk = self._reliable = 0
+        self._sent_at = -math.inf
+        self._timer: asyncio.TimerHandle | None = None
+        self._due = math.inf
+        self._task: asyncio.Task[None] | None = None
+        self._catching = False
+        self._caught: sctp.SackChunk | None = None
+
+    @classmethod
+    def of(cls, transport: sctp.RTCSctpTransport) -> _Pending:
+        state: _Pending | None = transport.__dict__.get("_kilocall_pending")
+        if state is None:
+            state = transport.__dict__["_kilocall_pending"] = cls(transport)
+        return state
+
+    def received(self, chunk: sctp.DataChunk) -> None:
+        self._chunks += 1
+        self._bulk += len(chunk.user_data) > BULK_BYTES
+        self._reliable += not chunk.flags & sctp.SCTP_DATA_UNORDERED
+
+    def may_wait(self) -> bool:
+        """Whether a SACK that is asked for now goes later; then it has a time."""
+        wait_s = self._wait_s()
+        if not wait_s:
+            return False
+        loop = asyncio.get_running_loop()
+        if loop.time() + wait_s < self._due:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._due = loop.time() + wait_s
+            self._timer = loop.call_at(self._due, self._expired)
+        return True
+
+    def sent(self) -> None:
+        """A SACK has gone out."""
+        self._chunks = self._bulk = self._reliable = 0
+        self._sent_at = asyncio.get_running_loop().time()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+            self._due = math.inf
+
+    def rides_on(self, chunk: sctp.Chunk) -> bool:
+        """Whether the SACK should go in front of this chunk."""
+        transport = self._transport
+        if not isinstance(chunk, sctp.DataChunk) or len(chunk.user_data) > BULK_BYTES or not self._established:
+            return False
+        waited_s = asyncio.get_running_loop().time() - self._sent_at
+        at_once = transport._sack_misordered or self._reliable or waited_s >= SACK_RIDE_AFTER_S
+        return bool(transport._sack_needed and at_once)
+
+    def catches(self, chunk: sctp.Chunk) -> bool:
+        """Whether this chunk is the SACK that `caught` waits for: then it is not sent alone."""
+        if self._catching and isinstance(chunk, sctp.SackChunk):
+            self._caught = chunk
+            return True
+        return False
+
+    async def caught(self, send_sack: Callable[[sctp.RTCSctpTransport], Awaitable[None]]) -> sctp.SackChunk | None:
+        """The SACK that aiortc would send now."""
+        self._catching = True
+        try:
+            await send_sack(self._transport)  # runs through without waiting
+        finally:
+            self._catching = False
+        chunk, self._caught = self._caught, None
+        return chunk
+
+    @property
+    def _established(self) -> bool:
+        return bool(self._transport._association_state == self._transport.State.ESTABLISHED)
+
+    def _wait_s(self) -> float:
+        """How long a SACK may wait."""
+        damaged = bool(self._transport._sack_misordered or self._transport._sack_duplicates)
+        if not self._established or self._chunks >= SACK_EVERY:
+            return 0
+        if self._bulk >= BULK_EVERY or (self._bulk and damaged):
+            return 0
+        return SACK_GAP_S if damaged else SACK_RELIABLE_S if self._reliable else SACK_DELAY_S
+
+    def _expired(self) -> None:
+        self._timer, self._due = None, math.inf
+        self._task = asyncio.ensure_future(self._send_now())
+
+    async def _send_now(self) -> None:
+        # Closed meanwhile: nobody waits for it.
+        with contextlib.suppress(ConnectionError):
+            if self._transport._sack_needed and self._established:
+                self._chunks = SACK_EVERY  # waits no longer
+                await self._transport._send_sack()
 
 
 def _delayed_sack() -> Undo:
@@ -68,87 +152,25 @@ def _delayed_sack() -> Undo:
     receive_data, send_sack, send_chunk = cls._receive_data_chunk, cls._send_sack, cls._send_chunk
     update_rto = cls._update_rto
 
-    def pending(self: sctp.RTCSctpTransport) -> _Pending:
-        state: _Pending | None = self.__dict__.get("_kilocall_pending")
-        if state is None:
-            state = self.__dict__["_kilocall_pending"] = _Pending()
-        return state
-
-    def wait_s(self: sctp.RTCSctpTransport, state: _Pending) -> float:
-        """How long a SACK may wait."""
-        damaged = bool(self._sack_misordered or self._sack_duplicates)
-        if self._association_state != self.State.ESTABLISHED or state.chunks >= SACK_EVERY:
-            return 0
-        if state.bulk >= BULK_EVERY or (state.bulk and damaged):
-            return 0
-        return SACK_GAP_S if damaged else SACK_RELIABLE_S if state.reliable else SACK_DELAY_S
-
-    def sent(state: _Pending) -> None:
-        state.chunks = state.bulk = state.reliable = 0
-        state.sent_at = asyncio.get_running_loop().time()
-        if state.timer is not None:
-            state.timer.cancel()
-            state.timer = None
-            state.due = math.inf
-
     async def new_receive_data(self: sctp.RTCSctpTransport, chunk: sctp.DataChunk) -> None:
-        state = pending(self)
-        state.chunks += 1
-        state.bulk += len(chunk.user_data) > BULK_BYTES
-        state.reliable += not chunk.flags & sctp.SCTP_DATA_UNORDERED
+        _Pending.of(self).received(chunk)
         await receive_data(self, chunk)
 
-    async def now(self: sctp.RTCSctpTransport) -> None:
-        try:
-            if self._sack_needed and self._association_state == self.State.ESTABLISHED:
-                sent(pending(self))
-                await send_sack(self)
-        except ConnectionError:
-            pass  # closed meanwhile: nobody waits for it
-
-    def expired(self: sctp.RTCSctpTransport) -> None:
-        state = pending(self)
-        state.timer, state.due = None, math.inf
-        state.task = asyncio.ensure_future(now(self))
-
     async def new_send_sack(self: sctp.RTCSctpTransport) -> None:
-        state = pending(self)
-        wait = wait_s(self, state)
-        if wait:
-            loop = asyncio.get_running_loop()
-            if loop.time() + wait < state.due:
-                if state.timer is not None:
-                    state.timer.cancel()
-                state.due = loop.time() + wait
-                state.timer = loop.call_at(state.due, expired, self)
-            return
-        sent(state)
-        await send_sack(self)
+        pending = _Pending.of(self)
+        if not pending.may_wait():
+            pending.sent()
+            await send_sack(self)
 
     async def new_send_chunk(self: sctp.RTCSctpTransport, chunk: sctp.Chunk) -> None:
-        state = pending(self)
-        if state.capture and isinstance(chunk, sctp.SackChunk):
-            state.captured = chunk
+        pending = _Pending.of(self)
+        if pending.catches(chunk):
             return
-        if (
-            isinstance(chunk, sctp.DataChunk)
-            and self._sack_needed
-            and self._association_state == self.State.ESTABLISHED
-            and len(chunk.user_data) <= BULK_BYTES
-            and (
-                self._sack_misordered
-                or state.reliable
-                or asyncio.get_running_loop().time() - state.sent_at >= SACK_RIDE_AFTER_S
-            )
-        ):
-            state.capture = True
-            try:
-                await send_sack(self)  # runs through without waiting: its chunk is caught above
-            finally:
-                state.capture = False
-            if state.captured is not None:
-                chunk, state.captured = _Bundle(state.captured, chunk), None
-                sent(state)
+        if pending.rides_on(chunk):
+            sack = await pending.caught(send_sack)
+            if sack is not None:
+                chunk = _Bundle(sack, chunk)
+                pending.sent()
         await send_chunk(self, chunk)
 
     def new_update_rto(self: sctp.RTCSctpTransport, R: float) -> None:  # noqa: N803  # aiortc's name
