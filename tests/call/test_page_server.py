@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import asyncio
 import json
 from contextlib import suppress
 from typing import Any
@@ -9,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kilocall.call.page_server import PICTURE_HEADER, LiveHub, parse_command
+from kilocall.call.page_server import read_command
 
 
 @pytest.mark.parametrize(
@@ -30,7 +29,7 @@ from kilocall.call.page_server import PICTURE_HEADER, LiveHub, parse_command
     ],
 )
 def test_every_command_is_read(command: dict[str, Any]) -> None:
-    assert parse_command(json.dumps(command)).model_dump() == command
+    assert read_command(json.dumps(command)).model_dump() == command
 
 
 @pytest.mark.parametrize(
@@ -52,7 +51,7 @@ def test_every_command_is_read(command: dict[str, Any]) -> None:
 )
 def test_what_is_no_command_is_refused_with_the_reason(text: str, said: str) -> None:
     with pytest.raises(ValueError, match=said) as refusal:
-        parse_command(text)
+        read_command(text)
     assert "\n" not in str(refusal.value)
 
 
@@ -67,47 +66,10 @@ json_values = st.recursive(
 @given(st.text(max_size=200) | json_values.map(json.dumps) | st.binary(max_size=100))
 def test_no_text_breaks_the_parser(text: str | bytes) -> None:
     with suppress(ValueError):
-        assert parse_command(text).type
+        assert read_command(text).type
 
 
-def test_slow_page_gets_the_newest_of_each_kind_and_no_backlog() -> None:
-    async def main() -> None:
-        hub = LiveHub()
-        viewer = hub.join()
-        for number in range(100):
-            hub.binary(1, number, b"remote")
-            hub.binary(2, number, b"own")
-            hub.message({"type": "numbers", "number": number})
-        texts, pictures = await viewer.take()
-        assert texts == [{"type": "numbers", "number": 99}]
-        assert [PICTURE_HEADER.unpack_from(picture) for picture in pictures] == [(1, 99), (2, 99)]
-
-    asyncio.run(main())
-
-
-def test_late_page_gets_what_lasts_and_the_last_picture() -> None:
-    async def main() -> None:
-        hub = LiveHub()
-        hub.message({"type": "hello", "room": "tea"})
-        hub.message({"type": "state", "phase": "alone"})
-        hub.message({"type": "error", "text": "is over"})
-        hub.binary(1, 5, b"remote")
-        texts, pictures = await hub.join().take()
-        assert [text["type"] for text in texts] == ["hello", "state"]
-        assert len(pictures) == 1
-
-    asyncio.run(main())
-
-
-def test_hidden_page_gets_no_pictures() -> None:
-    async def main() -> None:
-        hub = LiveHub()
-        viewer = hub.join()
-        viewer.visible = False
-        hub.binary(1, 5, b"remote")
-        hub.message({"type": "state", "phase": "open"})
-        texts, pictures = await viewer.take()
-        assert texts
-        assert not pictures
-
-    asyncio.run(main())
+def test_a_picture_goes_with_its_kind_and_capture_time() -> None:
+    message = picture_message(2, 99, b"jpeg")
+    assert PICTURE_HEADER.unpack_from(message) == (2, 99)
+    assert message[PICTURE_HEADER.size :] == b"jpeg"

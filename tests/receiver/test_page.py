@@ -17,7 +17,7 @@ from fastapi import FastAPI
 from PIL import Image
 
 from kilocall.receiver import service
-from kilocall.receiver.display import DisplayServer, create_app
+from kilocall.receiver.display import create_app, page_server
 from kilocall.receiver.live import Rendered
 from kilocall.runtime.web import PageKey, listen, shown_address
 from meeting import SECRET
@@ -44,7 +44,7 @@ def served(app: FastAPI) -> Iterator[str]:
         app.state.loop = asyncio.get_running_loop()
         ready.set()
 
-    server = DisplayServer(app, on_ready=note_ready)
+    server = page_server(app, on_ready=note_ready)
     with listen("127.0.0.1", 0) as listening:
         thread = threading.Thread(target=lambda: server.run(sockets=[listening]))
         thread.start()

@@ -1,7 +1,6 @@
 """Shows a stream on a page in the browser: pictures as JPEG over a WebSocket, controls the other way.
 
-The model runs on the playback's thread; the event loop here only moves bytes. Every viewer has room for one picture
-and one state, the newest: a slow viewer loses pictures, never time.
+The model runs on the playback's thread; the event loop here only moves bytes.
 
 A message to the page is JSON text (`stream` once, then `state` and `error`), or a picture: FRAME_HEADER and a JPEG.
 A message from the page is JSON text, one of the commands below.
@@ -10,7 +9,6 @@ A message from the page is JSON text, one of the commands below.
 from __future__ import annotations
 
 import asyncio
-import socket
 import struct
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import CancelledError
@@ -20,9 +18,9 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 import uvicorn
-from fastapi import FastAPI, Request, Response, WebSocket, WebSocketDisconnect
+from fastapi import FastAPI, Request, Response, WebSocket
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from kilocall.model.family import Picture
 from kilocall.proto.errors import KilocallError
@@ -30,15 +28,15 @@ from kilocall.receiver.playback import SPEEDS, Playback, PlaybackState, ReplaySt
 from kilocall.receiver.render import LARGEST_TURN_DEG, View
 from kilocall.receiver.sound_track import SoundTrack, as_ogg
 from kilocall.runtime.pictures import as_jpeg
-from kilocall.runtime.web import LOOPBACK, PageKey, bounded_body, guard_page, mount_page, part_of
+from kilocall.runtime.viewers import Hub, parse_command, serve_viewer
+from kilocall.runtime.web import LOOPBACK, PageKey, QuietServer, bounded_body, guard_page, mount_page, part_of
 
 __all__ = [
     "FRAME_HEADER",
     "MAX_UPLOAD_BYTES",
     "MAX_VIEWERS",
-    "DisplayServer",
-    "Hub",
     "create_app",
+    "page_server",
 ]
 
 PAGE: Final = Path(__file__).parent / "page"
@@ -46,7 +44,7 @@ FRAME_HEADER: Final = struct.Struct(">IQff")
 """Frame number, time in microseconds, payload bits a frame, milliseconds that rendering took."""
 MAX_UPLOAD_BYTES: Final = 4 << 20
 MAX_VIEWERS: Final = 8
-MAX_WISH_BYTES: Final = 4096
+MAX_COMMAND_BYTES: Final = 4096
 #: As long as a video that is decoded may last; the page's sound is held in memory.
 LONGEST_SOUND_US: Final = 24 * 3600 * 1_000_000
 
@@ -96,62 +94,6 @@ Command = Play | Pause | Seek | Speed | Loop | Turn | OwnSource
 COMMANDS: Final[TypeAdapter[Command]] = TypeAdapter(Annotated[Command, Field(discriminator="do")])
 
 
-class Viewer:
-    """What one page still has to get: the newest picture, the newest state and one error."""
-
-    def __init__(self) -> None:
-        self._picture: bytes | None = None
-        self._texts: dict[str, dict[str, Any]] = {}
-        self._news = asyncio.Event()
-
-    def put_picture(self, message: bytes) -> None:
-        self._picture = message
-        self._news.set()
-
-    def put_text(self, message: dict[str, Any]) -> None:
-        """Replaces a message of the same kind that is still waiting."""
-        self._texts[message["type"]] = message
-        self._news.set()
-
-    async def take(self) -> tuple[list[dict[str, Any]], bytes | None]:
-        """Waits for news and takes them: texts, then the picture."""
-        await self._news.wait()
-        self._news.clear()
-        texts, picture = list(self._texts.values()), self._picture
-        self._texts, self._picture = {}, None
-        return texts, picture
-
-
-class Hub:
-    """Brings what the model thread makes to every viewer. Its methods belong to the event loop."""
-
-    def __init__(self) -> None:
-        self.viewers: set[Viewer] = set()
-        self.pictures = 0
-        self._picture: bytes | None = None
-        self._state: dict[str, Any] | None = None
-
-    def join(self) -> Viewer:
-        viewer = Viewer()
-        if self._state is not None:
-            viewer.put_text(self._state)
-        if self._picture is not None:
-            viewer.put_picture(self._picture)
-        self.viewers.add(viewer)
-        return viewer
-
-    def picture(self, message: bytes) -> None:
-        self._picture = message
-        self.pictures += 1
-        for viewer in self.viewers:
-            viewer.put_picture(message)
-
-    def state(self, state: dict[str, Any]) -> None:
-        self._state = state
-        for viewer in self.viewers:
-            viewer.put_text(state)
-
-
 class ReplaySession:
     """The playback and the viewers of one stream; `name` and `source_name` are what people are told."""
 
@@ -164,7 +106,7 @@ class ReplaySession:
         read_face: Callable[[bytes], Picture],
         loop: bool,
     ) -> None:
-        self.hub = Hub()
+        self.hub = Hub(("stream", "state"))
         self.name = name
         self._read_face = read_face
         self._events: asyncio.AbstractEventLoop | None = None
@@ -177,6 +119,7 @@ class ReplaySession:
     def open(self) -> None:
         """On the event loop that will serve the page."""
         self._events = asyncio.get_running_loop()
+        self.hub.text(self.stream_facts())
         self.playback.start()
         self.playback.watch(False)
         self.playback.set_loop(self._repeat)
@@ -244,7 +187,7 @@ class ReplaySession:
         self._deliver(self.hub.picture, head + as_jpeg(shown.rgb))
 
     def _told(self, state: PlaybackState) -> None:
-        self._deliver(self.hub.state, {"type": "state", **asdict(state)})
+        self._deliver(self.hub.text, {"type": "state", **asdict(state)})
 
     def _deliver(self, call: Callable[[Any], None], message: object) -> None:
         if self._events is not None:
@@ -334,48 +277,16 @@ async def _serve_viewer(socket: WebSocket, session: ReplaySession) -> None:
     if len(session.hub.viewers) == 1:
         session.playback.watch(True)
         session.playback.play()
+
+    async def obey(text: str) -> None:
+        await session.execute(parse_command(COMMANDS, text, MAX_COMMAND_BYTES))
+
     try:
-        await socket.send_json(session.stream_facts())
-        async with asyncio.TaskGroup() as tasks:
-            sending = tasks.create_task(_send(socket, viewer))
-            await _receive(socket, viewer, session)
-            sending.cancel()
-    # The page went away; either task may be the first to notice, and starlette calls a late send a RuntimeError.
-    except* (WebSocketDisconnect, RuntimeError):
-        pass
+        await serve_viewer(socket, viewer, obey)
     finally:
         session.hub.viewers.discard(viewer)
         if not session.hub.viewers:
             session.playback.watch(False)
-
-
-async def _send(socket: WebSocket, viewer: Viewer) -> None:
-    while True:
-        texts, picture = await viewer.take()
-        for text in texts:
-            await socket.send_json(text)
-        if picture is not None:
-            await socket.send_bytes(picture)
-
-
-async def _receive(socket: WebSocket, viewer: Viewer, session: ReplaySession) -> None:
-    while True:
-        message = await socket.receive()
-        if message["type"] == "websocket.disconnect":
-            return
-        text = message.get("text")
-        try:
-            if text is None:
-                raise ValueError("bytes are not a wish")
-            await session.execute(COMMANDS.validate_json(text))
-        except ValidationError as error:
-            first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-            where = ".".join(str(part) for part in first["loc"])
-            viewer.put_text({"type": "error", "error": f"refused: {where + ': ' if where else ''}{first['msg']}"})
-        except (KilocallError, ValueError) as error:
-            viewer.put_text({"type": "error", "error": str(error)})
-        except CancelledError:
-            return
 
 
 def _upload_error(text: str, status: int) -> Response:
@@ -388,17 +299,9 @@ def _plain(name: str) -> str:
     return "".join(c for c in last if c.isprintable()).strip()[:80]
 
 
-class DisplayServer(uvicorn.Server):
-    """uvicorn that says when it is ready and keeps quiet otherwise."""
-
-    def __init__(self, app: FastAPI, *, on_ready: Callable[[], None] = lambda: None) -> None:
-        config = uvicorn.Config(
-            app, log_level="warning", ws_max_size=MAX_WISH_BYTES, timeout_graceful_shutdown=3, lifespan="on"
-        )
-        super().__init__(config)
-        self._on_ready = on_ready
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets=sockets)
-        if self.started and not self.should_exit:
-            self._on_ready()
+def page_server(app: FastAPI, *, on_ready: Callable[[], None] = lambda: None) -> QuietServer:
+    """What serves the page; `on_ready` is called once it does."""
+    config = uvicorn.Config(
+        app, log_level="warning", ws_max_size=MAX_COMMAND_BYTES, timeout_graceful_shutdown=3, lifespan="on"
+    )
+    return QuietServer(config, on_ready, own_signals=True)

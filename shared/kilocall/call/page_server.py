@@ -1,18 +1,16 @@
 """The page's server on this machine: pictures as JPEG over a WebSocket, commands the other way, sound by WebRTC.
 
-The messages are JSON with a `type`; a picture is one byte of kind, eight of capture time, and the JPEG. Every viewer
-has room for one message of each type and one picture of each kind, the newest: a slow page loses pictures, never time.
+The messages are JSON with a `type`; a picture is one byte of kind, eight of capture time, and the JPEG.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import struct
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-from fastapi import FastAPI, Request, Response, WebSocket, WebSocketDisconnect
+from fastapi import FastAPI, Request, Response, WebSocket
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
@@ -24,11 +22,20 @@ from kilocall.receiver.display import MAX_UPLOAD_BYTES, MAX_VIEWERS
 from kilocall.receiver.render import LARGEST_TURN_DEG, View
 from kilocall.runtime.metrics import Metrics
 from kilocall.runtime.pictures import as_jpeg
+from kilocall.runtime.viewers import Hub, Viewer, parse_command, serve_viewer
 from kilocall.runtime.web import LOOPBACK, PageKey, bounded_body, guard_page, mount_page
 
-__all__ = ["COMMANDS", "PAGE", "PICTURE_HEADER", "Command", "LiveHub", "create_page_app", "parse_command"]
-
-logger = logging.getLogger(__name__)
+__all__ = [
+    "COMMANDS",
+    "MAX_COMMAND_BYTES",
+    "PAGE",
+    "PICTURE_HEADER",
+    "Command",
+    "create_page_app",
+    "live_hub",
+    "picture_message",
+    "read_command",
+]
 
 PAGE: Final = Path(__file__).parent / "page"
 PICTURE_HEADER: Final = struct.Struct(">BQ")
@@ -137,76 +144,18 @@ Command = (
 COMMANDS: Final[TypeAdapter[Command]] = TypeAdapter(Annotated[Command, Field(discriminator="type")])
 
 
-def parse_command(text: str | bytes) -> Command:
-    """Reads one command. Raises ValueError that says what is wrong, in one line."""
-    if len(text) > MAX_COMMAND_BYTES:
-        raise ValueError(f"command has {len(text)} bytes, most is {MAX_COMMAND_BYTES}")
-    try:
-        return COMMANDS.validate_json(text)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "command"
-        raise ValueError(f"{where}: {first['msg']}"[:300]) from None
+def read_command(text: str | bytes) -> Command:
+    """One command of a page. Raises ValueError that says what is wrong, in one line."""
+    return parse_command(COMMANDS, text, MAX_COMMAND_BYTES)
 
 
-class _Viewer:
-    """What one page still has to get."""
-
-    def __init__(self) -> None:
-        self.visible = True
-        self._texts: dict[str, dict[str, Any]] = {}
-        self._pictures: dict[int, bytes] = {}
-        self._news = asyncio.Event()
-
-    def put_text(self, message: dict[str, Any]) -> None:
-        self._texts[message["type"]] = message
-        self._news.set()
-
-    def put_picture(self, kind: int, message: bytes) -> None:
-        self._pictures[kind] = message
-        self._news.set()
-
-    async def take(self) -> tuple[list[dict[str, Any]], list[bytes]]:
-        await self._news.wait()
-        self._news.clear()
-        texts, pictures = list(self._texts.values()), list(self._pictures.values())
-        self._texts, self._pictures = {}, {}
-        return texts, pictures
+def live_hub() -> Hub:
+    """What brings a call to its pages."""
+    return Hub(("hello", "state", "numbers", "sources"), PICTURE)
 
 
-class LiveHub:
-    """Brings what the node tells to every viewer. Belongs to the event loop."""
-
-    def __init__(self) -> None:
-        self.viewers: set[_Viewer] = set()
-        self._kept: dict[str, dict[str, Any]] = {}
-        self._picture: bytes | None = None
-
-    def join(self) -> _Viewer:
-        """A new viewer, with the newest message of each lasting type and the newest picture."""
-        viewer = _Viewer()
-        for message in self._kept.values():
-            viewer.put_text(message)
-        if self._picture is not None:
-            viewer.put_picture(PICTURE, self._picture)
-        self.viewers.add(viewer)
-        return viewer
-
-    def message(self, message: dict[str, Any]) -> None:
-        if message["type"] == "state" and self._kept.get("state") == message:
-            return
-        if message["type"] in ("hello", "state", "numbers", "sources"):
-            self._kept[message["type"]] = message
-        for viewer in self.viewers:
-            viewer.put_text(message)
-
-    def binary(self, kind: int, time_us: int, jpeg: bytes) -> None:
-        message = PICTURE_HEADER.pack(kind, max(0, time_us)) + jpeg
-        if kind == PICTURE:
-            self._picture = message
-        for viewer in self.viewers:
-            if viewer.visible:
-                viewer.put_picture(kind, message)
+def picture_message(kind: int, time_us: int, jpeg: bytes) -> bytes:
+    return PICTURE_HEADER.pack(kind, max(0, time_us)) + jpeg
 
 
 class _Offer(BaseModel):
@@ -215,7 +164,7 @@ class _Offer(BaseModel):
     sdp: str
 
 
-def create_page_app(node: CallNode, hub: LiveHub, *, key: PageKey, hosts: tuple[str, ...] = LOOPBACK) -> FastAPI:
+def create_page_app(node: CallNode, hub: Hub, *, key: PageKey, hosts: tuple[str, ...] = LOOPBACK) -> FastAPI:
     """The page of one node, let in by `key`.
 
     `hosts` are the names it may be asked under: no other site's page must reach it.
@@ -291,59 +240,30 @@ def create_page_app(node: CallNode, hub: LiveHub, *, key: PageKey, hosts: tuple[
     return app
 
 
-async def _serve_viewer(socket: WebSocket, node: CallNode, hub: LiveHub) -> None:
+async def _serve_viewer(socket: WebSocket, node: CallNode, hub: Hub) -> None:
     viewer = hub.join()
     for message in (node.controls.hello(), node.controls.state(), node.controls.sources()):
         viewer.put_text(message)
     _watch(node, hub)
+
+    async def obey(text: str) -> None:
+        await _obey(read_command(text), viewer, node, hub)
+
     try:
-        async with asyncio.TaskGroup() as tasks:
-            sending = tasks.create_task(_send(socket, viewer))
-            await _receive(socket, viewer, node, hub)
-            sending.cancel()
-    # The page went away; either task may be the first to notice, and starlette calls a late send a RuntimeError.
-    except* (WebSocketDisconnect, RuntimeError):
-        pass
+        await serve_viewer(socket, viewer, obey)
     finally:
         hub.viewers.discard(viewer)
         _watch(node, hub)
 
 
-def _watch(node: CallNode, hub: LiveHub) -> None:
+def _watch(node: CallNode, hub: Hub) -> None:
     seen = any(viewer.visible for viewer in hub.viewers)
     node.controls.watch(seen, seen)
     if not hub.viewers:
         node.controls.calibrate(False)
 
 
-async def _send(socket: WebSocket, viewer: _Viewer) -> None:
-    while True:
-        texts, pictures = await viewer.take()
-        for text in texts:
-            await socket.send_json(text)
-        for picture in pictures:
-            await socket.send_bytes(picture)
-
-
-async def _receive(socket: WebSocket, viewer: _Viewer, node: CallNode, hub: LiveHub) -> None:
-    while True:
-        message = await socket.receive()
-        if message["type"] == "websocket.disconnect":
-            return
-        try:
-            text = message.get("text")
-            if text is None:
-                raise ValueError("bytes are not a command")
-            await _obey(parse_command(text), viewer, node, hub)
-        except (KilocallError, OSError, ValueError) as error:
-            viewer.put_text({"type": "error", "text": str(error)})
-        # Whatever a command meets, the page must learn it and the next one must work.
-        except Exception as error:
-            logger.exception("a command of the page failed")
-            viewer.put_text({"type": "error", "text": f"{type(error).__name__}: {error}"})
-
-
-async def _obey(command: Command, viewer: _Viewer, node: CallNode, hub: LiveHub) -> None:
+async def _obey(command: Command, viewer: Viewer, node: CallNode, hub: Hub) -> None:
     match command:
         case Mute():
             node.controls.mute(command.on)
@@ -364,7 +284,7 @@ async def _obey(command: Command, viewer: _Viewer, node: CallNode, hub: LiveHub)
         case Record():
             written = await node.controls.record(command.on)
             if written is not None:
-                hub.message({"type": "recorded", "stream": str(written.stream), "frames": written.frames})
+                hub.text({"type": "recorded", "stream": str(written.stream), "frames": written.frames})
         case VirtualCameraOn():
             await node.controls.virtual_camera(command.on)
         case SoundBehind():

@@ -8,7 +8,7 @@ import logging
 import signal
 import socket
 import sys
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -16,7 +16,7 @@ import uvicorn
 
 from kilocall.call.link import find_room
 from kilocall.call.node import CallNode
-from kilocall.call.page_server import MAX_COMMAND_BYTES, LiveHub, create_page_app
+from kilocall.call.page_server import MAX_COMMAND_BYTES, create_page_app, live_hub, picture_message
 from kilocall.call.report import CallReport
 from kilocall.call.room_store import RoomStore
 from kilocall.call.settings import CallSettings
@@ -25,9 +25,9 @@ from kilocall.call.signalling_http import SignallingConfig, check_proxies, raise
 from kilocall.call.signalling_server import SignallingServer, create_app
 from kilocall.call.signalling_settings import SignallingSettings
 from kilocall.runtime.machine import share_freed_memory
-from kilocall.runtime.web import LOOPBACK, PageKey, listen, shown_address
+from kilocall.runtime.web import LOOPBACK, PageKey, QuietServer, listen, shown_address
 
-__all__ = ["PAGE_PORT", "SERVER_PORT", "QuietServer", "call", "run_call", "run_server", "serve", "start_loop"]
+__all__ = ["PAGE_PORT", "SERVER_PORT", "call", "run_call", "run_server", "serve", "start_loop"]
 
 logger = logging.getLogger(__name__)
 
@@ -35,23 +35,6 @@ SERVER_PORT = 8700
 PAGE_PORT = 8710
 
 T = TypeVar("T")
-
-
-class QuietServer(uvicorn.Server):
-    """uvicorn without its own signal handling: what runs it decides when it ends."""
-
-    def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None] = lambda: None) -> None:
-        super().__init__(config)
-        self._on_ready = on_ready
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets=sockets)
-        if self.started and not self.should_exit:
-            self._on_ready()
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
 
 
 def start_loop(main: Coroutine[Any, Any, T]) -> T:
@@ -159,16 +142,19 @@ async def call(
     trouble = await knock(address.server, address.room, address.secret)
     if trouble:
         logger.warning("%s", trouble)
-    hub = LiveHub()
+    hub = live_hub()
     told: set[str] = set()
 
     def message(message: dict[str, Any]) -> None:
-        hub.message(message)
+        hub.text(message)
         if message["type"] == "hello" and "#" in message["link"] and message["link"] not in told:
             told.add(message["link"])
             on_link(message["link"])
 
-    node = CallNode(settings, on_message=message, on_binary=hub.binary)
+    def binary(kind: int, time_us: int, jpeg: bytes) -> None:
+        hub.picture(picture_message(kind, time_us, jpeg), kind)
+
+    node = CallNode(settings, on_message=message, on_binary=binary)
     on_signals(lambda: node.stop("interrupted"))
     # Before anybody is sent to a page: there may be no such camera.
     await node.open_camera()

@@ -12,7 +12,7 @@ from kilocall.api import StreamPlayer, face_of_picture
 from kilocall.cli.opening import find_stream, open_models
 from kilocall.cli.options import Models
 from kilocall.cli.screen import console, warn
-from kilocall.receiver.display import DisplayServer, create_app
+from kilocall.receiver.display import create_app, page_server
 from kilocall.receiver.render import View
 from kilocall.receiver.window import WINDOW_KEYS, show_in_window
 from kilocall.runtime.browser import open_in_browser
@@ -67,7 +67,7 @@ def replay_stream(
             open_in_browser(address)
 
     with listening:
-        DisplayServer(app, on_ready=ready).run(sockets=[listening])
+        page_server(app, on_ready=ready).run(sockets=[listening])
 
 
 def _listen(host: str, port: int | None) -> socket.socket:

@@ -7,16 +7,18 @@ the key itself, as `Authorization: Bearer KEY`. Without either there are /health
 
 from __future__ import annotations
 
+import contextlib
 import hmac
 import re
 import secrets
 import socket
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+import uvicorn
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
 from fastapi.staticfiles import StaticFiles
@@ -30,6 +32,7 @@ __all__ = [
     "LOOPBACK",
     "OPEN_PATHS",
     "PageKey",
+    "QuietServer",
     "bounded_body",
     "guard",
     "guard_page",
@@ -239,3 +242,26 @@ def shown_address(host: str, listening: socket.socket) -> str:
     """The address of a listening socket as somebody on this machine can open it."""
     shown = LOOPBACK[0] if host in ANY else f"[{host}]" if ":" in host else host
     return f"http://{shown}:{listening.getsockname()[1]}"
+
+
+class QuietServer(uvicorn.Server):
+    """uvicorn that says when it is ready and keeps quiet otherwise.
+
+    Without `own_signals` it leaves Ctrl-C alone: what runs it decides when it ends.
+    """
+
+    def __init__(
+        self, config: uvicorn.Config, on_ready: Callable[[], None] = lambda: None, *, own_signals: bool = False
+    ) -> None:
+        super().__init__(config)
+        self._on_ready, self._own_signals = on_ready, own_signals
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets=sockets)
+        if self.started and not self.should_exit:
+            self._on_ready()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        with super().capture_signals() if self._own_signals else contextlib.nullcontext():
+            yield

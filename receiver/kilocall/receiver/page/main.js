@@ -54,8 +54,8 @@ const connection = new LiveSocket(HEAD, {
     if (newSource) $("source-picture").src = at(`/source.jpg?n=${next.source_number}-${Date.now()}`);
     label();
   },
-  error({ error }) {
-    $("notice").textContent = error;
+  error({ text }) {
+    $("notice").textContent = text;
   },
   picture(picture) {
     screen.put(picture);
