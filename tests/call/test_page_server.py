@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kilocall.call.page_server import read_command
+from kilocall.call.page_server import PICTURE_HEADER, picture_message, read_command
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from av.video.frame import VideoFrame
 from kilocall.proto.errors import BadInput
 from kilocall.runtime.clock import now_us
 from kilocall.sender.capture import CameraCapture, Clip, Frame, open_clip
+from kilocall.sender.newest import Newest
 
 __all__ = ["BROWSER", "Camera", "ClipCamera", "PageCamera", "open_camera"]
 
@@ -33,7 +34,10 @@ class Camera(Protocol):
 
     error: str | None
     """Why there are no pictures; None while there are."""
-    dropped: int
+
+    @property
+    def dropped(self) -> int:
+        """Frames that nobody asked for in time."""
 
     def start(self) -> None: ...
     def stop(self) -> None: ...
@@ -50,23 +54,22 @@ class ClipCamera:
     def __init__(self, clip: Clip, clock_us: Clock = now_us) -> None:
         self.clip = clip
         self.error: str | None = None
-        self.dropped = 0
         self._clock_us = clock_us
-        self._ready = threading.Condition()
-        self._newest: Frame | None = None
+        self._newest = Newest[Frame]()
         self._ended = False
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="clip camera", daemon=True)
+
+    @property
+    def dropped(self) -> int:
+        return self._newest.dropped
 
     @property
     def ended(self) -> bool:
         return self._ended
 
     def latest(self, timeout_s: float = 1.0) -> Frame | None:
-        with self._ready:
-            self._ready.wait_for(lambda: self._newest is not None or self._ended, timeout_s)
-            frame, self._newest = self._newest, None
-            return frame
+        return self._newest.take(timeout_s, lambda: self._ended)
 
     def start(self) -> None:
         self._thread.start()
@@ -86,10 +89,7 @@ class ClipCamera:
                     due_us = began_us + frame.capture_us
                     if self._stop.wait(max(0, due_us - self._clock_us()) / 1e6):
                         return
-                    with self._ready:
-                        self.dropped += self._newest is not None
-                        self._newest = Frame(frame.rgb, self._clock_us(), index)
-                        self._ready.notify_all()
+                    self._newest.put(Frame(frame.rgb, self._clock_us(), index))
                     index += 1
                 # The last frame is shown for its own length; a still picture comes at the clip's nominal rate.
                 self._stop.wait(1 / self.clip.fps)
@@ -100,10 +100,9 @@ class ClipCamera:
             self._end()
 
     def _end(self, error: str | None = None) -> None:
-        with self._ready:
-            self.error = self.error or error
-            self._ended = True
-            self._ready.notify_all()
+        self.error = self.error or error
+        self._ended = True
+        self._newest.wake()
 
 
 class PageCamera:
@@ -111,12 +110,14 @@ class PageCamera:
 
     def __init__(self, clock_us: Clock = now_us) -> None:
         self.error: str | None = None
-        self.dropped = 0
         self._clock_us = clock_us
         self._count = 0
-        self._newest: tuple[VideoFrame, int] | None = None
-        self._ready = threading.Condition()
+        self._newest = Newest[tuple[VideoFrame, int]]()
         self._ended = False
+
+    @property
+    def dropped(self) -> int:
+        return self._newest.dropped
 
     @property
     def ended(self) -> bool:
@@ -126,21 +127,15 @@ class PageCamera:
         """Nothing: the page starts by itself."""
 
     def stop(self) -> None:
-        with self._ready:
-            self._ended = True
-            self._ready.notify_all()
+        self._ended = True
+        self._newest.wake()
 
     def put(self, frame: VideoFrame) -> None:
         """A picture that was taken just now."""
-        with self._ready:
-            self.dropped += self._newest is not None
-            self._newest = (frame, self._clock_us())
-            self._ready.notify_all()
+        self._newest.put((frame, self._clock_us()))
 
     def latest(self, timeout_s: float = 1.0) -> Frame | None:
-        with self._ready:
-            self._ready.wait_for(lambda: self._newest is not None or self._ended, timeout_s)
-            newest, self._newest = self._newest, None
+        newest = self._newest.take(timeout_s, lambda: self._ended)
         if newest is None:
             return None
         self._count += 1

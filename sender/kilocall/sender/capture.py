@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 from kilocall.proto.errors import BadInput
 from kilocall.runtime.clock import now_us
 from kilocall.sender.isobmff import StillPicture, missing_bytes, put_together, read_still
+from kilocall.sender.newest import Newest
 from kilocall.sender.upright import Upright
 
 __all__ = ["CameraCapture", "Clip", "Frame", "open_clip", "open_container"]
@@ -302,7 +303,6 @@ class CameraCapture:
     `device` is a number, or a path for OpenCV. `open_device` and `clock_us` are there for tests.
     Used as a context manager, or `start()` and `stop()`. A device that gives no more frames (unplugged, taken by
     another program) is opened again every `again_s` seconds; `error` says what is wrong as long as there are none.
-    `dropped` counts the frames that nobody asked for in time.
     """
 
     def __init__(
@@ -322,7 +322,6 @@ class CameraCapture:
             raise BadInput(f"camera size is {width}x{height}, allowed are 16 to {MAX_SIDE} each way")
         self.device = device
         self.error: str | None = None
-        self.dropped = 0
         self._settings = (
             (cv2.CAP_PROP_FRAME_WIDTH, width),
             (cv2.CAP_PROP_FRAME_HEIGHT, height),
@@ -333,8 +332,7 @@ class CameraCapture:
         self._clock_us = clock_us
         self._again_s = again_s
         self._index = 0
-        self._ready = threading.Condition()
-        self._newest: Frame | None = None
+        self._newest = Newest[Frame]()
         self._ended = False
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -353,10 +351,12 @@ class CameraCapture:
 
     def latest(self, timeout_s: float = 1.0) -> Frame | None:
         """The newest frame not yet handed over; waits for one, None after `timeout_s` or at the end."""
-        with self._ready:
-            self._ready.wait_for(lambda: self._newest is not None or self.error or self._ended, timeout_s)
-            frame, self._newest = self._newest, None
-            return frame
+        return self._newest.take(timeout_s, lambda: self.error is not None or self._ended)
+
+    @property
+    def dropped(self) -> int:
+        """Frames that nobody asked for in time."""
+        return self._newest.dropped
 
     @property
     def ended(self) -> bool:
@@ -399,7 +399,7 @@ class CameraCapture:
                     if not again or self._stop.is_set():
                         return
                     logger.warning("%s; it is tried again", self.error)
-                    self._wake()
+                    self._newest.wake()
                 if self._stop.wait(self._again_s):
                     return
                 opened = self._opened()
@@ -408,7 +408,7 @@ class CameraCapture:
             self.error = f"camera {self.device!r} failed: {error}"
         finally:
             self._ended = True
-            self._wake()
+            self._newest.wake()
 
     def _read(self, device: Device) -> None:
         """Reads until there is nothing to be read; `error` says why."""
@@ -424,20 +424,10 @@ class CameraCapture:
                     self.error = f"camera {self.device!r} gives {bgr.shape[1]}x{bgr.shape[0]} frames"
                     return
                 self.error = None
-                self._put(Frame(np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8), now_us, self._index))
+                self._newest.put(Frame(np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8), now_us, self._index))
                 self._index += 1
                 count += 1
         except (OSError, cv2.error) as error:
             self.error = f"camera {self.device!r} failed: {error}"
         finally:
             device.release()
-
-    def _wake(self) -> None:
-        with self._ready:
-            self._ready.notify_all()
-
-    def _put(self, frame: Frame) -> None:
-        with self._ready:
-            self.dropped += self._newest is not None
-            self._newest = frame
-            self._ready.notify_all()
