@@ -2,13 +2,10 @@
 
 import { Announcer } from "./announce.js";
 import { Calibration } from "./calibration.js";
-import { at } from "./common/enter.js";
-import { Connection, OWN_PICTURE, REMOTE_PICTURE } from "./connection.js";
 import { Keyboard } from "./keyboard.js";
-import { Media } from "./media.js";
 import { NumbersPanel } from "./numbers.js";
 import { Overlay } from "./overlay.js";
-import { PictureCanvas } from "./pictures.js";
+import { Connection, Media, OWN_PICTURE, PictureCanvas, REMOTE_PICTURE, TEXTS, at } from "./program.js";
 import { Sources } from "./sources.js";
 import { badgeText, callStatus, ownNote, remoteNote, trustText } from "./status.js";
 import { HeadTurn } from "./turn.js";
@@ -109,7 +106,7 @@ const connection = new Connection({
     render();
   },
   sources: (next) => sources.show(next),
-  recorded: ({ stream }) => showMessage(`The recording is in ${stream}`),
+  recorded: (made) => showMessage(TEXTS.recorded(made)),
   error({ text }) {
     if (!calibration.refuse(text)) problem(text);
   },

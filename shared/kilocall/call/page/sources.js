@@ -1,6 +1,6 @@
 // The own source picture: the current one, a file instead, or one used before.
 
-import { at } from "./common/enter.js";
+import { at, usePicture } from "./program.js";
 
 const LARGEST_BYTES = 4 * 2 ** 20;
 
@@ -74,11 +74,10 @@ export class Sources {
 
   async send(file) {
     try {
-      const reply = await fetch(at(`/api/source?name=${encodeURIComponent(file.name)}`), { method: "POST", body: file });
-      if (reply.ok) this.on.told("Your picture was changed");
-      else this.parts.problem.textContent = (await reply.json()).error;
-    } catch {
-      this.parts.problem.textContent = "The picture did not arrive. Is kilocall still running?";
+      await usePicture(file);
+      this.on.told("Your picture was changed");
+    } catch (error) {
+      this.parts.problem.textContent = error.message;
     }
   }
 }

@@ -1,6 +1,6 @@
 // What a state of the call is called in plain words.
 
-import { NO_KEY } from "./common/enter.js";
+import { NO_KEY, TEXTS } from "./program.js";
 
 const PHASES = {
   unreachable: { title: "The meeting point cannot be reached", text: "It is tried again and again." },
@@ -8,7 +8,7 @@ const PHASES = {
   alone: { title: "Waiting for the other person", text: "Send them this link. You will see them as soon as they join.", link: true },
   connecting: { title: "Connecting", text: "The other person is here. One moment." },
   lost: { title: "The connection was lost", text: "Trying to reach the other person again. There is nothing you have to do." },
-  ended: { title: "The call is over", text: "Choose Leave to stop kilocall on this computer." },
+  ended: { title: "The call is over", text: TEXTS.over },
   left: { title: "The call is over", text: "You can close this page." },
   refused: { title: "This call cannot be joined", text: "" },
 };
@@ -20,9 +20,7 @@ export function callStatus({ locked, connected, left, state, seen }) {
   if (!connected) {
     if (state?.phase === "ended") return told({ ...state, phase: "left" });
     if (state?.phase === "refused") return told(state);
-    return state
-      ? { title: "kilocall has stopped", text: "Start it again on this computer, and open the address that it prints." }
-      : { title: "Starting", text: "" };
+    return state ? TEXTS.stopped : { title: "Starting", text: "" };
   }
   if (!state) return { title: "Starting", text: "" };
   if (state.phase !== "open") return told(state);
