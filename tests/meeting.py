@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import httpx2
@@ -34,6 +34,14 @@ class Clock:
         return self.now
 
 
+class _Quiet(uvicorn.Server):
+    """Leaves the process's signals to the test."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
 class Server:
     """A signalling server on a free port of this machine, in this event loop."""
 
@@ -46,10 +54,10 @@ class Server:
     ) -> None:
         app = create_app(limits, clock or time.monotonic, store)
         self.signalling: SignallingServer = app.state.signalling_server
-        self._server = uvicorn.Server(SignallingConfig(app, host="127.0.0.1", port=port))
+        self._server = _Quiet(SignallingConfig(app, host="127.0.0.1", port=port))
 
     async def __aenter__(self) -> Server:
-        self._task = asyncio.create_task(self._server._serve())
+        self._task = asyncio.create_task(self._server.serve())
         while not self._server.started:  # noqa: ASYNC110  # uvicorn has no event for it
             await asyncio.sleep(0.005)
         self.port: int = self._server.servers[0].sockets[0].getsockname()[1]

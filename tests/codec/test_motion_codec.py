@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from kilocall.codec.codebook import Codebook
-from kilocall.codec.motion_codec import CodedMotion, MotionDecoder, MotionEncoder, _kind
+from kilocall.codec.motion_codec import CodedMotion, MotionDecoder, MotionEncoder, distance_class
 from kilocall.proto.errors import BadInput, BadPacket
 from kilocall.proto.limits import HISTORY
 
@@ -73,7 +73,7 @@ def test_golden_packets(codebook: Codebook, motion: Motion) -> None:
 def test_distance_class_counts_frames_back_to_the_reference() -> None:
     # packets back, frames a packet -> distance 1, 2, 3, 4, 5, 8, 9, 505
     pairs = [(1, 8), (2, 1), (2, 2), (2, 3), (2, 4), (8, 1), (2, 8), (63, 8)]
-    assert [_kind(back, frames) for back, frames in pairs] == [1, 2, 3, 3, 4, 4, 5, 5]
+    assert [distance_class(back, frames) for back, frames in pairs] == [1, 2, 3, 3, 4, 4, 5, 5]
 
 
 @pytest.mark.parametrize("quality", [0, 12.5, 37.5, 50, 75, 100])

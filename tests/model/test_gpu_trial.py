@@ -20,14 +20,9 @@ def weights(tmp_path: Path) -> Path:
     folder = tmp_path / "weights"
     folder.mkdir()
     shutil.copy(weights_folder() / "implicit.onnx", folder)
-    (folder / "manifest.json").write_text("{}")
+    # Of its own for every test: what was found of others in this process does not hold for them.
+    (folder / "manifest.json").write_text(json.dumps({"made for": str(tmp_path)}))
     return folder
-
-
-@pytest.fixture(autouse=True)
-def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As in a new process."""
-    monkeypatch.setattr(gpu_trial, "_in_this_process", {})
 
 
 def _never(*args: object) -> Outcome:
@@ -87,8 +82,12 @@ def test_a_damaged_cache_is_ignored_and_replaced(
     file = _keep(tmp_path / "cache", "onnxruntime", weights)
     file.write_text(text)
     assert faster_gpu("onnxruntime", ["openvino"], 1, weights, tmp_path / "cache").reason == "openvino: tried anew"
-    monkeypatch.setattr(gpu_trial, "_in_this_process", {})
+    replaced = gpu_trial.kept_outcome(file.parent, gpu_trial.outcome_key("onnxruntime", ["openvino"], 1, weights))
+    assert replaced is not None
+    assert gpu_trial.choice_of(replaced).reason == "openvino: tried anew"
+    # Nor is it tried again in this process, whatever becomes of the file.
     monkeypatch.setattr(gpu_trial, "try_engines", _never)
+    file.unlink()
     assert faster_gpu("onnxruntime", ["openvino"], 1, weights, tmp_path / "cache").reason == "openvino: tried anew"
 
 

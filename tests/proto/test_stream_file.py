@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import os
 import random
+import re
 import zlib
 from dataclasses import replace
 from fractions import Fraction
@@ -41,6 +42,7 @@ HEADER = StreamHeader(
 )
 PICTURE = SourcePicture("webp", b"RIFF....WEBP", keypoints=(0.5, -0.25))
 PLACE = CropPlace(0, 100, 50, 512, 1280, 720)
+INDEX, REFERENCE = 5, 6
 
 
 def packet(number: int, *, frames: int = 3) -> MotionPacket:
@@ -69,6 +71,28 @@ def write(path: Path) -> list[Record]:
             writer.add_packet(number * 120_000, packet(number))
             expected.append(TimedPacket(number * 120_000, packet(number)))
     return expected
+
+
+def record(kind: int, body: bytes) -> bytes:
+    """A record as wire.md has it, of up to 16 KiB."""
+    length = bytes([len(body)]) if len(body) < 128 else bytes([len(body) & 127 | 128, len(body) >> 7])
+    whole = bytes([kind]) + length + body
+    return whole + zlib.crc32(whole).to_bytes(4, "big")
+
+
+def ends_of_records(data: bytes) -> list[int]:
+    """Where the header and every record after it ends, without the index; by wire.md alone."""
+    ends, at = [], len(MAGIC) + 2
+    while data[at] != INDEX:
+        length, shift, at = 0, 0, at + 1
+        while True:
+            length |= (data[at] & 127) << shift
+            shift, at = shift + 7, at + 1
+            if data[at - 1] < 128:
+                break
+        at += length + 4
+        ends.append(at)
+    return ends
 
 
 @pytest.fixture(scope="module")
@@ -116,9 +140,8 @@ def test_index_leads_to_the_key_packet_before_a_time(data: bytes) -> None:
 def test_file_cut_anywhere_yields_every_complete_record_before_the_cut(data: bytes) -> None:
     whole = StreamReader(data)
     records = list(whole.records())
-    starts = [offset for offset, _ in whole._walk(whole._first)]
-    ends = [*starts[1:], starts[-1] + 2 + data[starts[-1] + 1] + 4]
-    header_end = starts[0]
+    header_end, *ends = ends_of_records(data)
+    assert len(ends) == len(records)
     lengths = []
     for length in range(len(data)):
         if length < header_end:
@@ -163,20 +186,18 @@ def test_random_bytes_are_refused_or_read_as_damaged(noise: bytes) -> None:
 
 
 def test_random_bytes_after_a_header_never_crash(data: bytes) -> None:
-    first = StreamReader(data)._first
+    first = ends_of_records(data)[0]
     rng = random.Random(4)
     for _ in range(300):
         kind, body = rng.randrange(8), rng.randbytes(rng.randrange(60))
-        whole = bytes([kind, len(body)]) + body
-        reader = StreamReader(data[:first] + whole + zlib.crc32(whole).to_bytes(4, "big"))
+        reader = StreamReader(data[:first] + record(kind, body))
         assert len(list(reader.records())) <= 1
         assert reader.truncated
 
 
 def test_record_of_a_later_writer_is_skipped(data: bytes) -> None:
-    first = StreamReader(data)._first
-    whole = b"\x63\x02hi"
-    longer = data[:first] + whole + zlib.crc32(whole).to_bytes(4, "big") + data[first:]
+    first = ends_of_records(data)[0]
+    longer = data[:first] + record(0x63, b"hi") + data[first:]
     assert list(StreamReader(longer).records()) == list(StreamReader(data).records())
 
 
@@ -324,22 +345,20 @@ def test_growing_file_replaces_no_other(tmp_path: Path) -> None:
     assert path.read_bytes() == b"kept"
 
 
-def test_growing_file_ends_with_its_last_whole_record_when_the_disk_is_full(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_growing_file_ends_with_its_last_whole_record_when_there_is_room_for_half_of_the_next(tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource", reason="RLIMIT_FSIZE is POSIX")
     path = tmp_path / "talk.kcs"
     writer = StreamWriter(path, HEADER, growing=True)
     writer.add_packet(0, packet(0))
     size = path.stat().st_size
-
-    def half(file: Any) -> None:
-        with open(path, "ab") as other:
-            other.write(b"half a record")
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(writer, "_write_through", half)
-    with pytest.raises(OSError, match="No space left"):
-        writer.add_packet(120_000, packet(1))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size + 10, before[1]))
+    try:
+        with pytest.raises(OSError, match=re.escape(str(path))) as caught:
+            writer.add_packet(120_000, packet(1))
+        assert caught.value.errno == errno.EFBIG
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert path.stat().st_size == size
     assert StreamReader(path).frame_count == 3
 
@@ -485,6 +504,9 @@ def test_no_more_than_eight_pictures_are_written_or_used(tmp_path: Path) -> None
             writer.add_reference(further(8))
         with pytest.raises(BadInput, match="not only its hash"):
             writer.add_reference(further(8).offer())
-        writer._pictures = 1  # as a program without this limit would write
-        writer.add_reference(further(9))
-    assert StreamReader(path).references() == [further(number) for number in range(MOST_PICTURES - 1)]
+    whole = path.read_bytes()
+    end = ends_of_records(whole)[-1]
+    one_more = whole[:end] + record(REFERENCE, bytes(further(9)))  # as a program without this limit would write
+    reader = StreamReader(one_more)
+    assert [item.picture for item in reader.records() if isinstance(item, ReferencePicture)][-1] == further(9)
+    assert reader.references() == [further(number) for number in range(MOST_PICTURES - 1)]

@@ -190,16 +190,18 @@ def test_own_commitment_that_comes_back_and_a_second_one_are_refused() -> None:
 
 def test_another_secret_room_or_offer_gives_another_tag() -> None:
     offering, answering = met()
-    strangers = [Handshake(OTHER_SECRET.key, ROOM, offers=True), Handshake(SECRET.key, "coffee", offers=True)]
-    for stranger in strangers:
-        stranger.nonce = offering.nonce
-        stranger._commitments = dict(offering._commitments)
+    for key, room in ((OTHER_SECRET.key, ROOM), (SECRET.key, "coffee")):
+        stranger = Handshake(key, room, offers=True, nonce=offering.nonce)
+        stranger.meet(answering.commitment)
+        assert stranger.commitment == offering.commitment
         with pytest.raises(NotProven):
             answering.check(OFFER, stranger.seal(OFFER))
     # An answer belongs to the offer that its side has seen.
     offering.seal(OFFER)
+    misled = Handshake(SECRET.key, ROOM, offers=True, nonce=offering.nonce)
+    misled.meet(answering.commitment)
     other = description("somebody in between")
-    answering._sdps["offer"] = other
+    answering.check(other, misled.seal(other))
     with pytest.raises(NotProven):
         offering.check(ANSWER, answering.seal(ANSWER))
 

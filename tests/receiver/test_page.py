@@ -204,7 +204,7 @@ def test_the_receiver_service_shows_its_stream_to_its_page_alone(browser: Any) -
         # Each part of such a stream is drawn when the next one begins.
         while page.evaluate("document.getElementById('stream').naturalWidth") != 64:
             assert time.monotonic() < end
-            app.state.loop.call_soon_threadsafe(app.state.service._picture, Rendered(jpeg.getvalue(), 0, 0, 0))
+            app.state.loop.call_soon_threadsafe(app.state.service.show, Rendered(jpeg.getvalue(), 0, 0, 0))
             page.wait_for_timeout(100)
         assert page.url == f"{address}/"
         numbers = urlsplit(page.get_attribute("#numbers", "href")).path

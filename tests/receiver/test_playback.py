@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -187,8 +188,10 @@ def test_a_broken_model_is_reported_and_nobody_waits(watched: Watched, replay_st
     watched.next()
     replay_stream.renderer.fails = True
     watched.playback.set_view(View(yaw=1))
-    watched.playback._thread.join(5)
-    assert not watched.playback.alive
+    until = time.monotonic() + 5
+    while watched.playback.alive:
+        assert time.monotonic() < until
+        time.sleep(0.001)
     assert watched.playback.state.problem == "RuntimeError: the model broke"
     assert watched.playback.ask(lambda: 1).cancelled()
 
@@ -206,8 +209,8 @@ def test_closing_cancels_what_was_not_done(replay_stream: Any) -> None:
     never = watched.playback.ask(lambda: 1)
     closing = threading.Thread(target=watched.playback.close)
     closing.start()
-    while not watched.playback._closing:
-        pass
+    while not watched.playback.ask(lambda: None).cancelled():  # until it closes
+        time.sleep(0.001)
     go_on.set()
     closing.join(5)
     assert never.cancelled()

@@ -36,7 +36,7 @@ def test_a_picture_pays_off_where_the_source_does_not_show_what_is_seen(
     search = ReferenceSearch(family, player.stream_source, max_bytes=5000)
     for probe in probes:
         search.add(probe)
-    before = np.mean(search._shown)
+    before = search.shown_db
     best = search.best(8)
     assert best is not None
     assert best.gain_db > 0.5
@@ -44,7 +44,7 @@ def test_a_picture_pays_off_where_the_source_does_not_show_what_is_seen(
     shown = decode_picture(best.packed.data)
     assert np.median(shown[:100]) < np.median(player.stream_source.picture[:100]) - 15  # the darker room
     search.add_reference(best.reference)
-    assert np.mean(search._shown) >= before + best.gain_db
+    assert search.shown_db >= before + best.gain_db
     assert search.pictures == 2
 
 
@@ -69,8 +69,8 @@ def test_probes_are_thinned_out_evenly(family: Family, player: StreamPlayer, pro
     search = ReferenceSearch(family, player.stream_source, max_bytes=5000, most_probes=4)
     for probe in probes:
         search.add(probe)
-    assert search.probes <= 4
-    assert search._probes == probes[::4][: search.probes]
+    assert 2 <= len(search.probes) <= 4
+    assert list(search.probes) == probes[::4][: len(search.probes)]
 
 
 def test_bytes_are_shared_and_too_few_are_refused() -> None:

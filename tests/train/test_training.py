@@ -54,7 +54,7 @@ def trainer(kind: str, data: Dataset, folder: Path) -> Trainer:
 @pytest.mark.parametrize("kind", ["extractor", "light extractor", "renderer", "blocks"])
 def test_twenty_steps_lower_the_loss(kind: str, data: Dataset, tmp_path: Path) -> None:
     run = trainer(kind, data, tmp_path)
-    losses = [float(run._one_step()["loss"]) for _ in range(20)]
+    losses = [float(run.one_step()["loss"]) for _ in range(20)]
     assert np.mean(losses[-5:]) < 0.95 * np.mean(losses[:5])
 
 

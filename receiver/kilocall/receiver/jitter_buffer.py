@@ -133,6 +133,11 @@ class JitterBuffer:
         return self._offset_us - self._fastest_us()
 
     @property
+    def waiting(self) -> int:
+        """Packets that are held until their frames are due."""
+        return len(self._held)
+
+    @property
     def highest(self) -> int | None:
         """Sequence number of the newest packet."""
         return None if self._highest is None else self._highest % SEQUENCES

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from kilocall.model.family import Family, Picture, Source, retarget, turn_head
 from kilocall.model.motion import Motion
+from kilocall.model.reference_pictures import ReferencePicture
 from kilocall.proto.errors import BadInput
 from kilocall.receiver.reference_renderer import ReferenceRenderer
 
@@ -48,6 +49,11 @@ class FaceRenderer:
         """How many are held, the source picture included."""
         return self._renderer.pictures
 
+    @property
+    def references(self) -> tuple[ReferencePicture, ...]:
+        """The pictures that frames are shown on, the source picture first."""
+        return self._renderer.references
+
     def add_picture(self, picture: Picture) -> None:
         """A further picture of the stream's speaker; each frame is then shown on the nearest.
 
@@ -64,7 +70,7 @@ class FaceRenderer:
     def made_by(self, family: Family) -> FaceRenderer:
         """The stream's pictures and view on networks that render otherwise and agree in all else: one person's."""
         other = FaceRenderer(family, self.source)
-        for reference in self._renderer.references[1:]:
+        for reference in self.references[1:]:
             source = reference.source
             other.add_picture(source.picture if source.detail is None else source.detail)
         other.view = self.view

@@ -116,7 +116,7 @@ class ReceiverService:
         session: Session
         receiving = ReceivePipeline(
             ReceiveEvents(
-                picture=self._picture,
+                picture=self.show,
                 ready=lambda picture_hash: session.picture_ready(picture_hash),
                 refused=self._refused,
                 rate=lambda fps: session.own_rate(fps),
@@ -282,7 +282,8 @@ class ReceiverService:
             self._session.picture_refused(picture_hash, reason)
         self.problem = f"the source picture cannot be used: {reason}"
 
-    def _picture(self, rendered: Rendered) -> None:
+    def show(self, rendered: Rendered) -> None:
+        """The newest picture, for the page and whoever asks."""
         self.pictures += 1
         self.jpeg = rendered.jpeg
         self._news.set()

@@ -139,8 +139,14 @@ class ReferenceSearch:
         return [trial.reference for trial in self._held[1:]]
 
     @property
-    def probes(self) -> int:
-        return len(self._probes)
+    def probes(self) -> tuple[Probe, ...]:
+        """Those that are kept."""
+        return tuple(self._probes)
+
+    @property
+    def shown_db(self) -> float:
+        """How near the probes come with the pictures that are held: mean of their decibels; there must be one."""
+        return sum(self._shown) / len(self._shown)
 
     def add(self, probe: Probe) -> None:
         """One more frame, made here as the receiver makes it."""

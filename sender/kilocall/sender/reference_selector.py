@@ -124,7 +124,7 @@ class ReferenceSelector(Worker):
         # While one is on its way the next cannot be told: what the receiver will have counts.
         if self._on_its_way or search.pictures >= self._pictures:
             return False
-        return search.probes >= FEWEST_PROBES and self._clock() - self._sought >= SEEK_EVERY_S
+        return len(search.probes) >= FEWEST_PROBES and self._clock() - self._sought >= SEEK_EVERY_S
 
     def _propose(self, proposal: Proposal) -> None:
         packed, base_hash = proposal.packed, self._base_hash

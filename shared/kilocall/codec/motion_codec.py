@@ -52,6 +52,7 @@ __all__ = [
     "FrameState",
     "MotionDecoder",
     "MotionEncoder",
+    "distance_class",
 ]
 
 _INT16 = 32767
@@ -71,7 +72,7 @@ ACTIVITY_CLASS = _classes((1, 2, 4, 8, 14, 24, 40), 16 * LARGEST)
 NEIGHBOUR_CLASS = _classes((1, 4, 9, 16, 28), 16 * LARGEST)
 
 
-def _kind(packets_back: int, frame_count: int) -> int:
+def distance_class(packets_back: int, frame_count: int) -> int:
     """Distance class of the first frame of a predicted packet: 1 to KINDS - 1.
 
     The receiver does not know how many frames the packets between held; both sides take them for as long as
@@ -231,7 +232,7 @@ class MotionEncoder:
         reference = self._usable_reference()
         key = reference is None
         held = None if reference is None else self._held[reference]
-        kind = 0 if reference is None else _kind((sequence - reference) % SEQUENCES, count)
+        kind = 0 if reference is None else distance_class((sequence - reference) % SEQUENCES, count)
         start = FrameStart(self.codebook, level, held, kind)
 
         intervals: list[tuple[int, int]] = []
@@ -362,7 +363,7 @@ class MotionDecoder:
                 raise BadPacket(
                     f"motion packet {packet.sequence} refers to packet {packet.reference}, which is not held"
                 )
-            kind = _kind(back, packet.frame_count)
+            kind = distance_class(back, packet.frame_count)
         start = FrameStart(self.codebook, packet.level, held, kind)
 
         coder = RangeDecoder(packet.payload)

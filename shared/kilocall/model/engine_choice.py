@@ -12,7 +12,7 @@ from kilocall.runtime.engine import GPU_ENGINES, Engine, EngineName, check_setti
 from kilocall.runtime.engines.fallback import FallbackEngine
 from kilocall.runtime.machine import cuda_driver_present, graphics, intel_compute, physical_cores
 
-__all__ = ["MOST_AUTO_THREADS", "choose_engine", "give_up", "gpu_candidates"]
+__all__ = ["MOST_AUTO_THREADS", "choose_engine", "give_up", "given_up", "gpu_candidates"]
 
 #: More threads than this gain nothing on networks of a few milliseconds, and the call needs cores as well.
 MOST_AUTO_THREADS: Final = 4
@@ -20,7 +20,7 @@ MOST_AUTO_THREADS: Final = 4
 _logger = logging.getLogger(__name__)
 
 #: GPU engines that failed in this process, and how; they are not tried again.
-_given_up: dict[EngineName, str] = {}
+given_up: dict[EngineName, str] = {}
 
 
 def choose_engine(name: str = "auto", threads: int = 0) -> Engine:
@@ -59,8 +59,8 @@ def choose_engine(name: str = "auto", threads: int = 0) -> Engine:
 
 def give_up(name: EngineName, why: str) -> None:
     """From now on this process does without a GPU engine."""
-    if name not in _given_up:
-        _given_up[name] = why
+    if name not in given_up:
+        given_up[name] = why
         _logger.warning("engine %s is given up: %s", name, why)
 
 
@@ -68,13 +68,13 @@ def gpu_candidates() -> tuple[EngineName, ...]:
     """GPU engines that are worth a trial here: installed, with a GPU that they know, not given up. Loads no driver."""
     installed = installed_engines()
     fit = {"webgpu": lambda: bool(graphics()), "openvino-gpu": intel_compute}
-    return tuple(n for n in GPU_ENGINES if installed[n] is not None and n not in _given_up and fit[n]())
+    return tuple(n for n in GPU_ENGINES if installed[n] is not None and n not in given_up and fit[n]())
 
 
 def _with_fallback(name: EngineName, threads: int, reason: str) -> Engine:
     on_cpu, _ = best_cpu_engine()
-    if name in _given_up:
-        return make_engine(on_cpu, threads, f"{name} was given up: {_given_up[name]}")
+    if name in given_up:
+        return make_engine(on_cpu, threads, f"{name} was given up: {given_up[name]}")
     return FallbackEngine(
         make_engine(name, threads, reason),
         stand_in=lambda: make_engine(on_cpu, threads, f"{name} was given up"),

@@ -154,7 +154,7 @@ class Trainer:
         ) as progress:
             bar = progress.add_task(self.folder.name, total=end, completed=self.step, figures="")
             while self.step < end and not should_stop():
-                figures = self._one_step()
+                figures = self.one_step()
                 for name, value in figures.items():
                     shown[name] = value if name not in shown else 0.98 * shown[name] + 0.02 * value
                 rate = (self.step - since) / max(1e-9, time.monotonic() - started)
@@ -170,7 +170,8 @@ class Trainer:
         self._show()
         return shown
 
-    def _one_step(self) -> dict[str, float]:
+    def one_step(self) -> dict[str, float]:
+        """The task's figures of this step's batch."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.schedule.rate_at(self.step)
         self.task.network.train()

@@ -143,7 +143,7 @@ def test_a_gpu_given_up_is_said_once_and_not_tried_again(
 ) -> None:
     from kilocall.model import engine_choice as engines
 
-    monkeypatch.setattr(engines, "_given_up", {})
+    monkeypatch.setattr(engines, "given_up", {})
     monkeypatch.setattr(engines, "check_settings", lambda name, threads: None)
     with caplog.at_level(logging.WARNING, "kilocall"):
         engines.give_up("webgpu", "device lost")
