@@ -40,7 +40,8 @@ def test_questions_are_answered_on_the_thread_between_steps() -> None:
     assert worker.ask(lambda: threading.current_thread().name).result(5) == "counting"
     with pytest.raises(ZeroDivisionError):
         worker.ask(lambda: 1 // 0).result(5)
-    assert worker.ask(lambda: worker.steps).result(5) >= 0
+    while worker.ask(lambda: worker.steps).result(5) < 3:
+        pass  # asking does not keep it from its steps
     worker.close()
     assert worker.was_closed.is_set()
     with pytest.raises(CancelledError):

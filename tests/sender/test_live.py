@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from kilocall.proto.errors import NoFace
 from kilocall.proto.motion_packet import MotionPacket
 from kilocall.sample import sample_clip
 from kilocall.sender.capture import Frame, open_clip
+from kilocall.sender.face_crop import FaceCrop, FaceCropper
 from kilocall.sender.live import OwnSource, SendEvents, SendPipeline
 
 PERIOD_US = 40_000
@@ -78,35 +79,55 @@ def faces(tmp_path_factory: pytest.TempPathFactory) -> list[Picture]:
     return [next(frames).rgb for _ in range(40)]
 
 
+class EventLoop:
+    """What the thread tells is done at once, unless the loop is `busy`."""
+
+    def __init__(self) -> None:
+        self.busy = False
+        self.waiting: list[Callable[[], None]] = []
+
+    def deliver(self, call: Callable[[], None]) -> None:
+        if self.busy:
+            self.waiting.append(call)
+        else:
+            call()
+
+    def go_on(self) -> None:
+        self.busy = False
+        while self.waiting:
+            self.waiting.pop(0)()
+
+
 @dataclass
 class Running:
     sending: SendPipeline
     camera: Frames
     told: Told
     clock: WorkClock
+    loop: EventLoop = field(default_factory=EventLoop)
 
     def play(self, pictures: list[Picture], seconds: float, work_ms: float, *, own: float = 1.0) -> None:
         """A camera of 25 pictures a second and a thread that each takes `work_ms`; the newest is taken when it is free.
 
         `own` is the share of that time for which the thread has the processor.
         """
-        usual = self.sending._look
+        usual = FaceCropper.crop
 
-        def look(frame: Frame) -> None:
-            usual(frame)
+        def crop(cropper: FaceCropper, frame: Frame) -> FaceCrop:
             self.clock.wall_s += work_ms / 1000
             self.clock.own_s += own * work_ms / 1000
+            return usual(cropper, frame)
 
-        self.sending._look = look  # type: ignore[method-assign]
         until_s = self.clock.wall_s + seconds
-        while self.clock.wall_s < until_s:
-            due = START_US + self.camera.count * PERIOD_US
-            behind = round(1e6 * self.clock.wall_s) - (due - START_US)
-            self.camera.count += max(0, behind // PERIOD_US)
-            self.clock.wall_s = max(self.clock.wall_s, self.camera.count * PERIOD_US / 1e6)
-            self.camera.show(pictures[self.camera.count % len(pictures)])
-            self.sending.step()
-        self.sending._look = usual  # type: ignore[method-assign]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(FaceCropper, "crop", crop)
+            while self.clock.wall_s < until_s:
+                due = START_US + self.camera.count * PERIOD_US
+                behind = round(1e6 * self.clock.wall_s) - (due - START_US)
+                self.camera.count += max(0, behind // PERIOD_US)
+                self.clock.wall_s = max(self.clock.wall_s, self.camera.count * PERIOD_US / 1e6)
+                self.camera.show(pictures[self.camera.count % len(pictures)])
+                self.sending.step()
 
     def show(self, *pictures: Picture) -> int:
         """Capture time of the last one."""
@@ -119,12 +140,7 @@ class Running:
     def begin(self) -> None:
         """A new connection, as the event loop asks for it; here the thread's work is done at once."""
         self.sending.begin()
-        self.do_what_was_asked()
-
-    def do_what_was_asked(self) -> None:
-        while self.sending._jobs:
-            answer, question = self.sending._jobs.popleft()
-            answer.set_result(question())
+        self.sending.do_what_was_asked()
 
 
 class WorkClock:
@@ -140,9 +156,10 @@ class WorkClock:
 @pytest.fixture
 def running() -> Running:
     camera, told, clock = Frames(), Told(), WorkClock()
-    sending = SendPipeline(camera, told.events, lambda call: call(), plan=FixedPlan(), clock=clock)
+    loop = EventLoop()
+    sending = SendPipeline(camera, told.events, loop.deliver, plan=FixedPlan(), clock=clock)
     sending.opened()
-    return Running(sending, camera, told, clock)
+    return Running(sending, camera, told, clock, loop)
 
 
 def black(like: Picture) -> Picture:
@@ -196,32 +213,28 @@ def test_packets_hold_as_many_frames_as_planned_and_key_until_acknowledged(
     assert first.frame_count == 1
     assert [packet.frame_count for packet in rest] == [3, 3, 3, 3]
     assert all(packet.is_key for packet in running.told.packets)
-    sending = running.sending
-    assert sending._encoder is not None
-    sending._encoder.codec.acknowledge(rest[-1].sequence)
+    running.sending.acknowledge(rest[-1].sequence)
+    running.sending.do_what_was_asked()
     running.show(*faces[25:28])
     assert running.told.packets[-1].reference == rest[-1].sequence
-    sending.forget_acknowledged()
+    running.sending.forget_acknowledged()
     running.show(*faces[28:31])
     assert running.told.packets[-1].is_key
 
 
 def test_packet_of_the_connection_before_is_not_sent_over_the_next(running: Running, faces: list[Picture]) -> None:
     """Its number would be far ahead of the next ones, and those would be taken for old."""
-    waiting: list[Callable[[], None]] = []
     running.show(*faces[:12])
     running.begin()
     running.show(*faces[12:15])
     before = len(running.told.packets)
-    running.sending._deliver = waiting.append
+    running.loop.busy = True
     running.show(*faces[15:19])
     running.sending.begin()  # asked for while a packet is on its way to the event loop
-    for call in waiting:
-        call()
-    assert waiting
+    assert running.loop.waiting
+    running.loop.go_on()
     assert len(running.told.packets) == before
-    running.sending._deliver = lambda call: call()
-    running.do_what_was_asked()
+    running.sending.do_what_was_asked()
     running.show(*faces[19:23])
     assert running.told.packets[before].sequence == 0
 
@@ -231,11 +244,17 @@ def test_new_source_holds_once_the_other_side_has_it(running: Running, faces: li
     running.begin()
     running.show(*faces[12:20])
     old = running.sending.source
-    running.sending._take_from_camera()
+    running.sending.take_source()
+    running.sending.do_what_was_asked()
     new = running.told.sources[-1]
+    assert new != old
     running.show(*faces[20:23])
     assert running.sending.source == old
-    running.sending._confirm(new.packed.picture_hash)
+    running.sending.confirm("ab" * 32)
+    running.sending.do_what_was_asked()
+    assert running.sending.source == old
+    running.sending.confirm(new.packed.picture_hash)
+    running.sending.do_what_was_asked()
     assert running.sending.source == new
     when = running.show(faces[23])
     assert running.told.faces[-1] == (True, when)
@@ -243,20 +262,26 @@ def test_new_source_holds_once_the_other_side_has_it(running: Running, faces: li
 
 
 def test_source_without_a_face_is_refused_and_changes_nothing(running: Running, faces: list[Picture]) -> None:
+    from_camera = running.sending.take_source()
+    running.sending.do_what_was_asked()
     with pytest.raises(NoFace, match="no face in the last second"):
-        running.sending._take_from_camera()
+        from_camera.result(0)
     running.show(*faces[:12])
-    before = running.sending.source
-    future = running.sending.use_picture(np.full((64, 64, 3), 90, np.uint8))
-    running.sending._jobs.popleft()
-    assert not future.done()
-    with pytest.raises(NoFace):
-        running.sending._take(np.full((256, 256, 3), 90, np.uint8), from_file=True)
+    before, recent = running.sending.source, list(running.sending.recent)
+    for side in (64, running.sending.hello(25).picture_size):  # the second may be a crop as it is
+        from_file = running.sending.use_picture(np.full((side, side, 3), 90, np.uint8))
+        assert not from_file.done()
+        running.sending.do_what_was_asked()
+        with pytest.raises(NoFace):
+            from_file.result(0)
     assert running.sending.source == before
+    assert list(running.sending.recent) == recent
+    assert len(running.told.sources) == 1
 
 
 def test_fewer_frames_are_looked_at_when_the_plan_says_so(running: Running, faces: list[Picture]) -> None:
-    running.sending._follow(FixedPlan(fps=12.5))
+    running.sending.follow(FixedPlan(fps=12.5))
+    running.sending.do_what_was_asked()
     running.show(*faces[:20])
     assert 9 <= running.sending.frames <= 11
 
@@ -292,14 +317,14 @@ def test_the_lowest_of_plan_pace_and_what_the_other_side_shows_is_sent(running: 
     running.begin()
     assert (sending.fps, sending.limited_by, sending.frames_per_message) == (25, "none", 3)
     sending.limit(12.5)
-    running.do_what_was_asked()
+    sending.do_what_was_asked()
     assert (sending.fps, sending.limited_by, sending.frames_per_message) == (12.5, "the other side", 2)
     running.show(*faces[12:32])
     rest = running.told.packets[1:]  # without the first, which goes alone
     assert {packet.frame_count for packet in rest} == {2}
     assert {packet.spacing_us for packet in rest} == {80_000}
     sending.follow(FixedPlan(fps=5))
-    running.do_what_was_asked()
+    sending.do_what_was_asked()
     assert (sending.fps, sending.limited_by) == (5, "network")
     assert sending.wanted_fps == 5
     sending.follow(FixedPlan())
@@ -316,8 +341,23 @@ def test_a_thread_that_waits_for_the_processor_blames_other_programs(running: Ru
     running.play(faces[12:], 3.0, 84, own=0.5)
     limits.append(running.sending.limited_by)
     assert limits == ["none", "other programs"]
-    assert running.sending._encoder is not None
-    assert running.sending._encoder.codec.key_interval == round(4 * running.sending.fps)
+
+
+def test_a_key_packet_comes_every_four_seconds_at_fewer_frames_too(running: Running, faces: list[Picture]) -> None:
+    running.show(*faces[:12])
+    running.begin()
+    running.sending.limit(5)
+    running.sending.do_what_was_asked()
+    keys: list[float] = []
+    for number in range(250):
+        before = len(running.told.packets)
+        running.show(faces[12 + number % 28])
+        for packet in running.told.packets[before:]:
+            if packet.is_key:
+                keys.append(sent_times_ms([packet])[0])
+            running.sending.acknowledge(packet.sequence)
+            running.sending.do_what_was_asked()
+    assert np.diff(keys) == pytest.approx([4000, 4000], abs=40)  # the camera's next frame
 
 
 def test_camera_off_is_no_face(running: Running, faces: list[Picture]) -> None:
@@ -352,26 +392,26 @@ def test_clip_file_that_is_missing_is_refused() -> None:
 def test_frames_are_placed_by_further_pictures_once_the_other_side_holds_them(
     running: Running, faces: list[Picture], family: Family
 ) -> None:
-    def held() -> int:
-        running.do_what_was_asked()
-        assert running.sending._encoder is not None
-        keypoint_aligner = running.sending._encoder.extractor.keypoint_aligner
-        assert keypoint_aligner is not None
-        return len(keypoint_aligner.references)
+    sending = running.sending
 
+    def held() -> int:
+        sending.do_what_was_asked()
+        return sending.pictures
+
+    assert held() == 0
     running.show(*faces[:12])
     running.begin()
     (own,) = running.told.sources
     reference = base_reference(family, family.source(own.picture))
-    running.sending.offered_reference(own.packed.picture_hash, "a", reference)
-    running.sending.offered_reference("of another source", "b", reference)
+    sending.offered_reference(own.packed.picture_hash, "a", reference)
+    sending.offered_reference("of another source", "b", reference)
     assert held() == 1
     for name in ("a", "a", "b", "never offered"):
-        running.sending.confirm_reference(name)
+        sending.confirm_reference(name)
     assert held() == 2
     running.show(*faces[12:24])
     assert running.told.packets
     running.begin()  # another connection: what the other side holds is told anew
     assert held() == 1
-    running.sending.confirm_reference("a")
+    sending.confirm_reference("a")
     assert held() == 2

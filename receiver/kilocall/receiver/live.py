@@ -216,6 +216,26 @@ class ReceivePipeline(Worker):
         """Its counters may be read on any thread."""
         return self._jitter
 
+    @property
+    def prepared(self) -> dict[str, int]:
+        """Hashes of the source pictures that can be moved, and how many pictures of their speaker are held for each."""
+        return {picture_hash: renderer.pictures for picture_hash, renderer in self._renderers.items()}
+
+    @property
+    def undecoded(self) -> int:
+        """Pictures of the other side that wait to be decoded."""
+        return self._undecoded
+
+    @property
+    def unreadable(self) -> int:
+        """Packets of this connection whose motion could not be decoded."""
+        return self._decoder.dropped
+
+    @property
+    def decoded(self) -> int:
+        """Packets whose motion is kept until it is shown, or until others push it out."""
+        return len(self._motions)
+
     def interrupt(self) -> None:
         interrupt(getattr(self, "_family", None))
 

@@ -275,6 +275,13 @@ class SendPipeline(Worker):
         return hello_of(self._family, fps)
 
     @property
+    def pictures(self) -> int:
+        """How many pictures of the speaker frames are placed by: the source picture, and further ones that the other
+        side holds."""
+        aligner = self._encoder.extractor.keypoint_aligner if self._encoder is not None else None
+        return 0 if aligner is None else len(aligner.references)
+
+    @property
     def codebook(self) -> Codebook:
         """Once ready."""
         return self._family.codebook

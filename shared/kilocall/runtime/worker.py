@@ -112,6 +112,13 @@ class Worker:
                 self._wake.notify()
         return answer
 
+    def do_what_was_asked(self) -> None:
+        """On the thread, before each step: answers what was asked until now, in order."""
+        with self._wake:
+            jobs, self._jobs = self._jobs, deque()
+        for answer, question in jobs:
+            _settle(answer, question)
+
     def wake(self) -> None:
         """Ends the wait before the next step."""
         with self._wake:
@@ -142,9 +149,7 @@ class Worker:
                     if wait_s > 0 and not self._woken and not self._closing:
                         self._wake.wait(wait_s)
                     self._woken = False
-                    jobs, self._jobs = self._jobs, deque()
-                for answer, question in jobs:
-                    _settle(answer, question)
+                self.do_what_was_asked()
                 wait_s = 0.0 if self._closing else self.step()
         # Whatever a model or a camera raises, whoever waits must learn it.
         except Exception as error:
