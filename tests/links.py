@@ -1,13 +1,18 @@
-"""Two peers on this machine's loopback, and ways to spoil what runs between them."""
+"""Two peers on this machine's loopback, or one and another program, and ways to spoil what runs between them."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from dataclasses import dataclass
 from typing import Any
 
-from kilocall.runtime.peer import Peer
+import pytest
+from aioice import ice
+from aiortc import RTCConfiguration, RTCDataChannel, RTCPeerConnection, RTCSessionDescription
+
+from kilocall.runtime.peer import CONTROL_ID, MOTION_ID, Peer
 from kilocall.runtime.peer_settings import PeerSettings
 
 
@@ -36,6 +41,39 @@ async def two_peers(
         await second.close()
 
 
+@dataclass
+class Stranger:
+    """Another program at the other end: it has the two channels and sends on them what it likes."""
+
+    connection: RTCPeerConnection
+    motion: RTCDataChannel
+    control: RTCDataChannel
+
+
+@contextlib.asynccontextmanager
+async def peer_and_stranger(settings: PeerSettings) -> AsyncIterator[tuple[Peer, Stranger]]:
+    """A peer without audio whose channels are open; the stranger made the offer."""
+    peer, connection = Peer(settings), RTCPeerConnection(RTCConfiguration(iceServers=[]))
+    stranger = Stranger(
+        connection,
+        connection.createDataChannel("motion", negotiated=True, id=MOTION_ID, ordered=False, maxRetransmits=0),
+        connection.createDataChannel("control", negotiated=True, id=CONTROL_ID),
+    )
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(ice, "get_host_addresses", lambda use_ipv4, use_ipv6: ["127.0.0.1"])
+            await connection.setLocalDescription(await connection.createOffer())
+        answer = await peer.answer(connection.localDescription.sdp)
+        await connection.setRemoteDescription(RTCSessionDescription(answer, "answer"))
+        assert await peer.wait_open(), peer.closed_because
+        while not stranger.motion.readyState == stranger.control.readyState == "open":  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+        yield peer, stranger
+    finally:
+        await connection.close()
+        await peer.close()
+
+
 async def connect(first: Peer, second: Peer) -> None:
     await first.accept(await second.answer(await first.offer()))
     assert await first.wait_open(), first.closed_because
@@ -43,8 +81,8 @@ async def connect(first: Peer, second: Peer) -> None:
 
 
 def lose(peer: Peer, is_lost: Callable[[bytes], bool]) -> None:
-    """Loses the datagrams of `peer` that `is_lost` says; they count as sent."""
-    for protocol in peer._ice._protocols:
+    """Loses the datagrams of `peer` that `is_lost` says; its `traffic` does not count them."""
+    for protocol in peer.endpoints:
         _filter(protocol, is_lost)
 
 
@@ -55,7 +93,7 @@ def lose_all(peer: Peer) -> None:
 def delay(peer: Peer, seconds: float) -> None:
     """Holds up every datagram of `peer`."""
     loop = asyncio.get_running_loop()
-    for protocol in peer._ice._protocols:
+    for protocol in peer.endpoints:
         transport: Any = protocol.transport
         sendto = transport.sendto
 

@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fractions
 import re
+import socket
 from itertools import cycle, islice
-from typing import Any
 
 import numpy as np
 import pytest
+from aioice import ice
 from aiortc import AudioStreamTrack
 from av import AudioFrame
 
@@ -16,10 +18,11 @@ from kilocall.proto.control import MAX_MESSAGE_BYTES, Part, WantPicture
 from kilocall.proto.errors import BadInput, BadPacket
 from kilocall.runtime.aiortc_fixes import TurnServer
 from kilocall.runtime.inbox import Inbox
-from kilocall.runtime.peer import Peer
+from kilocall.runtime.peer import NewestFrames, Peer
 from kilocall.runtime.peer_settings import IceServer, PeerSettings
-from links import connect, lose, lose_all, lose_pattern, run, two_peers
+from links import connect, delay, lose, lose_all, lose_pattern, peer_and_stranger, run, two_peers
 
+STUN_BINDING, TURN_ALLOCATE = 1, 3  # RFC 8489, 8656
 LOOPBACK = PeerSettings(loopback="only", audio=False)
 
 
@@ -59,16 +62,6 @@ def test_both_channels_carry_both_ways() -> None:
     run(check())
 
 
-def test_motion_is_neither_repeated_nor_ordered_and_control_is_both() -> None:
-    async def check() -> None:
-        async with two_peers(LOOPBACK) as (first, _):
-            motion, control = (first._channels[label] for label in ("motion", "control"))
-            assert (motion.ordered, motion.maxRetransmits) == (False, 0)
-            assert (control.ordered, control.maxRetransmits) == (True, None)
-
-    run(check())
-
-
 def test_states_follow_each_other() -> None:
     async def check() -> None:
         states: list[str] = []
@@ -79,7 +72,7 @@ def test_states_follow_each_other() -> None:
     run(check())
 
 
-def test_lost_motion_stays_lost_and_the_rest_arrives_at_once() -> None:
+def test_lost_motion_is_never_repeated_and_the_rest_arrives_at_once() -> None:
     pattern = [False, False, True, False, True, False, False]
 
     async def check() -> None:
@@ -92,7 +85,9 @@ def test_lost_motion_stays_lost_and_the_rest_arrives_at_once() -> None:
                 await asyncio.sleep(0.005)
             await asyncio.sleep(0.1)
             kept = [0, 1, 3, 5, 6]
+            assert len(second.motion) == len(kept)
             assert [data[0] for data in await all_of(second.motion, len(kept))] == kept
+            await asyncio.sleep(1.5)  # past aiortc's retransmission timer of 1 s
             assert len(second.motion) == 0
 
     run(check())
@@ -143,56 +138,51 @@ def test_too_long_or_too_many_messages_are_not_taken() -> None:
 
 def test_malformed_and_oversized_messages_are_counted_and_dropped() -> None:
     async def check() -> None:
-        async with two_peers(LOOPBACK) as (first, second):
-            motion, control = (first._channels[label] for label in ("motion", "control"))
-            motion.send("text")
-            motion.send(bytes(peer_module.MAX_MOTION_BYTES + 1))
-            control.send("text")
-            control.send(b"\x93\x09rest")
-            control.send(bytes(Part(MAX_MESSAGE_BYTES, b"x")))
-            control.send(bytes(Part(10, b"x")))
-            control.send(bytes(Part(8, b"x")))
-            first.send_control(b"good")
-            assert await all_of(second.control, 1) == [b"good"]
-            assert first.send_motion(b"good")
-            assert await all_of(second.motion, 1) == [b"good"]
-            assert second.malformed == 6
-            assert second.state == "open"
+        async with peer_and_stranger(LOOPBACK) as (peer, stranger):
+            stranger.motion.send("text")
+            stranger.motion.send(bytes(peer_module.MAX_MOTION_BYTES + 1))
+            stranger.control.send("text")
+            stranger.control.send(b"\x93\x09rest")
+            stranger.control.send(bytes(Part(MAX_MESSAGE_BYTES, b"x")))
+            stranger.control.send(bytes(Part(10, b"x")))
+            stranger.control.send(bytes(Part(8, b"x")))
+            stranger.control.send(b"good")
+            assert await all_of(peer.control, 1) == [b"good"]
+            stranger.motion.send(b"good")
+            assert await all_of(peer.motion, 1) == [b"good"]
+            assert peer.malformed == 6
+            assert peer.state == "open"
 
     run(check())
 
 
 def test_channels_that_nobody_asked_for_are_closed() -> None:
     async def check() -> None:
-        async with two_peers(LOOPBACK) as (first, second):
-            extra = first._connection.createDataChannel("extra")
+        async with peer_and_stranger(LOOPBACK) as (peer, stranger):
+            extra = stranger.connection.createDataChannel("extra")
             while extra.readyState != "closed":  # noqa: ASYNC110  # it forgets its listeners
                 await asyncio.sleep(0.01)
-            assert second.malformed == 1
-            assert second.state == "open"
+            assert peer.malformed == 1
+            assert peer.state == "open"
 
     run(check())
 
 
 def test_motion_is_dropped_rather_than_queued() -> None:
+    settings = PeerSettings(loopback="only", audio=False, inbox_messages=1000)
+
     async def check() -> None:
-        async with two_peers(LOOPBACK) as (first, second):
-
-            async def stuck() -> None:
-                """As when the congestion window is used up."""
-
-            transmit = first._sctp._transmit
-            first._sctp._transmit = stuck  # type: ignore[method-assign]
+        async with two_peers(settings) as (first, second):
+            delay(first, 0.4)  # nothing is acknowledged meanwhile: the congestion window is used up
             taken = []
-            for _ in range(40):
+            for _ in range(600):
                 taken.append(first.send_motion(bytes(40)))
                 await asyncio.sleep(0)
-            assert sum(taken) <= 11
-            assert first.backlog_bytes <= 440
-            assert first.motion_dropped == 40 - sum(taken)
-            first._sctp._transmit = transmit  # type: ignore[method-assign]
-            await transmit()
-            assert len(await all_of(second.motion, sum(taken))) == sum(taken)
+            assert not any(taken[sum(taken) :])
+            assert settings.motion_backlog_bytes < first.backlog_bytes <= settings.motion_backlog_bytes + 40
+            assert first.motion_dropped == 600 - sum(taken) > 0
+            # What was taken is sent when there is room again.
+            assert await all_of(second.motion, sum(taken)) == [bytes(40)] * sum(taken)
 
     run(check())
 
@@ -303,32 +293,80 @@ def test_description_holds_its_candidates_and_no_more_than_needed() -> None:
     run(check())
 
 
-def test_nobody_is_contacted_by_default_and_loopback_is_not_offered() -> None:
+def own_candidates(description: str) -> dict[str, str]:
+    """Kind of each address that a description names."""
+    return dict(re.findall(r"a=candidate:\S+ 1 udp \d+ (\S+) \d+ typ (\w+)", description))
+
+
+def test_loopback_is_offered_only_where_the_settings_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ice, "get_host_addresses", lambda use_ipv4, use_ipv6: ["127.0.0.2"])  # as if it were the LAN's
+
     async def check() -> None:
-        peer = Peer(PeerSettings(audio=False))
-        assert (peer._ice.stun_server, peer._ice.turn_server) == (None, None)
-        assert peer._addresses(["10.0.0.1"]) == ["10.0.0.1"]
-        included = Peer(PeerSettings(loopback="include", audio=False))
-        assert included._addresses(["10.0.0.1"]) == ["10.0.0.1", "127.0.0.1"]
-        for one in (peer, included):
-            await one.close()
+        offered = {}
+        for loopback in ("exclude", "include", "only"):
+            peer = Peer(PeerSettings(loopback=loopback, audio=False))
+            offered[loopback] = own_candidates(await peer.offer())
+            await peer.close()
+        lan, own = {"127.0.0.2": "host"}, {"127.0.0.1": "host"}
+        assert offered == {"exclude": lan, "include": lan | own, "only": own}
 
     run(check())
 
 
-def test_ice_servers_are_passed_on_and_bad_ones_refused() -> None:
+def test_nobody_is_contacted_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def look_up(name: str) -> str:
+        asked.append(name)
+        raise OSError("there is no network")
+
+    # aiortc asks a public STUN server unless told otherwise, and the first that it needs is its address.
+    monkeypatch.setattr(socket, "gethostbyname", look_up)
+
     async def check() -> None:
-        servers = (IceServer("stun:stun.example:3479"), IceServer("turn:turn.example?transport=tcp", "me", "word"))
-        peer = Peer(PeerSettings(ice_servers=servers, relay_only=True, audio=False))
-        assert peer._ice.stun_server == ("stun.example", 3479)
-        assert servers[1].as_turn() == TurnServer("turn.example", 3478, "tcp", False, "me", "word")
-        assert IceServer("turns:turn.example:443").as_turn() == TurnServer("turn.example", 443, "tcp", True, None, None)
-        assert peer._ice.turn_server is None  # aiortc would ask the first alone
-        await peer.close()
-        with pytest.raises(BadInput, match="'http://x': malformed uri"):
-            Peer(PeerSettings(ice_servers=(IceServer("http://x"),)))
+        named = (IceServer("stun:stun.example:3479"),)
+        for servers, wanted in (((), []), (named, ["stun.example"])):
+            peer = Peer(PeerSettings(ice_servers=servers, loopback="only", audio=False))
+            await peer.offer()
+            assert asked == wanted
+            await peer.close()
 
     run(check())
+
+
+def test_every_ice_server_is_asked() -> None:
+    """aiortc would ask the first TURN server alone."""
+
+    async def check() -> None:
+        with contextlib.ExitStack() as sockets:
+            servers = [sockets.enter_context(socket.socket(type=socket.SOCK_DGRAM)) for _ in range(3)]
+            ports = []
+            for server in servers:
+                server.bind(("127.0.0.1", 0))
+                server.setblocking(False)
+                ports.append(server.getsockname()[1])
+            stun, *turns = ports
+            named = (
+                IceServer(f"stun:127.0.0.1:{stun}"),
+                *(IceServer(f"turn:127.0.0.1:{port}", "me", "word") for port in turns),
+            )
+            peer = Peer(PeerSettings(ice_servers=named, loopback="only", audio=False))
+            offering = asyncio.ensure_future(peer.offer())  # would wait for the answers
+            heard = [await asyncio.get_running_loop().sock_recv(server, 2048) for server in servers]
+            assert [int.from_bytes(data[:2], "big") for data in heard] == [STUN_BINDING, TURN_ALLOCATE, TURN_ALLOCATE]
+            offering.cancel()
+            await asyncio.wait([offering])
+            await peer.close()
+
+    run(check())
+
+
+def test_turn_addresses_are_read_and_bad_ones_refused() -> None:
+    server = IceServer("turn:turn.example?transport=tcp", "me", "word")
+    assert server.as_turn() == TurnServer("turn.example", 3478, "tcp", False, "me", "word")
+    assert IceServer("turns:turn.example:443").as_turn() == TurnServer("turn.example", 443, "tcp", True, None, None)
+    with pytest.raises(BadInput, match="'http://x': malformed uri"):
+        Peer(PeerSettings(ice_servers=(IceServer("http://x"),)))
 
 
 def test_speech_is_heard_both_ways_within_25_kbit_s() -> None:
@@ -354,22 +392,41 @@ def test_speech_is_heard_both_ways_within_25_kbit_s() -> None:
         first.set_speech(bitrate_bps=6000, packet_ms=120)
         with pytest.raises(BadInput, match="bit rate is 5"):
             first.set_speech(bitrate_bps=5)
-        # Nobody takes the frames here: they must not pile up.
-        track: Any = first.remote_audio
-        assert track._queue.qsize() <= 100
         for peer in (first, second):
             await peer.close()
 
     run(check())
 
 
-def test_speech_that_is_not_taken_does_not_pile_up() -> None:
+def test_of_speech_that_is_not_taken_the_newest_is_kept() -> None:
     async def check() -> None:
-        frames = peer_module._NewestFrames()
+        frames = NewestFrames()
         for number in range(500):
             await frames.put(number)
         assert frames.qsize() == 100
         assert await frames.get() == 400
+
+    run(check())
+
+
+def test_track_that_nobody_takes_from_does_not_pile_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(NewestFrames, "MOST", 10)  # 0.2 s
+
+    async def check() -> None:
+        first, second = Peer(PeerSettings(loopback="only")), Peer(PeerSettings(loopback="only"), audio=Tone())
+        await connect(first, second)
+        track = first.remote_audio
+        assert track is not None
+        await track.recv()
+        await asyncio.sleep(1.2)
+        waiting = 0
+        with contextlib.suppress(TimeoutError):
+            while waiting < 40:  # 60 would be there
+                await asyncio.wait_for(track.recv(), 0.01)
+                waiting += 1
+        assert 5 <= waiting <= 20  # three come with each packet meanwhile
+        for peer in (first, second):
+            await peer.close()
 
     run(check())
 

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Literal
 
-from aioice.ice import get_host_addresses
+from aioice import ice
 from aiortc import (
     MediaStreamTrack,
     RTCBundlePolicy,
@@ -37,7 +37,7 @@ from kilocall.runtime.long_messages import Assembly, PartsQueue, is_part
 from kilocall.runtime.peer_settings import PeerSettings
 from kilocall.runtime.traffic import Traffic
 
-__all__ = ["MAX_SDP_BYTES", "Peer", "PeerState", "own_addresses"]
+__all__ = ["MAX_SDP_BYTES", "NewestFrames", "Peer", "PeerState", "own_addresses"]
 
 logger = logging.getLogger(__name__)
 
@@ -56,10 +56,10 @@ PeerState = Literal["new", "connecting", "open", "closed"]
 
 def own_addresses() -> frozenset[str]:
     """Addresses of this machine that others may reach it at."""
-    return frozenset(get_host_addresses(use_ipv4=True, use_ipv6=True))
+    return frozenset(ice.get_host_addresses(use_ipv4=True, use_ipv6=True))
 
 
-class _NewestFrames(asyncio.Queue[Any]):
+class NewestFrames(asyncio.Queue[Any]):
     """Replaces the endless queue between aiortc's decoder and the track: drops the oldest beyond 2 s."""
 
     MOST = 100
@@ -253,6 +253,11 @@ class Peer:
             return None if pair.local_candidate.type == "relay" else str(pair.local_addr[0])
         return None
 
+    @property
+    def endpoints(self) -> tuple[ice.StunProtocol, ...]:
+        """What sends and receives its datagrams, one for each own candidate; none before there are candidates."""
+        return tuple(self._ice._protocols)
+
     # Below: aiortc's side of it
 
     def _waiting(self, stream: int) -> int:
@@ -368,7 +373,7 @@ class Peer:
 
     def _track(self, track: MediaStreamTrack) -> None:
         if track.kind == "audio" and self.remote_audio is None:
-            track._queue = _NewestFrames()  # type: ignore[attr-defined]
+            track._queue = NewestFrames()  # type: ignore[attr-defined]
             self.remote_audio = track
 
     def _count_received(self, data: bytes, addr: tuple[Any, ...]) -> None:

@@ -4,20 +4,19 @@ import asyncio
 from typing import Any
 
 from links import run
-from runtime.aiortc_fixes.ends import Messages, two_ends
+from runtime.aiortc_fixes.ends import know_only_aes, listen, send, two_ends
 
 
 async def last_flight_lost() -> list[bytes]:
     """What arrives of six messages that the server sends once its side of the handshake is done."""
     wires, ends, parameters = two_ends()
-    messages = Messages()
-    ends[1]._register_data_receiver(messages)
+    messages = listen(ends[1])
     wires[0].lost = {1}
 
     async def serve() -> None:
         await ends[0].start(parameters[0])
         for number in range(6):
-            await ends[0]._send_data(b"%d" % number)
+            await send(ends[0], b"%d" % number)
             await asyncio.sleep(0.3)
 
     await asyncio.gather(serve(), ends[1].start(parameters[1]))
@@ -44,11 +43,10 @@ def test_without_the_correction_messages_stay_behind_after_that(without: Any) ->
 async def two_records_in_one_datagram() -> list[bytes]:
     wires, ends, parameters = two_ends()
     await asyncio.gather(ends[0].start(parameters[0]), ends[1].start(parameters[1]))
-    messages = Messages()
-    ends[1]._register_data_receiver(messages)
+    messages = listen(ends[1])
     wires[0].held = []
-    await ends[0]._send_data(b"first")
-    await ends[0]._send_data(b"second")
+    await send(ends[0], b"first")
+    await send(ends[0], b"second")
     wires[1].arrived.put_nowait(b"".join(wires[0].held))
     await asyncio.sleep(0.1)
     got = list(messages.got)
@@ -93,7 +91,7 @@ def test_nothing_is_repeated_once_the_handshake_is_over() -> None:
     async def check() -> None:
         wires, ends, parameters = two_ends()
         await asyncio.gather(ends[0].start(parameters[0]), ends[1].start(parameters[1]))
-        await ends[1]._send_data(b"the client is done")
+        await send(ends[1], b"the client is done")
         await asyncio.sleep(0.1)
         sent = [wire.count for wire in wires]
         await asyncio.sleep(0.8)
@@ -111,7 +109,7 @@ async def record_around(message: bytes) -> int:
     await asyncio.gather(ends[0].start(parameters[0]), ends[1].start(parameters[1]))
     await asyncio.sleep(0.1)
     wires[0].held = []
-    await ends[0]._send_data(message)
+    await send(ends[0], message)
     (record,) = wires[0].held
     for end in ends:
         await end.stop()
@@ -131,19 +129,10 @@ def test_without_the_correction_they_carry_37(without: Any) -> None:
 def test_other_side_that_knows_only_aes_still_connects() -> None:
     async def check() -> None:
         _, ends, parameters = two_ends()
-        old = ends[1]._RTCDtlsTransport__local_certificate  # type: ignore[attr-defined]
-        create = old._create_ssl_context
-
-        def aes_alone(*arguments: Any, **named: Any) -> Any:
-            context = create(*arguments, **named)
-            context.set_cipher_list(b"ECDHE-ECDSA-AES128-GCM-SHA256")
-            return context
-
-        old._create_ssl_context = aes_alone
-        messages = Messages()
-        ends[1]._register_data_receiver(messages)
+        know_only_aes(ends[1])
+        messages = listen(ends[1])
         await asyncio.gather(ends[0].start(parameters[0]), ends[1].start(parameters[1]))
-        await ends[0]._send_data(b"hello")
+        await send(ends[0], b"hello")
         await asyncio.sleep(0.1)
         assert messages.got == [b"hello"]
         for end in ends:

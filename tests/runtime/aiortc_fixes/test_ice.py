@@ -42,14 +42,14 @@ async def connecting_with_first_checks_lost() -> float:
     try:
         offer = await first.offer()
         answering = asyncio.ensure_future(second.answer(offer))
-        while not second._ice._protocols:  # noqa: ASYNC110  (aioice has no event for it)
+        while not second.endpoints:  # noqa: ASYNC110  (aioice has no event for it)
             await asyncio.sleep(0)
         for peer in (first, second):
             checks = iter([True])
             lose(peer, lambda data, checks=checks: data[0] < 4 and next(checks, False))  # type: ignore[misc]
         await first.accept(await answering)
         began = asyncio.get_running_loop().time()
-        while not (first._ice._nominated and second._ice._nominated):  # noqa: ASYNC110
+        while not (first.local_address and second.local_address):  # noqa: ASYNC110
             await asyncio.sleep(0.005)
         return asyncio.get_running_loop().time() - began
     finally:

@@ -7,6 +7,7 @@ from aiortc.jitterbuffer import JitterBuffer
 from aiortc.rtp import RtpPacket
 
 from kilocall.runtime.aiortc_fixes import PromptVideoBuffer, SpeechJitterBuffer
+from runtime.aiortc_fixes.ends import received_rtp
 
 
 def rtcp_waits() -> list[float]:
@@ -27,9 +28,7 @@ def test_without_the_correction_rtcp_comes_every_second(without: Any) -> None:
 
 
 def rtp(number: int) -> RtpPacket:
-    packet = RtpPacket(sequence_number=number % 65536, timestamp=number * 2880)
-    packet._data = bytes([number % 256])  # type: ignore[attr-defined]
-    return packet
+    return received_rtp(bytes([number % 256]), sequence_number=number % 65536, timestamp=number * 2880)
 
 
 def delays(buffer: JitterBuffer, numbers: list[int]) -> list[int]:
@@ -65,8 +64,7 @@ def pictures(buffer: JitterBuffer, packets: list[tuple[int, int, bool, bytes]]) 
     """What comes out with each packet of (number, picture, marker, data)."""
     out = []
     for number, picture, marker, data in packets:
-        packet = RtpPacket(sequence_number=number % 65536, timestamp=picture * 3600, marker=int(marker))
-        packet._data = data  # type: ignore[attr-defined]
+        packet = received_rtp(data, sequence_number=number % 65536, timestamp=picture * 3600, marker=int(marker))
         frame = buffer.add(packet)[1]
         out.append(None if frame is None else frame.data)
     return out
