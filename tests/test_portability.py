@@ -11,7 +11,6 @@ from typing import Final
 
 import pytest
 
-from kilocall.call import virtual_camera
 from kilocall.call.settings import default_cache
 from kilocall.runtime.files import user_cache_folder
 
@@ -100,11 +99,6 @@ def test_the_cache_folder_is_where_linux_wants_it(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("HOME", str(tmp_path))
     assert user_cache_folder() == tmp_path / ".cache" / "kilocall"
     assert not (tmp_path / ".cache").exists()
-
-
-def test_a_missing_virtual_camera_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    assert "pip install 'kilocall[virtual-camera]'" in str(virtual_camera.why_unavailable())
 
 
 def test_a_call_without_a_page_leaves_the_metrics_library_alone() -> None:
