@@ -218,6 +218,7 @@ def test_packets_hold_as_many_frames_as_planned_and_key_until_acknowledged(
     running.show(*faces[25:28])
     assert running.told.packets[-1].reference == rest[-1].sequence
     running.sending.forget_acknowledged()
+    running.sending.do_what_was_asked()
     running.show(*faces[28:31])
     assert running.told.packets[-1].is_key
 
@@ -300,8 +301,8 @@ def test_a_slow_computer_sends_fewer_frames_evenly_and_not_later(
     running.begin()
     running.clock.wall_s = running.camera.count * PERIOD_US / 1e6
     running.play(faces[12:], 4.0, work_ms)
-    assert running.sending.fps == fps
-    assert running.sending.limited_by == "processor"
+    assert running.sending.rate.fps == fps
+    assert running.sending.rate.limited_by == "processor"
     del running.told.packets[:-1]
     running.play(faces[12:], 4.0, work_ms)
     packets = running.told.packets[1:]
@@ -315,31 +316,31 @@ def test_the_lowest_of_plan_pace_and_what_the_other_side_shows_is_sent(running: 
     sending = running.sending
     running.show(*faces[:12])
     running.begin()
-    assert (sending.fps, sending.limited_by, sending.frames_per_message) == (25, "none", 3)
+    assert (sending.rate.fps, sending.rate.limited_by, sending.rate.frames_per_message) == (25, "none", 3)
     sending.limit(12.5)
     sending.do_what_was_asked()
-    assert (sending.fps, sending.limited_by, sending.frames_per_message) == (12.5, "the other side", 2)
+    assert (sending.rate.fps, sending.rate.limited_by, sending.rate.frames_per_message) == (12.5, "the other side", 2)
     running.show(*faces[12:32])
     rest = running.told.packets[1:]  # without the first, which goes alone
     assert {packet.frame_count for packet in rest} == {2}
     assert {packet.spacing_us for packet in rest} == {80_000}
     sending.follow(FixedPlan(fps=5))
     sending.do_what_was_asked()
-    assert (sending.fps, sending.limited_by) == (5, "network")
-    assert sending.wanted_fps == 5
+    assert (sending.rate.fps, sending.rate.limited_by) == (5, "network")
+    assert sending.rate.wanted_fps == 5
     sending.follow(FixedPlan())
     running.begin()  # another connection: what the other side shows is not known
-    assert (sending.fps, sending.limited_by, sending.frames_per_message) == (25, "none", 3)
+    assert (sending.rate.fps, sending.rate.limited_by, sending.rate.frames_per_message) == (25, "none", 3)
 
 
 def test_a_thread_that_waits_for_the_processor_blames_other_programs(running: Running, faces: list[Picture]) -> None:
     running.show(*faces[:12])
     running.clock.wall_s = running.camera.count * PERIOD_US / 1e6
     running.play(faces[12:], 2.0, 84, own=0.5)
-    limits = [running.sending.limited_by]  # nothing is sent yet
+    limits = [running.sending.rate.limited_by]  # nothing is sent yet
     running.begin()
     running.play(faces[12:], 3.0, 84, own=0.5)
-    limits.append(running.sending.limited_by)
+    limits.append(running.sending.rate.limited_by)
     assert limits == ["none", "other programs"]
 
 
@@ -396,7 +397,7 @@ def test_frames_are_placed_by_further_pictures_once_the_other_side_holds_them(
 
     def held() -> int:
         sending.do_what_was_asked()
-        return sending.pictures
+        return sending.motion.pictures
 
     assert held() == 0
     running.show(*faces[:12])

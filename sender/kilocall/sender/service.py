@@ -252,9 +252,9 @@ class SenderService:
             "problem": self.problem,
             "face": bool(sending and sending.face_seen),
             "source": sending.source.id if sending is not None and sending.source is not None else None,
-            "frames": sending.sent_frames if sending is not None else 0,
+            "frames": sending.motion.sent_frames if sending is not None else 0,
             "not_proven": self.not_proven,
-            "payload_bits_per_frame": round(sending.payload_bits / max(1, sending.sent_frames), 1) if sending else 0.0,
+            "payload_bits_per_frame": round(sending.motion.payload_bits_per_frame, 1) if sending else 0.0,
             "receivers": [
                 {
                     "state": receiver.peer.state,
@@ -323,7 +323,7 @@ class SenderService:
             receiver.delivered.clear()
         sending = self.sending
         if sending is not None:
-            sending.ask(sending.forget_acknowledged)
+            sending.forget_acknowledged()
 
     def _send(self, packet: MotionPacket, data: bytes) -> None:
         for receiver in self.receivers:

@@ -167,7 +167,7 @@ class CallStatistics:
         if self._settled_at is not None and now >= self._settled_at + seconds:
             self._steady.add(seconds, out, into)
         self._watch_load(seconds)
-        packets = self._sending.packets_sent, self._receiving.jitter.received
+        packets = self._sending.motion.packets_sent, self._receiving.jitter.received
         if packets != self._packets_before or out["audio"] or into["audio"]:
             self._packets_before, self._busy_at = packets, now
         elif now - seconds >= self._busy_at + IDLE_AFTER_S:
@@ -177,7 +177,7 @@ class CallStatistics:
     def _make_numbers(self, seconds: float, out: Rates, into: Rates) -> dict[str, Any]:
         sending, receiving, session = self._sending, self._receiving, self._session
         pictures, self._pictures_before = self.pictures - self._pictures_before, self.pictures
-        sent, self._sent_before = sending.sent_frames - self._sent_before, sending.sent_frames
+        sent, self._sent_before = sending.motion.sent_frames - self._sent_before, sending.motion.sent_frames
         delay_ms = self._delays.take_recent()
         if delay_ms is None and session.rtt_ms is not None and pictures:
             delay_ms = receiving.jitter.delay_us / 1000 + session.rtt_ms / 2
@@ -197,18 +197,18 @@ class CallStatistics:
             "in_motion_kbps": round(into.data, 2),
             "audio_out_kbps": round(out.audio, 2),
             "audio_in_kbps": round(into.audio, 2),
-            "payload_bits_per_frame": round(sending.payload_bits / max(1, sending.sent_frames), 1),
+            "payload_bits_per_frame": round(sending.motion.payload_bits_per_frame, 1),
             "fps_out": round(fps_out, 1),
             "fps_in": round(fps_in, 1),
             "loss_pct": _rounded(None if session.loss is None else 100 * session.loss),
             "rtt_ms": _rounded(session.rtt_ms),
             "delay_ms": _rounded(delay_ms),
-            "rate_out": sending.fps,
-            "rate_out_limit": sending.limited_by,
+            "rate_out": sending.rate.fps,
+            "rate_out_limit": sending.rate.limited_by,
             "rate_in": receiving.pace.fps,
             "rate_in_limit": receiving.pace.bound,
-            "frames_per_message": sending.frames_per_message,
-            "h264_kbps": round(h264_kbps(sending.fps), 1),
+            "frames_per_message": sending.rate.frames_per_message,
+            "h264_kbps": round(h264_kbps(sending.rate.fps), 1),
             "sender_ms": _rounded(sending.crop_ms.percentile(0.5)),
             "render_ms": _rounded(receiving.render_ms.percentile(0.5)),
             "gallery_pictures": self._own_pictures(),
@@ -232,9 +232,9 @@ class CallStatistics:
         sending, receiving = self._sending, self._receiving
         opened = self._session.phase == "open"
         if opened and not sending.camera_off:
-            self._frames_due += sending.wanted_fps * seconds
+            self._frames_due += sending.rate.wanted_fps * seconds
             each_ms = (sending.crop_ms.percentile(0.5) or 0.0) + (sending.motion_ms.percentile(0.5) or 0.0)
-            at_us, slow_by = round(1e6 * self._looked_at), sending.pace.slow_by
+            at_us, slow_by = round(1e6 * self._looked_at), sending.rate.pace.slow_by
             self.sends.look(at_us, self._frames_due, sending.frames, each_ms, slow_by)
         else:
             self.sends.reset()
@@ -289,14 +289,14 @@ class CallStatistics:
             steady_into=Rates.of(steady.into, steady.seconds),
             idle_out=Rates.of(idle.out, idle.seconds),
             idle_into=Rates.of(idle.into, idle.seconds),
-            payload_bits_per_frame=sending.payload_bits / max(1, sending.sent_frames),
-            frames_sent=sending.sent_frames,
-            packets_sent=sending.packets_sent,
-            key_packets=sending.key_packets,
-            frames_per_message=sending.frames_per_message,
-            rate_out=RateInUse.of(sending.pace, sending.fps, sending.limited_by),
+            payload_bits_per_frame=sending.motion.payload_bits_per_frame,
+            frames_sent=sending.motion.sent_frames,
+            packets_sent=sending.motion.packets_sent,
+            key_packets=sending.motion.key_packets,
+            frames_per_message=sending.rate.frames_per_message,
+            rate_out=RateInUse.of(sending.rate.pace, sending.rate.fps, sending.rate.limited_by),
             rate_in=RateInUse.of(receiving.pace, receiving.pace.fps, receiving.pace.bound),
-            fps_out=sending.sent_frames / span,
+            fps_out=sending.motion.sent_frames / span,
             fps_in=self.pictures / span,
             pictures=self.pictures,
             longest_gap_ms=self._longest_gap_us / 1000,
