@@ -124,7 +124,7 @@ class Refuse:
             raise ImportError(name)
 sys.meta_path.insert(0, Refuse())
 import kilocall.api, kilocall.cli.app, kilocall.cli.streams, kilocall.cli.replay, kilocall.cli.demo
-import kilocall.sender.encoder, kilocall.sender.clip, kilocall.receiver.display, kilocall.bench.evaluate
+import kilocall.sender.encoder, kilocall.sender.clip, kilocall.receiver.display, kilocall.bench.evaluate.folder
 """
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(str(ROOT / root) for root in ROOTS)}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, check=False)

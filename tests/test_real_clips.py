@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from kilocall import api
-from kilocall.bench.evaluate import evaluate_folder
+from kilocall.bench.evaluate.folder import evaluate_folder
 
 # Two of the test clips: one calm, one that turns a lot. Bounds leave a third of what was measured as room.
 CHOSEN = ("andrewng_00", "lp_d9_00")

@@ -15,9 +15,11 @@ import pytest
 from numpy.typing import NDArray
 from rich.console import Console
 
-from kilocall.bench import evaluate as ev
 from kilocall.bench.contact_sheet import CELL, SheetPair, SheetRow, contact_sheet, sheet_frames
-from kilocall.bench.evaluation import ClipResult, Evaluation, print_evaluation
+from kilocall.bench.evaluate import footage
+from kilocall.bench.evaluate.folder import evaluate_folder
+from kilocall.bench.evaluate.results import ClipResult, Evaluation
+from kilocall.bench.evaluate.tables import print_evaluation
 from kilocall.codec.codebook import CONTEXTS, Codebook
 from kilocall.model import landmarks as lm
 from kilocall.model.family import Family, Picture, Source, Track, place
@@ -156,7 +158,7 @@ def talk_and_rest(tmp_path_factory: pytest.TempPathFactory, family: Family) -> t
     _write(folder / "wall.mkv", [_background()] * 4)
     (folder / "notes.txt").write_text("not a clip")
     out = folder / "out"
-    return ev.evaluate_folder(folder, out, family=family), out
+    return evaluate_folder(folder, out, family=family), out
 
 
 def _of(evaluation: Evaluation, name: str) -> ClipResult:
@@ -273,7 +275,7 @@ def test_progress_counts_clips_and_limit_takes_the_first(tmp_path: Path, family:
     for name in ("b.mkv", "a.mkv", "c.mkv"):
         _write(tmp_path / name, [_face()] * 3)
     seen: list[tuple[int, int | None]] = []
-    evaluation = ev.evaluate_folder(
+    evaluation = evaluate_folder(
         tmp_path, tmp_path / "out", family=family, limit=2, progress=lambda d, t: seen.append((d, t))
     )
     assert [clip.name for clip in evaluation.clips] == ["a.mkv", "b.mkv"]
@@ -282,7 +284,7 @@ def test_progress_counts_clips_and_limit_takes_the_first(tmp_path: Path, family:
 
 def test_frames_that_are_gathered_do_not_change_the_pictures(tmp_path: Path, family: Family) -> None:
     _write(tmp_path / "talk.mkv", _talking(7))
-    one, four = (ev.evaluate_folder(tmp_path, tmp_path / "out", family=family, frames_per_packet=n) for n in (1, 4))
+    one, four = (evaluate_folder(tmp_path, tmp_path / "out", family=family, frames_per_packet=n) for n in (1, 4))
     assert one.clips[0].frames == four.clips[0].frames == 7
     assert four.clips[0].payload_bits_mean < one.clips[0].payload_bits_mean
 
@@ -291,7 +293,7 @@ def test_lost_face_repeats_the_last_motion(tmp_path: Path, family: Family) -> No
     pictures = _talking(9)
     pictures[4] = _background()
     _write(tmp_path / "gap.mkv", pictures)
-    clip = ev.evaluate_folder(tmp_path, tmp_path / "out", family=family).clips[0]
+    clip = evaluate_folder(tmp_path, tmp_path / "out", family=family).clips[0]
     assert clip.lost_frames == 1
     assert clip.landmark_frames == 8
 
@@ -300,8 +302,8 @@ def test_long_clip_is_scored_to_the_bound_and_says_so(
     tmp_path: Path, family: Family, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _write(tmp_path / "long.mkv", _talking(9))
-    monkeypatch.setattr(ev, "MAX_FRAMES", 8)
-    clip = ev.evaluate_folder(tmp_path, tmp_path / "out", family=family).clips[0]
+    monkeypatch.setattr(footage, "MAX_FRAMES", 8)
+    clip = evaluate_folder(tmp_path, tmp_path / "out", family=family).clips[0]
     assert clip.frames == 8
     assert clip.frames_left_out
 
@@ -309,9 +311,9 @@ def test_long_clip_is_scored_to_the_bound_and_says_so(
 def test_folder_without_clips_is_refused_before_anything_is_written(tmp_path: Path, family: Family) -> None:
     (tmp_path / "talk.txt").write_text("no clip")
     with pytest.raises(BadInput, match="holds no clip"):
-        ev.evaluate_folder(tmp_path, tmp_path / "out", family=family)
+        evaluate_folder(tmp_path, tmp_path / "out", family=family)
     with pytest.raises(BadInput, match="no such folder"):
-        ev.evaluate_folder(tmp_path / "none", tmp_path / "out", family=family)
+        evaluate_folder(tmp_path / "none", tmp_path / "out", family=family)
     assert not (tmp_path / "out").exists()
 
 
@@ -319,18 +321,18 @@ def test_folder_in_which_nothing_can_be_scored_is_refused_with_a_reason(tmp_path
     _write(tmp_path / "one.mkv", [_face()])
     (tmp_path / "text.mp4").write_text("this is no video")
     with pytest.raises(BadInput, match=r"none of 2 clips could be scored; one\.mkv: has one frame.*1 more"):
-        ev.evaluate_folder(tmp_path, tmp_path / "out", family=family)
+        evaluate_folder(tmp_path, tmp_path / "out", family=family)
     assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_settings_out_of_range_are_refused(tmp_path: Path, family: Family) -> None:
     _write(tmp_path / "talk.mkv", _talking(3))
     with pytest.raises(BadInput, match="limit is 0"):
-        ev.evaluate_folder(tmp_path, tmp_path / "out", family=family, limit=0)
+        evaluate_folder(tmp_path, tmp_path / "out", family=family, limit=0)
     with pytest.raises(BadInput, match="source is 'last'"):
-        ev.evaluate_folder(tmp_path, tmp_path / "out", family=family, source="last")  # type: ignore[arg-type]
+        evaluate_folder(tmp_path, tmp_path / "out", family=family, source="last")  # type: ignore[arg-type]
     with pytest.raises(BadInput, match="frames_per_packet is 0"):
-        ev.evaluate_folder(tmp_path, tmp_path / "out", family=family, frames_per_packet=0)
+        evaluate_folder(tmp_path, tmp_path / "out", family=family, frames_per_packet=0)
 
 
 def test_best_source_is_the_frame_an_encoder_would_choose(
@@ -338,7 +340,7 @@ def test_best_source_is_the_frame_an_encoder_would_choose(
 ) -> None:
     _write(tmp_path / "talk.mkv", _talking(6))
     monkeypatch.setattr("kilocall.sender.source_picture.choose_source", lambda crops, *rest: len(crops) - 2)
-    clip = ev.evaluate_folder(tmp_path, tmp_path / "out", family=family, source="best").clips[0]
+    clip = evaluate_folder(tmp_path, tmp_path / "out", family=family, source="best").clips[0]
     assert clip.source_frame == 4
 
 
@@ -374,7 +376,7 @@ def _portrait(angle: float, dx: float, dy: float) -> Picture:
 def test_portrait_that_sways_is_followed_by_the_real_networks(tmp_path: Path) -> None:
     sway = np.sin(np.arange(12) / 3)
     _write(tmp_path / "sway.mkv", [_portrait(6 * s, 10 * s, 4 * s) for s in sway])
-    evaluation = ev.evaluate_folder(tmp_path, tmp_path / "out", threads=1)
+    evaluation = evaluate_folder(tmp_path, tmp_path / "out", threads=1)
     clip = evaluation.clips[0]
     assert clip.lost_frames == 0
     assert clip.landmark_frames == 12
@@ -395,8 +397,8 @@ def test_further_pictures_are_measured_beside_one_on_the_same_frames(tmp_path: P
         if number > 7:
             picture[:90] = picture[:90] // 3
     _write(tmp_path / "lamp.mkv", faces)
-    alone = ev.evaluate_folder(tmp_path, tmp_path / "alone", family=family)
-    evaluation = ev.evaluate_folder(tmp_path, tmp_path / "out", gallery=3, gallery_kb=20, family=family)
+    alone = evaluate_folder(tmp_path, tmp_path / "alone", family=family)
+    evaluation = evaluate_folder(tmp_path, tmp_path / "out", gallery=3, gallery_kb=20, family=family)
     clip = evaluation.clips[0]
     assert clip.decoded == alone.clips[0].decoded  # what is measured without it does not change
     assert [row.at_most for row in clip.gallery] == [1, 2, 3]
@@ -416,5 +418,5 @@ def test_further_pictures_are_measured_beside_one_on_the_same_frames(tmp_path: P
 def test_what_is_no_gallery_is_refused(tmp_path: Path, family: Family, gallery: int, kilobytes: float) -> None:
     _write(tmp_path / "face.mkv", [_face(), _face()])
     with pytest.raises(BadInput, match="allowed are"):
-        ev.evaluate_folder(tmp_path, tmp_path / "out", gallery=gallery, gallery_kb=kilobytes, family=family)
+        evaluate_folder(tmp_path, tmp_path / "out", gallery=gallery, gallery_kb=kilobytes, family=family)
     assert not (tmp_path / "out").exists()

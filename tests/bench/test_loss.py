@@ -12,8 +12,11 @@ import pytest
 from numpy.typing import NDArray
 from rich.console import Console
 
-from kilocall.bench.loss import METHODS, LossReport, LossSettings, Outages, measure_loss
-from kilocall.bench.loss_plot import loss_plot, print_loss
+from kilocall.bench.loss.link import Outages
+from kilocall.bench.loss.measure import LossSettings, measure_loss
+from kilocall.bench.loss.methods import METHODS
+from kilocall.bench.loss.plot import loss_plot, print_loss
+from kilocall.bench.loss.results import LossReport
 from kilocall.cli import run
 from kilocall.proto.errors import BadInput
 
@@ -73,7 +76,7 @@ def test_link_that_loses_nothing_loses_nothing() -> None:
 
 def test_without_loss_every_frame_is_new(report: LossReport) -> None:
     calm = {point.method: point for point in report.points if point.loss == 0}
-    assert list(calm) == list(METHODS)
+    assert list(calm) == [method.title for method in METHODS]
     assert all(point.new_pictures == 1 and point.longest_freeze_s == 0 for point in calm.values())
     # Nothing is asked for, so the ways to ask make no difference.
     for video in ("x264", "VP8"):

@@ -26,7 +26,7 @@ from kilocall.model import landmarks as lm
 from kilocall.model.family import Family, Picture, Track
 from kilocall.proto.errors import BadInput
 
-__all__ = ["FamilyMeter", "LandmarkMeter", "MeasuredLandmarks", "MediaPipeMeter"]
+__all__ = ["UNIT_SIZE", "FamilyMeter", "LandmarkMeter", "MeasuredLandmarks", "MediaPipeMeter", "open_meter"]
 
 #: Landmark distances are told in pixels of this picture size, whatever the family's is.
 UNIT_SIZE: Final = 256
@@ -54,6 +54,12 @@ class MeasuredLandmarks:
     def face(self) -> NDArray[np.float32]:
         """The family's landmarks alone [T, LANDMARKS, 2], for openings."""
         return self.points[:, list(self.followed)]
+
+    def held(self, number: int, count: int) -> MeasuredLandmarks:
+        """What was measured in one frame, for a clip of `count` frames that all show it."""
+        one = slice(number, number + 1)
+        points, valid = np.repeat(self.points[one], count, 0), np.repeat(self.valid[one], count, 0)
+        return MeasuredLandmarks(points, valid, self.followed)
 
 
 class LandmarkMeter(Protocol):
@@ -175,6 +181,11 @@ class MediaPipeMeter:
             said = (done.stderr.strip().splitlines() or ["nothing"])[-1]
             raise BadInput(f"mediapipe_python {self.python}: ended with code {done.returncode} ({said})")
         return done.stdout
+
+
+def open_meter(mediapipe_python: Path | None, family: Family) -> LandmarkMeter:
+    """MediaPipe where a Python that has it is named, else the extractor of `family`."""
+    return MediaPipeMeter(mediapipe_python) if mediapipe_python else FamilyMeter(family)
 
 
 def _end(server: subprocess.Popen[str]) -> None:

@@ -24,7 +24,7 @@ def study_compression(
     rounds: int | None,
     threads: int,
 ) -> None:
-    for module in ("torch", "onnx", "onnxruntime", "matplotlib"):
+    for module in ("torch", "onnx", "onnxruntime", "jinja2", "matplotlib"):
         needs(module, "train")
     from kilocall.bench.compress.networks import STUDIED
     from kilocall.bench.compress.page import print_study

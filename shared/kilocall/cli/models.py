@@ -102,8 +102,8 @@ def evaluate_clips(
     models: Models,
     **options: Any,
 ) -> None:
-    from kilocall.bench.evaluate import evaluate_folder
-    from kilocall.bench.evaluation import print_evaluation
+    from kilocall.bench.evaluate.folder import evaluate_folder
+    from kilocall.bench.evaluate.tables import print_evaluation
 
     family = open_models(models)
     with progress_bar(f"evaluating {folder}") as progress:

@@ -25,11 +25,12 @@ from kilocall.api import open_family
 from kilocall.bench.ffmpeg import find_ffmpeg
 from kilocall.bench.quality import compare as compare_module
 from kilocall.bench.quality.clips import read_clip
-from kilocall.bench.quality.compare import QualitySettings, compare, find_clips
+from kilocall.bench.quality.compare import compare, find_clips
 from kilocall.bench.quality.curves import _bd_rate, curve, match_of
 from kilocall.bench.quality.facts import METRICS, MeanPoint, QualityReport, Rates
 from kilocall.bench.quality.report import measure_quality, print_summary
-from kilocall.bench.quality.scoring import PointScores
+from kilocall.bench.quality.results import PointScores
+from kilocall.bench.quality.settings import QualitySettings
 from kilocall.bench.quality.wire import Wire
 from kilocall.cli import run
 from kilocall.model import metrics

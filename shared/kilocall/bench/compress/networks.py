@@ -50,13 +50,8 @@ class Studied:
     forward: Callable[[Any, dict[str, Tensor]], Tensor]
     """A differentiable output for training."""
 
-    def quality(self, made: Mapping[str, Any], wanted: Mapping[str, Any]) -> float:
-        """PSNR in dB (larger is better) for pictures; else the mean distance, in the unit."""
-        if self.name == "generator":
-            return psnr(made["painted"], wanted["painted"])
-        if self.name == "extractor":
-            return float(np.linalg.norm(made["points"] - wanted["points"], axis=-1).mean()) * SIZE / 2
-        return float(np.mean([np.abs(made[n] - wanted[n]).mean() for n in ("yaw", "pitch", "roll")]))
+    quality: Callable[[Mapping[str, Any], Mapping[str, Any]], float]
+    """Of outputs, made and wanted: PSNR in dB (larger is better) for pictures; else the mean distance, in the unit."""
 
 
 def psnr(made: NDArray[Any], truth: NDArray[Any]) -> float:
@@ -132,6 +127,7 @@ def _compact(
         shipped=family.folder / f"{file}.onnx",
         unit="dB" if painting else "px",
         forward=_painted_output if painting else _points_output,
+        quality=_painted_quality if painting else _points_quality,
     )
 
 
@@ -146,6 +142,18 @@ def _points_output(module: Any, inputs: dict[str, Tensor]) -> Tensor:
 
 def _angles_output(module: Any, inputs: dict[str, Tensor]) -> Tensor:
     return torch.cat([value.flatten(1) for value in module(**inputs)], 1)
+
+
+def _painted_quality(made: Mapping[str, Any], wanted: Mapping[str, Any]) -> float:
+    return psnr(made["painted"], wanted["painted"])
+
+
+def _points_quality(made: Mapping[str, Any], wanted: Mapping[str, Any]) -> float:
+    return float(np.linalg.norm(made["points"] - wanted["points"], axis=-1).mean()) * SIZE / 2
+
+
+def _angles_quality(made: Mapping[str, Any], wanted: Mapping[str, Any]) -> float:
+    return float(np.mean([np.abs(made[n] - wanted[n]).mean() for n in ("yaw", "pitch", "roll")]))
 
 
 def _pose(data: Dataset, pairs: int, weights: Path | None) -> Studied:
@@ -171,6 +179,7 @@ def _pose(data: Dataset, pairs: int, weights: Path | None) -> Studied:
         shipped=None,
         unit="degrees" if weights else None,
         forward=_angles_output,
+        quality=_angles_quality,
     )
 
 

@@ -2,31 +2,16 @@
 
 from __future__ import annotations
 
-import base64
-from collections.abc import Sequence
-from html import escape
-from typing import Final
+from collections.abc import Mapping, Sequence
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from kilocall.bench.compress.results import Row, Study
+from kilocall.bench.compress.results import MethodKind, Row, Study
+from kilocall.bench.html import PNG, HtmlRow, HtmlTable, data_url, rendered
 
 __all__ = ["markdown", "page", "print_study"]
-
-_STYLE: Final = """
-:root { color-scheme: light; --ink: #1d2327; --line: #dcdcde; --own: #fff4ec; }
-body { margin: 0 auto; max-width: 1280px; padding: 1.5rem; color: var(--ink); background: #fff;
-  font: 15px/1.5 system-ui, sans-serif; }
-h1 { margin: 0; font-size: 1.6rem; } h2 { margin: 2.2rem 0 .5rem; font-size: 1.2rem; }
-p, li { max-width: 60rem; } .scroll { overflow-x: auto; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: 13px; }
-th, td { padding: .25rem .6rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
-th:first-child, td:first-child, th:last-child, td:last-child { text-align: left; }
-thead th { border-bottom: 2px solid var(--ink); } tr.own td { background: var(--own); font-weight: 600; }
-img { max-width: 100%; height: auto; }
-"""
 
 
 def _conditions(study: Study) -> str:
@@ -96,26 +81,27 @@ def _line(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
-def page(study: Study, plot: bytes) -> str:
-    """HTML with the plot inside."""
-    parts = [
-        "<!doctype html><html lang=en><meta charset=utf-8><title>Compression study</title>",
-        f"<style>{_STYLE}</style><h1>Compression study</h1><p>{escape(_conditions(study))}</p>",
-        "<p>The report found:</p><ul>",
-        *(f"<li>{escape(line)}</li>" for line in study.reported),
-        "</ul>",
-        f'<p><img alt="Size against speed" src="data:image/png;base64,{base64.b64encode(plot).decode()}"></p>',
+def page(study: Study, plot: bytes, kinds: Mapping[str, MethodKind]) -> str:
+    """HTML with the plot inside; `kinds` are those of the study's methods."""
+    return rendered(
+        "compress.html",
+        conditions=_conditions(study),
+        reported=study.reported,
+        plot=data_url(plot, PNG),
+        networks=[
+            {"name": name, "title": title, "table": _table(study, name, kinds)} for name, title in study.titles.items()
+        ],
+    )
+
+
+def _table(study: Study, network: str, kinds: Mapping[str, MethodKind]) -> HtmlTable:
+    head = _heads(study, study.units[network])
+    rows = [
+        HtmlRow(_cells(study, row, study.units[network]), own=kinds[row.method] is MethodKind.SHIPPED)
+        for row in study.rows
+        if row.network == network
     ]
-    for name, title in study.titles.items():
-        heads = "".join(f"<th>{escape(head)}</th>" for head in _heads(study, study.units[name]))
-        parts.append(f"<h2>{escape(name)}: {escape(title)}</h2>")
-        parts.append(f"<div class=scroll><table><thead><tr>{heads}</tr></thead>")
-        for row in (r for r in study.rows if r.network == name):
-            cells = "".join(f"<td>{escape(cell)}</td>" for cell in _cells(study, row, study.units[name]))
-            own = " class=own" if row.method == "shipped" else ""
-            parts.append(f"<tr{own}>{cells}</tr>")
-        parts.append("</table></div>")
-    return "".join(parts) + "</html>\n"
+    return HtmlTable(head, rows, words=(0, len(head) - 1))
 
 
 def print_study(study: Study, console: Console) -> None:

@@ -2,9 +2,24 @@
 
 from __future__ import annotations
 
+from enum import Enum, auto
+
 from pydantic import BaseModel
 
-__all__ = ["Row", "Speed", "Study"]
+__all__ = ["MethodKind", "Row", "Speed", "Study"]
+
+
+class MethodKind(Enum):
+    """What a method does to a network."""
+
+    FP32 = auto()
+    FP16 = auto()
+    BF16 = auto()
+    INT8 = auto()
+    PRUNED = auto()
+    CHANNELS = auto()
+    SHIPPED = auto()
+    """The file in the package."""
 
 
 class Speed(BaseModel):

@@ -20,7 +20,7 @@ from kilocall.bench.compress.page import markdown, page
 from kilocall.bench.compress.plot import study_plot
 from kilocall.bench.compress.prune import prune_channels, prune_weights, zero_share
 from kilocall.bench.compress.qat import distil, with_eight_bits, without_eight_bits
-from kilocall.bench.compress.results import Row, Speed, Study
+from kilocall.bench.compress.results import MethodKind, Row, Speed, Study
 from kilocall.bench.compress.timing import time_side_by_side
 from kilocall.bench.compress.write import halved, measure_sizes, quantise_dynamic, quantise_static
 from kilocall.model.compact.export_modules import ExportModule
@@ -69,6 +69,7 @@ QUICK: Final = StudySettings(networks=("extractor",), shares=(0.5,), channel_sha
 @dataclass(frozen=True)
 class _Variant:
     method: str
+    kind: MethodKind
     path: Path
     note: str = ""
     hint: str = "f32"  # what OpenVINO computes floats in
@@ -100,11 +101,14 @@ def compress_study(
         frames = sample_data(family) if data is None else Dataset.open(data, Path(scratch) / "data")
         networks = studied_networks(chosen.networks, family, frames, pairs=chosen.pairs, pose_weights=pose_weights)
         rows: list[Row] = []
+        kinds: dict[str, MethodKind] = {}
         for number, network in enumerate(networks):
             progress(number, len(networks))
             folder = Path(scratch) / network.name
             folder.mkdir()
-            rows += _rows(network, _variants(network, folder, chosen), chosen)
+            variants = _variants(network, folder, chosen)
+            kinds |= {variant.method: variant.kind for variant in variants}
+            rows += _rows(network, variants, chosen)
         progress(len(networks), len(networks))
     study = Study(
         machine=f"{cpu_model()} ({', '.join(instruction_sets() or ())})",
@@ -119,11 +123,11 @@ def compress_study(
         wall_s=time.monotonic() - started,
     )
     out.mkdir(parents=True, exist_ok=True)
-    plot = study_plot(study)
+    plot = study_plot(study, kinds)
     write_whole(out / "study.json", study.model_dump_json(indent=2).encode())
     write_whole(out / "table.md", markdown(study).encode())
     write_whole(out / "plot.png", plot)
-    write_whole(out / "index.html", page(study, plot).encode())
+    write_whole(out / "index.html", page(study, plot, kinds).encode())
     return study
 
 
@@ -147,29 +151,36 @@ def _variants(network: Studied, folder: Path, settings: StudySettings) -> list[_
     """fp32 first, then every method, each in a file of its own."""
     base = folder / "fp32.onnx"
     write_float(network.module, base)
-    made = [_Variant(BASE, base)]
-    for precision, hint in (("fp16", "f16"), ("bf16", "bf16")):
+    made = [_Variant(BASE, MethodKind.FP32, base)]
+    halves: tuple[tuple[str, str, MethodKind], ...] = (
+        ("fp16", "f16", MethodKind.FP16),
+        ("bf16", "bf16", MethodKind.BF16),
+    )
+    for precision, hint, kind in halves:
         path = folder / f"{precision}.onnx"
         halved(base, path, precision)
-        made.append(_Variant(precision, path, "computed in float32 where the engine has no such arithmetic", hint))
+        made.append(
+            _Variant(precision, kind, path, "computed in float32 where the engine has no such arithmetic", hint)
+        )
     path = folder / "dynamic.onnx"
     quantise_dynamic(base, path)
-    made.append(_Variant("int8 dynamic", path))
+    made.append(_Variant("int8 dynamic", MethodKind.INT8, path))
     path = folder / "static.onnx"
     quantise_static(base, path, network.calibration)
-    made.append(_Variant("int8 static", path, "all convolutions"))
+    made.append(_Variant("int8 static", MethodKind.INT8, path, "all convolutions"))
     if network.kept_float:
         path = folder / "static_kept.onnx"
         quantise_static(base, path, network.calibration, network.kept_float)
-        made.append(_Variant("int8 static, kept", path, f"{', '.join(network.kept_float)} in float"))
+        made.append(_Variant("int8 static, kept", MethodKind.INT8, path, f"{', '.join(network.kept_float)} in float"))
     made.append(_aware(network, folder, settings))
     for share in settings.shares:
-        made.append(_pruned(network, folder, settings, prune_weights(network.module, share), f"pruned {share:.0%}"))
+        sparser = prune_weights(network.module, share)
+        made.append(_pruned(network, folder, settings, sparser, MethodKind.PRUNED, share))
     for share in settings.channel_shares:
         smaller = prune_channels(network.module, share)
-        made.append(_pruned(network, folder, settings, smaller, f"channels {share:.0%}"))
+        made.append(_pruned(network, folder, settings, smaller, MethodKind.CHANNELS, share))
     if network.shipped is not None:
-        made.append(_Variant("shipped", network.shipped, "the file in the package"))
+        made.append(_Variant("shipped", MethodKind.SHIPPED, network.shipped, "the file in the package"))
     return made
 
 
@@ -189,15 +200,19 @@ def _aware(network: Studied, folder: Path, settings: StudySettings) -> _Variant:
     whole, path = folder / "aware_float.onnx", folder / "aware.onnx"
     write_float(without_eight_bits(student), whole)
     quantise_static(whole, path, network.calibration, network.kept_float)
-    return _Variant("int8 aware", path, "trained for 8 bits, then static", steps=steps)
+    return _Variant("int8 aware", MethodKind.INT8, path, "trained for 8 bits, then static", steps=steps)
 
 
-def _pruned(network: Studied, folder: Path, settings: StudySettings, student: ExportModule, method: str) -> _Variant:
+def _pruned(
+    network: Studied, folder: Path, settings: StudySettings, student: ExportModule, kind: MethodKind, share: float
+) -> _Variant:
     steps = _steps(network, settings)
     zeros = zero_share(student)
-    path = folder / (method.replace(" ", "_").replace("%", "") + ".onnx")
+    word = kind.name.lower()
+    path = folder / f"{word}_{share:g}.onnx"
     write_float(_trained(network, student, steps), path)
-    return _Variant(method, path, "float32, trained on after pruning" if steps else "float32", zeros=zeros, steps=steps)
+    note = "float32, trained on after pruning" if steps else "float32"
+    return _Variant(f"{word} {share:.0%}", kind, path, note, zeros=zeros, steps=steps)
 
 
 def _rows(network: Studied, variants: Sequence[_Variant], settings: StudySettings) -> list[Row]:

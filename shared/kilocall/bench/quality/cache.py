@@ -6,7 +6,8 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from kilocall.bench.quality.scoring import Job, PointResult, job_key
+from kilocall.bench.quality.jobs import Job, job_key
+from kilocall.bench.quality.results import PointResult
 from kilocall.proto.errors import BadInput
 from kilocall.runtime.files import write_whole
 

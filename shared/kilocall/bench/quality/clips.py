@@ -70,33 +70,13 @@ def read_clip(
     it is square and a face fills it as in a crop, and cuts otherwise. Frames of a variable rate, or with `fps`, are
     resampled by nearest frame. Raises BadInput, NoFace among them.
     """
-    # The sender's side is imported late: an image with the receiver alone can still import this package's parts.
-    from kilocall.sender.capture import open_clip
-
     if size not in SIZES:
         raise BadInput(f"size is {size}, allowed are {' and '.join(map(str, SIZES))}")
     if not MIN_SECONDS <= seconds <= MAX_SECONDS:
         raise BadInput(f"seconds is {seconds:g}, allowed are {MIN_SECONDS:g} to {MAX_SECONDS:g}")
-    stored = open_clip(path)
-    rate = stored.source_fps if fps is None else fps
-    video = open_clip(path, rate)
-    notes: list[str] = []
-    if _uneven(path):
-        notes.append(f"variable frame rate, resampled to {rate:g} fps")
-    elif fps is not None and abs(fps - stored.source_fps) > 0.01:
-        notes.append(f"{stored.source_fps:g} fps, resampled to {fps:g}")
-    finder = finder or family
-    whole = is_crop(path, finder) if crop is None else not crop
-    if whole and video.width != video.height:
-        raise BadInput(f"{path}: frames are {video.width}x{video.height}; without cropping they must be square")
+    rate, notes = _rate(path, fps)
     most = round(seconds * rate)
-    if whole:
-        if video.width != size:
-            notes.append(f"{video.width}x{video.height}, resized")
-        pictures = [_resized(frame.rgb, size) for frame in islice(video, most + 1)]
-    else:
-        pictures = _cut_faces(path, rate, finder, size, most + 1)
-        notes.append(f"face cut from {video.width}x{video.height}")
+    pictures = _square_pictures(path, rate, finder or family, size, crop, most + 1, notes)
     if len(pictures) > most:
         pictures = pictures[:most]
         notes.append(f"the first {seconds:g} s")
@@ -122,6 +102,39 @@ def read_clip(
         notes=tuple(notes),
         digest=hashlib.sha256(frames.tobytes() + f"{rate:.6f}".encode()).hexdigest(),
     )
+
+
+def _rate(path: Path, fps: float | None) -> tuple[float, list[str]]:
+    """The rate that the clip is read at, and what is to be noted about it."""
+    # The sender's side is imported late: an image with the receiver alone can still import this package's parts.
+    from kilocall.sender.capture import open_clip
+
+    stored = open_clip(path).source_fps
+    rate = stored if fps is None else fps
+    if _uneven(path):
+        return rate, [f"variable frame rate, resampled to {rate:g} fps"]
+    if fps is not None and abs(fps - stored) > 0.01:
+        return rate, [f"{stored:g} fps, resampled to {fps:g}"]
+    return rate, []
+
+
+def _square_pictures(
+    path: Path, rate: float, finder: Family, size: int, crop: bool | None, most: int, notes: list[str]
+) -> list[Picture]:
+    """At most so many; what was done to them is added to `notes`."""
+    from kilocall.sender.capture import open_clip
+
+    video = open_clip(path, rate)
+    whole = is_crop(path, finder) if crop is None else not crop
+    if not whole:
+        pictures = _cut_faces(path, rate, finder, size, most)
+        notes.append(f"face cut from {video.width}x{video.height}")
+        return pictures
+    if video.width != video.height:
+        raise BadInput(f"{path}: frames are {video.width}x{video.height}; without cropping they must be square")
+    if video.width != size:
+        notes.append(f"{video.width}x{video.height}, resized")
+    return [_resized(frame.rgb, size) for frame in islice(video, most)]
 
 
 def is_crop(path: Path, family: Family) -> bool:

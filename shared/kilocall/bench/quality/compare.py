@@ -10,52 +10,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from kilocall.bench.ffmpeg import Ffmpeg, find_ffmpeg
-from kilocall.bench.landmark_measure import FamilyMeter, LandmarkMeter, MediaPipeMeter
+from kilocall.bench.landmark_measure import open_meter
 from kilocall.bench.quality.cache import Cache
 from kilocall.bench.quality.clips import MAX_SECONDS, MIN_SECONDS, SIZES, is_crop
 from kilocall.bench.quality.codecs import CODECS, VideoCodec, named
-from kilocall.bench.quality.kilocall_codec import QUALITIES
+from kilocall.bench.quality.jobs import Job, Outcome
+from kilocall.bench.quality.methods import FrozenPicture, Method, Motion, Video
 from kilocall.bench.quality.pool import run_jobs
-from kilocall.bench.quality.scoring import Job, PointResult
+from kilocall.bench.quality.results import PointResult
+from kilocall.bench.quality.settings import QualitySettings
 from kilocall.model.engine_choice import choose_engine
 from kilocall.model.family import DEFAULT_FAMILY
 from kilocall.model.family_loader import FamilyChoice
 from kilocall.proto.errors import BadInput
-from kilocall.runtime.progress import Progress
+from kilocall.runtime.progress import Progress, silent
 
 if TYPE_CHECKING:
     from kilocall.bench.perceptual import PictureDistance
 
-__all__ = ["CLIP_SUFFIXES", "Comparison", "Missing", "QualitySettings", "compare", "find_clips", "installed_families"]
+__all__ = ["CLIP_SUFFIXES", "Comparison", "Missing", "compare", "find_clips", "installed_families"]
 
 
 CLIP_SUFFIXES: Final = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".y4m")
-
-
-@dataclass(frozen=True)
-class QualitySettings:
-    """What is compared, and how."""
-
-    size: int = 256
-    fps: float | None = None
-    crop: bool | None = None
-    """True: the tracked face crop; False: the whole square picture; None: the crop unless the clip is one already."""
-    seconds: float = MAX_SECONDS
-    """Of every clip at most the first so many."""
-    codecs: tuple[str, ...] = ()
-    """Keys of the classic codecs; all when empty, none with `none`."""
-    qualities: tuple[float, ...] = QUALITIES
-    engine: str = "auto"
-    threads: int = 1
-    workers: int = 1
-    ray_address: str | None = None
-    mediapipe_python: Path | None = None
-    families: tuple[FamilyChoice, ...] = ()
-    """Models with weights of the user's, beside the installed ones."""
-    lpips: tuple[Path, ...] = ()
-    """Weights of LPIPS: heads and feature network. Without them it is not measured."""
-    dists: tuple[Path, ...] = ()
-    """The same of DISTS."""
 
 
 @dataclass(frozen=True)
@@ -111,74 +87,31 @@ def find_clips(paths: Sequence[Path]) -> list[Path]:
 
 
 def compare(
-    clips: Sequence[Path],
-    settings: QualitySettings,
-    *,
-    cache: Path | None = None,
-    progress: Progress = lambda done, total: None,
+    clips: Sequence[Path], settings: QualitySettings, *, cache: Path | None = None, progress: Progress = silent
 ) -> Comparison:
     """Codes and scores every clip with every codec at every setting.
 
     What is in the `cache` already is not measured again. `progress` gets points done and points in all. BadInput when
     a setting is out of range, ffmpeg is missing, or no clip at all can be used.
     """
-    if settings.size not in SIZES:
-        raise BadInput(f"size is {settings.size}, allowed are {' and '.join(map(str, SIZES))}")
-    if not MIN_SECONDS <= settings.seconds <= MAX_SECONDS:
-        raise BadInput(f"seconds is {settings.seconds:g}, allowed are {MIN_SECONDS:g} to {MAX_SECONDS:g}")
-    for quality in settings.qualities:
-        if not 0 <= quality <= 100:
-            raise BadInput(f"quality is {quality:g}, allowed are 0 to 100")
+    _check(settings)
     paths = find_clips(clips)
     ffmpeg = find_ffmpeg()
-    wanted = [key for key in settings.codecs if key != "none"]
-    chosen = tuple(map(named, wanted)) if settings.codecs else CODECS
-    missing = [
-        Missing(None, codec.key, f"ffmpeg {ffmpeg.version} has no encoder {codec.encoder}")
-        for codec in chosen
-        if codec.encoder not in ffmpeg.encoders
-    ]
-    usable = tuple(codec for codec in chosen if codec.encoder in ffmpeg.encoders)
+    usable, missing = _usable_codecs(settings, ffmpeg)
     plan = _Plan(settings, ffmpeg, usable)
-    store = Cache(cache)
-    results: list[PointResult] = []
-
-    def run(jobs: Sequence[Job], done: int, total: int) -> list[Job]:
-        """The jobs that failed; results and reasons are kept."""
-        failed = []
-        waiting = []
-        for job in jobs:
-            known = store.get(job)
-            if known is None:
-                waiting.append(job)
-            else:
-                results.append(known)
-                done += 1
-        progress(done, total)
-        for outcome in run_jobs(waiting, workers=settings.workers, ray_address=settings.ray_address):
-            if outcome.result is None:
-                failed.append(outcome.job)
-                of = None if outcome.job.kind == "frozen" else outcome.job.codec
-                missing.append(Missing(outcome.job.clip.name, of, outcome.reason or "no reason given"))
-            else:
-                store.put(outcome.job, outcome.result)
-                results.append(outcome.result)
-            done += 1
-            progress(done, total)
-        return failed
-
+    run = _Run(settings, Cache(cache), missing, progress)
     # The frozen picture first: a clip that cannot be used at all is found out once, not with every codec.
     first = [plan.frozen(path) for path in paths]
     rest = {path: plan.coded(path) for path in paths}
     total = len(first) + sum(map(len, rest.values()))
-    unusable = {job.clip for job in run(first, 0, total)}
+    unusable = {job.clip for job in run.measure(first, 0, total)}
     if len(unusable) == len(paths):
         raise BadInput(f"none of {len(paths)} clips can be used; {missing[-1].clip}: {missing[-1].reason}")
     jobs = [job for path in paths if path not in unusable for job in rest[path]]
-    run(jobs, len(first), len(first) + len(jobs))
+    run.measure(jobs, len(first), len(first) + len(jobs))
     return Comparison(
         settings=settings,
-        results=_in_order(results, first, rest),
+        results=_in_order(run.results, first, rest),
         missing=missing,
         families=plan.families,
         codecs=usable,
@@ -187,8 +120,67 @@ def compare(
         distances_by=plan.distances_by,
         engine=plan.engine,
         clips={path.name: path for path in paths if path not in unusable},
-        cached=store.hits,
+        cached=run.store.hits,
     )
+
+
+def _check(settings: QualitySettings) -> None:
+    if settings.size not in SIZES:
+        raise BadInput(f"size is {settings.size}, allowed are {' and '.join(map(str, SIZES))}")
+    if not MIN_SECONDS <= settings.seconds <= MAX_SECONDS:
+        raise BadInput(f"seconds is {settings.seconds:g}, allowed are {MIN_SECONDS:g} to {MAX_SECONDS:g}")
+    for quality in settings.qualities:
+        if not 0 <= quality <= 100:
+            raise BadInput(f"quality is {quality:g}, allowed are 0 to 100")
+
+
+def _usable_codecs(settings: QualitySettings, ffmpeg: Ffmpeg) -> tuple[tuple[VideoCodec, ...], list[Missing]]:
+    """Those of the codecs chosen that this ffmpeg has, and those that it has not."""
+    wanted = [key for key in settings.codecs if key != "none"]
+    chosen = tuple(map(named, wanted)) if settings.codecs else CODECS
+    missing = [
+        Missing(None, codec.key, f"ffmpeg {ffmpeg.version} has no encoder {codec.encoder}")
+        for codec in chosen
+        if codec.encoder not in ffmpeg.encoders
+    ]
+    return tuple(codec for codec in chosen if codec.encoder in ffmpeg.encoders), missing
+
+
+class _Run:
+    """Takes jobs through cache and pool; keeps results, and in `missing` why there is none."""
+
+    def __init__(self, settings: QualitySettings, store: Cache, missing: list[Missing], progress: Progress) -> None:
+        self.settings, self.store, self.missing, self.progress = settings, store, missing, progress
+        self.results: list[PointResult] = []
+
+    def measure(self, jobs: Sequence[Job], done: int, total: int) -> list[Job]:
+        """The jobs that failed. `done` of `total` jobs were done before."""
+        failed, waiting = [], []
+        for job in jobs:
+            known = self.store.get(job)
+            if known is None:
+                waiting.append(job)
+            else:
+                self.results.append(known)
+                done += 1
+        self.progress(done, total)
+        for outcome in run_jobs(waiting, workers=self.settings.workers, ray_address=self.settings.ray_address):
+            if outcome.result is None:
+                failed.append(outcome.job)
+                self.missing.append(_missing(outcome))
+            else:
+                self.store.put(outcome.job, outcome.result)
+                self.results.append(outcome.result)
+            done += 1
+            self.progress(done, total)
+        return failed
+
+
+def _missing(outcome: Outcome) -> Missing:
+    """Where not even the frozen picture can be measured, the clip is what fails."""
+    job = outcome.job
+    codec = None if isinstance(job.method, FrozenPicture) else job.method.codec
+    return Missing(job.clip.name, codec, outcome.reason or "no reason given")
 
 
 class _Plan:
@@ -200,9 +192,7 @@ class _Plan:
         self._choices = _named_choices(settings.families)
         opened = {name: choice.load(engine) for name, choice in self._choices.items()}
         default = opened[DEFAULT_FAMILY]
-        meter: LandmarkMeter = (
-            MediaPipeMeter(settings.mediapipe_python) if settings.mediapipe_python else FamilyMeter(default)
-        )
+        meter = open_meter(settings.mediapipe_python, default)
         self.families = {name: family.weights_hash for name, family in opened.items()}
         self._made_with = {name: f"{one.weights_hash} {one.codebook.hash}" for name, one in opened.items()}
         self.landmarks_by = meter.name
@@ -217,40 +207,21 @@ class _Plan:
         self._clips: dict[Path, tuple[str, bool | None]] = {}
 
     def frozen(self, clip: Path) -> Job:
-        return self._job(clip, "frozen")
+        return self._job(clip, FrozenPicture())
 
     def coded(self, clip: Path) -> list[Job]:
         motion = [
-            self._job(clip, "kilocall", made_with, codec=name, family=self._choices[name], quality=quality)
+            self._job(clip, Motion(name, self._choices[name], quality), made_with)
             for name, made_with in self._made_with.items()
             for quality in self.settings.qualities
         ]
-        video = [
-            self._job(clip, "video", codec=codec.key, point=point) for codec in self.codecs for point in codec.ladder
-        ]
+        video = [self._job(clip, Video(codec, point)) for codec in self.codecs for point in codec.ladder]
         return motion + video
 
-    def _job(self, clip: Path, kind: str, weights: str = "", codec: str = "frozen", **more: object) -> Job:
+    def _job(self, clip: Path, method: Method, weights: str = "") -> Job:
         digest, crop = self._about(clip)
         own = self._default.weights_hash if self._own_meter or crop is not False else ""
-        settings = self.settings
-        common: dict[str, object] = {
-            "clip": clip,
-            "clip_digest": digest,
-            "kind": kind,
-            "codec": codec,
-            "size": settings.size,
-            "fps": settings.fps,
-            "crop": crop,
-            "seconds": settings.seconds,
-            "engine": settings.engine,
-            "threads": settings.threads,
-            "mediapipe_python": settings.mediapipe_python,
-            "lpips": settings.lpips,
-            "dists": settings.dists,
-            "tools": f"{self._tools} {own} {weights}",
-        }
-        return Job(**(common | more))  # type: ignore[arg-type]
+        return Job(clip, digest, method, self.settings, crop, tools=f"{self._tools} {own} {weights}")
 
     def _about(self, clip: Path) -> tuple[str, bool | None]:
         """Digest of the file, and whether the face is cut out of it; None where the file cannot be read."""
@@ -301,8 +272,4 @@ def _in_order(results: Sequence[PointResult], first: Sequence[Job], rest: dict[P
 
 
 def _name_of(job: Job) -> tuple[str, str, str, float]:
-    if job.kind == "kilocall":
-        return job.clip.name, job.codec, f"quality {job.quality:g}", job.quality
-    if job.point is None:
-        return job.clip.name, job.codec, "first frame", 0.0
-    return job.clip.name, job.codec, job.point.name, float(job.point.quantiser)
+    return job.clip.name, job.method.codec, job.method.setting, job.method.quality

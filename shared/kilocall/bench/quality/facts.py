@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final
 
 from pydantic import BaseModel
 
-from kilocall.bench.quality.scoring import ClipFacts, PointScores
+from kilocall.bench.quality.methods import FROZEN
+from kilocall.bench.quality.results import ClipFacts, PointScores
 from kilocall.bench.quality.wire import Wire
 
 __all__ = [
@@ -29,28 +31,41 @@ __all__ = [
 PLOTTED_CALL_S: Final = 60
 
 
-class Metric(BaseModel):
+@dataclass(frozen=True)
+class Metric:
     """A score by its name in PointScores."""
 
     name: str
-    title: str
+    word: str
     digits: int
+    unit: str = ""
+    short: str = ""
+    """Its title where there is little room."""
     higher_is_better: bool = True
     ideal_is_one: bool = False
     optional: bool = False  # not mentioned where nobody measured it
+    of_pixels: bool = False  # compares pictures, not what is seen in them
+
+    @property
+    def title(self) -> str:
+        return f"{self.word} {self.unit}" if self.unit else self.word
+
+    @property
+    def short_title(self) -> str:
+        return self.short or self.title
 
 
 METRICS: Final = (
-    Metric(name="psnr_db", title="PSNR dB", digits=2),
-    Metric(name="ssim", title="SSIM", digits=3),
-    Metric(name="ms_ssim", title="MS-SSIM", digits=3),
-    Metric(name="vmaf", title="VMAF", digits=1),
-    Metric(name="landmark_px", title="landmark distance px", digits=2, higher_is_better=False),
-    Metric(name="mouth_r", title="mouth motion r", digits=2),
-    Metric(name="eye_r", title="eye motion r", digits=2),
-    Metric(name="sharpness", title="sharpness", digits=2, ideal_is_one=True),
-    Metric(name="lpips", title="LPIPS", digits=3, higher_is_better=False, optional=True),
-    Metric(name="dists", title="DISTS", digits=3, higher_is_better=False, optional=True),
+    Metric("psnr_db", "PSNR", 2, unit="dB", of_pixels=True),
+    Metric("ssim", "SSIM", 3, of_pixels=True),
+    Metric("ms_ssim", "MS-SSIM", 3, of_pixels=True),
+    Metric("vmaf", "VMAF", 1, of_pixels=True),
+    Metric("landmark_px", "landmark distance", 2, unit="px", short="landmarks px", higher_is_better=False),
+    Metric("mouth_r", "mouth motion r", 2, short="mouth r"),
+    Metric("eye_r", "eye motion r", 2, short="eyes r"),
+    Metric("sharpness", "sharpness", 2, ideal_is_one=True),
+    Metric("lpips", "LPIPS", 3, higher_is_better=False, optional=True),
+    Metric("dists", "DISTS", 3, higher_is_better=False, optional=True),
 )
 
 
@@ -155,6 +170,27 @@ class QualityReport(BaseModel):
     def metrics(self) -> list[Metric]:
         """Those to show."""
         return [m for m in METRICS if not m.optional or any(p.scores[m.name] is not None for p in self.means)]
+
+    @property
+    def titles(self) -> dict[str, str]:
+        """Of the codecs, by key."""
+        return {codec.key: codec.title for codec in self.codecs}
+
+    @property
+    def classic(self) -> list[str]:
+        """Keys of the codecs that kilocall is compared with."""
+        return [codec.key for codec in self.codecs if codec.key not in self.families and codec.key != FROZEN]
+
+    @property
+    def frozen(self) -> MeanPoint | None:
+        """What the frozen picture scores, where it was measured."""
+        return next((point for point in self.means if point.codec == FROZEN), None)
+
+    @property
+    def own_point(self) -> MeanPoint:
+        """kilocall as the sentences speak of it."""
+        own = (self.kilocall, self.kilocall_setting)
+        return next(point for point in self.means if (point.codec, point.setting) == own)
 
 
 def packing(count: int) -> str:

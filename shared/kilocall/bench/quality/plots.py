@@ -51,14 +51,13 @@ def metric_plot(report: QualityReport, metric: Metric) -> bytes:
 
 
 def _draw(axes: Axes, report: QualityReport, metric: Metric, rate: Callable[[MeanPoint], float]) -> None:
-    titles = {codec.key: codec.title for codec in report.codecs}
-    others = [codec.key for codec in report.codecs if codec.key not in report.families and codec.key != "frozen"]
-    for key, (colour, mark) in zip(others, _STYLES, strict=False):
+    titles = report.titles
+    for key, (colour, mark) in zip(report.classic, _STYLES, strict=False):
         _line(axes, report, metric, key, rate, titles[key], color=colour, marker=mark, linewidth=1.2, markersize=4.5)
     for number, key in enumerate(report.families):
         colour = _OURS if number == 0 else f"C{number}"
         _line(axes, report, metric, key, rate, titles[key], color=colour, marker="*", linewidth=2.4, markersize=10)
-    frozen = next((point.scores[metric.name] for point in report.means if point.codec == "frozen"), None)
+    frozen = report.frozen.scores[metric.name] if report.frozen else None
     if frozen is not None:
         axes.axhline(frozen, color="#666666", linestyle=":", linewidth=1.2, label="frozen picture")
     if metric.ideal_is_one:

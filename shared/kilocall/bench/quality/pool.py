@@ -12,7 +12,7 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
-from kilocall.bench.quality.scoring import Job, Outcome, measure
+from kilocall.bench.quality.jobs import Job, Outcome, measure
 from kilocall.proto.errors import BadInput
 
 __all__ = ["run_jobs"]

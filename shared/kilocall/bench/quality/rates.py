@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from kilocall.bench.quality.codecs import VideoCodec
 from kilocall.bench.quality.facts import ClipPoint, MeanPoint, Rates, packing
-from kilocall.bench.quality.scoring import PointResult, PointScores
+from kilocall.bench.quality.results import PointResult, PointScores
 from kilocall.bench.quality.wire import CALLS_S, Wire, data_channel_flow, rtp_flow
+from kilocall.bench.scores import mean_of_known
 
 __all__ = ["mean_points", "rates_of"]
 
@@ -60,7 +61,9 @@ def mean_points(points: Sequence[ClipPoint]) -> list[MeanPoint]:
             setting=setting,
             clips=len(group),
             rates=_mean_rates([point.rates for point in group]),
-            scores={name: _mean(getattr(point.scores, name) for point in group) for name in PointScores.model_fields},
+            scores={
+                name: mean_of_known(getattr(point.scores, name) for point in group) for name in PointScores.model_fields
+            },
         )
         for (codec, setting), group in groups.items()
     ]
@@ -89,8 +92,3 @@ def _mean_rates(rates: Sequence[Rates]) -> Rates:
         call_kbps={length: float(np.mean([one.call_kbps[length] for one in rates])) for length in CALLS_S},
         wire=[wire(number) for number in range(len(rates[0].wire))],
     )
-
-
-def _mean(values: Iterable[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return float(np.mean(known)) if known else None

@@ -11,10 +11,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from kilocall.bench.quality.compare import QualitySettings, compare
+from kilocall.bench.quality.compare import compare
 from kilocall.bench.quality.facts import MeanPoint, QualityReport, wire_of
+from kilocall.bench.quality.jobs import originals
 from kilocall.bench.quality.page import page, strips_of
-from kilocall.bench.quality.scoring import Job, originals
+from kilocall.bench.quality.settings import QualitySettings
 from kilocall.bench.quality.summary import summarise
 from kilocall.runtime.files import check_output_folder, write_whole
 
@@ -46,19 +47,13 @@ def measure_quality(
     plots = metric_plots(report)
     strips = []
     if pictures:
-        shown = {name: _originals(path, settings) for name, path in list(comparison.clips.items())[:6]}
+        shown = {name: originals(path, settings) for name, path in list(comparison.clips.items())[:6]}
         strips = strips_of(report, comparison.results, shown)
     for name, data in plots.items():
         write_whole(out / f"{name}.png", data)
     write_whole(out / "report.json", report.model_dump_json(indent=1).encode())
     write_whole(out / "index.html", page(report, plots, strips).encode())
     return report
-
-
-def _originals(path: Path, settings: QualitySettings) -> list[str]:
-    job = Job(path, "", "frozen", "frozen", size=settings.size, fps=settings.fps, crop=settings.crop,
-              seconds=settings.seconds, engine=settings.engine, threads=settings.threads)  # fmt: skip
-    return originals(job)
 
 
 def print_summary(report: QualityReport, console: Console | None = None) -> None:

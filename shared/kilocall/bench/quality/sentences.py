@@ -16,63 +16,78 @@ _LOW_KBPS: Final = 10.0
 
 def sentences(ours: MeanPoint, means: Sequence[MeanPoint], titles: dict[str, str]) -> list[str]:
     """What a reader should not have to look for, the bad news first."""
-    kbps, wire = ours.rates.kbps, wire_of(ours)
-    said = []
-    for metric in METRICS[:4]:
-        own = ours.scores[metric.name]
-        if own is None:
-            continue
-        rivals = [
-            (point.scores[metric.name] or 0.0, point)
-            for point in means
-            if point.codec in titles and point.scores[metric.name] is not None and point.rates.kbps <= _LOW_KBPS
-        ]
-        better = [pair for pair in rivals if pair[0] > own]
-        if not better:
-            continue
-        cheapest = min(better, key=lambda pair: pair[1].rates.kbps)
-        best = max(better, key=lambda pair: pair[0])
-        said.append(
-            f"By {metric.title.removesuffix(' dB')} kilocall is beaten: {_told(best, metric, titles)}, kilocall "
-            f"{_score(own, metric)} at {kbps:.2f} kbit/s; the cheapest that is better is "
-            f"{_told(cheapest, metric, titles)}, {cheapest[1].rates.kbps / kbps:.1f} times the bits."
-        )
+    said = [_beaten(metric, ours, means, titles) for metric in METRICS if metric.of_pixels]
+    said += [_followed(ours, means, titles), _on_the_wire(ours), _same_wire_rate(ours, means, titles)]
+    return [sentence for sentence in said if sentence is not None]
+
+
+def _beaten(metric: Metric, ours: MeanPoint, means: Sequence[MeanPoint], titles: dict[str, str]) -> str | None:
+    own, kbps = ours.scores[metric.name], ours.rates.kbps
+    if own is None:
+        return None
+    rivals = [
+        (point.scores[metric.name] or 0.0, point)
+        for point in means
+        if point.codec in titles and point.scores[metric.name] is not None and point.rates.kbps <= _LOW_KBPS
+    ]
+    better = [pair for pair in rivals if pair[0] > own]
+    if not better:
+        return None
+    cheapest = min(better, key=lambda pair: pair[1].rates.kbps)
+    best = max(better, key=lambda pair: pair[0])
+    return (
+        f"By {metric.word} kilocall is beaten: {_told(best, metric, titles)}, kilocall "
+        f"{_score(own, metric)} at {kbps:.2f} kbit/s; the cheapest that is better is "
+        f"{_told(cheapest, metric, titles)}, {cheapest[1].rates.kbps / kbps:.1f} times the bits."
+    )
+
+
+def _followed(ours: MeanPoint, means: Sequence[MeanPoint], titles: dict[str, str]) -> str | None:
     landmark = next(metric for metric in METRICS if metric.name == "landmark_px")
-    own = ours.scores["landmark_px"]
-    if own is not None:
-        needs = {
-            key: rate
-            for key in titles
-            if (rate := rate_at(curve(means, key, landmark, payload_kbps), own, landmark)) is not None
-        }
-        if needs:
-            key = min(needs, key=lambda k: needs[k])
-            said.append(
-                f"By landmark distance kilocall has {own:.2f} px at {kbps:.2f} kbit/s; the cheapest codec to reach "
-                f"that is {titles[key]} at {needs[key]:.1f} kbit/s, {needs[key] / kbps:.1f} times as much."
-            )
-    said.append(
-        f"On the wire the distance shrinks: headers make kilocall's {kbps:.2f} kbit/s of payload "
+    own, kbps = ours.scores[landmark.name], ours.rates.kbps
+    if own is None:
+        return None
+    needs = {
+        key: rate
+        for key in titles
+        if (rate := rate_at(curve(means, key, landmark, payload_kbps), own, landmark)) is not None
+    }
+    if not needs:
+        return None
+    key = min(needs, key=lambda k: needs[k])
+    return (
+        f"By landmark distance kilocall has {own:.2f} px at {kbps:.2f} kbit/s; the cheapest codec to reach "
+        f"that is {titles[key]} at {needs[key]:.1f} kbit/s, {needs[key] / kbps:.1f} times as much."
+    )
+
+
+def _on_the_wire(ours: MeanPoint) -> str:
+    wire = wire_of(ours)
+    return (
+        f"On the wire the distance shrinks: headers make kilocall's {ours.rates.kbps:.2f} kbit/s of payload "
         f"{wire.forward_kbps:.1f} kbit/s forward and {wire.back_kbps:.1f} back; the first picture costs "
         f"{wire.first_bytes} bytes, so a call of 10 s costs {wire.call_kbps[10]:.1f} kbit/s in all, one of 1 min "
         f"{wire.call_kbps[60]:.1f}, one of 10 min {wire.call_kbps[600]:.1f}."
     )
+
+
+def _same_wire_rate(ours: MeanPoint, means: Sequence[MeanPoint], titles: dict[str, str]) -> str | None:
     same = [
         point
         for point in means
         if point.codec in titles
-        and wire_kbps_of(point) <= 1.1 * wire.call_kbps[PLOTTED_CALL_S]
+        and wire_kbps_of(point) <= 1.1 * wire_of(ours).call_kbps[PLOTTED_CALL_S]
         and point.scores["psnr_db"]
     ]
-    if same:
-        rival = max(same, key=lambda point: point.scores["psnr_db"] or 0)
-        said.append(
-            f"At kilocall's rate on the wire the best by PSNR is {titles[rival.codec]} ({rival.setting}), "
-            f"{wire_kbps_of(rival):.1f} kbit/s in a call of 1 min: {_beside(rival, ours, 'psnr_db')} dB PSNR, "
-            f"{_beside(rival, ours, 'vmaf')} VMAF, {_beside(rival, ours, 'landmark_px')} px landmark distance, "
-            f"{_beside(rival, ours, 'mouth_r')} mouth motion (kilocall's in brackets)."
-        )
-    return said
+    if not same:
+        return None
+    rival = max(same, key=lambda point: point.scores["psnr_db"] or 0)
+    return (
+        f"At kilocall's rate on the wire the best by PSNR is {titles[rival.codec]} ({rival.setting}), "
+        f"{wire_kbps_of(rival):.1f} kbit/s in a call of 1 min: {_beside(rival, ours, 'psnr_db')} dB PSNR, "
+        f"{_beside(rival, ours, 'vmaf')} VMAF, {_beside(rival, ours, 'landmark_px')} px landmark distance, "
+        f"{_beside(rival, ours, 'mouth_r')} mouth motion (kilocall's in brackets)."
+    )
 
 
 def _beside(rival: MeanPoint, ours: MeanPoint, name: str) -> str:
@@ -89,4 +104,4 @@ def _told(rival: tuple[float, MeanPoint], metric: Metric, titles: dict[str, str]
 
 
 def _score(value: float, metric: Metric) -> str:
-    return f"{value:.{metric.digits}f}{' dB' if metric.name == 'psnr_db' else ''}"
+    return f"{value:.{metric.digits}f}{f' {metric.unit}' if metric.unit else ''}"

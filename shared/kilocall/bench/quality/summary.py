@@ -11,8 +11,9 @@ from kilocall.bench.quality.codecs import VideoCodec
 from kilocall.bench.quality.compare import Comparison
 from kilocall.bench.quality.curves import COMPARED, bd_rates, has_curve, match_of
 from kilocall.bench.quality.facts import ClipPoint, CodecFacts, MeanPoint, MissingFacts, QualityReport
+from kilocall.bench.quality.methods import FROZEN
 from kilocall.bench.quality.rates import mean_points, rates_of
-from kilocall.bench.quality.scoring import ClipFacts
+from kilocall.bench.quality.results import ClipFacts
 from kilocall.bench.quality.sentences import sentences
 from kilocall.model.family import DEFAULT_FAMILY
 from kilocall.proto.errors import BadInput
@@ -22,6 +23,8 @@ __all__ = ["ANCHOR", "summarise"]
 
 #: Codec that BD-rates are told against, where it was measured: the commonest in calls.
 ANCHOR: Final = "x264-live"
+#: Of `Encoder`.
+_DEFAULT_QUALITY: Final = 50.0
 
 
 def summarise(comparison: Comparison) -> QualityReport:
@@ -79,7 +82,8 @@ def _default_point(comparison: Comparison, means: Sequence[MeanPoint]) -> MeanPo
     own = own or [point for point in means if point.codec in comparison.families]
     if not own:
         raise BadInput("kilocall itself could not be measured on any clip")
-    return min(own, key=lambda point: abs(float(point.setting.split()[-1]) - 50))
+    qualities = {(result.codec, result.setting): result.quality for result in comparison.results}
+    return min(own, key=lambda point: abs(qualities[point.codec, point.setting] - _DEFAULT_QUALITY))
 
 
 def _own_facts(comparison: Comparison) -> list[CodecFacts]:
@@ -96,7 +100,7 @@ def _own_facts(comparison: Comparison) -> list[CodecFacts]:
         for name, digest in comparison.families.items()
     ] + [
         CodecFacts(
-            key="frozen",
+            key=FROZEN,
             title="frozen picture",
             live=True,
             command="the source picture as it is sent, held for the whole clip",

@@ -70,11 +70,11 @@ def bench_quality(
     threads: Annotated[int, typer.Option(min=0, max=64, help="CPU threads of each process.")] = 1,
 ) -> None:
     """Bits against quality, beside x264, x265, VP8, VP9, AV1 and VVC on the same pixels."""
-    from kilocall.bench.quality.compare import QualitySettings
     from kilocall.bench.quality.report import measure_quality, print_summary
+    from kilocall.bench.quality.settings import QualitySettings
     from kilocall.cli.screen import needs, progress_bar
 
-    for module in ("imageio_ffmpeg", "bjontegaard", "matplotlib"):
+    for module in ("imageio_ffmpeg", "bjontegaard", "jinja2", "matplotlib"):
         needs(module, "bench")
     settings = QualitySettings(
         size=size,
@@ -136,13 +136,13 @@ def bench_loss(
     threads: Annotated[int, typer.Option(min=0, max=64, help="CPU threads.")] = 1,
 ) -> None:
     """Quality against packet loss, random and in outages, beside x264 and VP8 over RTP."""
-    from kilocall.bench.loss import LOSSES, LossSettings, measure_loss
+    from kilocall.bench.loss.measure import LOSSES, LossSettings, measure_loss
     from kilocall.bench.quality.compare import find_clips
     from kilocall.cli.screen import needs, progress_bar
     from kilocall.runtime.files import check_output_folder, write_whole
 
     needs("matplotlib", "bench")
-    from kilocall.bench.loss_plot import loss_plot, print_loss
+    from kilocall.bench.loss.plot import loss_plot, print_loss
 
     check_output_folder(out)
     settings = LossSettings(

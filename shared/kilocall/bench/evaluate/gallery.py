@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from kilocall.bench.evaluation import ReferenceMeans, ReferenceScores, Scores, rounded
+from kilocall.bench.evaluate.results import ClipScores, ReferenceMeans, ReferenceScores
+from kilocall.bench.evaluate.tables import rounded
 from kilocall.model.family import Family, Picture, Source
 from kilocall.model.motion import Motion
 from kilocall.model.reference_pictures import ReferencePicture
@@ -75,7 +76,7 @@ def means(clips: Sequence[Sequence[ReferenceScores]]) -> list[ReferenceMeans]:
     for at_most in sorted({row.at_most for clip in clips for row in clip}):
         rows = [row for clip in clips for row in clip if row.at_most == at_most]
         values = {}
-        for name in Scores.model_fields:
+        for name in ClipScores.model_fields:
             known = [value for row in rows if (value := getattr(row.scores, name)) is not None]
             values[name] = sum(known) / len(known) if known else None
         out.append(
@@ -84,7 +85,7 @@ def means(clips: Sequence[Sequence[ReferenceScores]]) -> list[ReferenceMeans]:
                 pictures=sum(row.pictures for row in rows) / len(rows),
                 picture_bytes=sum(row.picture_bytes for row in rows) / len(rows),
                 changes=sum(row.changes for row in rows) / len(rows),
-                scores=Scores.model_validate(values),
+                scores=ClipScores.model_validate(values),
             )
         )
     return out
@@ -140,7 +141,7 @@ def gallery_plot(mean: Sequence[ReferenceMeans]) -> bytes:
     return out.getvalue()
 
 
-def _cells(scores: Scores) -> tuple[str, ...]:
+def _cells(scores: ClipScores) -> tuple[str, ...]:
     return (
         rounded(scores.landmark_px, 2),
         rounded(scores.psnr_db, 2),

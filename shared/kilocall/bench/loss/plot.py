@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from kilocall.bench.loss import LossPoint, LossReport
+from kilocall.bench.loss.results import LossPoint, LossReport
 
 __all__ = ["loss_plot", "print_loss"]
 

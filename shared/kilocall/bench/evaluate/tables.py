@@ -1,149 +1,18 @@
-"""What `kilocall evaluate` found out, and its tables."""
+"""Tables of an evaluation: table.md, and what a terminal shows."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
-from pydantic import BaseModel
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-__all__ = [
-    "ClipResult",
-    "Evaluation",
-    "Failure",
-    "Means",
-    "ReferenceMeans",
-    "ReferenceScores",
-    "Scores",
-    "SourceChoice",
-    "beside",
-    "markdown",
-    "print_evaluation",
-    "rounded",
-]  # fmt: skip
+from kilocall.bench.evaluate.results import ClipResult, ClipScores, Evaluation, Means
 
-SourceChoice = Literal["first", "best"]
-
-
-class Scores(BaseModel):
-    """How close pictures are to the original. None: cannot be told for this clip."""
-
-    psnr_db: float
-    ssim: float
-    l1: float
-    vmaf: float | None  # None without an ffmpeg that has libvmaf
-    sharpness: float | None  # Laplacian variance against the original's
-    flicker: float | None  # second difference of luma over time against the original's
-    landmark_px: float | None  # at 256x256
-    mouth_r: float | None  # correlation of the opening; None where the original hardly opens
-    eye_r: float | None
-    mouth_gain: float | None  # how far it opens for each pixel of the original; None as above
-    eye_gain: float | None
-    gaze_r: float | None = None  # the same of how far irises lie from the middles of their eyes
-    gaze_gain: float | None = None
-    interior_off: float | None = None  # grey levels by which it is too bright or dark between open lips
-    jitter_px: float | None  # mean second difference of the landmarks over time
-
-
-class ReferenceScores(BaseModel):
-    """A clip with so many pictures. All of a clip's leave out the frames that any of them took as a picture."""
-
-    at_most: int
-    pictures: int
-    """The source picture included; fewer than `at_most` where more did not pay off."""
-    picture_bytes: int
-    changes: int
-    """Of picture, over the whole clip."""
-    scores: Scores
-
-
-class ReferenceMeans(BaseModel):
-    """Means over the clips with at most so many pictures each."""
-
-    at_most: int
-    pictures: float
-    picture_bytes: float
-    changes: float
-    scores: Scores
-
-
-class ClipResult(BaseModel):
-    """One clip: what it cost and how it looks."""
-
-    name: str
-    crop_given: bool
-    frames: int
-    frames_left_out: bool  # longer than MAX_FRAMES
-    fps: float
-    source_frame: int
-    source_bytes: int
-    lost_frames: int  # no face seen by the sender; they repeat the last motion
-    landmark_frames: int  # frames with a measured face in original and decoded picture
-    payload_bits_mean: float
-    payload_bits_p95: float
-    payload_kbps: float
-    coding_px: float  # mean distance of the keypoints as coded from those before coding
-    decoded: Scores
-    frozen: Scores
-    truth_jitter_px: float | None
-    still_gain_db: float | None  # PSNR over the frozen picture's, for a speaker who hardly moves
-    gallery: list[ReferenceScores] = []  # with 1, 2, 4, 8 pictures, where asked for
-
-    @property
-    def worse_than_frozen(self) -> bool:
-        """In PSNR or in SSIM."""
-        return self.decoded.psnr_db < self.frozen.psnr_db or self.decoded.ssim < self.frozen.ssim
-
-
-class Failure(BaseModel):
-    """A clip that could not be scored."""
-
-    name: str
-    reason: str
-
-
-class Means(BaseModel):
-    """Means over the clips; each over those clips that have the number."""
-
-    payload_bits_mean: float
-    payload_bits_p95: float
-    payload_kbps: float
-    coding_px: float
-    decoded: Scores
-    frozen: Scores
-    truth_jitter_px: float | None
-    mouth_clips: int
-    eye_clips: int
-    still_clips: int
-    worse_than_frozen: int  # clips
-    still_gain_db: float | None
-
-
-class Evaluation(BaseModel):
-    """All that `kilocall evaluate` found out; `evaluation.json` is its dump."""
-
-    folder: Path
-    family: str
-    weights_hash: str
-    engine: str
-    threads: int
-    quality: float
-    frames_per_packet: int
-    source: SourceChoice
-    landmarks_by: str
-    min_opening_std_px: float
-    still_psnr_db: float
-    mean: Means
-    clips: list[ClipResult]
-    gallery: list[ReferenceMeans] = []
-    gallery_kb: float | None = None
-    failures: list[Failure]
-    wall_s: float
-
+__all__ = ["beside", "markdown", "print_evaluation", "rounded", "worst_first"]
 
 #: What fits a terminal of 80 columns; table.md has the rest.
 _TERMINAL: Final = (
@@ -165,7 +34,7 @@ def print_evaluation(evaluation: Evaluation, console: Console | None = None) -> 
     for heading in ("bits", "kbit/s", *(heading for heading, _, _ in _TERMINAL)):
         table.add_column(heading, justify="right", no_wrap=True)
 
-    def scores(made: Scores) -> list[str]:
+    def scores(made: ClipScores) -> list[str]:
         return [rounded(getattr(made, name), digits) for _, name, digits in _TERMINAL]
 
     for clip in worst_first(evaluation.clips):

@@ -1,0 +1,1 @@
+"""`kilocall evaluate`: what the codec costs and how good it looks, clip by clip."""
