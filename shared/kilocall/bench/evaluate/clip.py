@@ -8,6 +8,7 @@ from typing import Final
 
 import numpy as np
 
+from kilocall.api import GALLERY_KB
 from kilocall.bench.contact_sheet import SheetPair, SheetRow, sheet_frames
 from kilocall.bench.evaluate.footage import Footage, best_frame, read_footage
 from kilocall.bench.evaluate.gallery import MadeFrames, make_frames
@@ -18,6 +19,7 @@ from kilocall.bench.landmark_measure import FamilyMeter
 from kilocall.bench.scores import MeasuredFrames, Part, Scorer
 from kilocall.model import metrics
 from kilocall.model.family import Family
+from kilocall.model.reference_pictures import check_reference_budget
 from kilocall.proto.errors import BadInput
 
 __all__ = ["STILL_PSNR", "ClipSettings", "evaluate_clip"]
@@ -30,13 +32,19 @@ SCORED: Final = frozenset(set(Part) - {Part.MS_SSIM})
 
 @dataclass(frozen=True)
 class ClipSettings:
-    """How each clip is sent. With a `gallery` of two pictures or more it is also shown on several."""
+    """How each clip is sent; BadInput for what is out of range. With a `gallery` of two pictures or more it is also
+    shown on several."""
 
     quality: float = 50
     frames_per_packet: int = 3
     source: SourceChoice = "first"
     gallery: int = 0
-    gallery_kb: float = 0
+    gallery_kb: float = GALLERY_KB
+
+    def __post_init__(self) -> None:
+        if self.source not in ("first", "best"):
+            raise BadInput(f"source is {self.source!r}, allowed are first and best")
+        check_reference_budget(self.gallery, self.gallery_kb)
 
 
 def evaluate_clip(path: Path, family: Family, scorer: Scorer, settings: ClipSettings) -> tuple[ClipResult, SheetRow]:

@@ -28,7 +28,6 @@ from kilocall.bench.landmark_measure import open_meter
 from kilocall.bench.scores import Scorer, mean_of_known
 from kilocall.model import metrics
 from kilocall.model.family import Family
-from kilocall.model.reference_pictures import check_reference_budget
 from kilocall.proto.errors import BadInput, KilocallError
 from kilocall.runtime.files import check_output_folder, write_whole
 from kilocall.runtime.pictures import as_png
@@ -66,16 +65,13 @@ def evaluate_folder(
     reason; BadInput when that goes for all, or there is none.
     """
     started = time.monotonic()
-    if source not in ("first", "best"):
-        raise BadInput(f"source is {source!r}, allowed are first and best")
-    check_reference_budget(gallery, gallery_kb)
+    settings = ClipSettings(quality, frames_per_packet, source, gallery, gallery_kb)
     paths = _clips_of(Path(folder), limit)
     out = Path(out)
     check_output_folder(out)
     out.mkdir(parents=True, exist_ok=True)
     family = family or open_family(engine=engine, threads=threads)
     scorer = Scorer(open_meter(mediapipe_python, family), SCORED)
-    settings = ClipSettings(quality, frames_per_packet, source, gallery, gallery_kb)
     clips, rows, failures = _evaluate_clips(paths, family, scorer, settings, progress or silent)
     if not clips:
         raise BadInput(f"{folder}: none of {len(paths)} clips could be scored; {_listed(failures)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -16,14 +17,15 @@ __all__ = ["METHODS", "Method", "MotionMethod", "VideoMethod"]
 
 
 @dataclass(frozen=True)
-class Method:
+class Method(ABC):
     """A way to send a clip."""
 
     title: str
     about: str
 
+    @abstractmethod
     def send(self, clip: BenchClip, family: Family, link: Link) -> Shown:
-        raise NotImplementedError
+        """What a receiver makes of the clip at the end of the link."""
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Final, Literal
@@ -37,7 +38,7 @@ class CodedClip:
 
 
 @dataclass(frozen=True)
-class Method:
+class Method(ABC):
     """A codec at one setting. `codec` and `setting` are its names in the report."""
 
     kind: ClassVar[Kind]
@@ -45,12 +46,12 @@ class Method:
     """What it shows is one picture."""
 
     @property
-    def codec(self) -> str:
-        raise NotImplementedError
+    @abstractmethod
+    def codec(self) -> str: ...
 
     @property
-    def setting(self) -> str:
-        raise NotImplementedError
+    @abstractmethod
+    def setting(self) -> str: ...
 
     @property
     def quality(self) -> float:
@@ -67,9 +68,9 @@ class Method:
         """What its numbers depend on, for the name of its results in the cache."""
         return {"kind": self.kind, "codec": self.codec, "quality": 0.0, "arguments": None, "halved": None}
 
+    @abstractmethod
     def code(self, clip: BenchClip, family: Family) -> CodedClip:
         """Raises BadInput when the clip or the codec cannot be used."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)
