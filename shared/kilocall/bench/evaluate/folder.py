@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Final
 
 import numpy as np
 
@@ -25,6 +24,7 @@ from kilocall.bench.evaluate.gallery import means as gallery_means
 from kilocall.bench.evaluate.results import ClipResult, ClipScores, Evaluation, Failure, Means, SourceChoice
 from kilocall.bench.evaluate.tables import markdown, worst_first
 from kilocall.bench.landmark_measure import open_meter
+from kilocall.bench.quality.clips import CLIP_SUFFIXES
 from kilocall.bench.scores import Scorer, mean_of_known
 from kilocall.model import metrics
 from kilocall.model.family import Family
@@ -34,8 +34,6 @@ from kilocall.runtime.pictures import as_png
 from kilocall.runtime.progress import Progress, silent
 
 __all__ = ["evaluate_folder"]
-
-_SUFFIXES: Final = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".y4m")
 
 
 def evaluate_folder(
@@ -73,8 +71,6 @@ def evaluate_folder(
     family = family or open_family(engine=engine, threads=threads)
     scorer = Scorer(open_meter(mediapipe_python, family), SCORED)
     clips, rows, failures = _evaluate_clips(paths, family, scorer, settings, progress or silent)
-    if not clips:
-        raise BadInput(f"{folder}: none of {len(paths)} clips could be scored; {_listed(failures)}")
     used = getattr(family, "engine", None)
     evaluation = Evaluation(
         folder=Path(folder),
@@ -104,16 +100,19 @@ def _clips_of(folder: Path, limit: int | None) -> list[Path]:
         raise BadInput(f"{folder}: no such folder")
     if limit is not None and limit < 1:
         raise BadInput(f"limit is {limit}, at least 1 clip")
-    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in _SUFFIXES and path.is_file())
+    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in CLIP_SUFFIXES and path.is_file())
     if not paths:
-        raise BadInput(f"{folder}: holds no clip ({', '.join(_SUFFIXES)})")
+        raise BadInput(f"{folder}: holds no clip ({', '.join(CLIP_SUFFIXES)})")
     return paths[:limit]
 
 
 def _evaluate_clips(
     paths: Sequence[Path], family: Family, scorer: Scorer, settings: ClipSettings, progress: Progress
 ) -> tuple[list[ClipResult], dict[str, SheetRow], list[Failure]]:
-    """Results, their rows of the contact sheet by the clip's name, and the clips that could not be scored."""
+    """Results, their rows of the contact sheet by the clip's name, and the clips that could not be scored.
+
+    BadInput where that goes for all.
+    """
     clips: list[ClipResult] = []
     rows: dict[str, SheetRow] = {}
     failures: list[Failure] = []
@@ -127,6 +126,8 @@ def _evaluate_clips(
         clips.append(result)
         rows[result.name] = row
     progress(len(paths), len(paths))
+    if not clips:
+        raise BadInput(f"{paths[0].parent}: none of {len(paths)} clips could be scored; {_listed(failures)}")
     return clips, rows, failures
 
 

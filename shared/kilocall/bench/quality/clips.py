@@ -17,8 +17,10 @@ from numpy.typing import NDArray
 from kilocall.model.family import Family, Picture, Track, track_in_turn
 from kilocall.proto.errors import BadInput, NoFace
 
-__all__ = ["MAX_SECONDS", "MIN_SECONDS", "SIZES", "BenchClip", "is_crop", "read_clip"]
+__all__ = ["CLIP_SUFFIXES", "MAX_SECONDS", "MIN_SECONDS", "SIZES", "BenchClip", "is_crop", "read_clip"]
 
+#: Of the files in a folder that are clips.
+CLIP_SUFFIXES: Final = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".y4m")
 MIN_SECONDS: Final = 2.0
 #: Two copies of 30 s at 512x512 and 25 fps are 1.2 GB.
 MAX_SECONDS: Final = 30.0

@@ -60,7 +60,15 @@ class VideoCodec:
 
     def arguments(self, point: RatePoint) -> list[str]:
         """The encoder's part of ffmpeg's command line."""
-        return ["-c:v", self.encoder, *(option.format(q=point.quantiser) for option in self.options)]
+        return self._arguments(point.quantiser)
+
+    @property
+    def command(self) -> str:
+        """The same for people, with Q for the quantiser."""
+        return f"ffmpeg {' '.join(self._arguments('Q'))}, {self.pixels}"
+
+    def _arguments(self, quantiser: int | str) -> list[str]:
+        return ["-c:v", self.encoder, *(option.format(q=quantiser) for option in self.options)]
 
 
 def _ladder(*fine: int, coarsest: int) -> tuple[RatePoint, ...]:

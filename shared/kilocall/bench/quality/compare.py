@@ -7,12 +7,12 @@ import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from kilocall.bench.ffmpeg import Ffmpeg, find_ffmpeg
 from kilocall.bench.landmark_measure import open_meter
 from kilocall.bench.quality.cache import Cache
-from kilocall.bench.quality.clips import MAX_SECONDS, MIN_SECONDS, SIZES, is_crop
+from kilocall.bench.quality.clips import CLIP_SUFFIXES, MAX_SECONDS, MIN_SECONDS, SIZES, is_crop
 from kilocall.bench.quality.codecs import CODECS, VideoCodec, named
 from kilocall.bench.quality.jobs import Job, Outcome
 from kilocall.bench.quality.methods import FrozenPicture, Method, Motion, Video
@@ -28,10 +28,7 @@ from kilocall.runtime.progress import Progress, silent
 if TYPE_CHECKING:
     from kilocall.bench.perceptual import PictureDistance
 
-__all__ = ["CLIP_SUFFIXES", "Comparison", "Missing", "compare", "find_clips", "installed_families"]
-
-
-CLIP_SUFFIXES: Final = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".y4m")
+__all__ = ["Comparison", "Missing", "compare", "find_clips", "installed_families"]
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ MEASURES_VERSION: Final = 1
 STRIP_MOMENTS: Final = (0.25, 0.5, 0.75)
 _STRIP_JPEG: Final = 92
 #: What a comparison asks for.
-SCORED: Final = frozenset((Part.MS_SSIM, Part.VMAF, Part.SHARPNESS, Part.FLICKER, Part.LIDS, Part.JITTER))
+SCORED: Final = (Part.MS_SSIM, Part.VMAF, Part.SHARPNESS, Part.FLICKER, Part.LIDS, Part.JITTER)
 
 
 @dataclass(frozen=True)

@@ -110,13 +110,10 @@ def _own_facts(comparison: Comparison) -> list[CodecFacts]:
 
 
 def _facts(codec: VideoCodec) -> CodecFacts:
-    arguments = codec.arguments(codec.ladder[0])
-    quantiser = str(codec.ladder[0].quantiser)
-    shown = ["Q" if argument == quantiser else argument for argument in arguments]
     return CodecFacts(
         key=codec.key,
         title=codec.title,
         live=codec.live,
-        command=f"ffmpeg {' '.join(shown)}, {codec.pixels}",
+        command=codec.command,
         settings=[point.name for point in codec.ladder],
     )
