@@ -225,7 +225,7 @@ def test_a_gpu_engine_is_no_candidate_without_a_gpu(monkeypatch: pytest.MonkeyPa
 
     if sys.platform != "linux":
         pytest.skip("macOS and Windows say otherwise which adapters there are")
-    monkeypatch.setattr(machine, "_DRM", tmp_path)
+    monkeypatch.setattr(machine, "DRM", tmp_path)
     if not Path("/dev/dxg").exists():
         assert machine.graphics() == ()
         assert gpu_candidates() == ()
@@ -234,7 +234,7 @@ def test_a_gpu_engine_is_no_candidate_without_a_gpu(monkeypatch: pytest.MonkeyPa
     (device / "uevent").write_text("DRIVER=i915\nPCI_ID=8086:46A6\n")
     assert machine.graphics()[0] == "DRIVER=i915 PCI_ID=8086:46A6"
     opencl = tmp_path / "opencl"
-    monkeypatch.setattr(machine, "_OPENCL_DRIVERS", opencl)
+    monkeypatch.setattr(machine, "OPENCL_DRIVERS", opencl)
     assert not machine.intel_compute()
     opencl.mkdir()
     (opencl / "intel.icd").touch()

@@ -44,6 +44,11 @@ class ScriptedWindow:
         assert rgb.min() == rgb.max()
         self.shown.append(int(rgb[0, 0, 0]))
 
+    @property
+    def times_back(self) -> int:
+        """How often a picture came that is before the one shown."""
+        return int((np.diff(self.shown) < 0).sum())
+
     def key(self) -> str:
         time.sleep(0.002)
         assert time.monotonic() < self.ends, self.shown
@@ -60,7 +65,16 @@ def anything(frame: int) -> bool:
     return True
 
 
+def early(frame: int) -> bool:
+    return frame < 20
+
+
+def late(frame: int) -> bool:
+    return frame >= 40
+
+
 def last(frame: int) -> bool:
+    """Where it loops a busy machine may leave it out."""
     return frame == LAST
 
 
@@ -76,15 +90,15 @@ def test_pictures_are_shown_in_order_until_the_user_quits_or_closes_the_window(k
 
 
 def test_it_begins_again_when_it_loops(replay_stream: Any) -> None:
-    window = ScriptedWindow((last, ""), (lambda frame: frame < 20, "q"))
+    window = ScriptedWindow((late, ""), (early, "q"))
     play_in(window, replay_stream, side=32, loop=True)
-    assert window.shown[-1] < 20
+    assert window.times_back == 1
 
 
 def test_l_makes_it_loop_and_no_longer(replay_stream: Any) -> None:
-    window = ScriptedWindow((anything, "l"), (last, ""), (lambda frame: frame < 20, "l"), (last, "q"))
+    window = ScriptedWindow((anything, "l"), (late, ""), (early, "l"), (last, "q"))
     play_in(window, replay_stream, side=32)
-    assert window.shown.count(LAST) == 2
+    assert window.times_back == 1
 
 
 def test_space_holds_the_picture_and_goes_on_from_it(replay_stream: Any) -> None:
@@ -107,10 +121,9 @@ def test_a_and_d_go_a_second_back_and_on(replay_stream: Any) -> None:
     second = 1_000_000 // FRAME_US
     window = ScriptedWindow((anything, "d"), (lambda frame: frame >= second, "a"), (lambda frame: frame < second, "q"))
     play_in(window, replay_stream, side=32)
-    first, *_ = window.shown
-    assert first < second
-    assert max(window.shown) >= second
-    assert window.shown[-1] < max(window.shown) - second / 2
+    moved = np.diff(window.shown)
+    assert max(moved) >= second
+    assert -second <= moved[-1] < -second / 2  # it plays on while the key is pressed
 
 
 def test_other_keys_do_nothing(replay_stream: Any) -> None:

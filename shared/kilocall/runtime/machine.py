@@ -82,12 +82,12 @@ def graphics() -> tuple[str, ...]:
     if sys.platform == "darwin":
         # Metal comes with the system, and every Mac with Apple's processor has its GPU.
         return (f"Metal of macOS {platform.mac_ver()[0]}",) if platform.machine() == "arm64" else ()
-    adapters = tuple(_uevent(node) for node in sorted(_DRM.glob("renderD*")))
+    adapters = tuple(_uevent(node) for node in sorted(DRM.glob("renderD*")))
     if Path("/dev/dxg").exists():  # Windows' GPU inside WSL
         adapters += ("dxg",)
     if not adapters:
         return ()
-    drivers = (file for folder in (*_VULKAN_DRIVERS, _OPENCL_DRIVERS) for file in sorted(folder.glob("*")))
+    drivers = (file for folder in (*VULKAN_DRIVERS, OPENCL_DRIVERS) for file in sorted(folder.glob("*")))
     dated = tuple(f"{file} {file.stat().st_mtime_ns}" for file in drivers if file.is_file())
     return (*adapters, f"kernel {platform.release()}", *dated)
 
@@ -98,16 +98,16 @@ def intel_compute() -> bool:
         return any("intel" in adapter.lower() for adapter in _windows_graphics())
     if sys.platform == "darwin":
         return False
-    has_driver = any("intel" in file.name.lower() for file in _OPENCL_DRIVERS.glob("*.icd"))
-    return has_driver and any("PCI_ID=8086:" in _uevent(node) for node in _DRM.glob("renderD*"))
+    has_driver = any("intel" in file.name.lower() for file in OPENCL_DRIVERS.glob("*.icd"))
+    return has_driver and any("PCI_ID=8086:" in _uevent(node) for node in DRM.glob("renderD*"))
 
 
 _M_ARENA_MAX: Final = -8
 _glibc: Final = ctypes.CDLL(None) if platform.libc_ver()[0] == "glibc" else None
 
-_DRM: Final = Path("/sys/class/drm")
-_VULKAN_DRIVERS: Final = (Path("/usr/share/vulkan/icd.d"), Path("/etc/vulkan/icd.d"))
-_OPENCL_DRIVERS: Final = Path("/etc/OpenCL/vendors")
+DRM: Final = Path("/sys/class/drm")
+VULKAN_DRIVERS: Final = (Path("/usr/share/vulkan/icd.d"), Path("/etc/vulkan/icd.d"))
+OPENCL_DRIVERS: Final = Path("/etc/OpenCL/vendors")
 
 
 def _uevent(node: Path) -> str:
