@@ -23,10 +23,7 @@ LEFT: Final = {
     "tests/call/test_further_pictures.py": 4,
     "tests/call/test_in_between.py": 2,
     "tests/call/test_operation.py": 2,
-    "tests/call/test_rate_control.py": 1,
     "tests/call/test_redis.py": 4,
-    "tests/call/test_references.py": 1,
-    "tests/call/test_services.py": 6,
     "tests/call/test_signalling.py": 5,
     "tests/call/test_turn.py": 3,
     "tests/runtime/aiortc_fixes/ends.py": 7,  # aiortc's, not kilocall's

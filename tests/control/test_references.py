@@ -205,7 +205,7 @@ def test_offers_without_end_are_not_looked_at() -> None:
         b.hear(ReferenceOffer(BASE, f"{number:064x}", "avif", 500))
     assert len(b.said) == MOST_OFFERS
     assert len(b.drops) == 3
-    assert len(b.references._coming) == MOST
+    assert b.references.coming == MOST
 
 
 def test_one_too_many_or_too_large_is_refused() -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from kilocall.model.family import Track
 from kilocall.proto.errors import NoFace
 from kilocall.sender.capture import Frame
 from kilocall.sender.crop_plan import PlanPart
@@ -305,17 +306,20 @@ def test_the_first_face_is_found_behind_empty_frames(wall: Picture, paste: Calla
 # --- live --------------------------------------------------------------------------------------------
 
 
+def tracked(points: NDArray[np.float32], certainty: float) -> Track:
+    return Track(points, np.zeros(len(points), np.float32), np.zeros((0, 2), np.float32), certainty)
+
+
 class CascadeTracker:
     """A landmark tracker in the form of a cascade: four corners of the face in the crop."""
 
     def __init__(self) -> None:
         self.finder = FaceFinder(search_side=128)
 
-    def landmarks(self, crop_rgb: Picture) -> tuple[NDArray[np.float32], float]:
-
+    def track(self, crop_rgb: Picture) -> Track:
         boxes = self.finder.find(crop_rgb)
         if not boxes:
-            return np.zeros((4, 2), np.float32), 0.0
+            return tracked(np.zeros((4, 2), np.float32), 0.0)
         b = boxes[0]
         corners = [
             (b.x0, b.y0),
@@ -323,7 +327,7 @@ class CascadeTracker:
             (b.x0, b.y0 + b.height),
             (b.x0 + b.width, b.y0 + b.height),
         ]
-        return np.array(corners, np.float32) / (CROP_SIDE / 2) - 1, 0.9
+        return tracked(np.array(corners, np.float32) / (CROP_SIDE / 2) - 1, 0.9)
 
 
 @pytest.fixture(params=["cascade only", "with landmarks"])
@@ -341,7 +345,7 @@ def test_a_still_face_is_found_in_every_frame_and_the_crop_rests(
     assert {c.rgb.shape for c in crops} == {(256, 256, 3)}
     place = crops[0].place
     assert abs((320 - place.x0) / place.side - 0.498) < 0.08
-    assert (crops[0].landmarks is None) == (tracker is None)
+    assert (crops[0].track is None) == (tracker is None)
 
 
 def test_a_walking_face_stays_in_the_crop(
@@ -400,20 +404,20 @@ def test_a_lost_face_is_reported_and_found_again_elsewhere(
     assert all(c.found for c in found[:5])
     assert not found[34].found
     assert found[34].place == found[4].place
-    assert found[34].landmarks is None
+    assert found[34].track is None
     assert found[-1].found
     assert abs(found[-1].place.x0 + found[-1].place.side / 2 - 480) < 40
 
 
 def test_nonsense_from_the_tracker_falls_back_on_the_cascades(wall: Picture, paste: Callable[..., Picture]) -> None:
     class Nonsense:
-        def landmarks(self, crop_rgb: Picture) -> tuple[NDArray[np.float32], float]:
-            return np.full((4, 2), np.nan, np.float32), 1.0
+        def track(self, crop_rgb: Picture) -> Track:
+            return tracked(np.full((4, 2), np.nan, np.float32), 1.0)
 
     cropper = FaceCropper(Nonsense())
     crops = [cropper.crop(f) for f in walk(paste, wall, [320] * 12)]
     assert all(abs(c.place.x0 + c.place.side / 2 - 320) < 30 for c in crops)
-    assert {c.confidence for c in crops} == {0.0}
+    assert {c.track.certainty for c in crops if c.track is not None} == {0.0}
 
 
 def test_a_change_of_frame_size_starts_anew(wall: Picture, paste: Callable[..., Picture]) -> None:

@@ -36,15 +36,28 @@ Crop = Literal["face", "whole"]
 
 
 class Tracker:
-    """The family's landmark networks as the cropper wants them; keeps the last answer for the encoder."""
+    """The family's landmark networks, each frame tracked from the one before."""
 
     def __init__(self, family: Family) -> None:
         self.family = family
-        self.last: Track | None = None
+        self._last: Track | None = None
 
-    def landmarks(self, crop_rgb: NDArray[np.uint8]) -> tuple[NDArray[np.float32], float]:
-        self.last = self.family.track(crop_rgb, self.last)
-        return self.last.points, self.last.certainty
+    def track(self, crop_rgb: NDArray[np.uint8]) -> Track:
+        self._last = self.family.track(crop_rgb, self._last)
+        return self._last
+
+    def reset(self) -> None:
+        """The next frame has nothing to do with the last."""
+        self._last = None
+
+
+def crop_and_track(frame: Frame, tracker: Tracker, cropper: FaceCropper | None) -> tuple[Picture, Track]:
+    """The face's crop of a frame, tracked by `tracker`; without a cropper the frame is one already."""
+    if cropper is None:
+        return frame.rgb, tracker.track(frame.rgb)
+    crop = cropper.crop(frame)
+    assert crop.track is not None  # the cropper tracks every frame that it cuts
+    return crop.rgb, crop.track
 
 
 @dataclass(frozen=True)
@@ -99,7 +112,7 @@ def follow_clip(
     stride, lost, reframings, still = 1, 0, 0, GLIDE_PAUSE
     for count, frame in enumerate(clip):
         cropped = cropper.crop(frame)
-        track = tracker.last
+        track = cropped.track
         assert track is not None  # the cropper tracks every frame that it cuts
         if track.certainty < FACE_CERTAINTY:
             lost += 1

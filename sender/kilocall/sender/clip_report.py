@@ -299,7 +299,7 @@ class _Eyes:
     def look(self, rgb: NDArray[np.uint8], time_us: int, near: FaceBox | None = None) -> _Look:
         """Anywhere in the picture, or by the landmarks alone where the face is `near`."""
         locator, before = self._locator, self._locator.box
-        self._tracker.last = None  # too long ago to start from
+        self._tracker.reset()  # the last frame is too long ago to start from
         locator.next_frame()
         if near is not None:
             locator.box = near
@@ -310,7 +310,7 @@ class _Eyes:
         for _ in range(2):
             if locator.box is not None:
                 locator.track(*cut(rgb, ideal_place(locator.box, (rgb.shape[1], rgb.shape[0]))))
-        if locator.confidence < FACE_CERTAINTY:
+        if locator.found_track is None or locator.found_track.certainty < FACE_CERTAINTY:
             locator.box = before
             return _Look(time_us, None, 0)
         return _Look(time_us, locator.box, 1 if near else max(1, locator.faces))

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from kilocall.model.family import Track
 from kilocall.sender.capture import Frame
 from kilocall.sender.crop_place import (
     CROP_SIDE,
@@ -53,8 +54,7 @@ class FaceCrop:
 
     `rgb` uint8 [256, 256, 3]; `place` is exactly what was cut. `found`: there is a face at `place`.
     `faces`: how many were seen at the last count. `reframed`: the place differs from that of the
-    frame before. `landmarks` [K, 2] in [-1, 1] over the crop with their `confidence`, None without a
-    tracker.
+    frame before. `track` is None without a tracker, and in a frame in which nothing was tracked.
     """
 
     rgb: NDArray[np.uint8]
@@ -62,8 +62,7 @@ class FaceCrop:
     found: bool
     faces: int
     reframed: bool
-    landmarks: NDArray[np.float32] | None = None
-    confidence: float = 0.0
+    track: Track | None = None
 
 
 class FaceCropper:
@@ -115,8 +114,8 @@ class FaceCropper:
         crop, place = cut(frame.rgb, self._plan.place_at(frame.capture_us))
         if self._tracker is None:
             return FaceCrop(crop, place, True, self._plan.faces, False)
-        points, confidence = self._tracker.landmarks(crop)
-        return FaceCrop(crop, place, confidence >= self._min_confidence, self._plan.faces, False, points, confidence)
+        track = self._tracker.track(crop)
+        return FaceCrop(crop, place, track.certainty >= self._min_confidence, self._plan.faces, False, track)
 
     def _live(self, frame: Frame) -> FaceCrop:
         rgb, locator = frame.rgb, self._locator
@@ -151,8 +150,7 @@ class FaceCropper:
             locator.found,
             locator.faces if locator.found else 0,
             False,
-            locator.landmarks,
-            locator.confidence,
+            locator.found_track,
         )
         if locator.box is not None and locator.found:
             elapsed_us = 0 if self._last_us is None else frame.capture_us - self._last_us

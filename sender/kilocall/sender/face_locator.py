@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Protocol
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from kilocall.model.family import Track
 from kilocall.proto.errors import NoFace
 from kilocall.sender.capture import Frame
 from kilocall.sender.crop_place import CropPlace, box_from_landmarks
@@ -28,8 +30,8 @@ CUT_LEVEL = 24.0  # mean grey difference of two thumbnails that means a new scen
 class LandmarkTracker(Protocol):
     """Finds landmarks in a crop; the points must reach from ear to ear and from hair line to chin."""
 
-    def landmarks(self, crop_rgb: NDArray[np.uint8]) -> tuple[NDArray[np.float32], float]:
-        """Points [K, 2] in [-1, 1] over the crop [256, 256, 3], and a confidence 0..1."""
+    def track(self, crop_rgb: NDArray[np.uint8]) -> Track:
+        """Of a crop [256, 256, 3]."""
         ...
 
 
@@ -59,8 +61,8 @@ class FaceLocator:
         self.min_confidence = min_confidence
         self.box: FaceBox | None = None
         self.faces = 0
-        self.landmarks: NDArray[np.float32] | None = None
-        self.confidence = 0.0
+        self.found_track: Track | None = None
+        """Of this frame; one that makes no sense has no certainty."""
         self._weak = 0
         self._misses = 0
         self._age = 0
@@ -69,7 +71,7 @@ class FaceLocator:
 
     def next_frame(self) -> None:
         """Forgets what belongs to one frame only."""
-        self.landmarks, self.confidence = None, 0.0
+        self.found_track = None
 
     def search(self, rgb: NDArray[np.uint8], at_once: bool = False) -> bool:
         """Looks through the whole picture; True when `box` is now another place than before.
@@ -96,17 +98,16 @@ class FaceLocator:
         """Landmarks of `crop`, and from them the box."""
         if self.tracker is None:
             return
-        points, confidence = self.tracker.landmarks(crop)
-        self.landmarks, self.confidence = np.asarray(points, np.float32), float(confidence)
-        # A collapsed or exploded set of points is no face, whatever its confidence says.
-        spread = float(np.ptp(self.landmarks, axis=0).max())
-        if not 0.3 < spread < 3.0:  # also where a point is not a number
-            self.confidence = 0.0
-        if self.confidence < self.min_confidence:
+        found = self.tracker.track(crop)
+        # A collapsed or exploded set of points is no face, however certain it is said to be.
+        if not 0.3 < float(np.ptp(found.points, axis=0).max()) < 3.0:  # also where a point is not a number
+            found = replace(found, certainty=0.0)
+        self.found_track = found
+        if found.certainty < self.min_confidence:
             self._weak += 1
             return
         self._weak = 0
-        self.box = box_from_landmarks(self.landmarks, place, self.confidence)
+        self.box = box_from_landmarks(found.points, place, found.certainty)
 
     def check(self, rgb: NDArray[np.uint8]) -> bool:
         """To be called once a frame after `track`; True when the face turned out to be elsewhere."""

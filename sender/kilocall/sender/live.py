@@ -270,8 +270,8 @@ class SendPipeline(Worker):
         self.crop_ms.add(cropped - began)
         self.frames += 1
         self.faces = crop.faces
-        track = self._tracker.last
-        seen = crop.found and crop.landmarks is not None and crop.confidence >= FACE_CERTAINTY
+        track = crop.track
+        seen = crop.found and track is not None and track.certainty >= FACE_CERTAINTY
         # A frame or two without landmarks is a blur: nothing is sent, and nobody is told.
         if seen or not crop.found:
             self._note_face(seen, frame.capture_us)

@@ -212,7 +212,7 @@ class RateControl:
         self._changed_us = 0
         self._quiet_from_us: int | None = None
         self._heard_us: int | None = None
-        self._delay_ms = 0.0
+        self.queue_ms = 0.0
         self._rtts_ms: deque[float] = deque(maxlen=RTTS)
         self._rtt_least_ms: float | None = None
         self._blocked_until_us = [0] * len(self.plans)
@@ -238,8 +238,8 @@ class RateControl:
         now_us = feedback.now_us
         self._heard_us = now_us
         delay_ms = self._queueing_ms(feedback)
-        growing = delay_ms > self._delay_ms + 15
-        self._delay_ms = delay_ms
+        growing = delay_ms > self.queue_ms + 15
+        self.queue_ms = delay_ms
         settled = now_us - self._changed_us >= SETTLE_US
         if delay_ms > STEADY_MS:
             self._quiet_from_us = None

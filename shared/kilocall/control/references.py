@@ -91,6 +91,11 @@ class ReferenceExchange:
         return {name: picture for name, (base, picture) in self._held.items() if base == self._shown}
 
     @property
+    def coming(self) -> int:
+        """How many of the other side's were asked for and are not here yet."""
+        return len(self._coming)
+
+    @property
     def own_bytes(self) -> int:
         """Of this side's pictures, sent or not."""
         return sum(len(picture.data) for picture in self._own.values())

@@ -19,7 +19,7 @@ from kilocall.model.family import Family, Track
 from kilocall.model.shape import SAME_PERSON, shape_distance
 from kilocall.proto.errors import BadInput, NoFace
 from kilocall.sender.capture import Clip, open_clip
-from kilocall.sender.clip import FACE_CERTAINTY, Tracker
+from kilocall.sender.clip import FACE_CERTAINTY, Tracker, crop_and_track
 from kilocall.sender.face_crop import FaceCropper, plan_crops
 from kilocall.sender.face_finder import FaceFinder
 
@@ -86,11 +86,7 @@ def read_footage(
                 progress(done, max(expected, done))
                 if count % stride:
                     continue
-                crop = frame.rgb if cropper is None else cropper.crop(frame).rgb
-                if cropper is None:
-                    tracker.landmarks(crop)
-                track = tracker.last
-                assert track is not None  # the cropper tracks every frame that it cuts
+                crop, track = crop_and_track(frame, tracker, cropper)
                 if track.certainty < FACE_CERTAINTY:
                     continue
                 sink.write(np.ascontiguousarray(crop).data)

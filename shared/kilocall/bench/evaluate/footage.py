@@ -37,7 +37,7 @@ def read_footage(path: Path, family: Family) -> Footage:
     crops it."""
     # The sender's side is imported late: an image with the receiver alone can still import this package's parts.
     from kilocall.sender.capture import open_clip
-    from kilocall.sender.clip import Tracker
+    from kilocall.sender.clip import Tracker, crop_and_track
     from kilocall.sender.face_crop import FaceCropper, plan_crops
 
     video = open_clip(path)
@@ -49,13 +49,10 @@ def read_footage(path: Path, family: Family) -> Footage:
     cropper = None if crop_given else FaceCropper(tracker, plan=plan_crops(video, tracker))
     frames = iter(video)
     for frame in islice(frames, MAX_FRAMES):
-        crop = frame.rgb if cropper is None else cropper.crop(frame).rgb
-        if cropper is None:
-            tracker.landmarks(crop)
-        assert tracker.last is not None  # the cropper tracks every frame that it cuts
+        crop, track = crop_and_track(frame, tracker, cropper)
         crops.append(crop)
         times_us.append(frame.capture_us)
-        tracks.append(tracker.last)
+        tracks.append(track)
     left_out = next(frames, None) is not None
     return Footage(crops, times_us, tracks, video.fps, crop_given, left_out)
 
