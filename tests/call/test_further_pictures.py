@@ -62,9 +62,7 @@ async def running(server: Server, clip: Path, folder: Path, room: str) -> AsyncI
 
 def on(node: CallNode) -> list[int]:
     """Frames of the other side's that were shown on each of its pictures."""
-    receiving = node.receiving
-    renderer = receiving._renderers.get(receiving.shown_hash or "")
-    return [] if renderer is None else renderer._renderer.shown
+    return list(node.receiving.speaker.shown_on)
 
 
 def packed(picture: Picture) -> SourcePicture:

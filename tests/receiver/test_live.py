@@ -22,7 +22,8 @@ from kilocall.model.family_loader import load_family
 from kilocall.model.motion import Motion
 from kilocall.proto.motion_packet import MotionPacket
 from kilocall.proto.stream_file import StreamReader
-from kilocall.receiver.live import MOST_UNDECODED, Played, ReceiveEvents, ReceivePipeline, Rendered
+from kilocall.receiver.live import Played, ReceiveEvents, ReceivePipeline, Rendered
+from kilocall.receiver.remote_speaker import MOST_UNDECODED
 from kilocall.receiver.render import FaceRenderer
 from kilocall.runtime.picture_process import PictureDecoder
 from kilocall.runtime.pictures import decode_picture, encode_picture
@@ -65,7 +66,7 @@ class Rig:
         until_us = self.now_us + round(seconds * 1e6)
         while True:
             self.receiving.do_what_was_asked()
-            while self.receiving.undecoded and self.waits_for_pictures:
+            while self.receiving.speaker.undecoded and self.waits_for_pictures:
                 time.sleep(0.005)
                 self.receiving.do_what_was_asked()
             self.receiving.step()
@@ -310,7 +311,7 @@ def test_a_further_picture_is_held_once_and_only_beside_its_source_picture(
     assert reasons["bb"] == "its source picture is not held"
     assert "no face" in (reasons["cc"] or "")
     assert "128x128" in (reasons["dd"] or "")
-    assert rig.receiving.prepared == {picture[0]: 2}
+    assert rig.receiving.speaker.prepared == {picture[0]: 2}
     encoder = MotionEncoder(family.codebook, reference="acknowledged")
     rig.receiving.push(coded(encoder, source, rig.now_us - 120_000, 3), rig.now_us)
     rig.step(0.3)
@@ -361,11 +362,11 @@ def test_pictures_are_made_while_another_is_decoded(
     rig.receiving.push(coded(encoder, source, rig.now_us - 120_000, 3), rig.now_us)
     rig.step(0.3)
     assert len(rig.pictures) == 3
-    assert "ee" * 32 not in rig.receiving.prepared
+    assert "ee" * 32 not in rig.receiving.speaker.prepared
     go_on.set()
     rig.waits_for_pictures = True
     rig.step()
-    assert "ee" * 32 in rig.receiving.prepared
+    assert "ee" * 32 in rig.receiving.speaker.prepared
 
 
 def test_pictures_that_come_faster_than_they_are_decoded_are_refused(
@@ -378,8 +379,8 @@ def test_pictures_that_come_faster_than_they_are_decoded_are_refused(
     go_on.set()
     rig.waits_for_pictures = True
     rig.step()
-    assert len(rig.receiving.prepared) == 3
-    assert rig.receiving.shown_hash in rig.receiving.prepared
+    assert len(rig.receiving.speaker.prepared) == 3
+    assert rig.receiving.speaker.shown_hash in rig.receiving.speaker.prepared
 
 
 def test_a_picture_of_the_speaker_before_is_not_shown_as_that_of_the_next(
@@ -388,10 +389,10 @@ def test_a_picture_of_the_speaker_before_is_not_shown_as_that_of_the_next(
     rig.receiving.prepare("ee" * 32, picture[1])
     rig.receiving.forget()
     rig.step()
-    assert rig.receiving.shown_hash is None
+    assert rig.receiving.speaker.shown_hash is None
     rig.receiving.prepare("dd" * 32, picture[1])
     rig.step()
-    assert rig.receiving.shown_hash == "dd" * 32
+    assert rig.receiving.speaker.shown_hash == "dd" * 32
 
 
 def test_personal_files_that_come_fast_are_made_ready_one_at_a_time_and_the_last_of_them(

@@ -3,37 +3,33 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from array import array
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kilocall.model.compact.family import CompactFamily
-from kilocall.model.compact.speaker_adapter import SpeakerAdapter
 from kilocall.model.engine_choice import choose_engine
-from kilocall.model.family import DETAIL, Family, Picture, Source, interrupt
+from kilocall.model.family import Picture, interrupt
 from kilocall.model.family_loader import FamilyChoice
 from kilocall.model.hello import hello_of
 from kilocall.model.motion import Motion
 from kilocall.proto.control import Hello, ReceiverReport
-from kilocall.proto.errors import BadInput, BadPacket
-from kilocall.proto.limits import MOST_PICTURES
-from kilocall.proto.motion_packet import TIMES_MS, MotionPacket
+from kilocall.proto.errors import BadPacket
+from kilocall.proto.motion_packet import MotionPacket
 from kilocall.receiver.decode import PacketDecoder
 from kilocall.receiver.jitter_buffer import DueFrame, JitterBuffer, Verdict
+from kilocall.receiver.remote_speaker import RemoteSpeaker
 from kilocall.receiver.render import FaceRenderer, View
 from kilocall.runtime.clock import now_us
 from kilocall.runtime.pace import EvenSteps, Pace
-from kilocall.runtime.picture_process import PictureDecoder
 from kilocall.runtime.pictures import as_jpeg
-from kilocall.runtime.worker import CLOSE_WITHIN_S, Deliver, Milliseconds, WorkClock, Worker, work_clock
+from kilocall.runtime.worker import Deliver, Milliseconds, WorkClock, Worker, work_clock
 
 __all__ = ["Played", "ReceiveEvents", "ReceivePipeline", "Rendered"]
 
@@ -47,8 +43,6 @@ MOST_ARRIVED: Final = 1024
 REST_S: Final = 0.1
 #: After so long without a due frame a changed view is shown on the last one.
 STILL_US: Final = 80_000
-#: The other side's pictures that wait to be decoded: its source picture, twice over, and all that it may add.
-MOST_UNDECODED: Final = 2 + MOST_PICTURES
 KEEP_MOST: Final = 1500
 #: Times of pictures: 13 minutes at 25 a second.
 TIMES_MOST: Final = 20_000
@@ -135,23 +129,13 @@ class ReceivePipeline(Worker):
         self.kept: deque[Rendered] | None = deque(maxlen=KEEP_MOST) if keep else None
         self.kept_times = array("q")
         """Capture time and when it was ready, of every picture, one after the other; filled like `kept`."""
-        self.shown_hash: str | None = None
+        self.speaker = RemoteSpeaker(lambda: self.events, deliver, self.ask)
+        """The other side's pictures."""
         self._inbox: deque[tuple[bytes, int, int]] = deque()  # packet, arrival, connection
         self._connection = 0  # that packets come from now; the loop's
         self._followed = 0  # that jitter buffer and decoder belong to; the thread's
         self._jitter = JitterBuffer()
         self._motions: dict[int, NDArray[np.float32]] = {}
-        self._renderers: dict[str, FaceRenderer] = {}
-        self._references: dict[str, set[str]] = {}
-        """Hashes of the further pictures that each renderer has."""
-        self._next: tuple[str, int] | None = None
-        self._adapted: Family | None = None  # that renders the speaker shown; None: everybody's
-        self._speaker = 0  # how often another one has come
-        self._making: threading.Thread | None = None
-        self._make_next: tuple[str, bytes] | None = None  # the newest speaker adapter, while one before is made ready
-        self._pictures = PictureDecoder()
-        self._decoding = ThreadPoolExecutor(1, "pictures")
-        self._undecoded = 0
         self._view = View()
         self._view_changed = False
         self._last: Motion | None = None
@@ -182,19 +166,19 @@ class ReceivePipeline(Worker):
 
     def prepare(self, picture_hash: str, data: bytes) -> None:
         """Makes a source picture ready to be moved; `ready` or `refused` follows."""
-        self.ask(lambda: self._prepare(picture_hash, data))
+        self.ask(lambda: self.speaker.prepare(picture_hash, data))
 
     def use(self, picture_hash: str, from_us: int) -> None:
         """Moves this prepared picture from the frame captured at `from_us` (sender's clock) on."""
-        self.ask(lambda: setattr(self, "_next", (picture_hash, from_us)))
+        self.ask(lambda: self.speaker.use(picture_hash, from_us))
 
     def adapt(self, file_hash: str, data: bytes) -> None:
         """Has the speaker's pictures made with a speaker adapter once its networks are ready; `adapter` follows."""
-        self.ask(lambda: self._adapt(file_hash, data))
+        self.ask(lambda: self.speaker.adapt(file_hash, data))
 
     def refer(self, base_hash: str, picture_hash: str, data: bytes) -> None:
         """Adds a further picture of the speaker of a prepared source picture; `reference` follows."""
-        self.ask(lambda: self._refer(base_hash, picture_hash, data))
+        self.ask(lambda: self.speaker.refer(base_hash, picture_hash, data))
 
     def expect(self, fps: float) -> None:
         """The other side has a camera of `fps`; 25 unless told."""
@@ -217,16 +201,6 @@ class ReceivePipeline(Worker):
         return self._jitter
 
     @property
-    def prepared(self) -> dict[str, int]:
-        """Hashes of the source pictures that can be moved, and how many pictures of their speaker are held for each."""
-        return {picture_hash: renderer.pictures for picture_hash, renderer in self._renderers.items()}
-
-    @property
-    def undecoded(self) -> int:
-        """Pictures of the other side that wait to be decoded."""
-        return self._undecoded
-
-    @property
     def unreadable(self) -> int:
         """Packets of this connection whose motion could not be decoded."""
         return self._decoder.dropped
@@ -240,8 +214,8 @@ class ReceivePipeline(Worker):
         interrupt(getattr(self, "_family", None))
 
     def opened(self) -> None:
-        self._pictures.start()
         self._family = self._models.load(choose_engine(self._engine, self._threads))
+        self.speaker.open(self._family)
         self._decoder = PacketDecoder(self._family.codebook)
         # Loads every network now: the first picture of the call then takes 30 ms instead of 400.
         blank = np.zeros((self._family.size, self._family.size, 3), np.uint8)
@@ -249,11 +223,7 @@ class ReceivePipeline(Worker):
         FaceRenderer(self._family, source).render(source.pose)
 
     def closed(self) -> None:
-        self._pictures.close()
-        self._decoding.shutdown(wait=False, cancel_futures=True)
-        # A process that ends while a thread compiles networks is aborted.
-        if self._making is not None:
-            self._making.join(CLOSE_WITHIN_S)
+        self.speaker.close()
 
     def step(self) -> float:
         while self._inbox:
@@ -314,9 +284,7 @@ class ReceivePipeline(Worker):
                 self.events.played(Played(due.time_us, due.packet, vectors[due.index :]))
 
     def _render(self, time_us: int, motion: Motion | None, left_out: int = 0) -> None:
-        if self._next is not None and self._next[0] in self._renderers and _reached(time_us, self._next[1]):
-            self._show(self._next[0])
-        renderer = self._renderers.get(self.shown_hash or "")
+        renderer = self.speaker.renderer(time_us)
         if renderer is None or motion is None or not self.watched:
             return
         began, (began_s, had_s) = time.perf_counter(), self._clock()
@@ -342,141 +310,6 @@ class ReceivePipeline(Worker):
             logger.info("pace: %g pictures a second can be shown (%s)", fps, self.pace.bound)
             self._deliver(lambda: self.events.rate(fps))
 
-    def _show(self, picture_hash: str) -> None:
-        self.shown_hash = picture_hash
-        self._renderers = {picture_hash: self._renderers[picture_hash]}
-        self._next = None
-
-    def _prepare(self, picture_hash: str, data: bytes) -> None:
-        if picture_hash in self._renderers:
-            self._prepared(picture_hash, None)
-        else:
-            self._decode(
-                data,
-                lambda picture: self._prepared(picture_hash, picture),
-                lambda why: self.events.refused(picture_hash, why),
-            )
-
-    def _prepared(self, picture_hash: str, picture: Picture | None) -> None:
-        """`picture` is needed where there is no renderer yet."""
-        if picture is not None and picture_hash not in self._renderers:
-            try:
-                source = self._family.source(picture)
-                self._renderers[picture_hash] = FaceRenderer(self._adapted or self._family, source)
-                self._references[picture_hash] = set()
-            except ValueError as error:  # NoFace, BadInput
-                text = str(error)
-                self._deliver(lambda: self.events.refused(picture_hash, text))
-                return
-            while len(self._renderers) > 3:
-                oldest = next(name for name in self._renderers if name not in (self.shown_hash, picture_hash))
-                del self._renderers[oldest]
-        if self.shown_hash is None:
-            self._show(picture_hash)
-        self._deliver(lambda: self.events.ready(picture_hash))
-
-    def _refer(self, base_hash: str, picture_hash: str, data: bytes) -> None:
-        if picture_hash in self._references.get(base_hash, ()):
-            self._deliver(lambda: self.events.reference(picture_hash, None))
-        else:
-            self._decode(
-                data,
-                lambda picture: self._referred(base_hash, picture_hash, picture),
-                lambda why: self.events.reference(picture_hash, why),
-            )
-
-    def _referred(self, base_hash: str, picture_hash: str, picture: Picture) -> None:
-        why: str | None = None
-        renderer, known = self._renderers.get(base_hash), self._references.setdefault(base_hash, set())
-        if renderer is None:
-            why = "its source picture is not held"
-        elif picture_hash not in known:
-            try:
-                renderer.add_picture(picture)
-                known.add(picture_hash)
-            except ValueError as error:  # NoFace, BadInput
-                why = str(error)
-        self._references = {name: held for name, held in self._references.items() if name in self._renderers}
-        self._deliver(lambda: self.events.reference(picture_hash, why))
-
-    def _decode(self, data: bytes, then: Callable[[Picture], None], refuse: Callable[[str], None]) -> None:
-        """`then` on this thread once the picture is decoded, in the order they came; pictures are made meanwhile.
-
-        Nothing follows where the speaker is another by then: what was to be shown is forgotten.
-        """
-        if self._undecoded >= MOST_UNDECODED:
-            self._deliver(lambda: refuse(f"{MOST_UNDECODED} pictures wait to be decoded already"))
-            return
-        self._undecoded += 1
-        speaker = self._speaker
-
-        def take(picture: Picture | None) -> None:
-            self._undecoded -= 1
-            if picture is not None and speaker == self._speaker:
-                then(picture)
-
-        def work() -> None:
-            picture: Picture | None = None
-            try:
-                picture = self._picture_of(data)
-            except ValueError as error:  # BadInput, BadPacket
-                text = str(error)
-                self._deliver(lambda: refuse(text))
-            self.ask(lambda: take(picture))
-
-        self._decoding.submit(work)
-
-    def _picture_of(self, data: bytes) -> Picture:
-        """A picture from the other side [S, S, 3] or [2S, 2S, 3]; BadInput or BadPacket for what is none."""
-        picture = self._pictures.decode(data)
-        sides = (self._family.size, DETAIL * self._family.size)
-        if picture.shape[0] != picture.shape[1] or picture.shape[0] not in sides:
-            raise BadPacket(f"picture is {picture.shape[1]}x{picture.shape[0]}, wanted is a side of {sides}")
-        return picture
-
-    def _adapt(self, file_hash: str, data: bytes) -> None:
-        """Reading and compiling take a second, in which pictures must go on: another thread does it, one file after
-        the other. Of those that come meanwhile the newest is made ready next, the others never."""
-        if self._making is not None:
-            self._make_next = (file_hash, data)
-            return
-        sources = [renderer.source for renderer in self._renderers.values()]
-        arguments = (file_hash, data, sources[:1], self._speaker)
-        self._making = threading.Thread(target=self._make_adapted, args=arguments, name="personal", daemon=True)
-        self._making.start()
-
-    def _make_adapted(self, file_hash: str, data: bytes, sources: list[Source], speaker: int) -> None:
-        # Networks that this thread runs are the personal ones alone: each has working memory of its own.
-        family: Family | None = None
-        try:
-            if not isinstance(self._family, CompactFamily):
-                raise BadInput(f"family {self._family.name} takes no personal files")
-            family = self._family.adapted(SpeakerAdapter.parse(data))
-            for source in sources:
-                family.renderer(source).render(source.pose)
-        # Whatever an engine raises over another's numbers, whoever offered them must be told and the next be made.
-        except Exception as error:
-            family, text = None, str(error)
-            self._deliver(lambda: self.events.adapter(file_hash, len(data), text))
-        self.ask(lambda: self._made_adapted(file_hash, len(data), family, speaker))
-
-    def _made_adapted(self, file_hash: str, size: int, family: Family | None, speaker: int) -> None:
-        if family is not None:
-            self._use_adapted(file_hash, size, family, speaker)
-        if self._making is not None:
-            self._making.join()  # it asked for this as its last act
-        self._making = None
-        if self._make_next is not None:
-            following, self._make_next = self._make_next, None
-            self._adapt(*following)
-
-    def _use_adapted(self, file_hash: str, size: int, family: Family, speaker: int) -> None:
-        if speaker != self._speaker:
-            return
-        self._adapted = family
-        self._renderers = {name: renderer.made_by(family) for name, renderer in self._renderers.items()}
-        self._deliver(lambda: self.events.adapter(file_hash, size, None))
-
     def _expect(self, fps: float) -> None:
         if fps != self._fps:
             if self.pace.rung:  # what was told holds no more
@@ -484,12 +317,8 @@ class ReceivePipeline(Worker):
             self._fps, self.pace, self._steps = fps, Pace(fps), EvenSteps(fps)
 
     def _forget(self) -> None:
-        self._speaker += 1
-        self._make_next = None
-        if self._adapted is not None:
-            self._adapted = None
-            self._renderers.clear()
-        self.shown_hash = self._next = self._last = None
+        self.speaker.forget()
+        self._last = None
 
     def _set_view(self, view: View) -> None:
         self._view, self._view_changed = view, view != self._view
@@ -506,10 +335,5 @@ class ReceivePipeline(Worker):
         self._jitter = JitterBuffer()
         self._decoder.reset()
         self._motions.clear()
-        self._next = self._played_sequence = None
-
-
-def _reached(time_us: int, from_us: int) -> bool:
-    """Whether a frame is not before `from_us`: frame times are known but for multiples of 65.5 s, and to the ms."""
-    wrap_us = TIMES_MS * 1000
-    return (time_us - from_us + 2000) % wrap_us < wrap_us // 2
+        self.speaker.restart()
+        self._played_sequence = None

@@ -54,6 +54,11 @@ class FaceRenderer:
         """The pictures that frames are shown on, the source picture first."""
         return self._renderer.references
 
+    @property
+    def shown(self) -> tuple[int, ...]:
+        """Frames that were shown on each of them."""
+        return tuple(self._renderer.shown)
+
     def add_picture(self, picture: Picture) -> None:
         """A further picture of the stream's speaker; each frame is then shown on the nearest.
 

@@ -238,7 +238,7 @@ class CallStatistics:
             self.sends.look(at_us, self._frames_due, sending.frames, each_ms, slow_by)
         else:
             self.sends.reset()
-        if opened and receiving.watched and receiving.shown_hash is not None:
+        if opened and receiving.watched and receiving.speaker.shown_hash is not None:
             # By the frames' own times: a thread that is inside a network for seconds takes them in bursts.
             due, at_us = receiving.wanted + receiving.jitter.skipped, receiving.last_time_us
             render_ms, slow_by = receiving.render_ms.percentile(0.5), receiving.pace.slow_by
