@@ -37,6 +37,14 @@ def test_what_is_encoded() -> None:
     assert wv.what_is_encoded() == stored("encoded")
 
 
+def test_what_is_played_of_packets_that_come_late_or_not_at_all() -> None:
+    assert json.loads(json.dumps(wv.what_is_played())) == stored("played")
+
+
+def test_the_pace_that_is_held() -> None:
+    assert json.loads(json.dumps(wv.what_pace_holds())) == stored("pace")
+
+
 def test_the_face_is_found_where_it_was(player: StreamPlayer) -> None:
     found, before = wv.faces(player)["pictures"][0], stored("faces")["pictures"][0]
     assert list(found) == list(before)

@@ -27,7 +27,9 @@ from kilocall.model.reference_pictures import Chooser, Distance, ReferencePictur
 from kilocall.proto.errors import BadInput, BadPacket
 from kilocall.proto.motion_packet import MotionPacket
 from kilocall.proto.stream_file import StreamReader
+from kilocall.receiver.jitter_buffer import JitterBuffer
 from kilocall.receiver.render import FaceRenderer, View
+from kilocall.runtime.pace import LADDER, EvenSteps, Pace, frames_in_message
 from kilocall.runtime.pictures import as_png
 from kilocall.sample import sample_stream
 from kilocall.sender.capture import Frame
@@ -125,6 +127,85 @@ def what_is_encoded() -> dict[str, Any]:
         "frames": frames.tolist(),
         "packets": [{"reference": one.reference, "level": one.level, "payload": one.payload.hex()} for one in packets],
     }
+
+
+#: How packets come: milliseconds they take at least and beyond that at most, share lost, frames in each, of those repeated,
+#: milliseconds between frames, and when the way stands still for how long, or is longer by so much from then on.
+WAYS: Final = {
+    "even": (20, 0, 0.0, 3, 0, 40, None),
+    "uneven": (30, 60, 0.0, 3, 0, 40, None),
+    "lossy": (50, 20, 0.12, 2, 1, 40, None),
+    "lossy and slow": (80, 90, 0.2, 4, 2, 80, None),
+    "one frame each": (10, 40, 0.05, 1, 0, 100, None),
+    "stalled": (20, 10, 0.02, 3, 0, 40, (3000, 900, 0)),
+    "longer": (20, 10, 0.0, 3, 0, 40, (3000, 0, 700)),
+    "silent": (20, 10, 0.0, 3, 0, 40, (3000, 30_000, 0)),
+}
+TICK_US: Final = 7_300
+
+
+def what_is_played() -> list[dict[str, Any]]:
+    """Of packets that arrive in eight ways: what becomes of each, and which frames are due when."""
+    return [_played(number, name, *way) for number, (name, way) in enumerate(WAYS.items())]
+
+
+def _played(
+    seed: int, name: str, least: int, more: int, lost: float, frames: int, again: int, spacing: int, event: Any
+) -> dict[str, Any]:
+    random = np.random.default_rng(seed)
+    sent: list[tuple[int, MotionPacket]] = []
+    # Near the wrap of both the sequence numbers and the times.
+    first_us, own = 65_000_000, frames - again
+    for n in range(8000 // (own * spacing)):
+        time_us = first_us + 1000 * spacing * own * n
+        packet = MotionPacket((65_500 + n) % 65_536, time_us // 1000 % 65_536, 1000 * spacing, frames, None, 4, b"")
+        taken_ms = least + int(random.integers(0, more + 1))
+        arrived_us = time_us + 1000 * (spacing * (frames - 1) + taken_ms) + int(random.integers(0, 1000))
+        if event is not None and time_us - first_us > 1000 * event[0]:
+            arrived_us = max(arrived_us, first_us + 1000 * (event[0] + event[1])) + 1000 * event[2]
+        copies = 0 if random.random() < lost else 2 if random.random() < 0.03 else 1
+        sent += [(arrived_us + 150_000 * copy, packet) for copy in range(copies)]
+    sent.sort(key=lambda one: one[0])
+    jitter = JitterBuffer()
+    steps: list[Any] = []
+    now_us, next_report = sent[0][0], sent[0][0]
+    while sent and now_us < first_us + 60_000_000:
+        pushed = []
+        while sent and sent[0][0] <= now_us:
+            arrived_us, packet = sent.pop(0)
+            pushed.append([arrived_us, bytes(packet).hex(), jitter.push(packet, arrived_us).value])
+        due = [[one.packet.sequence, one.index, one.time_us, one.due_us, one.lost_before] for one in jitter.pop(now_us)]
+        report = None
+        if now_us >= next_report:
+            next_report = now_us + 1_000_000
+            said = jitter.report(now_us, 1000)
+            assert said is not None
+            report = [said.highest, said.held_ms, said.interval_ms, said.expected, said.lost, said.late, said.delay_ms]
+        if pushed or due or report:
+            steps.append([now_us, pushed, due, report, jitter.delay_us, jitter.next_due_us()])
+        now_us += TICK_US
+    counts = [jitter.received, jitter.late, jitter.duplicates, jitter.old, jitter.played, jitter.skipped, jitter.repeated]
+    return {"way": name, "steps": steps, "counts": counts}
+
+
+def what_pace_holds() -> list[dict[str, Any]]:
+    """Pictures that take longer and shorter for a while, with even steps of what is asked for, and the rates that come of it."""
+    random, pace, steps = np.random.default_rng(5), Pace(), EvenSteps()
+    said: list[Any] = []
+    free_us = 0
+    for n in range(4000):
+        now_us = 40_000 * n + int(random.integers(0, 9000))
+        if not steps.take(now_us, pace.fps):
+            continue
+        left_out = steps.left_out
+        if now_us < free_us:
+            continue
+        wall_s = (0.02, 0.13, 0.07, 0.2, 0.01)[n // 500 % 5] * (0.8 + 0.4 * float(random.random()))
+        free_us = now_us + round(1e6 * wall_s)
+        changed = pace.done(free_us, wall_s, wall_s, left_out)
+        said.append([now_us, free_us, wall_s, left_out, changed, pace.fps])
+    messages = [[planned, fps, frames_in_message(planned, 25.0, fps)] for planned in (1, 2, 3, 8) for fps in LADDER]
+    return [{"pictures": said, "messages": messages}]
 
 
 def faces(player: StreamPlayer) -> dict[str, Any]:
@@ -260,6 +341,8 @@ def write() -> None:
     said = {
         "read": what_is_read(),
         "encoded": what_is_encoded(),
+        "played": what_is_played(),
+        "pace": what_pace_holds(),
         "faces": found,
         "motion": motion(player, source),
         "tracked": tracked(player, source.picture),

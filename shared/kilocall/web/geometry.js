@@ -101,6 +101,29 @@ export function unpose(points, { rotation, translation, scale }) {
 }
 
 /**
+ * x of A x = b for a symmetric positive definite A [N, N], row by row; Cholesky. Both are overwritten, b by x.
+ * @param {Float64Array} a
+ * @param {Float64Array} b
+ */
+export function solve(a, b) {
+  const size = b.length;
+  for (let row = 0; row < size; row++) {
+    for (let column = 0; column <= row; column++) {
+      let sum = a[row * size + column];
+      for (let n = 0; n < column; n++) sum -= a[row * size + n] * a[column * size + n];
+      a[row * size + column] = row === column ? Math.sqrt(sum) : sum / a[column * size + column];
+    }
+    for (let n = 0; n < row; n++) b[row] -= a[row * size + n] * b[n];
+    b[row] /= a[row * size + row];
+  }
+  for (let row = size - 1; row >= 0; row--) {
+    for (let n = row + 1; n < size; n++) b[row] -= a[n * size + row] * b[n];
+    b[row] /= a[row * size + row];
+  }
+  return b;
+}
+
+/**
  * The largest eigenvalue of a symmetric matrix, and its vector of length one: Jacobi's rotations.
  * @param {number[][]} matrix changed
  */

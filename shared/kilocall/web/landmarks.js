@@ -28,6 +28,8 @@ export const OUTER_LIPS = within(LIPS_OUTER);
 export const INNER_LIPS = within(LIPS_INNER);
 const BROWS = { right: within(RIGHT_BROW), left: within(LEFT_BROW) };
 export const CHEEKS = within(CHEEKS_MESH);
+/** The outline of the face. */
+export const OVAL_POINTS = within(OVAL);
 
 /** What the close-up networks look at again, in the order of their outputs. */
 export const EYE_REGIONS = [
@@ -63,6 +65,22 @@ function rigidWeight() {
     [[RIGHT_IRIS, LEFT_IRIS], 0],
     [[...BROWS.right, ...BROWS.left], 0.2],
     [within([172, 397, 150, 379, 152]), 0.1],
+  ];
+  for (const [points, value] of groups) for (const n of points) weight[n] = value;
+  return weight;
+}
+
+/** How much of a point's error counts [LANDMARKS]: lips and lids are watched, the outline of the head is vague. */
+export const IMPORTANCE = importance();
+
+function importance() {
+  const weight = new Float32Array(LANDMARKS).fill(1);
+  /** @type {[number[], number][]} */
+  const groups = [
+    [OUTER_LIPS, 1.5],
+    [INNER_LIPS, 2],
+    [[...RIGHT_EYE, ...LEFT_EYE, RIGHT_IRIS, LEFT_IRIS], 2],
+    [[...OVAL_POINTS, ...CHEEKS], 0.5],
   ];
   for (const [points, value] of groups) for (const n of points) weight[n] = value;
   return weight;

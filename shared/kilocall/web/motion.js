@@ -29,6 +29,17 @@ export function fromVector(vector) {
 }
 
 /**
+ * The inverse of `fromVector`.
+ * @param {Motion} motion
+ */
+export function toVector({ rotation, translation, scale, expression }) {
+  const vector = new Float32Array(POSE_NUMBERS + expression.length);
+  vector.set([...rotation, ...translation, Math.log(scale)]);
+  vector.set(expression, POSE_NUMBERS);
+  return vector;
+}
+
+/**
  * Head-fixed points [K, 3] seen in the crop [K, 2]: s (R x)_xy + t.
  * @param {ArrayLike<number>} shape
  * @param {Motion} motion

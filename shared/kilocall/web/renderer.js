@@ -3,6 +3,7 @@
 
 import { move, copyAt, densely, apart } from "./compose.js";
 import { BadInput } from "./errors.js";
+import { MOST_PICTURES } from "./limits.js";
 import { Chooser, distance, retargetTo } from "./reference_pictures.js";
 import { transfer, turnHead } from "./motion.js";
 import { sourceKeypoints } from "./shape.js";
@@ -155,6 +156,19 @@ export class ReferenceRenderer {
     this.references = references;
     this.renderers = renderers;
     this.chooser = new Chooser({ fadeFrames: 0 });
+  }
+
+  /**
+   * A further picture of the speaker, shown where it is nearer than the others. Raises BadInput when MOST_PICTURES are held.
+   * @param {ReferencePicture} reference
+   * @param {PictureRenderer} renderer
+   */
+  add(reference, renderer) {
+    if (this.references.length >= MOST_PICTURES) {
+      throw new BadInput(`gallery holds ${this.references.length} pictures, most are ${MOST_PICTURES}`);
+    }
+    this.references.push(reference);
+    this.renderers.push(renderer);
   }
 
   /** The next frame does not follow the last one: after seeking. */

@@ -10,7 +10,7 @@ import { loadTensors } from "./safetensors.js";
 /** @typedef {import("./motion.js").Motion} Motion */
 
 /** What is sent of a change of what is seen between the lips. */
-const BASIS = [[1, 1, 1].map((n) => n / Math.sqrt(3)), [1, 0, -1].map((n) => n / Math.sqrt(2))];
+export const INTERIOR_BASIS = [[1, 1, 1].map((n) => n / Math.sqrt(3)), [1, 0, -1].map((n) => n / Math.sqrt(2))];
 
 const LID_OPENINGS = 2;
 const LIP_OPENING = 2;
@@ -33,11 +33,13 @@ export class ShapeModel {
    * @param {Float32Array} mean face [K, 3], head-fixed
    * @param {Float32Array} basis [E, K, 3] expression deltas in head-fixed units
    * @param {{ lids: number, lips: number, gaze: number }} gains
+   * @param {Float32Array} deviation of the expression's numbers [E]
    */
-  constructor(mean, basis, gains) {
+  constructor(mean, basis, gains, deviation) {
     this.mean = mean;
     this.basis = basis;
     this.gains = gains;
+    this.deviation = deviation;
     this.expressions = basis.length / (3 * LANDMARKS);
   }
 
@@ -47,15 +49,19 @@ export class ShapeModel {
    */
   static fromBytes(file) {
     const arrays = loadTensors(file);
-    const [mean, basis] = ["mean", "basis"].map((name) => arrays.get(name));
+    const [mean, basis, deviation] = ["mean", "basis", "deviation"].map((name) => arrays.get(name));
     if (!(basis?.data instanceof Float32Array) || basis.shape.slice(1).join() !== `${LANDMARKS},3`) {
       throw new BadInput(`shape file has no basis of ${LANDMARKS} points`);
     }
     if (!(mean?.data instanceof Float32Array) || mean.shape.join() !== `${LANDMARKS},3`) {
       throw new BadInput(`shape file has no mean of ${LANDMARKS} points`);
     }
+    if (!(deviation?.data instanceof Float32Array) || deviation.data.length !== basis.shape[0]) {
+      throw new BadInput(`shape file has no deviation of ${basis.shape[0]} numbers`);
+    }
     const gain = (/** @type {string} */ name) => arrays.get(name)?.data[0] ?? 1;
-    return new ShapeModel(mean.data, basis.data, { lids: gain("lid_gain"), lips: gain("lip_gain"), gaze: gain("gaze_gain") });
+    const gains = { lids: gain("lid_gain"), lips: gain("lip_gain"), gaze: gain("gaze_gain") };
+    return new ShapeModel(mean.data, basis.data, gains, deviation.data);
   }
 
   /**
@@ -88,9 +94,9 @@ export class ShapeModel {
     expression[LIP_OPENING] *= lips;
     const still = { ...motion, expression: new Float32Array(expression.length) };
     const points = this.#further(this.keypoints(source, { ...motion, expression }), () => this.keypoints(source, still));
-    const change = motion.expression.subarray(-BASIS.length);
+    const change = motion.expression.subarray(-INTERIOR_BASIS.length);
     const interior = source.interior.map((value, band) =>
-      value + BASIS.reduce((sum, row, n) => sum + change[n] * row[band], 0));
+      value + INTERIOR_BASIS.reduce((sum, row, n) => sum + change[n] * row[band], 0));
     return { points, jacobian: jacobian(source.pose, motion), interior };
   }
 

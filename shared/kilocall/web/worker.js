@@ -2,13 +2,13 @@
 // canvas, or hands back what the picture is composed of where the browser does not let a worker draw. It also finds the face
 // in another picture that is given, and shows that in place of the stream's own.
 
-import { copyAt, densely, mix } from "./compose.js";
+import { file, networkFiles, openEngine } from "./engine.js";
 import { BadInput, KilocallError } from "./errors.js";
 import { faceOfPicture } from "./face_finder.js";
 import { FACE_NETWORKS, FaceTracker, sourceOf } from "./face_tracker.js";
-import { GlComposer } from "./gl_compose.js";
 import { fromVector } from "./motion.js";
 import { ReferenceRenderer, NETWORKS, Networks, OtherRenderer, PictureRenderer } from "./renderer.js";
+import { screenOn } from "./screen.js";
 import { ShapeModel } from "./shape.js";
 
 /** @typedef {import("./renderer.js").Pixels} Pixels */
@@ -51,25 +51,14 @@ import { ShapeModel } from "./shape.js";
  *   | { did: "show", picture: { small: Pixels, detail: Pixels | null } | null } | { did: "refuse", reason: string } | { did: "fail", reason: string }} Answer
  */
 
-const AT = new URL("./", import.meta.url);
-// Not a literal: the library's own types are those of its package.
-const ENGINE = new URL("vendor/ort.wasm.bundle.min.mjs", AT).href;
-const ENGINE_WASM = new URL("vendor/ort-wasm-simd-threaded.wasm", AT).href;
 const MOST_THREADS = 4;
-
-/** What brings frames onto the canvas, or gives them back for the page to do so.
- * @typedef {object} Screen
- * @property {(small: Pixels, detail: Pixels | null) => any} hold a picture, for `draw`
- * @property {(held: any, frame: Frame) => Frame | null} draw
- * @property {(held: any) => void} release
- */
 
 /** What every picture needs.
  * @typedef {object} Opened
  * @property {import("./renderer.js").Engine} engine
  * @property {Networks} networks
  * @property {ShapeModel} shapeModel
- * @property {Screen} screen
+ * @property {import("./screen.js").Screen} screen
  * @property {number} size
  * @property {import("./shape.js").Source} source of the stream
  */
@@ -103,11 +92,7 @@ async function take(wish) {
 
 /** @param {Opening} wish */
 async function open({ canvas, size, pictures }) {
-  const engine = /** @type {typeof import("onnxruntime-web")} */ (await import(ENGINE));
-  const threads = crossOriginIsolated ? Math.min(navigator.hardwareConcurrency, MOST_THREADS) : 1;
-  engine.env.wasm.numThreads = threads;
-  engine.env.wasm.wasmPaths = { wasm: ENGINE_WASM };
-  engine.env.logLevel = "error";
+  const { engine, threads } = await openEngine(MOST_THREADS);
   const [shape, files] = await Promise.all([file("networks/shape.safetensors"), networkFiles(NETWORKS)]);
   const shapeModel = ShapeModel.fromBytes(shape);
   const networks = await Networks.open(engine, files);
@@ -125,50 +110,6 @@ async function open({ canvas, size, pictures }) {
   };
   opened = { engine, networks, shapeModel, screen, size, source, own, other: null };
   answer({ did: "open", threads });
-}
-
-/**
- * @param {OffscreenCanvas | null} canvas
- * @param {number} size
- * @returns {Screen}
- */
-function screenOn(canvas, size) {
-  if (canvas === null) return { hold: () => null, draw: (_, frame) => frame, release() {} };
-  try {
-    const composer = new GlComposer(canvas, size);
-    return {
-      hold: (small, detail) => composer.hold(small, detail),
-      draw(held, frame) {
-        composer.draw(held, frame);
-        return null;
-      },
-      release: (held) => composer.release(held),
-    };
-  } catch (error) {
-    if (!(error instanceof KilocallError)) throw error;
-    return plainScreen(canvas, size);
-  }
-}
-
-/**
- * The same without a graphics processor, and without detail.
- * @param {OffscreenCanvas} canvas
- * @param {number} size
- * @returns {Screen}
- */
-function plainScreen(canvas, size) {
-  const context = canvas.getContext("2d");
-  if (context === null) throw new BadInput("this browser lets a page draw neither with WebGL 2 nor plainly");
-  canvas.width = canvas.height = size;
-  return {
-    hold: densely,
-    draw(dense, { displacement, gate, painted }) {
-      const pixels = mix(copyAt(dense, displacement), painted, gate);
-      context.putImageData(new ImageData(pixels, size, size), 0, 0);
-      return null;
-    },
-    release() {},
-  };
 }
 
 /**
@@ -212,23 +153,6 @@ async function render({ number, vector, turn, restart }) {
   const made = performance.now();
   const left = screen.draw(picture === null ? other?.held : own.held[picture], frame);
   answer({ did: "render", number, picture, frame: left, ms: { ...frame.ms, compose: performance.now() - made } });
-}
-
-/**
- * @template {string} Name
- * @param {readonly Name[]} names
- * @returns {Promise<Record<Name, Uint8Array>>}
- */
-async function networkFiles(names) {
-  const files = await Promise.all(names.map((name) => file(`networks/${name}.onnx`)));
-  return /** @type {Record<Name, Uint8Array>} */ (Object.fromEntries(names.map((name, n) => [name, files[n]])));
-}
-
-/** @param {string} name */
-async function file(name) {
-  const reply = await fetch(new URL(name, AT));
-  if (!reply.ok) throw new BadInput(`${name} cannot be read: ${reply.status} ${reply.statusText}`);
-  return new Uint8Array(await reply.arrayBuffer());
 }
 
 /** @param {Answer} message */

@@ -1,0 +1,41 @@
+// What a worker needs before it can run networks: the engine for browsers, and the files of the family.
+
+import { BadInput } from "./errors.js";
+
+const AT = new URL("./", import.meta.url);
+// Not a literal: the library's own types are those of its package.
+const ENGINE = new URL("vendor/ort.wasm.bundle.min.mjs", AT).href;
+const ENGINE_WASM = new URL("vendor/ort-wasm-simd-threaded.wasm", AT).href;
+
+/**
+ * The engine, on so many threads at most; on one where the server does not isolate the page.
+ * @param {number} mostThreads
+ */
+export async function openEngine(mostThreads) {
+  const engine = /** @type {typeof import("onnxruntime-web")} */ (await import(ENGINE));
+  const threads = crossOriginIsolated ? Math.min(navigator.hardwareConcurrency, mostThreads) : 1;
+  engine.env.wasm.numThreads = threads;
+  engine.env.wasm.wasmPaths = { wasm: ENGINE_WASM };
+  engine.env.logLevel = "error";
+  return { engine, threads };
+}
+
+/**
+ * @template {string} Name
+ * @param {readonly Name[]} names
+ * @returns {Promise<Record<Name, Uint8Array>>}
+ */
+export async function networkFiles(names) {
+  const files = await Promise.all(names.map((name) => file(`networks/${name}.onnx`)));
+  return /** @type {Record<Name, Uint8Array>} */ (Object.fromEntries(names.map((name, n) => [name, files[n]])));
+}
+
+/**
+ * A file beside this module. Raises BadInput where it cannot be read.
+ * @param {string} name
+ */
+export async function file(name) {
+  const reply = await fetch(new URL(name, AT));
+  if (!reply.ok) throw new BadInput(`${name} cannot be read: ${reply.status} ${reply.statusText}`);
+  return new Uint8Array(await reply.arrayBuffer());
+}

@@ -1,0 +1,221 @@
+// The receiving side as the page has it: packets in, pictures on a canvas out, events between. The work is done by
+// `receive_worker.js` on a thread of its own. Methods and events are those of `receiver/live.py`.
+
+/** @typedef {import("./jitter_buffer.js").Report} Report */
+/** @typedef {import("./hello.js").FamilyHello} FamilyHello */
+
+/**
+ * A picture that is on the canvas now.
+ * @typedef {object} Rendered
+ * @property {number} timeUs capture time on the sender's clock
+ * @property {number} madeUs when it was ready, on this side's clock
+ * @property {number} playoutUs how long the fastest packets wait here before their last frame is shown: what speech has to
+ * wait too
+ * @property {number} side of the canvas, pixels
+ */
+
+/**
+ * What the thread tells.
+ * @typedef {object} ReceiveEvents
+ * @property {(made: Rendered) => void} picture
+ * @property {(pictureHash: string) => void} ready the picture with this hash can be moved
+ * @property {(pictureHash: string, why: string) => void} refused it cannot
+ * @property {(fileHash: string, size: number, why: string | null) => void} adapter the speaker adapter with this hash is in
+ * use, or why it cannot be: always the latter
+ * @property {(pictureHash: string, why: string | null) => void} reference frames can be shown on this further picture, or
+ * why not
+ * @property {(fps: number) => void} rate so many pictures a second can be shown from now on
+ * @property {(text: string) => void} problem
+ */
+
+/**
+ * Counters since the start.
+ * @typedef {object} ReceiveNumbers
+ * @property {number} rendered
+ * @property {number} wanted pictures that would be shown if this computer were fast enough
+ * @property {number} malformed
+ * @property {number} undecodable
+ * @property {number} inboxDropped
+ * @property {number} received packets of this connection, and what became of them and their frames
+ * @property {number} late
+ * @property {number} duplicates
+ * @property {number} played
+ * @property {number} skipped
+ * @property {number} repeated
+ * @property {number} delayUs
+ * @property {number} fps that this computer can show
+ * @property {string | null} shownHash
+ * @property {Record<string, number>} ms mean time of each stage for the last pictures
+ */
+
+/** @typedef {{ threads?: number }} ReceiveSettings most threads that networks run on, where the server isolates the page */
+
+/** What a call's session asks of the receiving side: `Incoming` of `call/session.py`, and `ReceivePipeline`'s other methods. */
+export class ReceivePipeline {
+  /**
+   * @param {OffscreenCanvas} canvas given away by the page's element (`transferControlToOffscreen`)
+   * @param {ReceiveEvents} events
+   * @param {ReceiveSettings} [settings]
+   */
+  constructor(canvas, events, { threads = 1 } = {}) {
+    this.events = events;
+    this.worker = new Worker(new URL("receive_worker.js", import.meta.url), { type: "module" });
+    this.connection = 0;
+    this.asked = 0;
+    /** @type {Map<number, (value: any) => void>} */
+    this.waiting = new Map();
+    /** @type {FamilyHello | null} */
+    this.family = null;
+    /** Settled once the networks are there, with what a hello says of them; fails with the reason. */
+    this.ready = /** @type {Promise<FamilyHello>} */ (new Promise((done, fail) => {
+      this.worker.onmessage = ({ data }) => this.#take(data, done, fail);
+      this.worker.onerror = ({ message }) => fail(new Error(message || "the receiver's worker could not be started"));
+    }));
+    this.worker.postMessage({ do: "open", canvas, threads }, [canvas]);
+  }
+
+  /**
+   * A motion packet as it arrived. Its bytes are given away where nothing else is in their buffer.
+   * @param {Uint8Array} data
+   * @param {number} arrivedUs
+   */
+  push(data, arrivedUs) {
+    this.worker.postMessage({ do: "push", data, arrivedUs, connection: this.connection });
+  }
+
+  /** A new connection; the picture and its renderer stay. */
+  restart() {
+    this.connection++;
+    this.worker.postMessage({ do: "restart", connection: this.connection });
+  }
+
+  /**
+   * Makes a source picture ready to be moved; `ready` or `refused` follows.
+   * @param {string} pictureHash
+   * @param {Uint8Array} data
+   */
+  prepare(pictureHash, data) {
+    this.worker.postMessage({ do: "prepare", pictureHash, data });
+  }
+
+  /**
+   * Moves this prepared picture from the frame captured at `fromUs` (sender's clock) on.
+   * @param {string} pictureHash
+   * @param {number} fromUs
+   */
+  use(pictureHash, fromUs) {
+    this.worker.postMessage({ do: "use", pictureHash, fromUs });
+  }
+
+  /**
+   * A speaker adapter: a browser has only everybody's networks, and says so.
+   * @param {string} fileHash
+   * @param {Uint8Array} data
+   */
+  adapt(fileHash, data) {
+    queueMicrotask(() => this.events.adapter(fileHash, data.length, "a browser renders with everybody's networks alone"));
+  }
+
+  /**
+   * Adds a further picture of the speaker of a prepared source picture; `reference` follows.
+   * @param {string} baseHash
+   * @param {string} pictureHash
+   * @param {Uint8Array} data
+   */
+  refer(baseHash, pictureHash, data) {
+    this.worker.postMessage({ do: "refer", baseHash, pictureHash, data });
+  }
+
+  /**
+   * The other side has a camera of `fps`; 25 unless told.
+   * @param {number} fps
+   */
+  expect(fps) {
+    this.worker.postMessage({ do: "expect", fps });
+  }
+
+  /** Another speaker: nothing is shown until the next picture is ready. */
+  forget() {
+    this.worker.postMessage({ do: "forget" });
+  }
+
+  /**
+   * Turns the head from the next picture on; degrees.
+   * @param {{ yaw: number, pitch: number, roll: number }} view
+   */
+  setView(view) {
+    this.worker.postMessage({ do: "view", view });
+  }
+
+  /**
+   * Whether anybody looks; otherwise nothing is rendered.
+   * @param {boolean} watched
+   */
+  setWatched(watched) {
+    this.worker.postMessage({ do: "watched", watched });
+  }
+
+  /**
+   * @param {number} receivedBytes what arrived from the sender since the report before, on the wire
+   * @returns {Promise<Report | null>}
+   */
+  report(receivedBytes) {
+    return this.#ask({ do: "report", receivedBytes });
+  }
+
+  /** @returns {Promise<ReceiveNumbers>} */
+  numbers() {
+    return this.#ask({ do: "numbers" });
+  }
+
+  /** Ends the worker; what was asked for is never answered. */
+  close() {
+    this.worker.terminate();
+  }
+
+  /**
+   * What a hello says of this side, with the frames a second that its camera has at most. Once ready.
+   * @param {number} fps
+   */
+  hello(fps) {
+    if (this.family === null) throw new Error("the receiver is not ready yet");
+    return { ...this.family, fpsNumerator: Math.round(1000 * fps), fpsDenominator: 1000 };
+  }
+
+  /**
+   * @param {object} wish
+   * @returns {Promise<any>}
+   */
+  #ask(wish) {
+    const number = this.asked++;
+    return new Promise((done) => {
+      this.waiting.set(number, done);
+      this.worker.postMessage({ ...wish, number });
+    });
+  }
+
+  /**
+   * @param {any} told
+   * @param {(family: FamilyHello) => void} done
+   * @param {(why: Error) => void} fail
+   */
+  #take(told, done, fail) {
+    const { events } = this;
+    switch (told.did) {
+      case "picture": return events.picture(told.made);
+      case "ready": return events.ready(told.pictureHash);
+      case "refused": return events.refused(told.pictureHash, told.why);
+      case "reference": return events.reference(told.pictureHash, told.why);
+      case "rate": return events.rate(told.fps);
+      case "problem": return events.problem(told.text);
+      case "open":
+        this.family = told.family;
+        return done(told.family);
+      case "fail": return fail(new Error(told.text));
+      case "answer": {
+        this.waiting.get(told.number)?.(told.value);
+        this.waiting.delete(told.number);
+      }
+    }
+  }
+}

@@ -1,0 +1,62 @@
+// What brings frames onto a canvas: the graphics processor, or plain JavaScript where the browser does not let a worker use it.
+
+import { copyAt, densely, mix } from "./compose.js";
+import { BadInput, KilocallError } from "./errors.js";
+import { GlComposer } from "./gl_compose.js";
+
+/** @typedef {import("./renderer.js").Pixels} Pixels */
+/** @typedef {import("./gl_compose.js").Frame} Frame */
+
+/** What brings frames onto the canvas, or gives them back for the page to do so.
+ * @typedef {object} Screen
+ * @property {(small: Pixels, detail: Pixels | null) => any} hold a picture, for `draw`
+ * @property {(held: any, frame: Frame) => Frame | null} draw
+ * @property {(held: any) => void} release
+ * @property {() => number} side of the picture that is shown, pixels
+ */
+
+/**
+ * @param {OffscreenCanvas | null} canvas
+ * @param {number} size
+ * @returns {Screen}
+ */
+export function screenOn(canvas, size) {
+  if (canvas === null) return { hold: () => null, draw: (_, frame) => frame, release() {}, side: () => size };
+  try {
+    const composer = new GlComposer(canvas, size);
+    return {
+      hold: (small, detail) => composer.hold(small, detail),
+      draw(held, frame) {
+        composer.draw(held, frame);
+        return null;
+      },
+      release: (held) => composer.release(held),
+      side: () => canvas.width,
+    };
+  } catch (error) {
+    if (!(error instanceof KilocallError)) throw error;
+    return plainScreen(canvas, size);
+  }
+}
+
+/**
+ * The same without a graphics processor, and without detail.
+ * @param {OffscreenCanvas} canvas
+ * @param {number} size
+ * @returns {Screen}
+ */
+function plainScreen(canvas, size) {
+  const context = canvas.getContext("2d");
+  if (context === null) throw new BadInput("this browser lets a page draw neither with WebGL 2 nor plainly");
+  canvas.width = canvas.height = size;
+  return {
+    hold: densely,
+    draw(dense, { displacement, gate, painted }) {
+      const pixels = mix(copyAt(dense, displacement), painted, gate);
+      context.putImageData(new ImageData(pixels, size, size), 0, 0);
+      return null;
+    },
+    release() {},
+    side: () => size,
+  };
+}
