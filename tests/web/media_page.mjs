@@ -67,3 +67,64 @@ export class Receiving {
     }
   }
 }
+
+/** The sending side on the page's camera, with everything that it tells. */
+export class Sending {
+  /** @param {import("../../shared/kilocall/web/send_pipeline.js").SendPipeline} pipeline */
+  constructor(pipeline) {
+    this.pipeline = pipeline;
+    /** @type {any[][]} */
+    this.told = [];
+    /** @type {{ sequence: number, data: Uint8Array, atUs: number }[]} */
+    this.packets = [];
+    /** @type {((data: Uint8Array) => void) | null} */
+    this.onPacket = null;
+  }
+
+  /** @param {import("../../shared/kilocall/web/send_pipeline.js").SendSettings} settings */
+  static async open(settings) {
+    const { SendPipeline } = await load("send_pipeline.js");
+    const { nowUs } = await load("clock.js");
+    /** @type {Sending} */
+    let made;
+    const tell = (/** @type {string} */ what) => (/** @type {any[]} */ ...all) => { made.told.push([what, ...all]); };
+    made = new Sending(new SendPipeline({
+      packet: (/** @type {{ sequence: number }} */ { sequence }, /** @type {Uint8Array} */ data) => {
+        made.packets.push({ sequence, data, atUs: nowUs() });
+        made.onPacket?.(data);
+      },
+      ...Object.fromEntries(["face", "source", "overlay", "problem"].map((what) => [what, tell(what)])),
+    }, settings));
+    await made.pipeline.ready;
+    return made;
+  }
+
+  /** The camera that the browser was given as a file. */
+  async film() {
+    const stream = await navigator.mediaDevices.getUserMedia({ video: { width: 640, height: 480 } });
+    await this.pipeline.useCamera(stream.getVideoTracks()[0]);
+  }
+
+  /** What was told of one kind, without its name. */
+  all(/** @type {string} */ what) {
+    return this.told.filter(([kind]) => kind === what).map(([, ...rest]) => rest);
+  }
+}
+
+/**
+ * Both sides on one page: packets go from one worker to the other as they come, and are acknowledged at once.
+ * @param {Sending} sending
+ * @param {Receiving} receiving
+ */
+export async function call(sending, receiving) {
+  const { nowUs } = await load("clock.js");
+  const [{ packed }] = sending.all("source").at(-1) ?? [];
+  receiving.pipeline.prepare(packed.pictureHash, packed.data);
+  while (!receiving.told.length) await new Promise((done) => setTimeout(done, 20));
+  sending.onPacket = (data) => {
+    receiving.pipeline.push(data.slice(), nowUs());
+    sending.pipeline.acknowledge(sending.packets[sending.packets.length - 1].sequence);
+  };
+  sending.pipeline.begin();
+  sending.pipeline.confirm(packed.pictureHash);
+}

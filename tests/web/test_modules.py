@@ -44,7 +44,7 @@ def test_every_module_of_the_page_is_one_it_loads() -> None:
     """No module is shipped that nothing imports or starts, and none is imported that is not there."""
     texts = {path.name: path.read_text() for path in WEB.glob("*.js")}
     imported = {name for text in texts.values() for name in _imports(text)}
-    started = {"page.js", "worker.js", "receive_pipeline.js", "receive_worker.js"}
+    started = {"page.js", "worker.js", "receive_pipeline.js", "receive_worker.js", "send_pipeline.js", "send_worker.js"}
     assert imported | started == set(texts)
 
 

@@ -13,6 +13,9 @@ const [FACE_WIDTH, FACE_HEIGHT] = [0.458, 0.543];
 // Training crops lay inside their frames. To do the same, a crop shifts and shrinks, by no more than this.
 const [FIT_SHIFT, FIT_SHRINK] = [0.1, 0.8];
 const LEAST_SIDE = 16;
+/** Within a training clip the face strays from its median place by so much of the crop's side, and is so much smaller and larger. */
+const [STRAY_X, STRAY_Y] = [0.13, 0.1];
+const [STRAY_SMALLER, STRAY_LARGER] = [0.82, 1.2];
 
 // Of the edge's colours: how far from it (sides of the crop) they are how much blurred (standard deviation).
 const BLURS = [[0.02, 0.02], [0.1, 0.1], [0.35, 0.4]];
@@ -21,7 +24,7 @@ const EDGE_ROWS = 3;
 /**
  * Where a training crop would lie around `box`.
  * @param {FaceBox} box
- * @param {Picture} picture
+ * @param {Size} frame
  * @returns {CropPlace}
  */
 export function idealPlace(box, { width, height }) {
@@ -44,6 +47,52 @@ export function idealPlace(box, { width, height }) {
 function fitted(start, side, length) {
   const wanted = side > length ? (length - side) / 2 : Math.min(Math.max(start, 0), length - side);
   return start + Math.min(Math.max(wanted - start, -FIT_SHIFT * side), FIT_SHIFT * side);
+}
+
+/**
+ * Centre x and y and the logarithm of the side: what places are averaged and moved in.
+ * @param {CropPlace} place
+ * @returns {PlaceVector}
+ */
+export function asVector({ x0, y0, side }) {
+  return [x0 + side / 2, y0 + side / 2, Math.log(side)];
+}
+
+/** @typedef {[number, number, number]} PlaceVector */
+
+/**
+ * The reverse of `asVector`.
+ * @param {PlaceVector} vector
+ * @returns {CropPlace}
+ */
+export function asPlace([x, y, logSide]) {
+  const side = Math.exp(logSide);
+  return { x0: x - side / 2, y0: y - side / 2, side };
+}
+
+/** @typedef {{ width: number, height: number }} Size of a frame */
+
+/**
+ * Whether the crop at `place` need not move for `box`.
+ * @param {CropPlace} place
+ * @param {FaceBox} box
+ * @param {Size} frame
+ */
+export function holds(place, box, frame) {
+  const here = asVector(place);
+  const [x, y, size] = asVector(idealPlace(box, frame)).map((value, n) => value - here[n]);
+  return Math.abs(x) <= STRAY_X * place.side && Math.abs(y) <= STRAY_Y * place.side
+    && size > Math.log(STRAY_SMALLER) && size < Math.log(STRAY_LARGER);
+}
+
+/**
+ * The largest square in the middle of a frame.
+ * @param {Size} frame
+ * @returns {CropPlace}
+ */
+export function middle({ width, height }) {
+  const side = Math.min(width, height);
+  return { x0: (width - side) / 2, y0: (height - side) / 2, side };
 }
 
 /**

@@ -56,13 +56,62 @@ export async function findFace(tracker, picture, size) {
     /** @type {CropPlace[]} */
     const found = [];
     for (const box of await search(tracker, picture, side)) {
-      const place = await settle(tracker, picture, box, size);
-      if (place !== null) found.push(place);
+      const settled = await settle(tracker, picture, box, size);
+      if (settled !== null) found.push(settled.place);
     }
     // Larger faces are seen in larger crops: there is no need to go on.
     if (found.length) return found.reduce((best, one) => (one.side > best.side ? one : best));
   }
   return null;
+}
+
+/** So many runs of the network for one frame: on a slow computer a third of a second. */
+const LOOKS_A_FRAME = 8;
+
+/** The same for frames that follow one another: a few looks at each, so that none has to wait until the search has ended. */
+export class FaceSearch {
+  /**
+   * @param {FaceTracker} tracker
+   * @param {number} size that the networks work at
+   */
+  constructor(tracker, size) {
+    this.tracker = tracker;
+    this.size = size;
+    this.next = 0;
+  }
+
+  /** The next frame is looked at from the largest crops on. */
+  restart() {
+    this.next = 0;
+  }
+
+  /**
+   * The box of the largest face among the places that this frame is looked at; null where there is none.
+   * @param {Picture} picture
+   * @returns {Promise<FaceBox | null>}
+   */
+  async look(picture) {
+    const { tracker, size } = this;
+    const all = sides(picture).map((side) => new Scan(picture, side));
+    const places = all.flatMap((scan) => scan.places.map((place) => ({ scan, place })));
+    if (this.next >= places.length) this.next = 0;
+    const chosen = places.slice(this.next, this.next + LOOKS_A_FRAME);
+    this.next += chosen.length;
+    /** @type {Sight[]} */
+    const seen = [];
+    for (const { scan, place } of chosen) {
+      const sight = await scan.look(tracker, place);
+      if (sight.logit >= WORTH_A_LOOK) seen.push(sight);
+    }
+    /** @type {FaceBox | null} */
+    let best = null;
+    for (const box of apart(seen).slice(0, 2)) {
+      const found = await settle(tracker, picture, box, size);
+      if (found !== null && (best === null || found.box.width > best.width)) best = found.box;
+    }
+    if (best !== null) this.next = 0;
+    return best;
+  }
 }
 
 /** @param {Picture} picture */
@@ -72,6 +121,42 @@ function sides({ width, height }) {
   return Array.from({ length: steps + 1 }, (_, n) => largest * (least / largest) ** (n / Math.max(1, steps)));
 }
 
+/** @typedef {{ box: FaceBox, logit: number }} Sight */
+
+/** Crops of one size all over a picture. */
+class Scan {
+  /**
+   * @param {Picture} picture
+   * @param {number} side
+   */
+  constructor(picture, side) {
+    this.picture = picture;
+    // What is smaller than the network's input stays as it is.
+    const scale = Math.min(1, FACE_INPUT / side);
+    this.width = Math.max(1, Math.round(picture.width * scale));
+    this.height = Math.max(1, Math.round(picture.height * scale));
+    this.wide = Math.round(side * scale);
+    this.places = starts(this.height, this.wide).flatMap((top) =>
+      starts(this.width, this.wide).map((left) => ({ left, top })));
+    /** @type {Picture | null} */
+    this.small = null;
+  }
+
+  /**
+   * @param {FaceTracker} tracker
+   * @param {{ left: number, top: number }} place
+   * @returns {Promise<Sight>}
+   */
+  async look(tracker, { left, top }) {
+    const { picture, width, height, wide } = this;
+    this.small ??= reduced(picture, width, height);
+    const { found, logit } = await tracker.look(enlarged(part(this.small, left, top, wide, wide)));
+    const [x, y] = [picture.width / width, picture.height / height];
+    const place = { x0: left * x, y0: top * y, side: wide * Math.sqrt(x * y) };
+    return { box: boxFromLandmarks(found, 3, place), logit };
+  }
+}
+
 /**
  * Boxes of what may be a face, the surest first, from crops of one size all over the picture.
  * @param {FaceTracker} tracker
@@ -79,26 +164,26 @@ function sides({ width, height }) {
  * @param {number} side
  */
 async function search(tracker, picture, side) {
-  // Once for all places; what is smaller than the network's input stays as it is.
-  const scale = Math.min(1, FACE_INPUT / side);
-  const [width, height] = [picture.width, picture.height].map((length) => Math.max(1, Math.round(length * scale)));
-  const small = reduced(picture, width, height);
-  const wide = Math.round(side * scale);
-  /** @type {{ box: FaceBox, logit: number }[]} */
+  const scan = new Scan(picture, side);
+  /** @type {Sight[]} */
   const seen = [];
-  for (const top of starts(height, wide)) {
-    for (const left of starts(width, wide)) {
-      const { found, logit } = await tracker.look(enlarged(part(small, left, top, wide, wide)));
-      if (logit < WORTH_A_LOOK) continue;
-      const [x, y] = [picture.width / width, picture.height / height];
-      const place = { x0: left * x, y0: top * y, side: wide * Math.sqrt(x * y) };
-      seen.push({ box: boxFromLandmarks(found, 3, place), logit });
-    }
+  for (const place of scan.places) {
+    const sight = await scan.look(tracker, place);
+    if (sight.logit >= WORTH_A_LOOK) seen.push(sight);
   }
-  seen.sort((a, b) => b.logit - a.logit);
+  return apart(seen).slice(0, MOST_PLACES);
+}
+
+/**
+ * Boxes of different faces, the surest first.
+ * @param {Sight[]} seen
+ */
+function apart(seen) {
   /** @type {FaceBox[]} */
   const kept = [];
-  for (const { box } of seen) if (kept.length < MOST_PLACES && !kept.some((other) => covers(other, box))) kept.push(box);
+  for (const { box } of seen.toSorted((a, b) => b.logit - a.logit)) {
+    if (!kept.some((other) => covers(other, box))) kept.push(box);
+  }
   return kept;
 }
 
@@ -134,7 +219,7 @@ function covers(one, other) {
  * @param {Picture} picture
  * @param {FaceBox} box
  * @param {number} size
- * @returns {Promise<CropPlace | null>}
+ * @returns {Promise<{ place: CropPlace, box: FaceBox } | null>}
  */
 async function settle(tracker, picture, box, size) {
   const longer = Math.max(picture.width, picture.height);
@@ -146,9 +231,10 @@ async function settle(tracker, picture, box, size) {
     const { points, certainty, changed } = await tracker.track(taken.crop);
     if (certainty < FACE_CERTAINTY) return null;
     const before = place;
-    place = idealPlace(boxFromLandmarks(points, 2, taken.place), picture);
+    const seen = boxFromLandmarks(points, 2, taken.place);
+    place = idealPlace(seen, picture);
     const moved = [place.x0 - before.x0, place.y0 - before.y0, place.side - before.side].map((by) => Math.abs(by) / before.side);
-    if (Math.max(...moved) < SETTLED) return certainty >= SURE && changed <= AGREES ? place : null;
+    if (Math.max(...moved) < SETTLED) return certainty >= SURE && changed <= AGREES ? { place, box: seen } : null;
   }
   // A face comes to rest; what wanders on is something else.
   return null;

@@ -22,6 +22,11 @@ const NECK = /** @type {const} */ ([0, 0.55, 1.43]);
 export const FACE_CERTAINTY = 0.5;
 /** The refinement makes whatever it sees more like a face; so much less counts the mean of both logits. */
 const REFINEMENT_LOGIT = 1.25;
+/**
+ * A frame takes over what the second look of the frame before changed, if points changed and have moved by less (crop units;
+ * 3 pixels of 256).
+ */
+const LENT_WITHIN = 3 / 128;
 
 /**
  * Where a face's points are in a crop, in crop units (-1..1).
@@ -32,6 +37,14 @@ const REFINEMENT_LOGIT = 1.25;
  * @property {number} certainty 0..1 that there is a face at all
  * @property {Float32Array} interior brightness between the lips [BANDS]
  * @property {number} changed by the second look, mean over the points
+ * @property {Refinement | null} refinement null where the frame before lent its own
+ */
+
+/**
+ * What a second look changes: the face cut out upright and mirrored.
+ * @typedef {object} Refinement
+ * @property {Float32Array} change of points and depths [K, 3]
+ * @property {number} logit of a face
  */
 
 /** The landmark networks on one engine. */
@@ -75,14 +88,14 @@ export class FaceTracker {
 
   /**
    * @param {Picture} crop [S, S], of the size that the networks work at
+   * @param {Track | null} [previous] of the frame before, which saves work
    * @returns {Promise<Track>}
    */
-  async track(crop) {
+  async track(crop, previous = null) {
     const first = await this.look(reduced(crop, FACE_INPUT, FACE_INPUT));
-    // Again, upright, central and mirrored: the mean of both errs less.
-    const again = faceRegion(flat(first.found));
-    const second = await this.look(cutRegion(crop, again, FACE_INPUT));
-    const both = refinedPoints(first.found, second.found, again);
+    const lent = lentTo(first.found, previous);
+    const { change, logit: sure } = lent ?? await this.#refine(crop, first.found);
+    const both = first.found.map((value, n) => value + change[n]);
     const points = flat(both);
     const matrices = regions(points);
     const close = matrices.map((matrix) => cutRegion(crop, matrix, REGION_INPUT));
@@ -93,7 +106,7 @@ export class FaceTracker {
     [...EYE_REGIONS, MOUTH_REGION].forEach((region, n) => {
       for (const landmark of region) points.set(toCrop(matrices[n], seen[at++], seen[at++]), 2 * landmark);
     });
-    const logit = (first.logit + second.logit) / 2 - REFINEMENT_LOGIT;
+    const logit = (first.logit + sure) / 2 - REFINEMENT_LOGIT;
     const implicit = await this.sessions.implicit.run({ crop: this.#tensor([reduced(crop, IMPLICIT_INPUT, IMPLICIT_INPUT)]) });
     return {
       points,
@@ -101,10 +114,21 @@ export class FaceTracker {
       implicit: Float32Array.from(/** @type {Float32Array} */ (implicit.points.data)),
       certainty: 1 / (1 + Math.exp(-logit)),
       interior: interior(crop, points),
-      changed: Array.from({ length: LANDMARKS }, (_, n) =>
-        Math.hypot(both[3 * n] - first.found[3 * n], both[3 * n + 1] - first.found[3 * n + 1]))
-        .reduce((sum, by) => sum + by, 0) / LANDMARKS,
+      changed: meanLength(change),
+      refinement: lent === null ? { change, logit: sure } : null,
     };
+  }
+
+  /**
+   * Again, upright, central and mirrored: the mean of both errs less.
+   * @param {Picture} crop
+   * @param {Float32Array} first points and depths that the first look found
+   * @returns {Promise<Refinement>}
+   */
+  async #refine(crop, first) {
+    const again = faceRegion(flat(first));
+    const { found, logit } = await this.look(cutRegion(crop, again, FACE_INPUT));
+    return { change: refinedPoints(first, found, again).map((value, n) => value - first[n]), logit };
   }
 
   /** @param {Picture[]} pictures of one size */
@@ -114,6 +138,28 @@ export class FaceTracker {
     pictures.forEach((picture, n) => data.set(rgb(picture), 3 * width * height * n));
     return new this.engine.Tensor("uint8", data, [pictures.length, height, width, 3]);
   }
+}
+
+/**
+ * The frame before's refinement, if it had one that changed little and the face is still there.
+ * @param {Float32Array} first
+ * @param {Track | null} previous
+ */
+function lentTo(first, previous) {
+  const lent = previous?.refinement ?? null;
+  if (lent === null || previous === null) return null;
+  const moved = first.map((value, n) => value + lent.change[n] - previous.points[2 * Math.floor(n / 3) + (n % 3)]);
+  return Math.max(meanLength(lent.change), meanLength(moved)) < LENT_WITHIN ? lent : null;
+}
+
+/**
+ * How long the first two numbers of every three are, in the mean.
+ * @param {Float32Array} change [K, 3]
+ */
+function meanLength(change) {
+  let sum = 0;
+  for (let n = 0; n < change.length; n += 3) sum += Math.hypot(change[n], change[n + 1]);
+  return (3 * sum) / change.length;
 }
 
 /** @param {Float32Array} found [K, 3] */

@@ -93,6 +93,12 @@ export class MotionEncoder {
     this.framesSinceKey = 0;
   }
 
+  /** How many packets back the next packet's reference will be; null: it will be a key packet. */
+  get packetsBack() {
+    const reference = this.#usableReference(this.nextSequence);
+    return reference === null ? null : modulo(this.nextSequence - reference, SEQUENCES);
+  }
+
   /** Back to the beginning: sequence 0, nothing held, a key packet next. The quality stays. */
   reset() {
     this.held.clear();

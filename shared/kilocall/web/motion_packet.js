@@ -65,6 +65,22 @@ export class MotionPacket {
     }
   }
 
+  /**
+   * A packet for coded frames, the first captured at `timeUs`; times are rounded to fit.
+   * @param {Coded} coded
+   * @param {number} timeUs
+   * @param {number} spacingUs
+   */
+  static carry({ sequence, reference, level, frameCount, payload }, timeUs, spacingUs) {
+    const units = Math.floor((spacingUs + SPACING_UNIT_US / 2) / SPACING_UNIT_US);
+    const fitting = Math.max(1, Math.min(units, MAX_SPACING_US / SPACING_UNIT_US)) * SPACING_UNIT_US;
+    return new MotionPacket({
+      sequence, reference, level, frameCount, payload,
+      timeMs: modulo(Math.floor((timeUs + 500) / 1000), TIMES_MS),
+      spacingUs: frameCount === 1 ? 0 : fitting,
+    });
+  }
+
   /** Whether the packet can be decoded without any other. */
   get isKey() {
     return this.reference === null;

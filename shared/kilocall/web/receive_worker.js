@@ -17,7 +17,7 @@ import { EvenSteps, Pace } from "./pace.js";
 import { decodedSource } from "./picture_decoder.js";
 import { NETWORKS, Networks, PictureRenderer, ReferenceRenderer } from "./renderer.js";
 import { screenOn } from "./screen.js";
-import { ShapeModel } from "./shape.js";
+import { ShapeModel, expressionNumbers } from "./shape.js";
 import { MeanMs } from "./timing.js";
 import { WorkerLoop } from "./worker_loop.js";
 
@@ -304,7 +304,7 @@ class Receiver {
   async #sourceOf({ small }) {
     const { faces, shapeModel } = this.opened;
     const track = await faces.track(small);
-    return sourceOf(track, shapeModel, expressionNumbers(shapeModel, track));
+    return sourceOf(track, shapeModel, expressionNumbers(shapeModel, track.implicit));
   }
 
   /**
@@ -376,16 +376,6 @@ class Receiver {
 }
 
 /**
- * @param {ShapeModel} shapeModel
- * @param {import("./face_tracker.js").Track} track
- */
-function expressionNumbers(shapeModel, { implicit }) {
-  return shapeModel.expressions + implicit.length + INTERIOR_NUMBERS;
-}
-
-const INTERIOR_NUMBERS = 2;
-
-/**
  * Whether a frame is not before `fromUs`: frame times are known but for multiples of 65.5 s, and to the ms.
  * @param {number} timeUs
  * @param {number} fromUs
@@ -452,7 +442,7 @@ async function open({ canvas, threads }) {
   // Every network runs once now: the first picture of the call is then made as quickly as the others.
   const blank = { width: size, height: size, data: new Uint8ClampedArray(4 * size * size).fill(128) };
   const track = { ...await faces.track(blank), certainty: 1 };
-  const source = sourceOf(track, shapeModel, expressionNumbers(shapeModel, track));
+  const source = sourceOf(track, shapeModel, expressionNumbers(shapeModel, track.implicit));
   await (await PictureRenderer.open(networks, shapeModel, source, blank.data)).render(source.pose);
   receiver = new Receiver(opened, codebook);
   tell({ did: "open", family });

@@ -6,6 +6,7 @@ import { BadInput } from "./errors.js";
 import { MOST_PICTURES } from "./limits.js";
 import { Chooser, distance, retargetTo } from "./reference_pictures.js";
 import { transfer, turnHead } from "./motion.js";
+import { rgb } from "./pixels.js";
 import { sourceKeypoints } from "./shape.js";
 
 /** @typedef {import("onnxruntime-web").InferenceSession} Session */
@@ -20,36 +21,41 @@ import { sourceKeypoints } from "./shape.js";
 /** @typedef {Pick<typeof import("onnxruntime-web"), "InferenceSession" | "Tensor">} Engine */
 
 export const NETWORKS = /** @type {const} */ (["appearance", "field", "generator"]);
+/** Those of them that a sender runs. */
+export const SENDER_NETWORKS = /** @type {const} */ (["appearance", "field"]);
 /** Of the motion field, all but what a sender alone wants. */
 const FIELD_OUTPUTS = ["displacement", "visible", "gate", "fine", "coarse"];
 /** Features by the generator's name for them, the appearance network's, and channels. */
 const FEATURES = /** @type {const} */ ([["seen_128", "at_128"], ["seen_64", "at_64"], ["seen_32", "at_32"]]);
 
-/** The family's networks on one engine. */
-export class Networks {
+/** What both sides need of the family's networks, on one engine. */
+export class FieldNetworks {
   /**
    * @param {Engine} engine
-   * @param {Record<typeof NETWORKS[number], Session>} sessions
+   * @param {Record<typeof SENDER_NETWORKS[number], Session>} sessions
    */
-  constructor(engine, sessions) {
+  constructor(engine, { appearance, field }) {
     this.engine = engine;
-    this.appearance = sessions.appearance;
-    this.field = sessions.field;
-    this.generator = sessions.generator;
+    this.appearance = appearance;
+    this.field = field;
   }
 
   /**
    * @param {Engine} engine
-   * @param {Record<typeof NETWORKS[number], Uint8Array>} files
+   * @param {Record<typeof SENDER_NETWORKS[number], Uint8Array>} files
    */
   static async open(engine, files) {
-    /** @type {Partial<Record<typeof NETWORKS[number], Session>>} */
-    const sessions = {};
-    // One after the other: the engine is no quicker with two at a time, and takes more memory.
-    for (const name of NETWORKS) {
-      sessions[name] = await engine.InferenceSession.create(files[name], { executionProviders: ["wasm"] });
-    }
-    return new Networks(engine, /** @type {Record<typeof NETWORKS[number], Session>} */ (sessions));
+    return new FieldNetworks(engine, await sessionsOf(engine, SENDER_NETWORKS, files));
+  }
+
+  /**
+   * Features of a picture.
+   * @param {Pixels} picture [S, S, 4]
+   */
+  appearanceOf(picture) {
+    const side = Math.sqrt(picture.length / 4);
+    const pixels = rgb({ width: side, height: side, data: picture });
+    return this.appearance.run({ picture: this.bytes(pixels, [1, side, side, 3]) });
   }
 
   /**
@@ -67,6 +73,42 @@ export class Networks {
   bytes(data, shape) {
     return new this.engine.Tensor("uint8", data, shape);
   }
+}
+
+/** What renders, too. */
+export class Networks extends FieldNetworks {
+  /**
+   * @param {Engine} engine
+   * @param {Record<typeof NETWORKS[number], Session>} sessions
+   */
+  constructor(engine, sessions) {
+    super(engine, sessions);
+    this.generator = sessions.generator;
+  }
+
+  /**
+   * @param {Engine} engine
+   * @param {Record<typeof NETWORKS[number], Uint8Array>} files
+   */
+  static async open(engine, files) {
+    return new Networks(engine, await sessionsOf(engine, NETWORKS, files));
+  }
+}
+
+/**
+ * One after the other: the engine is no quicker with two at a time, and takes more memory.
+ * @template {string} Name
+ * @param {Engine} engine
+ * @param {readonly Name[]} names
+ * @param {Record<Name, Uint8Array>} files
+ */
+async function sessionsOf(engine, names, files) {
+  /** @type {Partial<Record<Name, Session>>} */
+  const sessions = {};
+  for (const name of names) {
+    sessions[name] = await engine.InferenceSession.create(files[name], { executionProviders: ["wasm"] });
+  }
+  return /** @type {Record<Name, Session>} */ (sessions);
 }
 
 /** One picture's features; the networks that move them are the family's. */
@@ -99,11 +141,7 @@ export class PictureRenderer {
    * @param {Pixels} picture [S, S, 4]
    */
   static async open(networks, shapeModel, source, picture) {
-    const side = Math.sqrt(picture.length / 4);
-    const rgb = new Uint8Array(3 * side * side);
-    for (let n = 0; n < side * side; n++) for (let c = 0; c < 3; c++) rgb[3 * n + c] = picture[4 * n + c];
-    const appearance = await networks.appearance.run({ picture: networks.bytes(rgb, [1, side, side, 3]) });
-    return new PictureRenderer(networks, shapeModel, source, appearance, picture);
+    return new PictureRenderer(networks, shapeModel, source, await networks.appearanceOf(picture), picture);
   }
 
   /**

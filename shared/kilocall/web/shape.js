@@ -126,6 +126,15 @@ export class ShapeModel {
 }
 
 /**
+ * How many numbers an expression has: the basis', where implicit keypoints move, and what is seen between the lips.
+ * @param {ShapeModel} shapeModel
+ * @param {Float32Array} implicit [N, 2]
+ */
+export function expressionNumbers({ expressions }, implicit) {
+  return expressions + implicit.length + INTERIOR_BASIS.length;
+}
+
+/**
  * x_s [K + N, 2].
  * @param {Source} source
  */

@@ -1,5 +1,8 @@
 // A worker's one loop: wishes of the page in the order in which they came, and a step in between. As `runtime/worker.py`.
 
+/** What goes wrong with every picture is told no more often. */
+const TOLD_AGAIN_MS = 5000;
+
 /** Runs what it is asked for and, in between, `step`, one at a time. */
 export class WorkerLoop {
   /**
@@ -15,6 +18,7 @@ export class WorkerLoop {
     /** @type {(() => void) | null} */
     this.goOn = null;
     this.ticks = new MessageChannel();
+    this.told = { text: "", at: 0 };
   }
 
   /** @param {() => void | Promise<void>} job */
@@ -39,12 +43,20 @@ export class WorkerLoop {
         rest = await this.step();
       } catch (error) {
         // Whatever it is, the page is told, and the next picture may be made all the same.
-        this.problem(error instanceof Error ? error.message : String(error));
+        this.#tell(error instanceof Error ? error.message : String(error));
       }
       // Messages are only taken between two tasks, so that there is always one, however short.
       if (rest <= 0 || this.woken) await this.#tick();
       else await this.#pause(rest);
     }
+  }
+
+  /** @param {string} text */
+  #tell(text) {
+    const now = performance.now();
+    if (text === this.told.text && now - this.told.at < TOLD_AGAIN_MS) return;
+    this.told = { text, at: now };
+    this.problem(text);
   }
 
   #tick() {

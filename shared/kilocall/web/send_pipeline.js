@@ -1,0 +1,262 @@
+// The sending side as the page has it: a camera in, packets out, events between. The work is done by `send_worker.js` on a
+// thread of its own. Methods and events are those of `sender/live.py`.
+
+import { nowUs } from "./clock.js";
+import { BadInput } from "./errors.js";
+import { MotionPacket } from "./motion_packet.js";
+
+/** @typedef {import("./hello.js").FamilyHello} FamilyHello */
+/** @typedef {import("./control.js").SourcePicture} SourcePicture */
+
+/**
+ * A picture of this side's speaker, as it is sent.
+ * @typedef {object} OwnSource
+ * @property {{ format: "webp", data: Uint8Array, pictureHash: string }} packed
+ * @property {string} id
+ * @property {string} takenAt hh:mm, local time; empty for a picture from a file
+ */
+
+/**
+ * What to send; the rate control's plans are such.
+ * @typedef {object} Plan
+ * @property {number} framesPerMessage
+ * @property {number} fps
+ * @property {number} level
+ * @property {number} redundantFrames
+ */
+
+/**
+ * Where a face is, for the page to draw.
+ * @typedef {object} Overlay
+ * @property {number} timeUs
+ * @property {boolean} found
+ * @property {{ x0: number, y0: number, side: number }} place of the crop in the frame, pixels
+ * @property {{ width: number, height: number }} frame
+ * @property {Float32Array | null} points in the crop, -1..1 [K, 2]
+ */
+
+/**
+ * What the thread tells.
+ * @typedef {object} SendEvents
+ * @property {(packet: MotionPacket, data: Uint8Array) => void} packet
+ * @property {(seen: boolean, sinceUs: number) => void} face whether a face is seen, and since which capture time
+ * @property {(source: OwnSource) => void} source a new source picture, to be offered to the other side
+ * @property {(overlay: Overlay) => void} [overlay]
+ * @property {(text: string) => void} problem
+ */
+
+/**
+ * Counters since the start, and what holds now.
+ * @typedef {object} SendNumbers
+ * @property {number} frames
+ * @property {number} sentFrames
+ * @property {number} payloadBits
+ * @property {number} packetsSent
+ * @property {number} keyPackets
+ * @property {number} fps that are sent now
+ * @property {number} wantedFps that would be sent if this computer were fast enough
+ * @property {"none" | "processor" | "the other side" | "network"} limitedBy
+ * @property {boolean} faceSeen
+ * @property {Record<string, number>} ms mean time of each stage for the last frames
+ */
+
+/**
+ * @typedef {object} SendSettings
+ * @property {number} [fps] that the camera is asked for
+ * @property {number} [threads] most threads that networks run on, where the server isolates the page
+ * @property {boolean} [align] whether implicit keypoints are aligned; quicker and coarser without
+ * @property {Plan} plan
+ */
+
+/** What a call's session asks of the sending side: `Outgoing` of `call/session.py`, and `SendPipeline`'s other methods. */
+export class SendPipeline {
+  /**
+   * @param {SendEvents} events
+   * @param {SendSettings} settings
+   */
+  constructor(events, { fps = 25, threads = 1, align = true, plan }) {
+    this.events = events;
+    this.worker = new Worker(new URL("send_worker.js", import.meta.url), { type: "module" });
+    this.connection = 0;
+    this.asked = 0;
+    /** @type {Map<number, { done: (value: any) => void, fail: (why: Error) => void }>} */
+    this.waiting = new Map();
+    /** @type {FamilyHello | null} */
+    this.family = null;
+    /** The source picture that motion refers to or that is offered. @type {OwnSource | null} */
+    this.source = null;
+    /** @type {(() => void) | null} */
+    this.stopCamera = null;
+    /** Settled once the networks are there, with what a hello says of them; fails with the reason. */
+    this.ready = /** @type {Promise<FamilyHello>} */ (new Promise((done, fail) => {
+      this.worker.onmessage = ({ data }) => this.#take(data, done, fail);
+      this.worker.onerror = ({ message }) => fail(new Error(message || "the sender's worker could not be started"));
+    }));
+    this.worker.postMessage({ do: "open", fps, threads, align, plan });
+  }
+
+  /**
+   * Another camera from now on, which is running; who made the track stops it.
+   * @param {MediaStreamTrack} track
+   */
+  async useCamera(track) {
+    this.stopCamera?.();
+    this.worker.postMessage({ do: "anew" });
+    const { MediaStreamTrackProcessor: Processor } = /** @type {any} */ (globalThis);
+    if (Processor !== undefined) {
+      const { readable } = new Processor({ track, maxBufferSize: 1 });
+      this.worker.postMessage({ do: "frames", readable }, [readable]);
+      this.stopCamera = () => this.worker.postMessage({ do: "frames", readable: null });
+      return;
+    }
+    this.stopCamera = await this.#film(track);
+  }
+
+  /**
+   * Frames one by one where the browser hands over none by itself: the next only once the worker has taken the last.
+   * @param {MediaStreamTrack} track
+   */
+  async #film(track) {
+    const video = Object.assign(document.createElement("video"), { muted: true, playsInline: true });
+    video.srcObject = new MediaStream([track]);
+    let going = true;
+    const next = async () => {
+      if (!going) return;
+      const bitmap = await createImageBitmap(video);
+      this.onTaken = () => video.requestVideoFrameCallback(next);
+      this.worker.postMessage({ do: "frame", bitmap, captureUs: nowUs() }, [bitmap]);
+    };
+    video.requestVideoFrameCallback(next);
+    await video.play();
+    return () => {
+      going = false;
+      this.onTaken = null;
+      video.srcObject = null;
+    };
+  }
+
+  /** @type {(() => void) | null} */
+  onTaken = null;
+
+  /** A new connection: the encoder starts anew, motion is sent from now on, with the newest source picture. */
+  begin() {
+    this.connection++;
+    this.worker.postMessage({ do: "begin", connection: this.connection });
+  }
+
+  /** Nothing is sent any more. */
+  pause() {
+    this.worker.postMessage({ do: "pause" });
+  }
+
+  /** @param {number} sequence */
+  acknowledge(sequence) {
+    this.worker.postMessage({ do: "acknowledge", sequence });
+  }
+
+  /**
+   * The other side is ready to move this picture.
+   * @param {string} pictureHash
+   */
+  confirm(pictureHash) {
+    this.worker.postMessage({ do: "confirm", pictureHash });
+  }
+
+  /** @param {Plan} plan */
+  follow(plan) {
+    this.worker.postMessage({ do: "follow", plan });
+  }
+
+  /**
+   * The other side shows no more pictures a second; forgotten with the next connection.
+   * @param {number} fps
+   */
+  limit(fps) {
+    this.worker.postMessage({ do: "limit", fps });
+  }
+
+  /**
+   * The camera's pictures are not looked at while it is off.
+   * @param {boolean} off
+   */
+  setCameraOff(off) {
+    this.worker.postMessage({ do: "camera off", off });
+  }
+
+  /** @param {boolean} wanted */
+  setOverlayWanted(wanted) {
+    this.worker.postMessage({ do: "overlay", wanted });
+  }
+
+  /**
+   * The best of the last frames becomes the source picture; fails with the reason when there is none.
+   * @returns {Promise<void>}
+   */
+  takeSource() {
+    return this.#ask({ do: "take source" });
+  }
+
+  /** @returns {Promise<SendNumbers>} */
+  numbers() {
+    return this.#ask({ do: "numbers" });
+  }
+
+  /** Ends the worker; what was asked for is never answered. */
+  close() {
+    this.stopCamera?.();
+    this.worker.terminate();
+  }
+
+  /**
+   * What a hello says of this side, with the frames a second that its camera has at most. Once ready.
+   * @param {number} fps
+   */
+  hello(fps) {
+    if (this.family === null) throw new BadInput("the sender is not ready yet");
+    return { ...this.family, fpsNumerator: Math.round(1000 * fps), fpsDenominator: 1000 };
+  }
+
+  /**
+   * @param {object} wish
+   * @returns {Promise<any>}
+   */
+  #ask(wish) {
+    const number = this.asked++;
+    return new Promise((done, fail) => {
+      this.waiting.set(number, { done, fail });
+      this.worker.postMessage({ ...wish, number });
+    });
+  }
+
+  /**
+   * @param {any} told
+   * @param {(family: FamilyHello) => void} done
+   * @param {(why: Error) => void} fail
+   */
+  #take(told, done, fail) {
+    const { events } = this;
+    switch (told.did) {
+      case "packet":
+        // One of the connection before would come to the next with a sequence number from far ahead.
+        if (told.connection === this.connection) events.packet(MotionPacket.parse(told.data), told.data);
+        return;
+      case "face": return events.face(told.seen, told.sinceUs);
+      case "source":
+        this.source = told.source;
+        return events.source(told.source);
+      case "overlay": return events.overlay?.(told.overlay);
+      case "problem": return events.problem(told.text);
+      case "taken": return this.onTaken?.();
+      case "open":
+        this.family = told.family;
+        return done(told.family);
+      case "fail": return fail(new BadInput(told.text));
+      case "answer": {
+        const waiting = this.waiting.get(told.number);
+        this.waiting.delete(told.number);
+        if (told.why === null) waiting?.done(told.value);
+        else waiting?.fail(new BadInput(told.why));
+      }
+    }
+  }
+}

@@ -1,0 +1,505 @@
+// The sending thread: camera pictures to motion packets, and the source picture. As `sender/live.py`; `send_pipeline.js` is the
+// page's end.
+
+import { CompactAligner, lookAt } from "./align.js";
+import { CaptureClock, nowUs } from "./clock.js";
+import { Codebook } from "./codebook.js";
+import { PacketEncoder } from "./encoder.js";
+import { file, networkFiles, openEngine } from "./engine.js";
+import { BadInput, NoFace } from "./errors.js";
+import { FaceCropper } from "./face_crop.js";
+import { FACE_CERTAINTY, FACE_NETWORKS, FaceTracker, sourceOf } from "./face_tracker.js";
+import { familyHello } from "./hello.js";
+import { KeypointAligner } from "./keypoint_aligner.js";
+import { LEVELS } from "./limits.js";
+import { MotionExtractor } from "./motion_extractor.js";
+import { EvenSteps, Pace, framesInMessage } from "./pace.js";
+import { FieldNetworks, SENDER_NETWORKS } from "./renderer.js";
+import { ShapeModel, expressionNumbers } from "./shape.js";
+import { chooseSource, packSource } from "./source_picture.js";
+import { MeanMs } from "./timing.js";
+import { WorkerLoop } from "./worker_loop.js";
+
+/** @typedef {import("./pixels.js").Picture} Picture */
+/** @typedef {import("./face_tracker.js").Track} Track */
+/** @typedef {import("./face_crop.js").FaceCrop} FaceCrop */
+/** @typedef {import("./send_pipeline.js").Plan} Plan */
+/** @typedef {import("./send_pipeline.js").OwnSource} OwnSource */
+
+/** The first source picture is the best of so many frames: longer than a blink at 25 fps. */
+const FIRST_OF = 10;
+const CANDIDATES = 25;
+/** A packet may say that its frames lie 204 ms apart, and no frame waits longer for others. */
+const LONGEST_WAIT_US = 200_000;
+/** What a frame's way from the camera to its message takes beside the wait. */
+const ON_THE_WAY_US = 50_000;
+/** Robustness against a receiver that has lost its state although packets were delivered. */
+const KEY_EVERY_S = 4;
+const OVERLAY_EVERY_US = 100_000;
+const REST_MS = 40;
+const STAGES = /** @type {const} */ (["read", "crop", "motion", "all"]);
+
+/** What is the same for every picture.
+ * @typedef {object} Opened
+ * @property {FieldNetworks} networks
+ * @property {FaceTracker} faces
+ * @property {ShapeModel} shapeModel
+ * @property {Codebook} codebook
+ * @property {number} size
+ */
+
+/** @typedef {{ own: OwnSource, picture: Picture }} Offered */
+
+/** Owns the cropper and the encoder. */
+class Sender {
+  /**
+   * @param {Opened} opened
+   * @param {{ fps: number, align: boolean, plan: Plan }} settings
+   */
+  constructor(opened, { fps, align, plan }) {
+    this.opened = opened;
+    this.fps = fps;
+    this.align = align;
+    this.plan = plan;
+    this.cropper = new FaceCropper(opened.faces, opened.size);
+    this.pace = new Pace(fps);
+    this.shownFps = Infinity;
+    this.steps = new EvenSteps(fps);
+    this.ms = Object.fromEntries(STAGES.map((stage) => [stage, new MeanMs()]));
+    this.cameraOff = false;
+    this.overlayWanted = false;
+    this.frames = this.sentFrames = this.payloadBits = this.packetsSent = this.keyPackets = 0;
+    this.faceSeen = false;
+    /** @type {Offered | null} */
+    this.source = null;
+    /** @type {Offered | null} */
+    this.offered = null;
+    /** @type {PacketEncoder | null} */
+    this.encoder = null;
+    /** @type {MotionExtractor | null} */
+    this.extractor = null;
+    this.sending = false;
+    this.connection = 0;
+    /** @type {{ crop: Picture, track: Track }[]} */
+    this.candidates = [];
+    this.lastSentUs = 0;
+    /** @type {number | null} */
+    this.gatheredSinceUs = null;
+    this.aloneOnce = false;
+    this.announce = false;
+    /** @type {boolean | null} */
+    this.faceTold = null;
+    this.overlayUs = 0;
+    /** The newest frame, no other. @type {{ image: VideoFrame | ImageBitmap, captureUs: number } | null} */
+    this.newest = null;
+    /** @type {CanvasRenderingContext2D | OffscreenCanvasRenderingContext2D | null} */
+    this.context = null;
+  }
+
+  /** Frames a second that are sent now. */
+  get sentFps() {
+    return Math.min(this.fps, this.plan.fps, this.pace.fps, this.shownFps);
+  }
+
+  /** What would be sent if this computer were fast enough. */
+  get wantedFps() {
+    return Math.min(this.fps, this.plan.fps, this.shownFps);
+  }
+
+  get limitedBy() {
+    if (this.sentFps >= this.fps) return "none";
+    if (this.pace.fps <= this.wantedFps) return "processor";
+    return this.shownFps <= this.plan.fps ? "the other side" : "network";
+  }
+
+  get framesPerMessage() {
+    return framesInMessage(this.plan.framesPerMessage, Math.min(this.fps, this.plan.fps), this.sentFps);
+  }
+
+  /**
+   * @param {VideoFrame | ImageBitmap} image
+   * @param {number} captureUs
+   */
+  take(image, captureUs) {
+    this.newest?.image.close();
+    this.newest = { image, captureUs };
+  }
+
+  /** Milliseconds until there is something to do again. */
+  async step() {
+    this.#flushOverdue();
+    const { newest } = this;
+    if (newest === null) return REST_MS;
+    this.newest = null;
+    const { image, captureUs } = newest;
+    try {
+      if (!this.steps.take(captureUs, this.sentFps)) return 0;
+      if (this.cameraOff) {
+        this.#noteFace(false, captureUs);
+        return 0;
+      }
+      const began = performance.now();
+      const frame = this.#pixelsOf(image);
+      this.ms.read.add(performance.now() - began);
+      await this.#look(frame, captureUs);
+      const ended = performance.now();
+      this.ms.all.add(ended - began);
+      // Before, what loads the machine is the program's own start.
+      if (this.sending && this.pace.done(nowUs(), (ended - began) / 1000, this.steps.leftOut)) this.#fitMessages();
+    } finally {
+      image.close();
+      tell({ did: "taken" });
+    }
+    return 0;
+  }
+
+  /**
+   * @param {VideoFrame | ImageBitmap} image
+   * @returns {Picture}
+   */
+  #pixelsOf(image) {
+    const [width, height] = "displayWidth" in image ? [image.displayWidth, image.displayHeight] : [image.width, image.height];
+    if (this.context === null || this.context.canvas.width !== width || this.context.canvas.height !== height) {
+      this.context = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
+    }
+    if (this.context === null) throw new BadInput("this browser lets a page read no pictures");
+    this.context.drawImage(image, 0, 0, width, height);
+    return { width, height, data: this.context.getImageData(0, 0, width, height).data };
+  }
+
+  /**
+   * @param {Picture} frame
+   * @param {number} captureUs
+   */
+  async #look(frame, captureUs) {
+    const began = performance.now();
+    const crop = await this.cropper.crop(frame, captureUs);
+    const cropped = performance.now();
+    this.ms.crop.add(cropped - began);
+    this.frames++;
+    const { track } = crop;
+    const seen = crop.found && track !== null && track.certainty >= FACE_CERTAINTY;
+    // A frame or two without landmarks is a blur: nothing is sent, and nobody is told.
+    if (seen || !crop.found) this.#noteFace(seen, captureUs);
+    if (seen) {
+      this.candidates.push({ crop: crop.crop, track });
+      if (this.candidates.length > CANDIDATES) this.candidates.shift();
+      if (this.source === null && this.offered === null && this.candidates.length >= FIRST_OF) await this.#takeFirst();
+      await this.#code(crop.crop, track, captureUs);
+      this.ms.motion.add(performance.now() - cropped);
+    } else {
+      this.#flush();
+    }
+    this.#show(frame, crop, seen ? track : null, captureUs);
+  }
+
+  /**
+   * @param {Picture} crop
+   * @param {Track} track
+   * @param {number} captureUs
+   */
+  async #code(crop, track, captureUs) {
+    const { encoder, extractor } = this;
+    if (encoder === null || extractor === null || !this.sending) return;
+    if (this.announce) {
+      // Tells the other side which frame is the first of the new source picture.
+      this.announce = false;
+      tell({ did: "face", seen: true, sinceUs: captureUs });
+    }
+    if (this.gatheredSinceUs === null) {
+      this.gatheredSinceUs = captureUs;
+    } else if (captureUs - this.lastSentUs > LONGEST_WAIT_US) {
+      this.#flush();
+      this.gatheredSinceUs = captureUs;
+    }
+    this.lastSentUs = captureUs;
+    this.sentFrames++;
+    const look = extractor.aligner === null ? null : lookAt(crop);
+    this.#emit(encoder.push(await extractor.fromTrack(track, look, captureUs), captureUs));
+    if (this.aloneOnce) {
+      this.aloneOnce = false;
+      this.#flush();
+    }
+  }
+
+  /** @param {import("./motion_packet.js").MotionPacket | null} packet */
+  #emit(packet) {
+    if (packet === null) return;
+    this.gatheredSinceUs = null;
+    this.payloadBits += 8 * packet.payload.length;
+    this.packetsSent++;
+    this.keyPackets += Number(packet.isKey);
+    tell({ did: "packet", data: packet.bytes(), connection: this.connection });
+  }
+
+  #flush() {
+    if (this.encoder !== null) this.#emit(this.encoder.flush());
+    this.gatheredSinceUs = null;
+  }
+
+  #flushOverdue() {
+    if (this.gatheredSinceUs === null) return;
+    // One frame that does not come is waited for; a camera that stands still is not.
+    const wait = Math.min(LONGEST_WAIT_US, Math.round((1e6 * this.framesPerMessage) / this.sentFps));
+    if (nowUs() - this.gatheredSinceUs > wait + ON_THE_WAY_US) this.#flush();
+  }
+
+  /**
+   * @param {boolean} seen
+   * @param {number} captureUs
+   */
+  #noteFace(seen, captureUs) {
+    this.faceSeen = seen;
+    if (seen === this.faceTold) return;
+    if (seen) {
+      this.extractor?.reset();
+      this.aloneOnce = true; // the first frame goes at once: the other side has been waiting
+    } else {
+      this.#flush();
+    }
+    this.faceTold = seen;
+    tell({ did: "face", seen, sinceUs: captureUs });
+  }
+
+  /** Another camera: the next frame is of somewhere else. */
+  anew() {
+    this.newest?.image.close();
+    this.newest = null;
+    this.#flush();
+    this.cropper.reset();
+    this.candidates = [];
+    this.extractor?.reset();
+  }
+
+  // Source pictures
+
+  async #takeFirst() {
+    try {
+      await this.takeFromCamera();
+    } catch (error) {
+      this.candidates = []; // others are needed before the next try
+      throw error;
+    }
+  }
+
+  async takeFromCamera() {
+    if (!this.candidates.length) throw new NoFace("no face in the last second: look into the camera");
+    const { crop } = this.candidates[chooseSource(this.candidates)];
+    const { packed, picture } = await packSource(crop);
+    const { format, data, pictureHash } = packed;
+    const takenAt = new Date().toTimeString().slice(0, 5);
+    await this.#offer({ own: { packed: { format: "webp", data, pictureHash }, id: pictureHash.slice(0, 16), takenAt }, picture });
+  }
+
+  /** @param {Offered} source */
+  async #offer(source) {
+    await this.#found(source.picture); // NoFace before anybody is offered anything
+    this.offered = source;
+    if (!this.sending || this.source === null) await this.#adopt(source);
+    tell({ did: "source", source: source.own });
+  }
+
+  /** @param {Picture} picture */
+  async #found(picture) {
+    const { faces, shapeModel } = this.opened;
+    const track = await faces.track(picture);
+    return sourceOf(track, shapeModel, expressionNumbers(shapeModel, track.implicit));
+  }
+
+  /** @param {string} pictureHash */
+  async confirm(pictureHash) {
+    const { offered } = this;
+    if (offered === null || offered.own.packed.pictureHash !== pictureHash) return;
+    if (offered !== this.source) await this.#adopt(offered);
+    this.announce = this.sending;
+  }
+
+  /**
+   * Motion refers to `source` from the next frame on.
+   * @param {Offered} source
+   */
+  async #adopt(source) {
+    this.#flush();
+    const { networks, shapeModel, codebook } = this.opened;
+    const found = await this.#found(source.picture);
+    const aligner = this.align
+      ? new KeypointAligner(await CompactAligner.open(networks, shapeModel, found, source.picture)) : null;
+    this.extractor = new MotionExtractor(shapeModel, found, aligner);
+    if (this.encoder === null) {
+      const { fps, framesPerMessage: framesPerPacket } = this;
+      this.encoder = new PacketEncoder(codebook, { fps, framesPerPacket, keyEveryS: KEY_EVERY_S, reference: "acknowledged" });
+      this.follow(this.plan);
+    } else {
+      this.encoder.follow();
+    }
+    this.source = source;
+  }
+
+  /** @param {number} connection */
+  async begin(connection) {
+    this.connection = connection;
+    if (this.offered !== null && this.offered !== this.source) await this.#adopt(this.offered);
+    this.encoder?.restart();
+    this.extractor?.reset();
+    this.limit(Infinity);
+    this.gatheredSinceUs = this.faceTold = null;
+    this.announce = false;
+    this.aloneOnce = this.sending = true;
+  }
+
+  /** @param {Plan} plan */
+  follow(plan) {
+    this.plan = plan;
+    if (this.encoder !== null) {
+      this.encoder.redundantFrames = plan.redundantFrames;
+      this.encoder.codec.setQuality((100 * plan.level) / (LEVELS - 1));
+    }
+    this.#fitMessages();
+  }
+
+  /** @param {number} fps */
+  limit(fps) {
+    this.shownFps = fps;
+    this.#fitMessages();
+  }
+
+  /** After a change of the rate. */
+  #fitMessages() {
+    if (this.encoder === null) return;
+    this.encoder.framesPerPacket = this.framesPerMessage;
+    this.encoder.spacingUs = Math.round(1e6 / this.sentFps);
+    this.encoder.codec.keyInterval = Math.max(1, Math.round(KEY_EVERY_S * this.sentFps));
+  }
+
+  /**
+   * @param {Picture} frame
+   * @param {FaceCrop} crop
+   * @param {Track | null} track
+   * @param {number} timeUs
+   */
+  #show({ width, height }, { place }, track, timeUs) {
+    if (!this.overlayWanted || timeUs - this.overlayUs < OVERLAY_EVERY_US) return;
+    this.overlayUs = timeUs;
+    const found = track !== null;
+    tell({ did: "overlay", overlay: { timeUs, found, place, frame: { width, height }, points: track?.points ?? null } });
+  }
+
+  numbers() {
+    const { frames, sentFrames, payloadBits, packetsSent, keyPackets, sentFps: fps, wantedFps, limitedBy, faceSeen } = this;
+    const ms = Object.fromEntries(STAGES.map((stage) => [stage, this.ms[stage].mean]));
+    return { frames, sentFrames, payloadBits, packetsSent, keyPackets, fps, wantedFps, limitedBy, faceSeen, ms };
+  }
+}
+
+/** @type {Sender | null} */
+let sender = null;
+const loop = new WorkerLoop(async () => sender?.step() ?? REST_MS, (text) => tell({ did: "problem", text }));
+/** How often frames have been given to be read: only the last is read on. */
+let cameras = 0;
+
+addEventListener("message", ({ data: wish }) => {
+  if (wish.do === "open") {
+    open(wish).then(() => loop.run(), (error) => tell({ did: "fail", text: String(error?.message ?? error) }));
+  } else if (wish.do === "frames") {
+    read(++cameras, wish.readable);
+  } else if (wish.do === "frame") {
+    hand(wish.bitmap, wish.captureUs);
+  } else {
+    loop.ask(() => (sender === null ? undefined : take(sender, wish)));
+  }
+});
+
+/**
+ * @param {number} camera
+ * @param {ReadableStream<VideoFrame> | null} readable
+ */
+async function read(camera, readable) {
+  if (readable === null) return;
+  const reader = readable.getReader();
+  const clock = new CaptureClock();
+  for (;;) {
+    const { done, value: frame } = await reader.read();
+    if (done || frame === undefined) break;
+    if (camera !== cameras) {
+      frame.close();
+      await reader.cancel();
+      return;
+    }
+    hand(frame, clock.captureUs(frame.timestamp, nowUs()));
+  }
+  if (camera === cameras) tell({ did: "problem", text: "the camera has ended" });
+}
+
+/**
+ * @param {VideoFrame | ImageBitmap} image
+ * @param {number} captureUs
+ */
+function hand(image, captureUs) {
+  if (sender === null) {
+    image.close();
+    tell({ did: "taken" });
+    return;
+  }
+  sender.take(image, captureUs);
+  loop.wake();
+}
+
+/**
+ * @param {Sender} to
+ * @param {any} wish
+ */
+async function take(to, wish) {
+  switch (wish.do) {
+    case "anew": return to.anew();
+    case "begin": return to.begin(wish.connection);
+    case "pause": to.sending = false; return;
+    case "acknowledge": return to.encoder?.codec.acknowledge(wish.sequence);
+    case "confirm": return to.confirm(wish.pictureHash);
+    case "follow": return to.follow(wish.plan);
+    case "limit": return to.limit(wish.fps);
+    case "camera off": to.cameraOff = wish.off; return;
+    case "overlay": to.overlayWanted = wish.wanted; return;
+    case "take source": return answer(wish.number, () => to.takeFromCamera());
+    case "numbers": return answer(wish.number, async () => to.numbers());
+    default: throw new BadInput(`the sender is asked to ${wish.do}, which it cannot`);
+  }
+}
+
+/**
+ * @param {number} number
+ * @param {() => Promise<any>} work
+ */
+async function answer(number, work) {
+  try {
+    tell({ did: "answer", number, value: await work(), why: null });
+  } catch (error) {
+    tell({ did: "answer", number, value: null, why: error instanceof Error ? error.message : String(error) });
+  }
+}
+
+/** @param {{ fps: number, threads: number, align: boolean, plan: Plan }} settings */
+async function open(settings) {
+  const [{ engine }, manifest, shape, tables, files, faceFiles] = await Promise.all([
+    openEngine(settings.threads), file("networks/manifest.json"), file("networks/shape.safetensors"),
+    file("networks/codebook.safetensors"), networkFiles(SENDER_NETWORKS), networkFiles(FACE_NETWORKS),
+  ]);
+  const codebook = Codebook.fromBytes(tables);
+  const family = familyHello(manifest, codebook);
+  const size = family.pictureSize;
+  const shapeModel = ShapeModel.fromBytes(shape);
+  const faces = await FaceTracker.open(engine, faceFiles);
+  const networks = await FieldNetworks.open(engine, files);
+  // Every network runs once now rather than in the first second of the call.
+  const blank = { width: size, height: size, data: new Uint8ClampedArray(4 * size * size).fill(128) };
+  const track = { ...await faces.track(blank), certainty: 1 };
+  const source = sourceOf(track, shapeModel, expressionNumbers(shapeModel, track.implicit));
+  const aligner = await CompactAligner.open(networks, shapeModel, source, blank);
+  await aligner.align(source.pose, track, lookAt(blank));
+  sender = new Sender({ networks, faces, shapeModel, codebook, size }, settings);
+  tell({ did: "open", family });
+}
+
+/** @param {object} message */
+function tell(message) {
+  postMessage(message);
+}
