@@ -6,7 +6,6 @@ import { test } from "node:test";
 
 import { crc32, fromHex, hex, sha256 } from "../../shared/kilocall/web/bytes.js";
 import { Codebook, rescale } from "../../shared/kilocall/web/codebook.js";
-import { CropPlace, SourcePicture, parseControl } from "../../shared/kilocall/web/control.js";
 import { BadInput, BadPacket } from "../../shared/kilocall/web/errors.js";
 import { MotionDecoder, MotionEncoder, kindOf } from "../../shared/kilocall/web/motion_codec.js";
 import { MotionPacket } from "../../shared/kilocall/web/motion_packet.js";
@@ -189,23 +188,6 @@ test("a packet that refers to one that is not held is refused and leaves no trac
 test("the distance class counts frames back to the reference", () => {
   const pairs = [[1, 8], [2, 1], [2, 2], [2, 3], [2, 4], [8, 1], [2, 8], [63, 8]];
   assert.deepEqual(pairs.map(([back, frames]) => kindOf(back, frames)), [1, 2, 3, 3, 4, 4, 5, 5]);
-});
-
-test("pictures and places are read, other control messages are not of a stream", () => {
-  for (const [name, bytes] of Object.entries(/** @type {Record<string, string>} */ (json("control_messages.json")))) {
-    const data = fromHex(bytes);
-    if (!["picture", "picture without keypoints", "offer", "place"].includes(name)) {
-      assert.throws(() => parseControl(data), BadPacket, name);
-      continue;
-    }
-    assert.ok(parseControl(data) instanceof (name === "place" ? CropPlace : SourcePicture));
-    for (let length = 0; length < data.length; length++) {
-      assert.throws(() => parseControl(data.subarray(0, length)), BadPacket);
-    }
-  }
-  const changed = fromHex(json("control_messages.json").picture);
-  changed[changed.length - 15] ^= 1; // in the picture itself
-  assert.throws(() => parseControl(changed), /hash/);
 });
 
 /** @param {Uint8Array} data */

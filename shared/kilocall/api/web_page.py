@@ -32,25 +32,15 @@ from kilocall.proto.control import SourcePicture
 from kilocall.proto.errors import BadInput
 from kilocall.proto.stream_file import StreamReader
 from kilocall.runtime.picture_process import decode_from_others
+from kilocall.runtime.web_files import ENGINE_FILES, NETWORK_FILES, WEB, has_engine, modules_of
 
 __all__ = ["ENGINE_FILES", "WEB", "PageReport", "export_page", "faces_of"]
 
-WEB: Final = Path(__file__).parents[1] / "web"
 #: What it looks like as `kilocall replay` does.
 REPLAY_STYLE: Final = Path(receiver.__file__).parent / "page" / "style.css"
-#: What `make web` copies.
-ENGINE_FILES: Final = ("ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm")
-NETWORK_FILES: Final = (
-    "appearance.onnx",
-    "field.onnx",
-    "generator.onnx",
-    "face.onnx",
-    "eye.onnx",
-    "mouth.onnx",
-    "implicit.onnx",
-    "codebook.safetensors",
-    "shape.safetensors",
-)
+#: What the page begins with: its own module and the worker's.
+ENTRIES: Final = ("page.js", "worker.js")
+PAGE_FILES: Final = ("index.html", "style.css", "icon.svg", "LICENSES.txt")
 FACES: Final = "faces.json"
 FACES_FORMAT: Final = 1
 
@@ -87,7 +77,7 @@ def export_page(stream: Path | str, out: Path | str, *, family: Family) -> PageR
     faces = faces_of(reader, family, stream)
     partial = out.with_name(f".{out.name}.{os.getpid()}.part")
     try:
-        shutil.copytree(WEB, partial)
+        _copy_page(partial)
         shutil.copyfile(REPLAY_STYLE, partial / "replay.css")
         (partial / "networks").mkdir()
         for name in NETWORK_FILES:
@@ -102,8 +92,16 @@ def export_page(stream: Path | str, out: Path | str, *, family: Family) -> PageR
 
 
 def _check_engine() -> None:
-    if not all((WEB / "vendor" / name).is_file() for name in ENGINE_FILES):
+    if not has_engine():
         raise BadInput("the browser's engine is missing: run `make web`")
+
+
+def _copy_page(folder: Path) -> None:
+    """What this page needs of WEB, which holds the page of a call too."""
+    vendor = [f"vendor/{name}" for name in ENGINE_FILES]
+    for name in (*PAGE_FILES, *sorted(modules_of(ENTRIES)), *vendor):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(WEB / name, folder / name)
 
 
 def _check_out(out: Path) -> None:

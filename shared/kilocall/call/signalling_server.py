@@ -42,6 +42,7 @@ from kilocall.call.signalling import (
 )
 from kilocall.call.signalling_settings import SignallingSettings
 from kilocall.call.turn import Relays
+from kilocall.call.web_page import add_web_page
 from kilocall.runtime.metrics import Metrics
 from kilocall.runtime.web import same_origin
 
@@ -372,7 +373,8 @@ def create_app(
     clock: Callable[[], float] = time.monotonic,
     store: RoomStore | None = None,
 ) -> FastAPI:
-    """The signalling server as an application: /ws/ROOM, /health, /ready. Its state is `app.state.signalling_server`.
+    """The signalling server as an application: /ws/ROOM, /health, /ready, and the page of a call at /ROOM. Its state is
+    `app.state.signalling_server`.
 
     Run it with `SignallingConfig`, so that what is too long or too much is refused before it is read. The store is
     opened by whoever made it and closed here.
@@ -404,6 +406,7 @@ def create_app(
 
     for path in ("/ws", "/ws/{room}"):
         app.add_api_websocket_route(path, server.serve)
+    add_web_page(app)
     return app
 
 

@@ -1,4 +1,4 @@
-// Bytes as text and numbers, and the two sums over them: CRC-32 as zlib has it, and SHA-256.
+// Bytes as text and numbers, and the sums over them: CRC-32 as zlib has it, SHA-256, and HMAC and HKDF made of it.
 
 /** @param {Uint8Array} data */
 export function hex(data) {
@@ -8,6 +8,39 @@ export function hex(data) {
 /** @param {string} text */
 export function fromHex(text) {
   return Uint8Array.from(text.match(/../g) ?? [], (pair) => parseInt(pair, 16));
+}
+
+/**
+ * Without padding.
+ * @param {Uint8Array} data
+ */
+export function base64url(data) {
+  return btoa(String.fromCharCode(...data)).replaceAll("+", "-").replaceAll("/", "_").replace(/=+$/, "");
+}
+
+/**
+ * Null for what is no base64url without padding; bits behind the last byte are let through, as Python does.
+ * @param {string} text
+ */
+export function fromBase64url(text) {
+  if (!/^[A-Za-z0-9_-]*$/.test(text) || text.length % 4 === 1) return null;
+  return Uint8Array.from(atob(text.replaceAll("-", "+").replaceAll("_", "/")), (one) => one.charCodeAt(0));
+}
+
+/** @param {string} text */
+export function utf8(text) {
+  return new TextEncoder().encode(text);
+}
+
+/** @param {readonly Uint8Array[]} parts */
+export function joined(parts) {
+  const whole = new Uint8Array(parts.reduce((size, part) => size + part.length, 0));
+  let at = 0;
+  for (const part of parts) {
+    whole.set(part, at);
+    at += part.length;
+  }
+  return whole;
 }
 
 /**
@@ -24,6 +57,17 @@ export function unsigned(data) {
  */
 export function same(a, b) {
   return a.length === b.length && a.every((byte, index) => byte === b[index]);
+}
+
+/**
+ * As `same`, in a time that tells nothing of where they differ.
+ * @param {Uint8Array} a
+ * @param {Uint8Array} b
+ */
+export function sameSecret(a, b) {
+  let differ = a.length ^ b.length;
+  for (let n = 0; n < a.length; n++) differ |= a[n] ^ b[n];
+  return differ === 0;
 }
 
 const CRC_TABLE = Uint32Array.from({ length: 256 }, (_, start) => {
@@ -76,6 +120,36 @@ export function sha256(data) {
     [a, b, c, d, e, f, g, h].forEach((value, n) => { state[n] += value; });
   }
   return Array.from(state, (word) => word.toString(16).padStart(8, "0")).join("");
+}
+
+/** @param {Uint8Array} data */
+export function digest(data) {
+  return fromHex(sha256(data));
+}
+
+const BLOCK_BYTES = 64;
+
+/**
+ * HMAC-SHA256 (RFC 2104).
+ * @param {Uint8Array} key
+ * @param {Uint8Array} data
+ */
+export function hmac(key, data) {
+  const padded = new Uint8Array(BLOCK_BYTES);
+  padded.set(key.length > BLOCK_BYTES ? digest(key) : key);
+  const inner = digest(joined([padded.map((byte) => byte ^ 0x36), data]));
+  return digest(joined([padded.map((byte) => byte ^ 0x5c), inner]));
+}
+
+/**
+ * HKDF-SHA256 (RFC 5869) without salt.
+ * @param {Uint8Array} key
+ * @param {Uint8Array} info
+ * @param {number} size at most 32: one block
+ */
+export function hkdf(key, info, size = 32) {
+  const extracted = hmac(new Uint8Array(32), key);
+  return hmac(extracted, joined([info, Uint8Array.of(1)])).subarray(0, size);
 }
 
 /**

@@ -1,8 +1,24 @@
-// The one clock of the page and its workers.
+// This side's clock of a call, which capture times and arrivals are read on: whole microseconds that only go on.
 
-/** Microseconds, the same in every thread of a page; it never runs back. */
+/**
+ * Random in a page, or two computers on which pages were opened would seem to have one clock. A worker's is its page's, see
+ * `followClock`.
+ */
+let offsetUs = globalThis.document === undefined ? 0 : crypto.getRandomValues(new Uint32Array(1))[0] * 1000;
+
+/** As `runtime/clock.py`; the same in every thread of a page. */
 export function nowUs() {
-  return Math.round((performance.timeOrigin + performance.now()) * 1000);
+  return Math.round(1000 * (performance.timeOrigin + performance.now())) + offsetUs;
+}
+
+/** What a worker needs to read the same clock. */
+export function clockOffsetUs() {
+  return offsetUs;
+}
+
+/** @param {number} pageOffsetUs `clockOffsetUs` of the page */
+export function followClock(pageOffsetUs) {
+  offsetUs = pageOffsetUs;
 }
 
 /**

@@ -6,6 +6,9 @@ export class KilocallError extends Error {}
 /** Bytes that are malformed, or that refer to something this side does not hold. */
 export class BadPacket extends KilocallError {}
 
+/** What should come from the other side, without the proof that it does. */
+export class NotProven extends BadPacket {}
+
 /** A file, picture or setting that cannot be used. */
 export class BadInput extends KilocallError {}
 

@@ -1,8 +1,10 @@
-// What msgpack values this project's formats hold, read with bounds: numbers, text, bytes, arrays, one extension.
+// What msgpack values this project's formats hold, read with bounds and written in the shortest form: numbers, text,
+// bytes, arrays, one extension.
 //
 // A library would lose what the formats ask for: whether a number was written as a whole one or as a float, and whether
 // text is valid.
 
+import { joined, utf8 } from "./bytes.js";
 import { BadInput } from "./errors.js";
 
 /** A number that was written as a float: JavaScript does not tell 50 from 50.0. */
@@ -25,8 +27,11 @@ export class Extension {
   }
 }
 
-/** @typedef {null | boolean | number | bigint | string | Uint8Array | Float | Extension} Scalar */
-/** @typedef {Scalar | Values} Value whole numbers beyond 2^53 are bigint; maps but empty ones are refused, read as null */
+/** A map without entries; others are refused. */
+export class EmptyMap {}
+
+/** @typedef {null | boolean | number | bigint | string | Uint8Array | Float | Extension | EmptyMap} Scalar */
+/** @typedef {Scalar | Values} Value whole numbers beyond 2^53 are bigint */
 /** @typedef {Value[]} Values */
 
 /** @typedef {{ mostArray?: number, mostExtension?: number }} Bounds */
@@ -163,7 +168,7 @@ class Reader {
   /** @param {number} length */
   map(length) {
     if (length) throw new BadInput(`map has ${length} entries, most is 0`);
-    return null;
+    return new EmptyMap();
   }
 }
 
@@ -190,4 +195,66 @@ export function packExtension(code, data) {
   whole.set([...head, code]);
   whole.set(data, head.length + 1);
   return whole;
+}
+
+/**
+ * One value as bytes, as Python's msgpack writes it: whole numbers in the shortest form, a Float in 32 bits.
+ * @param {Value} value whole numbers up to 2^53; no Extension
+ * @returns {Uint8Array}
+ */
+export function pack(value) {
+  if (value === null) return Uint8Array.of(0xc0);
+  if (typeof value === "boolean") return Uint8Array.of(value ? 0xc3 : 0xc2);
+  if (typeof value === "number") return packWhole(value);
+  if (typeof value === "string") {
+    const text = utf8(value);
+    return joined([text.length < 32 ? Uint8Array.of(0xa0 | text.length) : head(0xd9, text.length), text]);
+  }
+  if (value instanceof Uint8Array) return joined([head(0xc4, value.length), value]);
+  if (value instanceof Float) {
+    const view = new DataView(new ArrayBuffer(5));
+    view.setUint8(0, 0xca);
+    view.setFloat32(1, value.value);
+    return new Uint8Array(view.buffer);
+  }
+  if (Array.isArray(value) && value.length < 16) {
+    return joined([Uint8Array.of(0x90 | value.length), ...value.map(pack)]);
+  }
+  throw new BadInput("a value that is not written here");
+}
+
+/** @param {number} value */
+function packWhole(value) {
+  if (!Number.isSafeInteger(value) && value !== 2 ** 53) throw new BadInput(`${value} is not a whole number up to 2^53`);
+  if (value >= 0) {
+    if (value < 0x80) return Uint8Array.of(value);
+    return value < 2 ** 32 ? head(0xcc, value) : wide(0xcf, value);
+  }
+  if (value >= -32) return Uint8Array.of(256 + value);
+  if (value >= -(2 ** 7)) return Uint8Array.of(0xd0, 256 + value);
+  if (value >= -(2 ** 15)) return Uint8Array.of(0xd1, (value >> 8) & 255, value & 255);
+  if (value >= -(2 ** 31)) return Uint8Array.of(0xd2, value >>> 24, (value >> 16) & 255, (value >> 8) & 255, value & 255);
+  return wide(0xd3, value);
+}
+
+/**
+ * A first byte and a number behind it, in one, two or four bytes: the kinds of those follow each other.
+ * @param {number} kind of one byte
+ * @param {number} value
+ */
+function head(kind, value) {
+  if (value < 256) return Uint8Array.of(kind, value);
+  if (value < 65536) return Uint8Array.of(kind + 1, value >> 8, value & 255);
+  return Uint8Array.of(kind + 2, value >>> 24, (value >> 16) & 255, (value >> 8) & 255, value & 255);
+}
+
+/**
+ * @param {number} kind
+ * @param {number} value
+ */
+function wide(kind, value) {
+  const view = new DataView(new ArrayBuffer(9));
+  view.setUint8(0, kind);
+  view.setBigInt64(1, BigInt(value));
+  return new Uint8Array(view.buffer);
 }

@@ -370,10 +370,9 @@ function parseRecord(kind, body) {
   if (kind === SOUND) return SoundPackets.parse(body);
   if (kind !== PICTURE && kind !== PLACE && kind !== REFERENCE) return null;
   const message = parseControl(body);
-  if ((message instanceof CropPlace) !== (kind === PLACE)) {
-    throw new BadInput(`record of type ${kind} holds another control message`);
-  }
-  return kind === REFERENCE && message instanceof SourcePicture ? new ReferencePicture(message) : message;
+  if (kind === PLACE && message instanceof CropPlace) return message;
+  if (kind !== PLACE && message instanceof SourcePicture) return kind === REFERENCE ? new ReferencePicture(message) : message;
+  throw new BadInput(`record of type ${kind} holds a ${message.constructor.name}`);
 }
 
 /**

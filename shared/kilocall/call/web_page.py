@@ -1,0 +1,150 @@
+"""The page of a call in the browser, as the signalling server gives it to whoever opens a link.
+
+    /ROOM                 the page; the link's secret is behind its # and is sent to nobody
+    /web/HASH/...         what it loads: modules, engine, networks; HASH is that of all of them, so they never change
+
+The page names its files as `web/VERSION/...`. They are read once, when the first page is asked for.
+"""
+
+from __future__ import annotations
+
+import functools
+import gzip
+import hashlib
+import logging
+import re
+from dataclasses import dataclass, field
+from typing import Final
+
+from fastapi import FastAPI, Request, Response
+from starlette.concurrency import run_in_threadpool
+
+from kilocall.runtime.web_files import ENGINE_FILES, NETWORK_FILES, WEB, WEIGHTS, has_engine
+
+__all__ = ["WebPage", "add_web_page", "read_web_page"]
+
+logger = logging.getLogger(__name__)
+
+ROOM: Final = re.compile(r"[A-Za-z0-9._~-]{1,64}")
+HOST: Final = re.compile(r"[A-Za-z0-9.-]+(:[0-9]{1,5})?|\[[0-9A-Fa-f:]+\](:[0-9]{1,5})?")
+PAGE: Final = WEB / "call" / "index.html"
+UNPREPARED: Final = WEB / "call" / "unprepared.html"
+PLACEHOLDER: Final = "web/VERSION/"
+MEDIA_TYPES: Final = {
+    ".js": "text/javascript; charset=utf-8",
+    ".mjs": "text/javascript; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".html": "text/html; charset=utf-8",
+    ".svg": "image/svg+xml",
+    ".wasm": "application/wasm",
+    ".txt": "text/plain; charset=utf-8",
+}
+OTHER: Final = "application/octet-stream"
+#: Shorter than that is hardly made shorter.
+LEAST_GZIP_BYTES: Final = 512
+READING: Final = ["GET", "HEAD"]
+HEADERS: Final = {
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    # Both together let the page's engine use several threads.
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Embedder-Policy": "require-corp",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(self), microphone=(self), display-capture=(), geolocation=()",
+}
+
+
+@dataclass
+class WebFile:
+    """One file as it is sent."""
+
+    data: bytes
+    media_type: str
+    packed: bytes | None = field(default=None, repr=False)
+    """With gzip, once somebody has asked for it so; nothing where that is no shorter."""
+
+    def gzipped(self) -> bytes:
+        if self.packed is None:
+            made = gzip.compress(self.data, 6) if len(self.data) >= LEAST_GZIP_BYTES else b""
+            self.packed = made if len(made) < 0.95 * len(self.data) else b""
+        return self.packed
+
+
+@dataclass(frozen=True)
+class WebPage:
+    """The page and its files, by their path behind `/web/HASH/`."""
+
+    version: str
+    page: bytes
+    files: dict[str, WebFile]
+
+
+@functools.cache
+def read_web_page() -> WebPage | None:
+    """None where the engine for browsers is missing."""
+    if not has_engine():
+        return None
+    found = {
+        path.relative_to(WEB).as_posix(): path
+        for folder in (WEB, WEB / "call")
+        for path in folder.iterdir()
+        if path.suffix in MEDIA_TYPES and path not in (PAGE, UNPREPARED, WEB / "index.html")
+    }
+    found |= {f"vendor/{name}": WEB / "vendor" / name for name in ENGINE_FILES}
+    found |= {f"networks/{name}": WEIGHTS / name for name in NETWORK_FILES}
+    files = {
+        name: WebFile(path.read_bytes(), MEDIA_TYPES.get(path.suffix, OTHER)) for name, path in sorted(found.items())
+    }
+    digest = hashlib.sha256()
+    for name, file in files.items():
+        digest.update(f"{name}\n{len(file.data)}\n".encode() + file.data)
+    version = digest.hexdigest()[:16]
+    page = PAGE.read_text().replace(PLACEHOLDER, f"web/{version}/")
+    return WebPage(version, page.encode(), files)
+
+
+def add_web_page(app: FastAPI) -> None:
+    """After all other routes: a room may have any name that is none of theirs."""
+
+    @app.api_route("/web/{version}/{name:path}", methods=READING)
+    async def file(version: str, name: str, request: Request) -> Response:
+        page = await run_in_threadpool(read_web_page)
+        found = page.files.get(name) if page is not None and page.version == version else None
+        if found is None:
+            return Response(status_code=404, headers=HEADERS | {"Cache-Control": "no-store"})
+        headers = {
+            **_headers(request),
+            "Cache-Control": "public, max-age=31536000, immutable",
+            "Vary": "Accept-Encoding",
+        }
+        accepted = request.headers.get("accept-encoding", "")
+        packed = await run_in_threadpool(found.gzipped) if "gzip" in accepted else b""
+        if packed:
+            headers["Content-Encoding"] = "gzip"
+        return Response(packed or found.data, headers=headers, media_type=found.media_type)
+
+    @app.api_route("/robots.txt", methods=READING)
+    async def robots() -> Response:
+        return Response("User-agent: *\nDisallow: /\n", media_type=MEDIA_TYPES[".txt"])
+
+    @app.api_route("/{room}", methods=READING)
+    async def room_page(room: str, request: Request) -> Response:
+        if ROOM.fullmatch(room) is None:
+            return Response(status_code=404, headers=HEADERS | {"Cache-Control": "no-store"})
+        page = await run_in_threadpool(read_web_page)
+        headers = _headers(request) | {"Cache-Control": "no-store"}
+        if page is None:
+            return Response(UNPREPARED.read_bytes(), 503, headers, MEDIA_TYPES[".html"])
+        return Response(page.page, 200, headers, MEDIA_TYPES[".html"])
+
+
+def _headers(request: Request) -> dict[str, str]:
+    """Some browsers do not take 'self' for WebSockets, so the page's own address is named beside it."""
+    host = request.headers.get("host", "")
+    sockets = f" ws://{host} wss://{host}" if HOST.fullmatch(host) else ""
+    policy = (
+        "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; worker-src 'self'; style-src 'self'; "
+        f"img-src 'self' blob: data:; media-src 'self' blob:; connect-src 'self'{sockets}; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    )
+    return HEADERS | {"Content-Security-Policy": policy}

@@ -1,0 +1,51 @@
+"""The files of `shared/kilocall/web/` and what goes with them, for whoever serves or exports a page of them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+__all__ = ["ENGINE_FILES", "NETWORK_FILES", "WEB", "WEIGHTS", "has_engine", "modules_of"]
+
+WEB: Final = Path(__file__).parents[1] / "web"
+WEIGHTS: Final = Path(__file__).parents[1] / "model" / "weights" / "compact-256"
+#: What `make web` copies to WEB/vendor.
+ENGINE_FILES: Final = ("ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm")
+#: What a page asks for at `networks/`.
+NETWORK_FILES: Final = (
+    "appearance.onnx",
+    "field.onnx",
+    "generator.onnx",
+    "face.onnx",
+    "eye.onnx",
+    "mouth.onnx",
+    "implicit.onnx",
+    "codebook.safetensors",
+    "shape.safetensors",
+)
+_IMPORT: Final = re.compile(
+    r'^(?:import|export|\}) .*from "(\.{1,2}/[\w./-]+\.js)";$|^import "(\.{1,2}/[\w./-]+\.js)";$', re.M
+)
+
+
+def has_engine() -> bool:
+    """Whether `make web` has been run."""
+    return all((WEB / "vendor" / name).is_file() for name in ENGINE_FILES)
+
+
+def modules_of(entries: Iterable[str]) -> frozenset[str]:
+    """These modules and all that they import, as paths below WEB."""
+    found: set[str] = set()
+    waiting = list(entries)
+    while waiting:
+        name = waiting.pop()
+        if name in found:
+            continue
+        found.add(name)
+        path = WEB / name
+        for one in _IMPORT.finditer(path.read_text()):
+            imported = (path.parent / one[1]).resolve()
+            waiting.append(imported.relative_to(WEB.resolve()).as_posix())
+    return frozenset(found)
