@@ -351,7 +351,7 @@ class Recorder {
     const note = (/** @type {string} */ what) => (/** @type {any[]} */ ...values) => {
       this.asked.push([what, ...values.map((value) => (value instanceof Uint8Array ? hex(value) : value))]);
     };
-    this.session = new Session(new Hello("compact-256", "0f".repeat(32), "a5".repeat(32), 25_000, 1000, 256), {
+    this.session = new Session({
       acknowledge: (sequence) => this.acknowledged.push(sequence),
       confirm: note("confirm"),
       follow: (plan) => note("follow")(
@@ -365,6 +365,7 @@ class Recorder {
       onReference: note("reference"),
       storage,
     });
+    this.session.introduce(new Hello("compact-256", "0f".repeat(32), "a5".repeat(32), 25_000, 1000, 256));
   }
 
   /** @param {Uint8Array} data */

@@ -16,9 +16,9 @@ from typing import Annotated, Any, Final
 from pydantic import Field, TypeAdapter, ValidationError
 
 from handshakes import ANSWER, OFFER, ROOM
-from kilocall.call.rate_control import PROFILES, Feedback, Plan, RateControl
-from kilocall.call.session import Session
 from kilocall.call.signalling import Event, Refused
+from kilocall.control.rate_control import PROFILES, Feedback, Plan, RateControl
+from kilocall.control.session import Session
 from kilocall.proto.control import (
     MAX_REFERENCE_BYTES,
     Acknowledge,
@@ -242,15 +242,15 @@ class Recorder:
         self.asked: list[list[Any]] = []
         self._told: list[Any] = []
         self.session = Session(
-            HELLO,
             self,
             self,
             rate=RateControl(),
             clock_us=lambda: self.now_us,
             link_name=SECRET.name,
             on_plan=lambda plan: self.note("plan"),
+            on_reference=lambda picture_hash: self.note("reference", picture_hash),
         )
-        self.session.on_reference = lambda picture_hash: self.note("reference", picture_hash)
+        self.session.introduce(HELLO)
 
     def note(self, what: str, *values: Any) -> None:
         self.asked.append([what, *values])

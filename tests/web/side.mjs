@@ -42,9 +42,10 @@ export class Side {
       use: note("use"), refer: note("refer"), expect: note("expect"), forget: note("forget"),
     };
     const address = findRoom(link);
-    this.session = new Session(new Hello(...hello), outgoing, incoming, {
+    this.session = new Session(outgoing, incoming, {
       rate: new RateControl(), clockUs: nowUs, linkName: address.secret.name, stores, storage: localStorage,
     });
+    this.session.introduce(new Hello(...hello));
     this.session.ownSource(new SourcePicture("webp", Uint8Array.from(picture)));
     const { session } = this;
     this.link = new Link(address, { audio: audio !== null }, {

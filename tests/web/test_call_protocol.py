@@ -12,16 +12,18 @@ from typing import Any, Final
 
 import pytest
 
-from kilocall.call.link import Link, RoomAddress, Tasks
-from kilocall.call.rate_control import Plan, RateControl
-from kilocall.call.session import Session
+from kilocall.call.link import Link, RoomAddress
 from kilocall.call.web_page import read_web_page
+from kilocall.control.rate_control import Plan, RateControl
+from kilocall.control.session import Session
 from kilocall.proto.control import Hello, SourcePicture
 from kilocall.proto.motion_packet import MotionPacket
 from kilocall.proto.trust import Handshake, LinkSecret
+from kilocall.runtime.clock import now_us
 from kilocall.runtime.inbox import Message
 from kilocall.runtime.peer import Peer
 from kilocall.runtime.peer_settings import PeerSettings
+from kilocall.runtime.tasks import Tasks
 from kilocall.runtime.web_files import has_engine
 from meeting import SECRET, Server
 
@@ -85,10 +87,8 @@ class PythonEnd:
         self.heard = 0
         self.not_proven = ""
         self.tasks = Tasks()
-        self.session = Session(
-            hello, self, self, rate=RateControl(), clock_us=lambda: time.monotonic_ns() // 1000,
-            link_name=address.secret.name,
-        )  # fmt: skip
+        self.session = Session(self, self, rate=RateControl(), clock_us=now_us, link_name=address.secret.name)
+        self.session.introduce(hello)
         self.session.own_source(SourcePicture("webp", PICTURE))
         self.link = Link(address, PeerSettings(loopback="only"), self, self.tasks)
 
@@ -152,7 +152,7 @@ class PythonEnd:
         return False
 
     def left(self) -> None: ...
-    def audio(self) -> Any:
+    def audio_track(self) -> Any:
         return None
 
     def say_motion(self) -> None:
@@ -198,6 +198,9 @@ class BrowserEnd:
         self.page.on("console", self._note)
         text = SIDE.read_text().replace("../../shared/kilocall/web/", "./")
         self.page.route("**/side.mjs", lambda route: route.fulfill(body=text, content_type="text/javascript"))
+        # The page itself would be in the room.
+        document = link.split("#")[0]
+        self.page.route(document, lambda route: route.fulfill(body="<!doctype html>", content_type="text/html"))
         self.page.goto(link)
         made = read_web_page()
         assert made is not None

@@ -129,8 +129,9 @@ def what_is_encoded() -> dict[str, Any]:
     }
 
 
-#: How packets come: milliseconds they take at least and beyond that at most, share lost, frames in each, of those repeated,
-#: milliseconds between frames, and when the way stands still for how long, or is longer by so much from then on.
+#: How packets come: milliseconds they take at least and beyond that at most, share lost, frames in each, of those
+#: repeated, milliseconds between frames, and when the way stands still for how long, or is longer by so much from then
+#: on.
 WAYS: Final = {
     "even": (20, 0, 0.0, 3, 0, 40, None),
     "uneven": (30, 60, 0.0, 3, 0, 40, None),
@@ -184,12 +185,20 @@ def _played(
         if pushed or due or report:
             steps.append([now_us, pushed, due, report, jitter.delay_us, jitter.next_due_us()])
         now_us += TICK_US
-    counts = [jitter.received, jitter.late, jitter.duplicates, jitter.old, jitter.played, jitter.skipped, jitter.repeated]
+    counts = [
+        jitter.received,
+        jitter.late,
+        jitter.duplicates,
+        jitter.old,
+        jitter.played,
+        jitter.skipped,
+        jitter.repeated,
+    ]
     return {"way": name, "steps": steps, "counts": counts}
 
 
 def what_pace_holds() -> list[dict[str, Any]]:
-    """Pictures that take longer and shorter for a while, with even steps of what is asked for, and the rates that come of it."""
+    """Pictures that take longer and shorter for a while, even steps of what is asked for, and the rates that follow."""
     random, pace, steps = np.random.default_rng(5), Pace(), EvenSteps()
     said: list[Any] = []
     free_us = 0

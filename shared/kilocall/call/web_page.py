@@ -3,7 +3,9 @@
     /ROOM                 the page; the link's secret is behind its # and is sent to nobody
     /web/HASH/...         what it loads: modules, engine, networks; HASH is that of all of them, so they never change
 
-The page names its files as `web/VERSION/...`. They are read once, when the first page is asked for.
+The page is that of `kilocall call`, which finds all that a program beside it does in one module, `program.js`: here
+another takes its place, in which the page itself makes the call. The files are read once, when the first page is asked
+for.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import hashlib
 import logging
 import re
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final
 
 from fastapi import FastAPI, Request, Response
@@ -27,9 +30,13 @@ logger = logging.getLogger(__name__)
 
 ROOM: Final = re.compile(r"[A-Za-z0-9._~-]{1,64}")
 HOST: Final = re.compile(r"[A-Za-z0-9.-]+(:[0-9]{1,5})?|\[[0-9A-Fa-f:]+\](:[0-9]{1,5})?")
-PAGE: Final = WEB / "call" / "index.html"
-UNPREPARED: Final = WEB / "call" / "unprepared.html"
-PLACEHOLDER: Final = "web/VERSION/"
+PAGE: Final = Path(__file__).parent / "page"
+OWN: Final = WEB / "call"
+UNPREPARED: Final = OWN / "unprepared.html"
+#: What the page's `program.js` has of a program that runs beside it.
+OF_A_PROGRAM: Final = ("connection.js", "media.js", "pictures.js")
+#: Files that the page names.
+NAMED: Final = ('href="icon.svg"', 'href="style.css"', 'src="main.js"')
 MEDIA_TYPES: Final = {
     ".js": "text/javascript; charset=utf-8",
     ".mjs": "text/javascript; charset=utf-8",
@@ -85,10 +92,10 @@ def read_web_page() -> WebPage | None:
     if not has_engine():
         return None
     found = {
-        path.relative_to(WEB).as_posix(): path
-        for folder in (WEB, WEB / "call")
+        f"{place}{path.name}": path
+        for place, folder in (("", WEB), ("call/", PAGE), ("call/", OWN))
         for path in folder.iterdir()
-        if path.suffix in MEDIA_TYPES and path not in (PAGE, UNPREPARED, WEB / "index.html")
+        if path.suffix in MEDIA_TYPES and path.suffix != ".html" and path.name not in OF_A_PROGRAM
     }
     found |= {f"vendor/{name}": WEB / "vendor" / name for name in ENGINE_FILES}
     found |= {f"networks/{name}": WEIGHTS / name for name in NETWORK_FILES}
@@ -99,7 +106,9 @@ def read_web_page() -> WebPage | None:
     for name, file in files.items():
         digest.update(f"{name}\n{len(file.data)}\n".encode() + file.data)
     version = digest.hexdigest()[:16]
-    page = PAGE.read_text().replace(PLACEHOLDER, f"web/{version}/")
+    page = (PAGE / "index.html").read_text()
+    for named in NAMED:
+        page = page.replace(named, named.replace('="', f'="web/{version}/call/'))
     return WebPage(version, page.encode(), files)
 
 

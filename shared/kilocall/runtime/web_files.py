@@ -22,6 +22,7 @@ NETWORK_FILES: Final = (
     "eye.onnx",
     "mouth.onnx",
     "implicit.onnx",
+    "manifest.json",
     "codebook.safetensors",
     "shape.safetensors",
 )

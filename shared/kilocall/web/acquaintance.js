@@ -1,6 +1,6 @@
 // Whether the other side is who the person here takes it for: words to compare, and what is kept of having compared.
 //
-// As `call/acquaintance.py`; what is kept lies in the browser's local storage, under the link's local name.
+// As `control/acquaintance.py`; what is kept lies in the browser's local storage, under the link's local name.
 //
 //     opened      -> Reveal
 //     Reveal      words are known; -> Recognise for each secret kept

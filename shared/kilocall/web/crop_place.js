@@ -8,8 +8,8 @@ import { interpolated, part, reduced, warped } from "./pixels.js";
 /** @typedef {{ x0: number, y0: number, width: number, height: number }} FaceBox around the landmarks */
 
 // The landmark box within the crop, median over 190 training clips.
-const [FACE_X, FACE_Y] = [0.498, 0.533];
-const [FACE_WIDTH, FACE_HEIGHT] = [0.458, 0.543];
+export const [FACE_X, FACE_Y] = [0.498, 0.533];
+export const [FACE_WIDTH, FACE_HEIGHT] = [0.458, 0.543];
 // Training crops lay inside their frames. To do the same, a crop shifts and shrinks, by no more than this.
 const [FIT_SHIFT, FIT_SHRINK] = [0.1, 0.8];
 const LEAST_SIDE = 16;

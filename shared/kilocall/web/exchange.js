@@ -1,6 +1,6 @@
 // What one side holds as bytes and the other may hold already, brought over on the reliable channel by its hash.
 //
-// As `call/exchange.py`, for source pictures: the one kind that there is.
+// As `control/exchange.py`, for source pictures: the one kind that there is.
 //
 //     offer (the hash alone)  ->
 //                             <-  WantPicture, unless it is in memory or in the cache

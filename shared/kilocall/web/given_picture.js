@@ -42,3 +42,42 @@ export function fittedSize(width, height) {
   const scale = Math.min(1, FIT / Math.max(width, height));
   return { width: Math.max(1, Math.round(width * scale)), height: Math.max(1, Math.round(height * scale)) };
 }
+
+/**
+ * The pixels of a file that a person has given, upright and no larger than they need be. Raises BadInput.
+ * @param {Uint8Array} data
+ */
+export async function readPicture(data) {
+  const bitmap = await decoded(data, formatOf(data));
+  const { width, height } = fittedSize(bitmap.width, bitmap.height);
+  return { width, height, data: pixelsOf(bitmap, width, height) };
+}
+
+/**
+ * @param {Uint8Array} data
+ * @param {string} format
+ */
+export async function decoded(data, format) {
+  try {
+    const blob = new Blob([new Uint8Array(data)], { type: `image/${format}` });
+    return await createImageBitmap(blob, { colorSpaceConversion: "none", premultiplyAlpha: "none" });
+  } catch {
+    throw new BadInput(`this browser does not show the picture, which is ${format.toUpperCase()}`);
+  }
+}
+
+/**
+ * RGBA, so many pixels wide and high; on white where the picture is transparent.
+ * @param {ImageBitmap} bitmap
+ * @param {number} width
+ * @param {number} height
+ */
+export function pixelsOf(bitmap, width, height) {
+  const context = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
+  if (context === null) throw new BadInput("this browser lets a page read no pictures");
+  context.imageSmoothingQuality = "high";
+  context.fillStyle = "white";
+  context.fillRect(0, 0, width, height);
+  context.drawImage(bitmap, 0, 0, width, height);
+  return context.getImageData(0, 0, width, height).data;
+}

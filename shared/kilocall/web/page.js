@@ -3,7 +3,7 @@
 import { Codebook } from "./codebook.js";
 import { BadInput, KilocallError } from "./errors.js";
 import { readFaces } from "./faces.js";
-import { fittedSize, formatOf } from "./given_picture.js";
+import { decoded, pixelsOf, readPicture } from "./given_picture.js";
 import { GlComposer } from "./gl_compose.js";
 import { halved } from "./compose.js";
 import { ReplayStream, FrameCursor, Playhead, bitsByTime } from "./player.js";
@@ -182,7 +182,7 @@ class View {
   async #give(file) {
     this.#begin(file.name, "Looking for the face…");
     try {
-      const picture = await pictureOf(file);
+      const picture = await readPicture(new Uint8Array(await file.arrayBuffer()));
       worker.postMessage({ do: "show", picture }, [picture.data.buffer]);
     } catch (error) {
       this.#settle(`${file.name}: ${error instanceof KilocallError ? error.message : String(error)}`);
@@ -442,30 +442,6 @@ async function file(name) {
   return new Uint8Array(await reply.arrayBuffer());
 }
 
-/**
- * @param {Uint8Array} data
- * @param {string} format
- */
-async function decoded(data, format) {
-  try {
-    const blob = new Blob([new Uint8Array(data)], { type: `image/${format}` });
-    return await createImageBitmap(blob, { colorSpaceConversion: "none", premultiplyAlpha: "none" });
-  } catch {
-    throw new BadInput(`this browser does not show the picture, which is ${format.toUpperCase()}`);
-  }
-}
-
-/**
- * A file that a person has given, upright and no larger than it need be.
- * @param {File} file
- */
-async function pictureOf(file) {
-  const data = new Uint8Array(await file.arrayBuffer());
-  const bitmap = await decoded(data, formatOf(data));
-  const { width, height } = fittedSize(bitmap.width, bitmap.height);
-  return { width, height, data: pixelsOf(bitmap, width, height) };
-}
-
 /** @param {Blob} picture */
 function showSource(picture) {
   const image = /** @type {HTMLImageElement} */ ($("source-picture"));
@@ -493,21 +469,4 @@ function seen(bitmap, size, large) {
   const twice = bitmap.width >= 2 * size;
   const detail = large || twice ? pixelsOf(bitmap, 2 * size, 2 * size) : null;
   return { small: twice && detail ? halved(detail) : pixelsOf(bitmap, size, size), detail: large ? detail : null };
-}
-
-/**
- * RGBA, so many pixels wide and high; on white where the picture is transparent.
- * @param {ImageBitmap} bitmap
- * @param {number} width
- * @param {number} height
- */
-function pixelsOf(bitmap, width, height) {
-  const drawn = Object.assign(document.createElement("canvas"), { width, height });
-  const context = drawn.getContext("2d", { willReadFrequently: true });
-  if (context === null) throw new BadInput("this browser lets a page read no pictures");
-  context.imageSmoothingQuality = "high";
-  context.fillStyle = "white";
-  context.fillRect(0, 0, width, height);
-  context.drawImage(bitmap, 0, 0, width, height);
-  return context.getImageData(0, 0, width, height).data;
 }

@@ -1,6 +1,6 @@
 // How much is sent: the best plan that the link carries without delay, by the receiver's reports.
 //
-// As `call/rate_control.py`, which says why each number is what it is; a test holds the two together on traces.
+// As `control/rate_control.py`, which says why each number is what it is; a test holds the two together on traces.
 
 import { BadInput } from "./errors.js";
 import { LEVELS, MAX_FRAMES } from "./limits.js";

@@ -1,6 +1,8 @@
 // The receiving side as the page has it: packets in, pictures on a canvas out, events between. The work is done by
 // `receive_worker.js` on a thread of its own. Methods and events are those of `receiver/live.py`.
 
+import { clockOffsetUs } from "./clock.js";
+
 /** @typedef {import("./jitter_buffer.js").Report} Report */
 /** @typedef {import("./hello.js").FamilyHello} FamilyHello */
 
@@ -50,7 +52,7 @@
 
 /** @typedef {{ threads?: number }} ReceiveSettings most threads that networks run on, where the server isolates the page */
 
-/** What a call's session asks of the receiving side: `Incoming` of `call/session.py`, and `ReceivePipeline`'s other methods. */
+/** What a call's session asks of the receiving side: `Incoming` of `control/session.py`, and `ReceivePipeline`'s other methods. */
 export class ReceivePipeline {
   /**
    * @param {OffscreenCanvas} canvas given away by the page's element (`transferControlToOffscreen`)
@@ -71,7 +73,7 @@ export class ReceivePipeline {
       this.worker.onmessage = ({ data }) => this.#take(data, done, fail);
       this.worker.onerror = ({ message }) => fail(new Error(message || "the receiver's worker could not be started"));
     }));
-    this.worker.postMessage({ do: "open", canvas, threads }, [canvas]);
+    this.worker.postMessage({ do: "open", canvas, threads, clockOffsetUs: clockOffsetUs() }, [canvas]);
   }
 
   /**

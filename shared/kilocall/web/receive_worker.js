@@ -1,7 +1,7 @@
 // The receiving thread: motion packets through the jitter buffer to pictures, each at its time, drawn onto the page's canvas.
 // As `receiver/live.py`; `receive_pipeline.js` is the page's end.
 
-import { nowUs } from "./clock.js";
+import { followClock, nowUs } from "./clock.js";
 import { Codebook } from "./codebook.js";
 import { PacketDecoder } from "./decode.js";
 import { file, networkFiles, openEngine } from "./engine.js";
@@ -426,8 +426,9 @@ function take(to, wish) {
   }
 }
 
-/** @param {{ canvas: OffscreenCanvas, threads: number }} wish */
-async function open({ canvas, threads }) {
+/** @param {{ canvas: OffscreenCanvas, threads: number, clockOffsetUs: number }} wish */
+async function open({ canvas, threads, clockOffsetUs }) {
+  followClock(clockOffsetUs);
   const [{ engine }, manifest, shape, tables, files, faceFiles] = await Promise.all([
     openEngine(threads), file("networks/manifest.json"), file("networks/shape.safetensors"),
     file("networks/codebook.safetensors"), networkFiles(NETWORKS), networkFiles(FACE_NETWORKS),

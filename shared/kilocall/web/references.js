@@ -1,6 +1,6 @@
 // Further pictures of the speaker between two parties, in the background of a call.
 //
-// As `call/references.py`.
+// As `control/references.py`.
 //
 //     ReferenceOffer, once the source picture is confirmed  ->
 //                                                           <-  WantPicture, unless it is in the cache

@@ -1,7 +1,7 @@
 // The sending side as the page has it: a camera in, packets out, events between. The work is done by `send_worker.js` on a
 // thread of its own. Methods and events are those of `sender/live.py`.
 
-import { nowUs } from "./clock.js";
+import { clockOffsetUs, nowUs } from "./clock.js";
 import { BadInput } from "./errors.js";
 import { MotionPacket } from "./motion_packet.js";
 
@@ -25,15 +25,7 @@ import { MotionPacket } from "./motion_packet.js";
  * @property {number} redundantFrames
  */
 
-/**
- * Where a face is, for the page to draw.
- * @typedef {object} Overlay
- * @property {number} timeUs
- * @property {boolean} found
- * @property {{ x0: number, y0: number, side: number }} place of the crop in the frame, pixels
- * @property {{ width: number, height: number }} frame
- * @property {Float32Array | null} points in the crop, -1..1 [K, 2]
- */
+/** @typedef {import("./calibration.js").Overlay} Overlay */
 
 /**
  * What the thread tells.
@@ -68,7 +60,7 @@ import { MotionPacket } from "./motion_packet.js";
  * @property {Plan} plan
  */
 
-/** What a call's session asks of the sending side: `Outgoing` of `call/session.py`, and `SendPipeline`'s other methods. */
+/** What a call's session asks of the sending side: `Outgoing` of `control/session.py`, and `SendPipeline`'s other methods. */
 export class SendPipeline {
   /**
    * @param {SendEvents} events
@@ -92,7 +84,7 @@ export class SendPipeline {
       this.worker.onmessage = ({ data }) => this.#take(data, done, fail);
       this.worker.onerror = ({ message }) => fail(new Error(message || "the sender's worker could not be started"));
     }));
-    this.worker.postMessage({ do: "open", fps, threads, align, plan });
+    this.worker.postMessage({ do: "open", fps, threads, align, plan, clockOffsetUs: clockOffsetUs() });
   }
 
   /**
@@ -194,6 +186,15 @@ export class SendPipeline {
    */
   takeSource() {
     return this.#ask({ do: "take source" });
+  }
+
+  /**
+   * The face of a picture file becomes the source picture; fails with the reason where it has none.
+   * @param {Uint8Array} data
+   * @returns {Promise<void>}
+   */
+  usePicture(data) {
+    return this.#ask({ do: "use picture", data });
   }
 
   /** @returns {Promise<SendNumbers>} */

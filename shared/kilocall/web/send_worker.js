@@ -2,13 +2,16 @@
 // page's end.
 
 import { CompactAligner, lookAt } from "./align.js";
-import { CaptureClock, nowUs } from "./clock.js";
+import { Calibration } from "./calibration.js";
+import { CaptureClock, followClock, nowUs } from "./clock.js";
 import { Codebook } from "./codebook.js";
 import { PacketEncoder } from "./encoder.js";
 import { file, networkFiles, openEngine } from "./engine.js";
 import { BadInput, NoFace } from "./errors.js";
 import { FaceCropper } from "./face_crop.js";
+import { faceOfPicture } from "./face_finder.js";
 import { FACE_CERTAINTY, FACE_NETWORKS, FaceTracker, sourceOf } from "./face_tracker.js";
+import { readPicture } from "./given_picture.js";
 import { familyHello } from "./hello.js";
 import { KeypointAligner } from "./keypoint_aligner.js";
 import { LEVELS } from "./limits.js";
@@ -37,6 +40,8 @@ const ON_THE_WAY_US = 50_000;
 const KEY_EVERY_S = 4;
 const OVERLAY_EVERY_US = 100_000;
 const REST_MS = 40;
+/** Where only the pose of a face is asked for. */
+const NO_EXPRESSION = 0;
 const STAGES = /** @type {const} */ (["read", "crop", "motion", "all"]);
 
 /** What is the same for every picture.
@@ -62,6 +67,7 @@ class Sender {
     this.align = align;
     this.plan = plan;
     this.cropper = new FaceCropper(opened.faces, opened.size);
+    this.calibration = new Calibration(opened.shapeModel.mean, 3);
     this.pace = new Pace(fps);
     this.shownFps = Infinity;
     this.steps = new EvenSteps(fps);
@@ -285,9 +291,24 @@ class Sender {
   async takeFromCamera() {
     if (!this.candidates.length) throw new NoFace("no face in the last second: look into the camera");
     const { crop } = this.candidates[chooseSource(this.candidates)];
-    const { packed, picture } = await packSource(crop);
-    const { format, data, pictureHash } = packed;
-    const takenAt = new Date().toTimeString().slice(0, 5);
+    await this.#pack(crop, new Date().toTimeString().slice(0, 5));
+  }
+
+  /**
+   * The face of a picture file's bytes. Raises NoFace where there is none, BadInput for a file that is not taken.
+   * @param {Uint8Array} data
+   */
+  async takeFromPicture(data) {
+    const { small } = await faceOfPicture(this.opened.faces, await readPicture(data), this.opened.size);
+    await this.#pack(small, "");
+  }
+
+  /**
+   * @param {Picture} crop
+   * @param {string} takenAt
+   */
+  async #pack(crop, takenAt) {
+    const { packed: { data, pictureHash }, picture } = await packSource(crop);
     await this.#offer({ own: { packed: { format: "webp", data, pictureHash }, id: pictureHash.slice(0, 16), takenAt }, picture });
   }
 
@@ -377,11 +398,15 @@ class Sender {
    * @param {Track | null} track
    * @param {number} timeUs
    */
-  #show({ width, height }, { place }, track, timeUs) {
+  #show({ width, height }, crop, track, timeUs) {
+    const { place } = crop;
     if (!this.overlayWanted || timeUs - this.overlayUs < OVERLAY_EVERY_US) return;
     this.overlayUs = timeUs;
-    const found = track !== null;
-    tell({ did: "overlay", overlay: { timeUs, found, place, frame: { width, height }, points: track?.points ?? null } });
+    const { shapeModel } = this.opened;
+    const face = track && {
+      points: track.points, place, crop: crop.crop, rotation: sourceOf(track, shapeModel, NO_EXPRESSION).pose.rotation,
+    };
+    tell({ did: "overlay", overlay: this.calibration.look(face, { width, height }) });
   }
 
   numbers() {
@@ -460,6 +485,7 @@ async function take(to, wish) {
     case "camera off": to.cameraOff = wish.off; return;
     case "overlay": to.overlayWanted = wish.wanted; return;
     case "take source": return answer(wish.number, () => to.takeFromCamera());
+    case "use picture": return answer(wish.number, () => to.takeFromPicture(wish.data));
     case "numbers": return answer(wish.number, async () => to.numbers());
     default: throw new BadInput(`the sender is asked to ${wish.do}, which it cannot`);
   }
@@ -477,8 +503,9 @@ async function answer(number, work) {
   }
 }
 
-/** @param {{ fps: number, threads: number, align: boolean, plan: Plan }} settings */
+/** @param {{ fps: number, threads: number, align: boolean, plan: Plan, clockOffsetUs: number }} settings */
 async function open(settings) {
+  followClock(settings.clockOffsetUs);
   const [{ engine }, manifest, shape, tables, files, faceFiles] = await Promise.all([
     openEngine(settings.threads), file("networks/manifest.json"), file("networks/shape.safetensors"),
     file("networks/codebook.safetensors"), networkFiles(SENDER_NETWORKS), networkFiles(FACE_NETWORKS),

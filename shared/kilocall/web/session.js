@@ -1,9 +1,10 @@
 // What two parties agree on above a connection: who they are, their source pictures, faces, reports and farewell.
 //
-// As `call/session.py`. A Session outlives connections: after a change of network the next one goes on with the same
+// As `control/session.py`. A Session outlives connections: after a change of network the next one goes on with the same
 // pictures. It does no input or output of its own and runs no network: it is told what arrived, and asks its ports to do
 // things.
 //
+//     introduce    this side's Hello, once its models are loaded
 //     opened    -> Hello, Reveal, MediaState, the own picture's offer
 //     Hello     checked: version, family, weights; a difference ends the call with a Bye that says what to update
 //     offer     -> WantPicture, unless the picture is in the cache; HavePicture once it can be moved
@@ -107,6 +108,8 @@ export class Session {
   /** @type {((data: Uint8Array) => boolean) | null} */
   #send = null;
   #greeted = false;
+  /** @type {Hello | null} */
+  #hello = null;
   /** @type {FaceState | null} */
   #ownFace = null;
   #media = new MediaState(false, false);
@@ -122,13 +125,11 @@ export class Session {
   #followed = null;
 
   /**
-   * @param {Hello} hello
    * @param {Outgoing} outgoing
    * @param {Incoming} incoming
    * @param {SessionOptions} options
    */
-  constructor(hello, outgoing, incoming, options) {
-    this.hello = hello;
+  constructor(outgoing, incoming, options) {
     this.rate = options.rate;
     /** @type {Phase} */
     this.phase = "alone";
@@ -195,7 +196,21 @@ export class Session {
     return this.#greeted;
   }
 
+  /** This side's Hello, once introduced. */
+  get hello() {
+    if (this.#hello === null) throw new Error("this side has not been introduced");
+    return this.#hello;
+  }
+
   // The connection
+
+  /**
+   * What the other side is told of this one's models; before the first connection is opened.
+   * @param {Hello} hello
+   */
+  introduce(hello) {
+    this.#hello = hello;
+  }
 
   connecting(reason = "") {
     this.#to("connecting", reason);

@@ -1,0 +1,483 @@
+// One party of a call in the browser: camera and model workers, the link to the other side, and what the page may ask for.
+//
+//     camera -> SendPipeline (worker) -> Session -> Peer  ~~~  Peer -> Session -> ReceivePipeline (worker) -> canvas
+//
+// As `call/node.py` and `call/controls.py`; the page's thread only moves bytes. Messages to the page and its commands are
+// those of `call/page_server.py`.
+
+import { BlobStore } from "./blob_store.js";
+import { CallStatistics } from "./call_statistics.js";
+import { nowUs } from "./clock.js";
+import { Hello, ReceiverReport, SourcePicture } from "./control.js";
+import { KilocallError } from "./errors.js";
+import { Link } from "./link.js";
+import { TIMES_MS } from "./motion_packet.js";
+import { RateControl } from "./rate_control.js";
+import { ReceivePipeline } from "./receive_pipeline.js";
+import { SendPipeline } from "./send_pipeline.js";
+import { Session } from "./session.js";
+
+/** @typedef {import("./link.js").RoomAddress} RoomAddress */
+/** @typedef {import("./motion_packet.js").MotionPacket} MotionPacket */
+/** @typedef {import("./peer.js").Message} Message */
+/** @typedef {import("./peer.js").Peer} Peer */
+/** @typedef {import("./receive_pipeline.js").Rendered} Rendered */
+/** @typedef {import("./send_pipeline.js").OwnSource} OwnSource */
+/** @typedef {import("./trust.js").Handshake} Handshake */
+
+/**
+ * What the page is told.
+ * @typedef {object} NodeEvents
+ * @property {(message: any) => void} message
+ * @property {() => void} picture of the other side, on the canvas now
+ * @property {(track: MediaStreamTrack) => void} heard the other side's speech
+ */
+
+const FPS = 25;
+const TICK_MS = 1000;
+const REPORT_EVERY_MS = 2000;
+/** While nothing comes there is nothing to report; a sign of life now and then is enough. */
+const IDLE_REPORT_EVERY_MS = 10_000;
+const RECENT_SOURCES = 6;
+/** How late this machine itself is: the last values above the least of many. */
+const [RECENT_DELAYS, LEAST_OF] = [15, 300];
+
+export class CallNode {
+  #events;
+  #view = { yaw: 0, pitch: 0, roll: 0 };
+  #inRoom = false;
+  #muted = false;
+  #cameraOff = false;
+  #cameraProblem = "";
+  #faceSeen = true;
+  #overlayWanted = false;
+  #visible = true;
+  /** @type {MediaStreamTrack | null} */
+  #microphone = null;
+  /** @type {OwnSource[]} the newest first */
+  #recent = [];
+  /** @type {string | null} */
+  #remoteHash = null;
+  /** @type {string | null} */
+  #remoteTakenAt = null;
+  /** @type {ReturnType<typeof setInterval> | undefined} */
+  #timer;
+  #reported = { atMs: 0, packets: 0, bytes: 0 };
+  /** @type {number[]} milliseconds from a packet's last frame to its sending */
+  #sendDelaysMs = [];
+  #loopLagMs = 0;
+
+  /**
+   * @param {RoomAddress} address
+   * @param {OffscreenCanvas} canvas for the other side's picture
+   * @param {NodeEvents} events
+   * @param {{ threads?: number, stores?: { pictures: BlobStore, references: BlobStore } | null }} [settings]
+   */
+  constructor(address, canvas, events, { threads = 1, stores = null } = {}) {
+    this.#events = events;
+    const rate = new RateControl();
+    this.sending = new SendPipeline({
+      packet: (packet, data) => this.#sendPacket(packet, data),
+      face: (seen, sinceUs) => this.#ownFace(seen, sinceUs),
+      source: (source) => this.#ownSource(source),
+      overlay: (overlay) => this.#message(overlay),
+      problem: (text) => this.#problem(text),
+    }, { fps: FPS, threads, plan: rate.plan });
+    this.receiving = new ReceivePipeline(canvas, {
+      picture: (made) => this.#picture(made),
+      ready: (pictureHash) => this.session.pictureReady(pictureHash),
+      refused: (pictureHash, why) => this.session.pictureRefused(pictureHash, why),
+      adapter: () => {},
+      reference: (pictureHash, why) => this.#reference(pictureHash, why),
+      rate: (fps) => this.session.ownRate(fps),
+      problem: (text) => this.#problem(text),
+    }, { threads });
+    this.link = new Link(address, {}, this);
+    this.session = new Session(this.sending, this.receiving, {
+      rate,
+      clockUs: nowUs,
+      linkName: address.secret.name,
+      stores,
+      storage: keepsThings(),
+      onChange: () => this.#tellState(),
+      onPlan: (plan) => { void this.link.peer?.setSpeech({ bitrateBps: plan.audioBps, packetMs: plan.audioPacketMs }); },
+    });
+    this.statistics = new CallStatistics(this.session, this.link, this.sending, this.receiving);
+  }
+
+  /**
+   * As the constructor, with the pictures that this browser has kept.
+   * @param {RoomAddress} address
+   * @param {OffscreenCanvas} canvas
+   * @param {NodeEvents} events
+   * @param {number} threads
+   */
+  static async open(address, canvas, events, threads) {
+    return new CallNode(address, canvas, events, { threads, stores: await BlobStore.openAll() });
+  }
+
+  /** The whole call: until somebody hangs up, or the room refuses. */
+  async run() {
+    this.#tellHello();
+    this.#tellState();
+    this.#message(this.#sources());
+    try {
+      const [family] = await Promise.all([this.sending.ready, this.receiving.ready]);
+      const { fpsNumerator, fpsDenominator } = this.sending.hello(FPS);
+      this.session.introduce(new Hello(
+        family.family, family.weightsHash, family.codebookHash, fpsNumerator, fpsDenominator, family.pictureSize));
+      this.#timer = setInterval(() => void this.#tick(), TICK_MS);
+      await this.link.run();
+    } catch (error) {
+      const reason = error instanceof Error ? error.message : String(error);
+      if (!(error instanceof KilocallError)) console.error(error);
+      this.session.closed("refused", reason);
+    } finally {
+      clearInterval(this.#timer);
+      this.#tellState();
+    }
+  }
+
+  /** Says goodbye and ends the call. */
+  async stop() {
+    clearInterval(this.#timer);
+    await this.link.close(() => this.session.bye("hung up"));
+    if (this.session.phase !== "refused") this.session.closed("ended", "");
+    this.sending.close();
+    this.receiving.close();
+  }
+
+  // Camera and microphone
+
+  /**
+   * The camera from now on; null: there is none, and why.
+   * @param {MediaStreamTrack | null} track
+   * @param {string} [problem]
+   */
+  useCamera(track, problem = "") {
+    this.#cameraProblem = problem;
+    if (track !== null) void this.sending.useCamera(track);
+    this.#tellState();
+  }
+
+  /** @param {MediaStreamTrack | null} track */
+  useMicrophone(track) {
+    this.#microphone = track;
+    void this.link.peer?.setAudio(track);
+  }
+
+  /**
+   * The face of a picture becomes the own source picture. Throws BadInput or NoFace where it cannot.
+   * @param {Blob} file
+   */
+  async usePicture(file) {
+    await this.sending.usePicture(new Uint8Array(await file.arrayBuffer()));
+  }
+
+  // What the page may ask for
+
+  /**
+   * What cannot be done is told as a message of type error.
+   * @param {{ type: string, [name: string]: any }} command
+   */
+  async obey(command) {
+    try {
+      await this.#obey(command);
+    } catch (error) {
+      if (!(error instanceof KilocallError)) console.error(error);
+      this.#message({ type: "error", text: error instanceof Error ? error.message : String(error) });
+    }
+  }
+
+  /** @param {{ type: string, [name: string]: any }} command */
+  async #obey(command) {
+    switch (command.type) {
+      case "mute":
+        this.#muted = command.on;
+        return this.#sayMedia();
+      case "camera":
+        this.#cameraOff = !command.on;
+        this.sending.setCameraOff(this.#cameraOff);
+        return this.#sayMedia();
+      case "calibrate":
+        this.#overlayWanted = command.on;
+        return this.sending.setOverlayWanted(command.on);
+      case "compared": return this.session.acquaintance.compared(command.words);
+      case "take_source": return this.sending.takeSource();
+      case "use_source": {
+        const source = this.#recent.find(({ id }) => id === command.id);
+        if (source !== undefined) await this.sending.usePicture(source.packed.data);
+        return;
+      }
+      case "view": {
+        const { yaw, pitch, roll } = command;
+        this.#view = { yaw, pitch, roll };
+        this.receiving.setView(this.#view);
+        return this.#tellState();
+      }
+      case "visible":
+        this.#visible = command.on;
+        return this.receiving.setWatched(this.#visible);
+      case "hang_up": return this.stop();
+    }
+  }
+
+  #sayMedia() {
+    this.session.ownMedia({ muted: this.#muted, cameraOff: this.#cameraOff });
+    this.#tellState();
+  }
+
+  // The link's events
+
+  /**
+   * @param {RoomAddress} _
+   * @param {number} others
+   */
+  joined(_, others) {
+    this.#inRoom = true;
+    const { session } = this;
+    if (["alone", "lost", "ended"].includes(session.phase) && !others) session.closed("alone", session.reason);
+    this.#tellState();
+  }
+
+  paired() {
+    this.session.connecting();
+  }
+
+  /**
+   * @param {Peer} peer
+   * @param {Handshake} handshake
+   */
+  opened(peer, handshake) {
+    this.#reported = { ...this.#reported, packets: 0, bytes: 0 };
+    this.receiving.restart();
+    this.session.opened((data) => peer.sendControl(data), handshake);
+    this.sending.begin();
+    const { audioBps, audioPacketMs } = this.session.rate.plan;
+    void peer.setSpeech({ bitrateBps: audioBps, packetMs: audioPacketMs });
+  }
+
+  /** @param {Message} message */
+  motion({ data, arrivedUs }) {
+    this.receiving.push(data, arrivedUs);
+  }
+
+  /** @param {Message} message */
+  control({ data, arrivedUs }) {
+    this.session.control(data, arrivedUs);
+    // Nothing more is to be shown of whoever that is.
+    if (this.session.phase === "refused") void this.link.close(() => {});
+  }
+
+  /** @param {string} reason */
+  closed(reason) {
+    this.sending.pause();
+    const { session } = this;
+    if (session.saidBye === null) session.closed("lost", reason);
+    else if (session.greeted) session.closed("ended", `the other side has left: ${session.saidBye}`);
+    else session.closed("refused", session.saidBye);
+  }
+
+  wantsAnother() {
+    return this.session.phase === "lost" || this.expectsMotion();
+  }
+
+  expectsMotion() {
+    return this.session.phase === "open" && this.session.remote.face;
+  }
+
+  left() {
+    const { session } = this;
+    if (["open", "refused"].includes(session.phase)) return;
+    session.closed(session.phase === "ended" ? "ended" : "alone", session.reason);
+  }
+
+  audio() {
+    return this.#microphone;
+  }
+
+  /** @param {MediaStreamTrack} track */
+  heard(track) {
+    this.#events.heard(track);
+  }
+
+  leaving() {
+    this.session.bye("closed the page");
+  }
+
+  // The workers' events
+
+  /**
+   * @param {MotionPacket} packet
+   * @param {Uint8Array} data
+   */
+  #sendPacket(packet, data) {
+    if (!this.link.peer?.sendMotion(data)) return;
+    this.session.motionSent(packet);
+    const lastMs = packet.timeMs + Math.floor(((packet.frameCount - 1) * packet.spacingUs) / 1000);
+    this.#sendDelaysMs.push((((Math.floor(nowUs() / 1000) - lastMs) % TIMES_MS) + TIMES_MS) % TIMES_MS);
+    if (this.#sendDelaysMs.length > LEAST_OF) this.#sendDelaysMs.shift();
+  }
+
+  /**
+   * @param {boolean} seen
+   * @param {number} sinceUs
+   */
+  #ownFace(seen, sinceUs) {
+    this.#faceSeen = seen;
+    this.session.ownFace(seen, sinceUs);
+    this.#tellState();
+  }
+
+  /** @param {OwnSource} source */
+  #ownSource(source) {
+    this.#recent = [source, ...this.#recent.filter(({ id }) => id !== source.id)].slice(0, RECENT_SOURCES);
+    const { format, data, pictureHash } = source.packed;
+    this.session.ownSource(new SourcePicture(format, data, pictureHash, null));
+    this.#message(this.#sources());
+    this.#tellState();
+  }
+
+  /**
+   * @param {string} pictureHash
+   * @param {string | null} why
+   */
+  #reference(pictureHash, why) {
+    if (why === null) this.session.references.ready(pictureHash);
+    else this.session.references.refused(pictureHash, why);
+    this.#tellState();
+  }
+
+  /** @param {Rendered} made */
+  #picture(made) {
+    this.statistics.picture(made);
+    this.#events.picture();
+  }
+
+  /** @param {string} text */
+  #problem(text) {
+    console.warn(text);
+    this.#message({ type: "error", text });
+  }
+
+  // Once a second
+
+  async #tick() {
+    const due = performance.now();
+    await new Promise((resolve) => setTimeout(resolve));
+    this.#loopLagMs = performance.now() - due;
+    await this.#report();
+    const { session } = this;
+    const delays = this.#sendDelaysMs;
+    session.ownLagMs = delays.length
+      ? delays.slice(-RECENT_DELAYS).toSorted((a, b) => a - b)[Math.min(delays.length, RECENT_DELAYS) >> 1] - Math.min(...delays) : 0;
+    session.loopLagMs = this.#loopLagMs;
+    session.tick();
+    this.#message(await this.statistics.look());
+    this.#tellState();
+  }
+
+  async #report() {
+    const { peer } = this.link;
+    const now = performance.now();
+    if (peer === null || !this.session.greeted || now - this.#reported.atMs < REPORT_EVERY_MS - 100) return;
+    const { received: packets } = await this.receiving.numbers();
+    if (packets === this.#reported.packets && now - this.#reported.atMs < IDLE_REPORT_EVERY_MS) return;
+    const { bytes } = peer.traffic.received;
+    const received = Math.max(0, bytes - this.#reported.bytes);
+    this.#reported = { atMs: now, packets, bytes };
+    const report = await this.receiving.report(received);
+    // What this machine itself was late by would look like a queue on the way.
+    if (report === null) return;
+    const { highest, heldMs, intervalMs, expected, lost, late, delayMs, receivedBytes } = report;
+    const ownMs = Math.round(this.#loopLagMs);
+    this.session.report(new ReceiverReport(
+      highest, heldMs, intervalMs, expected, lost, late, Math.max(0, delayMs - ownMs), receivedBytes));
+  }
+
+  // What the page is told
+
+  /** @param {any} message */
+  #message(message) {
+    this.#events.message(message);
+  }
+
+  #tellHello() {
+    const { room, link } = this.link.address;
+    this.#message({ type: "hello", room, link, camera: "browser", family: "compact-256", version: "in this browser", size: 256 });
+  }
+
+  #tellState() {
+    const { session, sending } = this;
+    const { remote, acquaintance } = session;
+    if (remote.pictureHash !== this.#remoteHash) {
+      this.#remoteHash = remote.pictureHash;
+      this.#remoteTakenAt = new Date().toTimeString().slice(0, 5);
+    }
+    const { words } = acquaintance;
+    this.#message({
+      type: "state",
+      phase: session.phase,
+      reason: session.reason,
+      trouble: this.link.trouble,
+      in_room: this.#inRoom,
+      muted: this.#muted,
+      camera_off: this.#cameraOff,
+      camera: { number: null, problem: this.#cameraProblem },
+      recording: false,
+      own_face: this.#faceSeen,
+      slow: { shows: "", sends: "" },
+      remote: {
+        present: remote.present,
+        face: remote.face,
+        since_ms: remote.faceSinceUs ? (nowUs() - remote.faceSinceUs) / 1000 : 0,
+        source_taken_at: remote.pictureHash ? this.#remoteTakenAt : null,
+        reconstructed: true,
+        pictures: 1 + session.references.held.size,
+        camera_off: remote.cameraOff,
+        muted: remote.muted,
+      },
+      trust: { words: [...words], verified: words.length > 0 && acquaintance.verified, expected: acquaintance.expected },
+      own_source_at: sending.source?.takenAt || null,
+      remote_view: this.#view,
+      virtual_camera: { available: false, on: false, reason: "A browser's page cannot be a camera for other programs." },
+    });
+  }
+
+  #sources() {
+    return {
+      type: "sources",
+      recent: this.#recent.map(({ id, takenAt }) => ({ id, taken_at: takenAt || null, thumb: `/api/sources/${id}.jpg` })),
+      current: this.#recent[0]?.id ?? null,
+    };
+  }
+
+  /**
+   * A source picture of this side, the newest unless another is named.
+   * @param {string} [id]
+   * @returns {Blob | null}
+   */
+  ownPicture(id = this.#recent[0]?.id) {
+    return asBlob(this.#recent.find((source) => source.id === id)?.packed);
+  }
+
+  /** The other side's picture that is moved. */
+  get remotePicture() {
+    return asBlob(this.session.remotePicture);
+  }
+}
+
+/** @param {{ format: string, data: Uint8Array } | null | undefined} picture */
+function asBlob(picture) {
+  if (!picture) return null;
+  return new Blob([/** @type {Uint8Array<ArrayBuffer>} */ (picture.data)], { type: `image/${picture.format}` });
+}
+
+/** Where a browser lets a page keep something; null where it does not. */
+function keepsThings() {
+  try {
+    return localStorage;
+  } catch {
+    return null;
+  }
+}
