@@ -39,9 +39,13 @@ def parse(arguments: list[str]) -> None:
 
 
 def test_the_documents_link_to_files_that_exist() -> None:
-    for document in DOCUMENTS:
-        for target in re.findall(r"\]\(([^)#:]+)\)", document.read_text()):
-            assert (document.parent / target).exists(), f"{document.name} links to {target}"
+    links = {
+        document.parent / target
+        for document in DOCUMENTS
+        for target in re.findall(r"\]\(([^)#:]+)\)", document.read_text())
+    }
+    assert links
+    assert [target for target in links if not target.exists()] == []
 
 
 @pytest.mark.parametrize(("document", "line"), list(commands()))
@@ -64,9 +68,13 @@ def test_the_options_spoken_of_exist() -> None:
     known = {*options(get_command(app)), "--help"}
     # Those of the containers.
     known |= set(re.findall(r"--[a-z][a-z-]+", (ROOT / "docker-compose.yml").read_text()))
-    for document in DOCUMENTS:
-        for spoken in re.findall(r"`(?:kilocall [^`]*)?(--[a-z][a-z-]+)", document.read_text()):
-            assert spoken in known, f"{document.name} speaks of {spoken}"
+    spoken = {
+        (option, document.name)
+        for document in DOCUMENTS
+        for option in re.findall(r"`(?:kilocall [^`]*)?(--[a-z][a-z-]+)", document.read_text())
+    }
+    assert spoken
+    assert {(option, name) for option, name in spoken if option not in known} == set()
 
 
 def test_the_architecture_names_every_folder_and_no_other() -> None:
@@ -83,5 +91,6 @@ def test_the_architecture_names_every_folder_and_no_other() -> None:
 
 def test_the_architecture_names_files_that_exist() -> None:
     names = {path.name for root in ROOTS for path in (ROOT / root).rglob("*") if path.is_file()}
-    for spoken in re.findall(r"\b[a-z_]+\.(?:py|js)\b", ARCHITECTURE):
-        assert spoken in names, spoken
+    spoken = set(re.findall(r"\b[a-z_]+\.(?:py|js)\b", ARCHITECTURE))
+    assert spoken
+    assert spoken - names == set()

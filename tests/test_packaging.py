@@ -139,9 +139,10 @@ def test_the_core_does_not_ask_for_torch() -> None:
 
 def test_every_module_and_every_other_file_is_in_the_wheel(wheel: list[str]) -> None:
     for root in ROOTS:
-        for path in (ROOT / root).rglob("*"):
-            if path.is_file() and "__pycache__" not in path.parts:
-                assert path.relative_to(ROOT / root).as_posix() in wheel
+        files = (path for path in (ROOT / root).rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+        wanted = {path.relative_to(ROOT / root).as_posix() for path in files}
+        assert wanted
+        assert wanted - set(wheel) == set()
 
 
 def test_page_weights_and_samples_are_in_the_wheel(wheel: list[str]) -> None:

@@ -53,7 +53,7 @@ def golden_packets(codebook: Codebook, motion: Motion) -> list[CodedMotion]:
     return packets
 
 
-def test_golden_packets(codebook: Codebook, motion: Motion) -> None:
+def test_packets_have_their_frozen_bytes(codebook: Codebook, motion: Motion) -> None:
     """Bytes and steps are frozen: a change here is a new protocol version."""
     golden = json.loads((VECTORS / "motion_codec.json").read_text())
     packets = golden_packets(codebook, motion)

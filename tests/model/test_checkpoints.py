@@ -138,7 +138,7 @@ def test_wrong_keys_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert "kp.weight [20, 32, 3, 3, 3] instead of [15, 32, 3, 3, 3]" in text
 
 
-def test_a_renamed_and_a_missing_file_of_a_folder(
+def test_a_renamed_and_a_missing_file_of_a_folder_are_named(
     portrait: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     renamed = tmp_path / "renamed"
@@ -150,7 +150,7 @@ def test_a_renamed_and_a_missing_file_of_a_folder(
     assert "name the folder" in refused(portrait / "spade_generator.pth", capsys)
 
 
-def test_a_file_of_a_folder_that_is_bad_in_itself(
+def test_a_file_of_a_folder_that_is_bad_in_itself_is_named(
     portrait: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

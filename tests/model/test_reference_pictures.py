@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -94,6 +94,7 @@ def test_a_picture_that_is_not_held_is_never_referred_to(frames: list[list[float
 
 
 @given(distances)
+@example([[0.1, 1.0, 1.0], *[[1.0, 0.1, 1.0]] * 4])  # a fade from its beginning to its end
 def test_shares_of_a_fade_grow(frames: list[list[float]]) -> None:
     chooser = Chooser()
     choices = [chooser.choose(far(*row)) for row in frames]

@@ -126,7 +126,7 @@ messages = st.one_of(
 )
 
 
-def test_golden_messages() -> None:
+def test_messages_have_their_frozen_bytes() -> None:
     """Frozen bytes: a change here is a new protocol version."""
     golden = json.loads((VECTORS / "control_messages.json").read_text())
     assert set(golden) == set(EXAMPLES)

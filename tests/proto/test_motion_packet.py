@@ -42,7 +42,7 @@ packets = st.builds(
 )
 
 
-def test_golden_packets() -> None:
+def test_packets_have_their_frozen_bytes() -> None:
     """Frozen bytes: a change here is a new protocol version."""
     golden = json.loads((VECTORS / "motion_packets.json").read_text())
     assert len(golden) == 4

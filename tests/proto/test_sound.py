@@ -16,7 +16,7 @@ def test_what_is_written_is_read(time_us: int, skip: int, packets: list[bytes]) 
     assert SoundPackets.parse(bytes(sound)) == sound
 
 
-def test_bytes_of_the_documentation() -> None:
+def test_bytes_are_those_of_the_documentation() -> None:
     sound = SoundPackets(480_000, 312, (b"\xf8\xff\xfe", bytes(130)))
     assert bytes(sound).hex() == "0000075300" + "0138" + "03f8fffe" + "8201" + "00" * 130
 

@@ -102,7 +102,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return path.read_bytes()
 
 
-def test_golden_file(tmp_path: Path) -> None:
+def test_file_has_its_frozen_bytes(tmp_path: Path) -> None:
     """Frozen bytes: a change here is a new file version."""
     write(tmp_path / "talk.kcs")
     assert (tmp_path / "talk.kcs").read_bytes() == (VECTORS / "stream.kcs").read_bytes()

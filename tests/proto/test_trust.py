@@ -24,13 +24,13 @@ VECTORS: dict[str, Any] = json.loads((Path(__file__).parents[1] / "vectors" / "t
 
 
 @pytest.mark.parametrize("vector", VECTORS["secrets"])
-def test_token_key_and_name_of_a_secret(vector: dict[str, str]) -> None:
+def test_token_key_and_name_of_a_secret_are_frozen(vector: dict[str, str]) -> None:
     secret = LinkSecret(vector["secret"])
     assert (secret.token, secret.key.hex(), secret.name) == (vector["token"], vector["key"], vector["name"])
 
 
 @pytest.mark.parametrize("vector", VECTORS["handshakes"])
-def test_tags_and_words_of_a_handshake(vector: dict[str, Any]) -> None:
+def test_tags_and_words_of_a_handshake_are_frozen(vector: dict[str, Any]) -> None:
     key, room = bytes.fromhex(vector["key"]), vector["room"]
     offering = Handshake(key, room, offers=True, nonce=bytes.fromhex(vector["offer_nonce"]))
     answering = Handshake(key, room, offers=False, nonce=bytes.fromhex(vector["answer_nonce"]))

@@ -13,7 +13,7 @@ def test_message_is_padded_to_four_and_carries_85_bytes_of_headers() -> None:
     assert message_bytes(20, ipv6=True) == 125
 
 
-def test_measured_stream_of_20_bytes_at_30_per_second() -> None:
+def test_cost_is_what_was_measured_of_20_bytes_at_30_per_second() -> None:
     """Seen on the wire: 25.2 kbit/s out, 20.4 kbit/s of SACKs back."""
     cost = wire_cost(bits_per_frame=8 * (20 - 10 - 1.5), fps=30, frames_per_packet=1)
     assert cost.forward_bps == pytest.approx(25_200)

@@ -27,12 +27,12 @@ def saved(format: str, picture: Image.Image, **options: object) -> bytes:
 
 @pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize("size", [(256, 256), (512, 512), (1, 1), (17, 1000), (1024, 1024)])
-def test_size_of_what_is_encoded_here(format: PictureFormat, size: tuple[int, int]) -> None:
+def test_size_of_what_is_encoded_here_is_read(format: PictureFormat, size: tuple[int, int]) -> None:
     data = encode_picture(np.zeros((size[1], size[0], 3), np.uint8), 6000, format)[1]
     assert read_header(data) == PictureHeader(format, *size)
 
 
-def test_size_of_lossless_webp() -> None:
+def test_size_of_lossless_webp_is_read() -> None:
     data = saved("WEBP", Image.new("RGB", (300, 20)), lossless=True)
     assert read_header(data) == PictureHeader("webp", 300, 20)
 

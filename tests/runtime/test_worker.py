@@ -78,7 +78,7 @@ print("main ends", flush=True)
     assert (ended.returncode, ended.stdout.split("\n")[:2]) == (0, ["main ends", "closed"])
 
 
-def test_percentiles_of_durations() -> None:
+def test_percentile_is_the_value_that_so_many_do_not_exceed() -> None:
     durations = Milliseconds()
     assert durations.percentile(0.5) is None
     for value in range(1, 101):

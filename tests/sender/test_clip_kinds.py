@@ -140,7 +140,9 @@ def test_every_frame_keeps_its_time(
     assert np.abs(np.array(found) - times_ms).max() <= 12  # a packet has one spacing, a fifth off at most
 
 
-def test_a_constant_rate_on_request(family: Family, frames: list[Picture], tmp_path: Path, write_clip: Any) -> None:
+def test_a_constant_rate_is_written_on_request(
+    family: Family, frames: list[Picture], tmp_path: Path, write_clip: Any
+) -> None:
     times_ms = [*range(0, 400, 40), *range(1200, 1600, 40)]
     clip = write_clip(tmp_path / "clip.mkv", frames[: len(times_ms)], times=times_ms)
     api.encode(clip, tmp_path / "a.kcs", fps=None, family=family)

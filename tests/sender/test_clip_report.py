@@ -47,7 +47,9 @@ def said(report: ClipReport, name: str) -> str:
     return next(found.value for section in report.sections for found in section.findings if found.name == name)
 
 
-def test_an_ordinary_clip(family: Family, wide: list[Picture], tmp_path: Path, write_clip: Callable[..., Path]) -> None:
+def test_an_ordinary_clip_has_nothing_to_remark(
+    family: Family, wide: list[Picture], tmp_path: Path, write_clip: Callable[..., Path]
+) -> None:
     clip = write_clip(tmp_path / "clip.mp4", wide)
     report = look_at_clip(clip, family)
     assert report.exit_code == 0
@@ -119,7 +121,9 @@ def test_sound_further_streams_and_a_cover(family: Family, wide: list[Picture], 
     assert report.sections[-1].findings[-1].value == "kept, as speech in mono; --no-audio leaves it out"
 
 
-def test_a_rate_that_varies_and_a_hole(family: Family, wide: list[Picture], tmp_path: Path, write_clip: Any) -> None:
+def test_a_rate_that_varies_and_a_hole_are_told(
+    family: Family, wide: list[Picture], tmp_path: Path, write_clip: Any
+) -> None:
     times_ms = [*range(0, 400, 67), *range(402, 700, 33), *range(2700, 3000, 40)]
     clip = write_clip(tmp_path / "clip.mkv", wide[: len(times_ms)], times=times_ms)
     report = look_at_clip(clip, family)
@@ -186,7 +190,9 @@ def test_a_turned_and_mirrored_video(family: Family, wide: list[Picture], tmp_pa
 
 
 @pytest.mark.parametrize(("curve", "name"), [(ColorTrc.SMPTE2084, "PQ"), (ColorTrc.ARIB_STD_B67, "HLG")])
-def test_high_dynamic_range(family: Family, wide: list[Picture], tmp_path: Path, curve: ColorTrc, name: str) -> None:
+def test_high_dynamic_range_is_told_with_its_curve(
+    family: Family, wide: list[Picture], tmp_path: Path, curve: ColorTrc, name: str
+) -> None:
     path = tmp_path / "hdr.mkv"
     with av.open(str(path), "w") as container:
         stream: Any = container.add_stream("libx264", rate=FPS)
@@ -205,14 +211,14 @@ def test_high_dynamic_range(family: Family, wide: list[Picture], tmp_path: Path,
     assert name in said(report, "brightness")
 
 
-def test_transparency(family: Family, wide: list[Picture], tmp_path: Path, write_clip: Any) -> None:
+def test_transparency_is_laid_over_grey(family: Family, wide: list[Picture], tmp_path: Path, write_clip: Any) -> None:
     seen = [np.dstack((frame, np.full(frame.shape[:2], 255, np.uint8))) for frame in wide[:3]]
     report = look_at_clip(write_clip(tmp_path / "clip.mkv", seen, pixels="bgra", codec="ffv1"), family)
     assert said(report, "colours") == "8 bits a colour, RGB, transparency"
     assert said(report, "transparency") == "laid over plain grey"
 
 
-def test_pixels_that_are_not_square(family: Family, wide: list[Picture], tmp_path: Path) -> None:
+def test_pixels_that_are_not_square_are_stretched(family: Family, wide: list[Picture], tmp_path: Path) -> None:
     path = tmp_path / "clip.mkv"
     with av.open(str(path), "w") as container:
         stream: Any = container.add_stream("libx264", rate=FPS)
@@ -227,7 +233,9 @@ def test_pixels_that_are_not_square(family: Family, wide: list[Picture], tmp_pat
     assert report.face is not None
 
 
-def test_a_head_that_is_cut_off_above(family: Family, wide: list[Picture], tmp_path: Path, write_clip: Any) -> None:
+def test_a_head_that_is_cut_off_above_is_told(
+    family: Family, wide: list[Picture], tmp_path: Path, write_clip: Any
+) -> None:
     whole = look_at_clip(write_clip(tmp_path / "whole.mp4", wide[:3]), family).face
     assert whole is not None
     middle = whole.crop.y0 + 0.533 * whole.crop.side
@@ -276,7 +284,7 @@ def test_a_face_that_only_the_landmarks_find_is_there_from_the_start(
     assert report.remarks == ()
 
 
-def test_two_faces(family: Family, wide: list[Picture], tmp_path: Path, write_clip: Any) -> None:
+def test_two_faces_are_counted_and_told(family: Family, wide: list[Picture], tmp_path: Path, write_clip: Any) -> None:
     pairs = [np.hstack((frame[:, 100:540], frame[:, 100:540])) for frame in wide[:3]]
     report = look_at_clip(write_clip(tmp_path / "clip.mp4", pairs), family)
     assert report.face is not None
@@ -284,7 +292,7 @@ def test_two_faces(family: Family, wide: list[Picture], tmp_path: Path, write_cl
     assert any(text.startswith("2 faces were seen at once") for text in report.remarks)
 
 
-def test_a_clip_that_breaks_off(family: Family, wide: list[Picture], tmp_path: Path, write_clip: Any) -> None:
+def test_a_clip_that_breaks_off_is_told(family: Family, wide: list[Picture], tmp_path: Path, write_clip: Any) -> None:
     whole = write_clip(
         tmp_path / "whole.mp4", wide, muxer={"movflags": "faststart"}, options={"crf": "10", "g": "1"}
     ).read_bytes()
@@ -324,7 +332,7 @@ def test_what_cannot_be_read_is_refused(
     assert (out, err) == ("", f"kilocall: {error.value}\n")
 
 
-def test_the_same_as_json(
+def test_json_says_the_same(
     family: Family, wide: list[Picture], tmp_path: Path, write_clip: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     clip = write_clip(tmp_path / "clip.mp4", wide[:10])
@@ -344,7 +352,9 @@ def test_the_same_as_json(
     assert shown.endswith("this clip can be encoded")
 
 
-def test_encoding_agrees(family: Family, wide: list[Picture], tmp_path: Path, write_clip: Any) -> None:
+def test_encoding_does_what_the_report_says(
+    family: Family, wide: list[Picture], tmp_path: Path, write_clip: Any
+) -> None:
     clip = write_clip(tmp_path / "clip.mp4", wide)
     report, encoded = look_at_clip(clip, family), api.encode(clip, tmp_path / "clip.kcs", family=family)
     assert encoded.frames == report.times.frames

@@ -76,7 +76,7 @@ def test_looking_where_no_face_is_finds_none(finder: FaceFinder, astronaut: Pict
     assert finder.find_near(astronaut, FaceBox(900, 900, 80, 100, 1.0)) is None
 
 
-def test_overlap_of_boxes() -> None:
+def test_overlap_is_intersection_over_union() -> None:
     a = FaceBox(0, 0, 10, 10, 1)
     assert a.overlap(a) == 1
     assert a.overlap(FaceBox(10, 0, 10, 10, 1)) == 0

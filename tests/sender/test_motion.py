@@ -32,7 +32,7 @@ def test_a_long_gap_starts_anew() -> None:
     assert f(np.array([1.0], np.float32), 2_000_000)[0] == 1.0
 
 
-def test_reset_forgets() -> None:
+def test_nothing_before_a_reset_smooths_what_comes_after() -> None:
     f = filter_()
     f(np.array([5.0], np.float32), 0)
     f.reset()

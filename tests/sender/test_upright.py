@@ -56,7 +56,7 @@ def write(path: Path, frame: av.VideoFrame, pixels: str = "yuv420p", codec: str 
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_all_eight_orientations_of_a_camera(tmp_path: Path, orientation: int) -> None:
+def test_all_eight_orientations_of_a_camera_are_turned_upright(tmp_path: Path, orientation: int) -> None:
     stored = np.zeros((48, 64, 3), np.uint8)
     stored[:24, :32], stored[24:, :32], stored[:24, 32:] = (250, 20, 20), (20, 250, 20), (20, 20, 250)
     path = tmp_path / "turned.jpg"

@@ -28,12 +28,12 @@ def source() -> Source:
     return wv.source_of(stored("faces"), picture(wv.VECTORS / "web_source.png"))
 
 
-def test_what_is_read_of_cut_and_changed_bytes() -> None:
+def test_what_is_read_of_cut_and_changed_bytes_is_what_was_stored() -> None:
     # As JSON: tuples are lists there.
     assert json.loads(json.dumps(wv.what_is_read())) == stored("read")
 
 
-def test_what_is_encoded() -> None:
+def test_what_is_encoded_is_what_was_stored() -> None:
     assert wv.what_is_encoded() == stored("encoded")
 
 

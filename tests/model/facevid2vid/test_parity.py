@@ -21,7 +21,7 @@ def golden() -> dict[str, NDArray[np.float32]]:
     return vectors(FAMILY)
 
 
-def test_keypoints_of_the_new_checkpoints(golden: dict[str, NDArray[np.float32]]) -> None:
+def test_keypoints_of_the_new_checkpoints_are_those_of_the_original(golden: dict[str, NDArray[np.float32]]) -> None:
     detector = network(net.KeypointDetector, FAMILY, "kp_detector")
     estimator = network(net.HeadEstimator, FAMILY, "he_estimator")
     canonical = detector(SOURCE)
@@ -35,13 +35,17 @@ def test_keypoints_of_the_new_checkpoints(golden: dict[str, NDArray[np.float32]]
         assert difference(net.keypoints(canonical, head, "beta"), golden[f"kp_{name}"]) > KEYPOINTS
 
 
-def test_canonical_keypoints_of_the_beta_checkpoint(golden: dict[str, NDArray[np.float32]]) -> None:
+def test_canonical_keypoints_of_the_beta_checkpoint_are_those_of_the_original(
+    golden: dict[str, NDArray[np.float32]],
+) -> None:
     detector = network(lambda: net.KeypointDetector(shrink=False), FAMILY, "kp_detector", shrink=False)
     assert difference(detector(SOURCE), golden["canonical_beta"]) < KEYPOINTS
 
 
 @pytest.mark.parametrize("decoder", ["original", "spade"])
-def test_pictures_of_both_generators(decoder: str, golden: dict[str, NDArray[np.float32]]) -> None:
+def test_pictures_of_both_generators_are_those_of_the_original(
+    decoder: str, golden: dict[str, NDArray[np.float32]]
+) -> None:
     generator = network(lambda: net.Generator(decoder), FAMILY, f"generator_{decoder}")  # type: ignore[arg-type]
     x_s, x_d = (torch.from_numpy(golden[f"kp_{name}"]) for name in ("source", "driving"))
     made = generator(SOURCE, x_s, x_d)

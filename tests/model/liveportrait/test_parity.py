@@ -23,7 +23,7 @@ def golden() -> dict[str, NDArray[np.float32]]:
     return vectors(FAMILY)
 
 
-def test_keypoints(golden: dict[str, NDArray[np.float32]]) -> None:
+def test_keypoints_are_those_of_the_original(golden: dict[str, NDArray[np.float32]]) -> None:
     extractor = network(net.MotionExtractor, FAMILY, "motion_extractor")
     names = ("yaw", "pitch", "roll", "t", "exp", "scale", "kp")
     for name, picture in (("source", SOURCE), ("driving", DRIVING)):
@@ -33,7 +33,7 @@ def test_keypoints(golden: dict[str, NDArray[np.float32]]) -> None:
         assert difference(net.keypoints(head.canonical, head), golden[f"kp_{name}"]) < KEYPOINTS
 
 
-def test_picture_of_512(golden: dict[str, NDArray[np.float32]]) -> None:
+def test_picture_of_512_is_that_of_the_original(golden: dict[str, NDArray[np.float32]]) -> None:
     appearance = network(AppearanceExtractor, FAMILY, "appearance_feature_extractor")
     volume = appearance(SOURCE)
     assert difference(volume.mean((3, 4)), golden["feature_volume_mean"]) < KEYPOINTS
