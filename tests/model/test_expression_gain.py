@@ -39,7 +39,7 @@ def test_nothing_changes_at_rest_or_by_one() -> None:
 @pytest.mark.parametrize(("asked", "shown"), [(0.05, MAX_GAZE * 0.2), (-0.05, -MAX_GAZE * 0.2), (0.08, 0.08)])
 def test_irises_stay_in_their_eyes_unless_asked_out(asked: float, shown: float) -> None:
     result = ExpressionGain(gaze=2.5).keypoints(looking(asked), REST)
-    assert result[IRISES, 0] - REST[IRISES, 0] == pytest.approx([shown, shown], abs=1e-4)
+    assert result[IRISES, 0] - REST[IRISES, 0] == pytest.approx([shown, shown], abs=1e-6)
 
 
 def test_lids_and_lips_open_further_and_the_rest_of_a_motion_stays() -> None:

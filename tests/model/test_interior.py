@@ -32,8 +32,8 @@ def _picture(open_px: int, teeth_px: int) -> NDArray[np.uint8]:
 def test_bands_tell_teeth_above_from_the_dark_below() -> None:
     found = interior(_picture(24, 12), _face(24))
     assert found.shape == (BANDS,)
-    assert found[0] == pytest.approx((TEETH - SKIN) / 255, abs=0.01)
-    assert found[2] == pytest.approx((DARK - SKIN) / 255, abs=0.01)
+    assert found[0] == pytest.approx((TEETH - SKIN) / 255, abs=1e-5)
+    assert found[2] == pytest.approx((DARK - SKIN) / 255, abs=1e-5)
 
 
 def test_closed_lips_show_nothing_whatever_colour_they_have() -> None:
@@ -46,13 +46,13 @@ def test_what_is_seen_comes_in_as_lips_part() -> None:
     seen = [float(-interior(_picture(24, 0), _face(apart)).mean()) for apart in (1.5, 2.5, 3.5, 4.5, 5.5, 8)]
     assert seen == sorted(seen)
     assert seen[0] == 0
-    assert seen[-1] == pytest.approx(seen[-2]) == pytest.approx((SKIN - DARK) / 255, abs=0.01)
+    assert seen[-1] == pytest.approx(seen[-2]) == pytest.approx((SKIN - DARK) / 255, abs=1e-5)
 
 
-def test_a_brighter_room_changes_little() -> None:
+def test_a_brighter_room_changes_nothing() -> None:
     face, picture = _face(24), _picture(24, 12)
     assert interior(np.clip(picture.astype(int) + 20, 0, 255).astype(np.uint8), face) == pytest.approx(
-        interior(picture, face), abs=0.01
+        interior(picture, face), abs=1e-5
     )
 
 
@@ -73,4 +73,5 @@ def test_training_reads_the_same_numbers() -> None:
         face = _face(apart) + rng.normal(0, 0.01, (lm.LANDMARKS, 2)).astype(np.float32)
         one = torch.from_numpy(picture[None]).permute(0, 3, 1, 2).float() / 255
         made = interior_of(one, torch.from_numpy(face[None]))
+        # OpenCV reads between pixels in steps of 1/32 and whole grey levels; of noise 0.003 were seen.
         assert made[0].numpy() == pytest.approx(interior(picture, face), abs=0.01)

@@ -130,7 +130,7 @@ def test_opening_gain_tells_lips_that_move_half_as_far_from_lips_that_follow() -
     face, wave = _face(40), 6 * np.sin(np.arange(40)) ** 2
     moved = _opened(face, wave)
     assert metrics.opening_gain(moved, moved, lm.LIP_PAIRS) == pytest.approx(1.0)
-    assert metrics.opening_gain(_opened(face, wave / 2), moved, lm.LIP_PAIRS) == pytest.approx(0.5, abs=0.01)
+    assert metrics.opening_gain(_opened(face, wave / 2), moved, lm.LIP_PAIRS) == pytest.approx(0.5, abs=1e-5)
     assert metrics.opening_gain(face, moved, lm.LIP_PAIRS) == pytest.approx(0.0)
     assert metrics.opening_gain(moved, face, lm.LIP_PAIRS) is None
 
@@ -241,7 +241,7 @@ def test_teeth_that_are_missing_are_counted_in_grey_levels() -> None:
     truth[:, 121:140, 90:130] = 220
     made[:, 121:140, 90:130] = 180
     assert metrics.interior_error(truth, truth, face) == 0
-    assert metrics.interior_error(made, truth, face) == pytest.approx(40, abs=0.5)
+    assert metrics.interior_error(made, truth, face) == pytest.approx(40, abs=1e-3)
     assert metrics.interior_error(made[:4], truth[:4], face[:4]) is None, "too few frames"
     closed = face.copy()
     for upper, lower in lm.LIP_PAIRS:

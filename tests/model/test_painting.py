@@ -17,7 +17,6 @@ from kilocall.model.compact.renderer import smooth  # noqa: E402
 def test_nothing_is_left_of_a_chequered_picture() -> None:
     chequered = torch.zeros(1, 4, 16, 16)
     chequered[:, :, ::2, ::2] = chequered[:, :, 1::2, 1::2] = 1
-    assert chequered.std() == pytest.approx(0.5, abs=0.01)
     inside = (..., slice(2, -2), slice(2, -2))
     torch.testing.assert_close(smooth(chequered)[inside], torch.full((1, 4, 12, 12), 0.5))
 
@@ -26,7 +25,7 @@ def test_smoothing_leaves_flat_ground_and_three_quarters_of_what_is_twice_as_coa
     torch.testing.assert_close(smooth(torch.full((1, 3, 8, 8), 0.3)), torch.full((1, 3, 8, 8), 0.3))
     stripes = torch.tensor([0.25, 0.75, 0.75, 0.25]).repeat(8).expand(1, 1, 32, 32)
     left = smooth(stripes)[..., 4:-4, 4:-4]
-    assert float(left.amax() - left.amin()) / 0.5 == pytest.approx(0.75, abs=0.01)
+    assert float(left.amax() - left.amin()) / 0.5 == pytest.approx(0.75, abs=1e-6)
 
 
 def _mouth(open_px: float, turn: float = 0.0) -> Tensor:
@@ -44,6 +43,7 @@ def test_bright_and_dark_lie_where_they_were_seen() -> None:
     maps = LandmarkRaster()(_mouth(24), torch.tensor([[0.3, 0.0, -0.4]]))[0]
     middle = SIDE // 2
     above, level, below, every = (m[:, middle] for m in maps[:4])
+    # 5 %: no row of the map lies where a band is brightest.
     assert above.max() == pytest.approx(0.3 * GAIN, rel=0.05)
     assert int(above.argmax()) < middle - 1
     assert not level.any()
@@ -56,7 +56,7 @@ def test_bright_and_dark_lie_where_they_were_seen() -> None:
 def test_a_turned_head_turns_the_sketch() -> None:
     brightness = torch.tensor([[0.3, 0.0, -0.4]])
     upright, turned = (LandmarkRaster()(_mouth(24, turn), brightness)[0, :4] for turn in (0, np.pi / 2))
-    torch.testing.assert_close(turned, upright.rot90(-1, (1, 2)), atol=0.02, rtol=0)
+    torch.testing.assert_close(turned, upright.rot90(-1, (1, 2)), atol=1e-5, rtol=0)
 
 
 def test_closed_lips_are_not_drawn() -> None:
@@ -84,7 +84,7 @@ def test_irises_are_drawn_where_the_eyes_look(gaze_px: float) -> None:
     row = irises[SIDE // 2]
     for x, part in ((-40, row[: SIDE // 2]), (40, row[SIDE // 2 :])):
         found = int(part.argmax()) + (0 if x < 0 else SIDE // 2)
-        assert (2 * found + 1) - 128 == pytest.approx(x + gaze_px, abs=1.5)
+        assert (2 * found + 1) - 128 == pytest.approx(x + gaze_px, abs=1)  # the map's columns are 2 pixels apart
 
 
 def test_lids_that_close_take_the_eye_with_them() -> None:

@@ -69,7 +69,7 @@ def test_the_principal_components_hold_no_more(model: ShapeModel, monkeypatch: p
     # One space, other axes: each basis is made of the other's vectors.
     for mine, other in ((model, principal), (principal, model)):
         assert mine.delta(mine.project(other.basis)) == pytest.approx(other.basis, abs=1e-4)
-    assert np.square(model.deviation).sum() == pytest.approx(np.square(principal.deviation).sum(), rel=1e-3)
+    assert np.square(model.deviation).sum() == pytest.approx(np.square(principal.deviation).sum(), rel=1e-5)
 
 
 def test_what_the_basis_holds_comes_back(model: ShapeModel) -> None:

@@ -156,13 +156,13 @@ def spacings(camera_ms: float, fps: float, jitter_ms: float = 0.0) -> np.ndarray
 def test_every_rate_is_as_even_as_the_camera_allows(fps: float, allowed: set[int]) -> None:
     found = spacings(40, fps)
     assert set(found.round().astype(int)) <= allowed
-    assert 1000 / found.mean() == pytest.approx(fps, rel=0.02)
+    assert 1000 / found.mean() == pytest.approx(fps, rel=0.01)  # a step more or less
 
 
 @pytest.mark.parametrize("fps", [20, 15, 12.5, 10, 8, 6, 5])
 def test_no_step_is_missed_or_doubled_when_the_camera_trembles(fps: float) -> None:
     found = spacings(40, fps, jitter_ms=4)
-    assert 1000 / found.mean() == pytest.approx(fps, rel=0.02)
+    assert 1000 / found.mean() == pytest.approx(fps, rel=0.01)  # a step more or less
     assert np.abs(found - 1000 / fps).max() < 50
 
 

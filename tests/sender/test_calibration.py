@@ -60,8 +60,8 @@ def test_ideal_pose_is_good(mean: Array, ideal: Motion) -> None:
     overlay = calibration.look(face(mean, ideal), SIZE)
     assert overlay.good
     assert overlay.advice == "good"
-    assert overlay.box == pytest.approx(overlay.ideal_box, abs=0.02)
-    assert np.allclose(overlay.points, overlay.ideal_points, atol=0.02)
+    assert overlay.box == pytest.approx(overlay.ideal_box, abs=1e-5)
+    assert np.allclose(overlay.points, overlay.ideal_points, atol=1e-5)
 
 
 @pytest.mark.parametrize(

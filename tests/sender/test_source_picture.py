@@ -53,7 +53,7 @@ def chosen(heads: list[Points], crop: Picture) -> int:
 
 def test_openness_is_height_over_width_at_any_tilt() -> None:
     for roll in (0.0, 0.4, -1.2):
-        assert openness(head(eyes=0.3, roll=roll), GROUPS.left_eye) == pytest.approx(0.3, abs=1e-3)
+        assert openness(head(eyes=0.3, roll=roll), GROUPS.left_eye) == pytest.approx(0.3, abs=1e-6)
     assert openness(head(mouth=0.0), GROUPS.inner_lips) == pytest.approx(0, abs=1e-6)
     assert openness(np.zeros((32, 2), np.float32), GROUPS.left_eye) == 0
 
@@ -61,7 +61,7 @@ def test_openness_is_height_over_width_at_any_tilt() -> None:
 def test_turn_grows_with_yaw_and_roll() -> None:
     assert turn(head(), GROUPS) < 0.01
     assert turn(head(aside=0.05), GROUPS) < turn(head(aside=0.12), GROUPS)
-    assert turn(head(aside=0.1), GROUPS) == pytest.approx(turn(head(aside=-0.1), GROUPS), rel=0.01)
+    assert turn(head(aside=0.1), GROUPS) == pytest.approx(turn(head(aside=-0.1), GROUPS), rel=1e-5)
     assert turn(head(roll=0.3), GROUPS) > 0.1
 
 
