@@ -45,6 +45,28 @@ def test_the_pace_that_is_held() -> None:
     assert json.loads(json.dumps(wv.what_pace_holds())) == stored("pace")
 
 
+def test_packets_that_plans_and_acknowledgements_make(player: StreamPlayer) -> None:
+    found, before = json.loads(json.dumps(wv.what_is_packed(player))), stored("packed")
+    assert found["times"] == before["times"]
+    assert found["packets"] == before["packets"]
+
+
+def test_where_the_crop_goes() -> None:
+    assert np.array(wv.what_is_reframed()) == pytest.approx(np.array(stored("reframed")), abs=1e-6)
+
+
+def test_what_is_extracted_of_tracked_faces(player: StreamPlayer, source: Source) -> None:
+    found, before = wv.what_is_extracted(player, source), stored("extracted")
+    assert found["best"] == before["best"]
+    assert found["sharpness"] == pytest.approx(before["sharpness"], rel=1e-6)
+    for one, other in zip(found["seen"], before["seen"], strict=True):
+        # 8-bit networks differ a little from processor to processor.
+        assert one["points"] == pytest.approx(other["points"], abs=0.02)
+        for name in ("fitted", "aligned", "filtered"):
+            assert one[name][:6] == pytest.approx(other[name][:6], abs=0.03), name
+            assert one[name] == pytest.approx(other[name], abs=0.6), name
+
+
 def test_the_face_is_found_where_it_was(player: StreamPlayer) -> None:
     found, before = wv.faces(player)["pictures"][0], stored("faces")["pictures"][0]
     assert list(found) == list(before)

@@ -7,6 +7,7 @@ writes it to `tests/vectors` anew; `test_vectors.py` says whether it still holds
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import struct
@@ -20,8 +21,9 @@ from kilocall.api import StreamPlayer
 from kilocall.api.web_page import faces_of
 from kilocall.codec.codebook import Codebook
 from kilocall.codec.motion_codec import CodedMotion, MotionDecoder, MotionEncoder
+from kilocall.model.compact.align import look_at
 from kilocall.model.compact.family import CompactFamily
-from kilocall.model.family import Picture, Source, retarget
+from kilocall.model.family import Picture, Source, Track, retarget
 from kilocall.model.motion import Motion
 from kilocall.model.reference_pictures import Chooser, Distance, ReferencePicture, base_reference, retarget_to
 from kilocall.proto.errors import BadInput, BadPacket
@@ -33,8 +35,14 @@ from kilocall.runtime.pace import LADDER, EvenSteps, Pace, frames_in_message
 from kilocall.runtime.pictures import as_png
 from kilocall.sample import sample_stream
 from kilocall.sender.capture import Frame
-from kilocall.sender.clip import Tracker
+from kilocall.sender.clip import GROUPS, Tracker
 from kilocall.sender.crop_plan import plan_crops
+from kilocall.sender.encoder import PacketEncoder
+from kilocall.sender.face_finder import FaceBox
+from kilocall.sender.keypoint_aligner import KeypointAligner
+from kilocall.sender.motion import MotionExtractor
+from kilocall.sender.reframe import ReframePolicy
+from kilocall.sender.source_picture import openness, sharpness, source_scores, turn
 
 VECTORS: Final = Path(__file__).parents[1] / "vectors"
 SAMPLE: Final = "astronaut"
@@ -130,8 +138,7 @@ def what_is_encoded() -> dict[str, Any]:
 
 
 #: How packets come: milliseconds they take at least and beyond that at most, share lost, frames in each, of those
-#: repeated, milliseconds between frames, and when the way stands still for how long, or is longer by so much from then
-#: on.
+#: repeated, milliseconds between frames, and when the way stands still for how long, or how much longer it is from then.
 WAYS: Final = {
     "even": (20, 0, 0.0, 3, 0, 40, None),
     "uneven": (30, 60, 0.0, 3, 0, 40, None),
@@ -185,20 +192,12 @@ def _played(
         if pushed or due or report:
             steps.append([now_us, pushed, due, report, jitter.delay_us, jitter.next_due_us()])
         now_us += TICK_US
-    counts = [
-        jitter.received,
-        jitter.late,
-        jitter.duplicates,
-        jitter.old,
-        jitter.played,
-        jitter.skipped,
-        jitter.repeated,
-    ]
-    return {"way": name, "steps": steps, "counts": counts}
+    packets = [jitter.received, jitter.late, jitter.duplicates, jitter.old]
+    return {"way": name, "steps": steps, "counts": [*packets, jitter.played, jitter.skipped, jitter.repeated]}
 
 
 def what_pace_holds() -> list[dict[str, Any]]:
-    """Pictures that take longer and shorter for a while, even steps of what is asked for, and the rates that follow."""
+    """Pictures that take longer and shorter for a while, and the rates that come of it."""
     random, pace, steps = np.random.default_rng(5), Pace(), EvenSteps()
     said: list[Any] = []
     free_us = 0
@@ -334,6 +333,127 @@ def tracked(player: StreamPlayer, picture: Picture) -> dict[str, Any]:
     }
 
 
+class _Given:
+    """An extractor that has the motion already."""
+
+    def __init__(self, motions: list[Motion]) -> None:
+        self._motions = iter(motions)
+
+    def from_track(self, track: Track, time_us: int) -> Motion:
+        return next(self._motions)
+
+    def reset(self) -> None:
+        pass
+
+
+#: What happens before a frame of `what_is_packed`: plan (frames, level, repeated, spacing), acknowledged packet, ...
+PACKED: Final[dict[int, dict[str, Any]]] = {
+    0: {"plan": [3, 4, 0, 40_000]},
+    12: {"acknowledge": 1},
+    20: {"plan": [2, 6, 1, 50_000]},
+    31: {"acknowledge": 6},
+    40: {"flush": True, "pause": 700_000},
+    46: {"plan": [1, 2, 2, 100_000]},
+    55: {"acknowledge": 14},
+    60: {"restart": True, "plan": [4, 4, 3, 40_000]},
+    70: {"acknowledge": 1},
+}
+
+
+def what_is_packed(player: StreamPlayer) -> dict[str, Any]:
+    """The sample's motion as packets, while plans and acknowledgements come."""
+    motions = [timed.motion for timed in player.motions()][:80]
+    encoder = PacketEncoder(player.family, player.stream_source, key_every_s=2.0, reference="acknowledged")
+    setattr(encoder, "extractor", _Given(motions))  # noqa: B010
+    track = player.family.track(player.stream_source.picture)
+    packets: list[str | None] = []
+    times: list[int] = []
+    now_us, spacing = 65_000_000, 40_000
+    for number in range(len(motions)):
+        event = PACKED.get(number, {})
+        if "flush" in event:
+            flushed = encoder.flush()
+            packets.append(None if flushed is None else bytes(flushed).hex())
+        if "restart" in event:
+            encoder.restart()
+        if "acknowledge" in event:
+            encoder.codec.acknowledge(event["acknowledge"])
+        if "plan" in event:
+            encoder.frames_per_packet, level, encoder.redundant_frames, spacing = event["plan"]
+            encoder.codec.set_quality(100 * level / 8)
+            encoder.spacing_us = spacing
+        now_us += spacing + event.get("pause", 0) + number * number % 7 * 400
+        times.append(now_us)
+        packet = encoder.push_track(track, now_us)
+        packets.append(None if packet is None else bytes(packet).hex())
+    vectors = [_list(motion.vector) for motion in motions]
+    return {"events": PACKED, "vectors": vectors, "times": times, "packets": packets}
+
+
+#: Every third frame of the sample, from here on.
+SEEN: Final = range(20, 56, 3)
+
+
+def what_is_extracted(player: StreamPlayer, source: Source) -> dict[str, Any]:
+    """Motion of tracked faces against the portrait: as it is fitted, with implicit keypoints aligned, and filtered."""
+    family = player.family
+    assert isinstance(family, CompactFamily)
+    frames = list(player.motions())
+    renderer = FaceRenderer(family, source)
+    crops = [renderer.render(frames[number].motion) for number in SEEN]
+    aligner, steady = KeypointAligner(family, source), MotionExtractor(family, source, check_speaker=False)
+    seen: list[dict[str, Any]] = []
+    track: Track | None = None
+    previous: Motion | None = None
+    for number, crop in zip(SEEN, crops, strict=True):
+        track = family.track(crop, track)
+        assert track.look is not None
+        previous = family.motion(track, source, previous)
+        filtered = steady.from_track(track, 40_000 * number)
+        seen.append(
+            {
+                "points": _list(track.points),
+                "depth": _list(track.depth),
+                "implicit": _list(track.implicit),
+                "interior": _list(track.interior),
+                "look": base64.b64encode(np.ascontiguousarray(track.look).tobytes()).decode(),
+                "time": 40_000 * number,
+                "fitted": _list(previous.vector),
+                "aligned": _list(aligner.align(previous, track).vector),
+                "filtered": _list(filtered.vector),
+            }
+        )
+    points = np.array([one["points"] for one in seen], np.float32).reshape(len(seen), -1, 2)
+    scores = source_scores([source.picture] * len(points), points, GROUPS)
+    looks = [[openness(one, GROUPS.left_eye), openness(one, GROUPS.inner_lips), turn(one, GROUPS)] for one in points]
+    return {
+        "seen": seen,
+        "portrait": base64.b64encode(look_at(source.picture).tobytes()).decode(),
+        "sharpness": sharpness(source.picture),
+        "openings": looks,
+        "best": int(scores.argmax()),
+    }
+
+
+def what_is_reframed() -> list[list[float]]:
+    """A face that wanders, comes nearer and leaps, and where the crop goes: box, elapsed seconds, place."""
+    random = np.random.default_rng(3)
+    policy = ReframePolicy((640, 480))
+    x, y, width = 300.0, 220.0, 120.0
+    said: list[list[float]] = []
+    for n in range(240):
+        x += 4 * np.sin(n / 20) + float(random.normal())
+        y += 1.5 * np.cos(n / 15) + float(random.normal())
+        width *= 1 + 0.01 * np.sin(n / 30)
+        if n == 150:
+            x -= 250
+        box = FaceBox(x - width / 2, y - 0.6 * width, width, 1.2 * width, 1.0)
+        elapsed = 0.04 if n % 11 else 0.16
+        place = policy.step(box, elapsed)
+        said.append([box.x0, box.y0, box.width, box.height, elapsed, place.x0, place.y0, place.side])
+    return said
+
+
 def _place(family: CompactFamily, rgb: Picture) -> tuple[float, float, float]:
     place = plan_crops([Frame(rgb, 0, 0)], Tracker(family)).parts[0].place
     return place.x0, place.y0, place.side
@@ -352,6 +472,9 @@ def write() -> None:
         "encoded": what_is_encoded(),
         "played": what_is_played(),
         "pace": what_pace_holds(),
+        "packed": what_is_packed(player),
+        "extracted": what_is_extracted(player, source),
+        "reframed": what_is_reframed(),
         "faces": found,
         "motion": motion(player, source),
         "tracked": tracked(player, source.picture),

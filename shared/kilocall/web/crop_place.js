@@ -1,7 +1,7 @@
 // Where a square is cut out of a picture, and the cutting itself; the proportions are those of the training pictures.
 // As `sender/crop_place.py`: places and boxes are in pixels, with 0 at the outer edge of the first pixel.
 
-import { interpolated, part, reduced, warped } from "./pixels.js";
+import { interpolatedAndHalved, part, reduced, warped } from "./pixels.js";
 
 /** @typedef {import("./pixels.js").Picture} Picture */
 /** @typedef {{ x0: number, y0: number, side: number }} CropPlace a square; may reach past the border */
@@ -149,14 +149,9 @@ export function cut(picture, place, size) {
  */
 function smaller(square, size) {
   if (square.width % size === 0) return reduced(square, size, size);
-  let side = 2 * size;
-  while (2 * side < square.width) side *= 2;
-  let made = square.width === side ? square : interpolated(square, side, side);
-  while (side > size) {
-    side /= 2;
-    made = reduced(made, side, side);
-  }
-  return made;
+  let times = 2;
+  while (2 * times * size < square.width) times *= 2;
+  return interpolatedAndHalved(square, size, times);
 }
 
 /**

@@ -104,6 +104,75 @@ export function interpolated(picture, width, height) {
 }
 
 /**
+ * Interpolated to a multiple of the size, a power of two, and halved until it has it: what is twice as large as wanted, or
+ * more, is seen whole. Sums are rounded once, at the end.
+ * @param {Picture} picture
+ * @param {number} size of the square made
+ * @param {number} times the power of two
+ * @returns {Picture}
+ */
+export function interpolatedAndHalved({ width, height, data }, size, times) {
+  const across = taps(width, size, times);
+  const down = across.from === height ? across : taps(height, size, times);
+  const along = new Float32Array(3 * size * height);
+  for (let y = 0, to = 0; y < height; y++) {
+    const row = 4 * y * width;
+    for (let x = 0, tap = 0; x < size; x++, to += 3) {
+      let [red, green, blue] = [0, 0, 0];
+      for (let n = 0, at = row + 4 * across.first[x]; n < across.count; n++, tap++, at += 4) {
+        const weight = across.weights[tap];
+        red += weight * data[at];
+        green += weight * data[at + 1];
+        blue += weight * data[at + 2];
+      }
+      along[to] = red;
+      along[to + 1] = green;
+      along[to + 2] = blue;
+    }
+  }
+  const made = new Uint8ClampedArray(4 * size * size);
+  const sums = new Float32Array(3 * size);
+  for (let y = 0, to = 0; y < size; y++) {
+    sums.fill(0);
+    for (let n = 0; n < down.count; n++) {
+      const weight = down.weights[y * down.count + n];
+      const row = 3 * size * (down.first[y] + n);
+      for (let x = 0; x < sums.length; x++) sums[x] += weight * along[row + x];
+    }
+    for (let x = 0; x < sums.length; x += 3, to += 4) {
+      made[to] = sums[x];
+      made[to + 1] = sums[x + 1];
+      made[to + 2] = sums[x + 2];
+      made[to + 3] = 255;
+    }
+  }
+  return { width: size, height: size, data: made };
+}
+
+/**
+ * For each new place the first old one that counts, and how much it and those behind it do.
+ * @param {number} from
+ * @param {number} to
+ * @param {number} times
+ */
+function taps(from, to, times) {
+  const count = Math.min(from, Math.ceil(from / to) + 2);
+  const first = new Int32Array(to);
+  const weights = new Float32Array(to * count);
+  for (let n = 0; n < to; n++) {
+    for (let k = 0; k < times; k++) {
+      const place = Math.max(0, Math.min(from - 1, ((n * times + k + 0.5) * from) / (to * times) - 0.5));
+      const low = Math.min(Math.max(0, from - 2), Math.floor(place));
+      if (k === 0) first[n] = Math.min(low, from - count);
+      const at = n * count + low - first[n];
+      weights[at] += (1 - (place - low)) / times;
+      if (place > low) weights[at + 1] += (place - low) / times;
+    }
+  }
+  return { from, first, weights, count };
+}
+
+/**
  * A square [side, side] whose pixel (u, v) is the picture's at `matrix` (u, v, 1) (OpenCV's warpAffine, inverse map).
  * @param {Picture} picture
  * @param {Affine} matrix
