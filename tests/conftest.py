@@ -42,6 +42,7 @@ REAL_TIME = (
     "sender/test_live.py",
     "sender/test_reference_selector.py",
     "test_docker.py",
+    "web/test_call_protocol.py",
 )
 
 #: What takes long and rarely breaks: `make test-all` runs it, and so does CI; `make test` does not. Whole files and

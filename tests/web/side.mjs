@@ -92,6 +92,21 @@ export class Side {
     if (this.link.peer?.sendMotion(packet.bytes())) this.session.motionSent(packet);
   }
 
+  /**
+   * The motion of a stream, one packet after the other, at its pace: what a camera would give.
+   * @param {number[][]} packets
+   */
+  async play(packets) {
+    this.session.ownFace(true, nowUs());
+    for (const bytes of packets) {
+      const packet = MotionPacket.parse(Uint8Array.from(bytes));
+      const { frameCount, spacingUs } = packet;
+      const timed = new MotionPacket({ ...packet, timeMs: Math.floor(nowUs() / 1000) % 65536 });
+      if (this.link.peer?.sendMotion(timed.bytes())) this.session.motionSent(timed);
+      await new Promise((resolve) => setTimeout(resolve, frameCount * spacingUs / 1000));
+    }
+  }
+
   #tick() {
     this.session.tick();
     const last = this.packets.at(-1);

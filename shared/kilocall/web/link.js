@@ -223,6 +223,8 @@ export class Link {
   #leaveAtOnce() {
     this.#ending = true;
     if (this.peer !== null) this.#events.leaving?.();
+    // What was sent before is on its way: the other side need not wait to find that nothing comes any more.
+    this.#attempt?.peer?.close("hung up");
     this.#meeting.leave();
   }
 
