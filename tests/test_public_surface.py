@@ -20,7 +20,7 @@ LEFT: Final = {
     "tests/bench/quality/test_wire.py": 2,
     "tests/bench/test_landmark_measure.py": 2,
     "tests/call/test_floods.py": 2,
-    "tests/call/test_further_pictures.py": 4,
+    "tests/call/test_further_pictures.py": 2,
     "tests/call/test_in_between.py": 2,
     "tests/call/test_operation.py": 2,
     "tests/call/test_redis.py": 4,

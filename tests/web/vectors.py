@@ -138,7 +138,7 @@ def what_is_encoded() -> dict[str, Any]:
 
 
 #: How packets come: milliseconds they take at least and beyond that at most, share lost, frames in each, of those
-#: repeated, milliseconds between frames, and when the way stands still for how long, or how much longer it is from then.
+#: repeated, milliseconds between frames, and when the way stands still for how long, or how much longer it then is.
 WAYS: Final = {
     "even": (20, 0, 0.0, 3, 0, 40, None),
     "uneven": (30, 60, 0.0, 3, 0, 40, None),
