@@ -410,7 +410,7 @@ def test_of_speech_that_is_not_taken_the_newest_is_kept() -> None:
 
 
 def test_track_that_nobody_takes_from_does_not_pile_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(NewestFrames, "MOST", 10)  # 0.2 s
+    monkeypatch.setattr(NewestFrames, "MOST", 4)
 
     async def check() -> None:
         first, second = Peer(PeerSettings(loopback="only")), Peer(PeerSettings(loopback="only"), audio=Tone())
@@ -421,10 +421,10 @@ def test_track_that_nobody_takes_from_does_not_pile_up(monkeypatch: pytest.Monke
         await asyncio.sleep(1.2)
         waiting = 0
         with contextlib.suppress(TimeoutError):
-            while waiting < 40:  # 60 would be there
+            while waiting < 15:  # a frame comes every 60 ms: 20 would be there
                 await asyncio.wait_for(track.recv(), 0.01)
                 waiting += 1
-        assert 5 <= waiting <= 20  # three come with each packet meanwhile
+        assert 3 <= waiting <= 8  # some come meanwhile
         for peer in (first, second):
             await peer.close()
 
