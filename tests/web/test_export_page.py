@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import base64
-import functools
-import http.server
 import io
 import json
 import re
 import shutil
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,7 +19,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from kilocall.api import StreamPlayer, export_page, web_page
-from kilocall.api.web_page import ENGINE_FILES, WEB
 from kilocall.cli import run
 from kilocall.model.family import Family
 from kilocall.proto.control import SourcePicture
@@ -33,52 +29,13 @@ from kilocall.receiver.render import View
 from kilocall.runtime.pictures import as_png, encode_picture
 from kilocall.sample import sample_stream
 from speech import tone
+from web.hosting import CHROMIUM, Hosted, has_browser, has_engine
 
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 SAMPLE = sample_stream("astronaut")
 ALLOWED_BYTES = 20_000_000
 #: Mean difference of two pictures, grey levels: the same 8-bit networks on two engines, and two decoders of AVIF.
 NEAR = 1.5
 OTHER_NEAR = 2.5
-
-has_engine = pytest.mark.skipif(
-    not all((WEB / "vendor" / name).is_file() for name in ENGINE_FILES),
-    reason="the browser's engine is missing: run `make web`, which needs npm",
-)
-has_browser = pytest.mark.skipif(CHROMIUM is None, reason="no chromium is installed to look at the page with")
-
-
-class QuietHandler(http.server.SimpleHTTPRequestHandler):
-    """Files and nothing else; with the headers that let a page have threads where the server asks for it."""
-
-    def end_headers(self) -> None:
-        if getattr(self.server, "isolates", False):
-            self.send_header("Cross-Origin-Opener-Policy", "same-origin")
-            self.send_header("Cross-Origin-Embedder-Policy", "require-corp")
-        super().end_headers()
-
-    def log_message(self, format: str, *args: Any) -> None:
-        pass
-
-
-class Hosted:
-    """A folder on a plain web server."""
-
-    def __init__(self, folder: Path) -> None:
-        self.server = http.server.ThreadingHTTPServer(
-            ("127.0.0.1", 0), functools.partial(QuietHandler, directory=str(folder))
-        )
-        self.address = f"http://127.0.0.1:{self.server.server_port}/index.html"
-        self._thread = threading.Thread(target=self.server.serve_forever)
-        self._thread.start()
-
-    def isolate(self) -> None:
-        setattr(self.server, "isolates", True)  # noqa: B010
-
-    def close(self) -> None:
-        self.server.shutdown()
-        self._thread.join(10)
-        self.server.server_close()
 
 
 @pytest.fixture(scope="module")
