@@ -47,7 +47,7 @@ for (const [n, timeUs] of job.times.entries()) {
   const seen = crop(n + 1);
   track = await faces.track(seen, track);
   points.push([...track.points]);
-  packets.push(encoder.push(await extractor.fromTrack(track, job.align ? lookAt(seen) : null, timeUs), timeUs));
+  packets.push(encoder.push(await extractor.fromTrack(track, job.align ? lookAt(seen, track.points) : null, timeUs), timeUs));
 }
 packets.push(encoder.flush());
 console.log(JSON.stringify({

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import test, { before, describe } from "node:test";
 
-import { Alignment, CompactAligner, lookAt } from "../../shared/kilocall/web/align.js";
+import { Alignment, CompactAligner, greyOf } from "../../shared/kilocall/web/align.js";
 import { hex } from "../../shared/kilocall/web/bytes.js";
 import { Codebook } from "../../shared/kilocall/web/codebook.js";
 import { PacketEncoder } from "../../shared/kilocall/web/encoder.js";
@@ -10,6 +10,7 @@ import { FaceCropper } from "../../shared/kilocall/web/face_crop.js";
 import { FACE_NETWORKS, FaceTracker } from "../../shared/kilocall/web/face_tracker.js";
 import { familyHello } from "../../shared/kilocall/web/hello.js";
 import { KeypointAligner } from "../../shared/kilocall/web/keypoint_aligner.js";
+import { faceColour, faceMask } from "../../shared/kilocall/web/likeness.js";
 import { INNER_LIPS, LEFT_EYE } from "../../shared/kilocall/web/landmarks.js";
 import { fromVector, toVector } from "../../shared/kilocall/web/motion.js";
 import { MotionExtractor } from "../../shared/kilocall/web/motion_extractor.js";
@@ -20,6 +21,7 @@ import { FieldNetworks, SENDER_NETWORKS } from "../../shared/kilocall/web/render
 import { ShapeModel } from "../../shared/kilocall/web/shape.js";
 import { chooseSource, openness, sharpness, turnOf } from "../../shared/kilocall/web/source_picture.js";
 import { readFaces } from "../../shared/kilocall/web/faces.js";
+import { SpeakerCheck } from "../../shared/kilocall/web/speaker_check.js";
 import { WEIGHTS, engine, file, json, near, networkFiles, noEngine, png } from "./helpers.mjs";
 
 const SIZE = 256;
@@ -31,6 +33,12 @@ const wanted = json("web_extracted.json");
 
 /** @param {string} text */
 const bytes = (text) => new Uint8Array(Buffer.from(text, "base64"));
+
+/** @param {any} one */
+function lookOf(one) {
+  const points = Float32Array.from(one.points);
+  return { grey: bytes(one.look), mask: faceMask(points, 64), colour: one.colour };
+}
 
 /** @param {any} one */
 function trackOf(one) {
@@ -74,8 +82,24 @@ test("landmarks become Python's motion, filtered as there", () => {
   }
 });
 
+test("somebody else is noticed, held for a second and then for good, until the speaker is back", () => {
+  const check = new SpeakerCheck();
+  const looks = [0.9, 0.88, null, 0.5, 0.45, 0.9, 0.4, ...Array(12).fill(0.3), 0.8, 0.9, 0.85];
+  const found = looks.map((likeness, n) => check.look(likeness, 100_000 * n));
+  assert.deepEqual(found, ["same", "same", "same", "doubtful", "doubtful", "same", "doubtful", ...Array(9).fill("doubtful"),
+    ...Array(3).fill("another"), "another", "another", "same"]);
+});
+
+test("the face's place and colour are told as in Python", () => {
+  const points = Float32Array.from(wanted.seen[0].points);
+  const mask = faceMask(points, 64);
+  const count = mask.reduce((sum, value) => sum + value, 0);
+  assert.ok(Math.abs(count - wanted.mask) <= 0.01 * wanted.mask, `${count} places, wanted ${wanted.mask}`);
+  near(faceColour(portrait, mask), wanted.colour.map((/** @type {number} */ value) => value - 128), 0.7);
+});
+
 test("a frame is looked at as Python does, within a grey level", () => {
-  const apart = lookAt(portrait).map((value, n) => Math.abs(value - bytes(wanted.portrait)[n]));
+  const apart = greyOf(portrait).map((value, n) => Math.abs(value - bytes(wanted.portrait)[n]));
   assert.ok(Math.max(...apart) <= 1);
   assert.ok(apart.reduce((sum, value) => sum + value, 0) / apart.length < 0.02);
 });
@@ -85,7 +109,7 @@ test("points that are told to stay where the copy lies on the frame do stay ther
   const follows = Array.from({ length: 5 }, (_, n) => new Float32Array(64 * 64).fill(n === 0 ? 1 : 0));
   for (let n = 0; n < 3; n++) {
     alignment.expect(new Float32Array(10));
-    const copy = alignment.step(lookAt(portrait), new Float32Array(2 * 64 * 64), follows);
+    const copy = alignment.step(greyOf(portrait), new Float32Array(2 * 64 * 64), follows);
     assert.equal(copy.length, 64 * 64);
   }
   near(/** @type {Float32Array} */ (alignment.moved), new Float32Array(10), 2e-4);
@@ -145,12 +169,13 @@ describe("with the networks", { skip: noEngine }, () => {
     const count = wanted.seen.length;
     for (const one of wanted.seen) {
       const track = trackOf(one);
-      const { motion } = await aligner.align(fromVector(Float32Array.from(one.fitted)), track, bytes(one.look));
-      const filtered = toVector(await steady.fromTrack(track, bytes(one.look), one.time));
+      const { motion, likeness } = await aligner.align(fromVector(Float32Array.from(one.fitted)), track, lookOf(one));
+      const filtered = toVector(await steady.fromTrack(track, lookOf(one), one.time));
       near(toVector(motion).subarray(0, 34), one.aligned.slice(0, 34), 1e-5);
       // Two engines' 8-bit fields lie a little apart, and the steps that follow from them: a third of a pixel of 256.
       near(toVector(motion), one.aligned, 0.003);
       near(filtered, one.filtered, 0.003);
+      near([likeness ?? NaN], [one.likeness], 0.01);
     }
     assert.ok(aligner.aligner.field.made < count);
   });

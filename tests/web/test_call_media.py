@@ -230,7 +230,7 @@ def test_what_the_camera_sees_is_shown_where_the_sender_saw_it(page: MediaPage, 
     page.until("kept.length >= 12 && sending.told.length >= 60", 90)
     page.page.wait_for_timeout(8000)
     kept = page.page.evaluate("kept")
-    overlays = page.page.evaluate("sending.all('overlay').map(([one]) => [one.timeUs, one.points && [...one.points]])")
+    overlays = page.page.evaluate("sending.all('overlay').map(([, one]) => [one.timeUs, one.points && [...one.points]])")
     assert not page.told("sending", "problem")
     assert not page.told("receiving", "problem")
     seen = {time_us // 1000 % TIMES_MS: np.array(points).reshape(-1, 2) for time_us, points in overlays if points}
@@ -274,7 +274,7 @@ def test_the_same_frames_cost_as_much_as_python_makes_them_cost(player: StreamPl
     assert len(theirs) == len(packets)
     bits, wanted = (sum(8 * len(packet.payload) for packet in of) for of in (theirs, packets))
     assert bits == pytest.approx(wanted, rel=0.05)
-    # What is decoded shows the face in the same place, half a pixel of 256: where two engines' points lie on either side
+    # What is decoded shows the face in the same place, half a pixel of 256: where two engines' points lie on both sides
     # of a quantiser's edge, they are a step apart.
     decoders = MotionDecoder(family.codebook), MotionDecoder(family.codebook)
     for their, own in zip(theirs, packets, strict=True):

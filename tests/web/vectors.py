@@ -23,6 +23,7 @@ from kilocall.codec.codebook import Codebook
 from kilocall.codec.motion_codec import CodedMotion, MotionDecoder, MotionEncoder
 from kilocall.model.compact.align import look_at
 from kilocall.model.compact.family import CompactFamily
+from kilocall.model.compact.likeness import face_colour, face_mask
 from kilocall.model.family import Picture, Source, Track, retarget
 from kilocall.model.motion import Motion
 from kilocall.model.reference_pictures import Chooser, Distance, ReferencePicture, base_reference, retarget_to
@@ -410,6 +411,8 @@ def what_is_extracted(player: StreamPlayer, source: Source) -> dict[str, Any]:
         assert track.look is not None
         previous = family.motion(track, source, previous)
         filtered = steady.from_track(track, 40_000 * number)
+        assert track.colour is not None
+        aligned = aligner.align(previous, track)
         seen.append(
             {
                 "points": _list(track.points),
@@ -419,17 +422,22 @@ def what_is_extracted(player: StreamPlayer, source: Source) -> dict[str, Any]:
                 "look": base64.b64encode(np.ascontiguousarray(track.look).tobytes()).decode(),
                 "time": 40_000 * number,
                 "fitted": _list(previous.vector),
-                "aligned": _list(aligner.align(previous, track).vector),
+                "aligned": _list(aligned.vector),
+                "likeness": aligner.likeness,
+                "colour": [float(value) - 128 for value in track.colour],
                 "filtered": _list(filtered.vector),
             }
         )
     points = np.array([one["points"] for one in seen], np.float32).reshape(len(seen), -1, 2)
     scores = source_scores([source.picture] * len(points), points, GROUPS)
+    mask = face_mask(points[0], 64)
     looks = [[openness(one, GROUPS.left_eye), openness(one, GROUPS.inner_lips), turn(one, GROUPS)] for one in points]
     return {
         "seen": seen,
         "portrait": base64.b64encode(look_at(source.picture).tobytes()).decode(),
         "sharpness": sharpness(source.picture),
+        "mask": int(np.count_nonzero(mask)),
+        "colour": [float(value) for value in face_colour(source.picture, mask)],
         "openings": looks,
         "best": int(scores.argmax()),
     }

@@ -4,6 +4,7 @@
 import { solve } from "./geometry.js";
 import { FIELD, HeldField } from "./held_field.js";
 import { LANDMARKS } from "./landmarks.js";
+import { MOST_TURNED, faceColour, faceMask, likeness, turnedApart } from "./likeness.js";
 import { INTERIOR_BASIS, sourceKeypoints } from "./shape.js";
 
 /** @typedef {import("./pixels.js").Picture} Picture */
@@ -36,10 +37,28 @@ function gaussian() {
 }
 
 /**
- * What is compared of a frame's crop [S, S]: grey at the places of the motion field [F, F].
+ * What is compared of a frame.
+ * @typedef {object} Look
+ * @property {Uint8Array} grey at the places of the motion field [F, F]
+ * @property {Uint8Array} mask of the face there
+ * @property {number[]} colour of the face, see `faceColour`
+ */
+
+/**
+ * @param {Picture} crop [S, S]
+ * @param {Float32Array} points landmarks [K, 2]
+ * @returns {Look}
+ */
+export function lookAt(crop, points) {
+  const mask = faceMask(points, FIELD);
+  return { grey: greyOf(crop), mask, colour: faceColour(crop, mask) };
+}
+
+/**
+ * A frame's crop [S, S] in grey levels at the places of the motion field [F, F].
  * @param {Picture} crop
  */
-export function lookAt(crop) {
+export function greyOf(crop) {
   const smooth = smoothed(crop);
   const made = new Uint8Array(FIELD * FIELD);
   for (let y = 0; y < FIELD; y++) {
@@ -192,6 +211,8 @@ export class CompactAligner {
     this.shapeModel = shapeModel;
     this.source = source;
     this.alignment = new Alignment(picture);
+    const seen = sourceKeypoints(source).subarray(0, 2 * LANDMARKS);
+    this.colour = faceColour(picture, faceMask(seen, FIELD));
   }
 
   /**
@@ -216,8 +237,8 @@ export class CompactAligner {
    * A frame's motion, better placed; what was found is where the next frame starts.
    * @param {Motion} motion
    * @param {{ implicit: Float32Array }} track
-   * @param {Uint8Array} look of the frame's crop
-   * @returns {Promise<{ motion: Motion, copy: Float32Array }>}
+   * @param {Look} look
+   * @returns {Promise<{ motion: Motion, likeness: number | null }>}
    */
   async align(motion, { implicit }, look) {
     const { alignment, field } = this;
@@ -225,8 +246,18 @@ export class CompactAligner {
     const { points, jacobian } = this.shapeModel.driving(this.source, motion);
     const driven = alignment.apply(points);
     await field.expect(driven, jacobian);
-    const copy = alignment.step(look, field.at(driven, jacobian), field.follows);
-    return { motion: this.#moved(motion), copy };
+    const copy = alignment.step(look.grey, field.at(driven, jacobian), field.follows);
+    return { motion: this.#moved(motion), likeness: this.#likeness(copy, motion, look) };
+  }
+
+  /**
+   * @param {Float32Array} copy
+   * @param {Motion} motion
+   * @param {Look} look
+   */
+  #likeness(copy, motion, { grey, mask, colour }) {
+    if (turnedApart(motion, this.source.pose) > MOST_TURNED) return null;
+    return likeness(copy, grey, mask, Math.hypot(colour[0] - this.colour[0], colour[1] - this.colour[1]));
   }
 
   /** @param {Motion} motion */

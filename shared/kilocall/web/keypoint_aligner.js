@@ -21,7 +21,7 @@ export class KeypointAligner {
    * The motion of the next frame, its implicit keypoints where the copy lies on what is seen.
    * @param {Motion} motion
    * @param {{ implicit: Float32Array }} track
-   * @param {Uint8Array} look
+   * @param {import("./align.js").Look} look
    */
   async align(motion, track, look) {
     if (!this.shown) {

@@ -1,7 +1,8 @@
 // Motion extraction: tracked faces to steady motion against one source picture. As `sender/motion.py`.
 
-import { POSE_NUMBERS, fromVector, toVector } from "./motion.js";
+import { POSE_NUMBERS, fromVector, toVector, transfer } from "./motion.js";
 import { MotionFit, motionOf } from "./motion_fit.js";
+import { SpeakerCheck } from "./speaker_check.js";
 
 /** @typedef {import("./motion.js").Motion} Motion */
 /** @typedef {import("./shape.js").Source} Source */
@@ -65,39 +66,68 @@ function share(cutoffHz, elapsedS) {
   return turn / (turn + 1);
 }
 
-/** Follows one speaker: tracked crop in, motion out. The state is the last fit and the filter's. */
+/**
+ * Follows one speaker: tracked crop in, motion out. The state is the last fit and the filter's.
+ *
+ * With `target`, the picture of somebody else, the speaker is followed against `source` and what changes is applied to the
+ * other picture (relative motion). Nobody else than the speaker moves a picture of the speaker: frames that may show another
+ * person hold the motion before them, and when that lasts the source picture rests.
+ */
 export class MotionExtractor {
   /**
    * @param {import("./shape.js").ShapeModel} shapeModel
    * @param {Source} source
-   * @param {KeypointAligner | null} aligner null: implicit keypoints stay where the detector has them
+   * @param {KeypointAligner | null} aligner null: implicit keypoints stay where the detector has them, and whose face it is
+   * cannot be told
+   * @param {Source | null} [target]
    */
-  constructor(shapeModel, source, aligner) {
+  constructor(shapeModel, source, aligner, target = null) {
     this.source = source;
+    this.target = target;
     this.fit = new MotionFit(source.shape, shapeModel);
     this.aligner = aligner;
     this.filter = new OneEuroFilter();
+    this.check = new SpeakerCheck();
     /** @type {Motion | null} */
     this.previous = null;
+    /** @type {Motion | null} */
+    this.given = null;
   }
 
   /** The next frame starts anew: after a cut or another speaker. */
   reset() {
-    this.previous = null;
+    this.previous = this.given = null;
     this.aligner?.reset();
     this.filter.reset();
   }
 
+  /** Whom the last frames show. */
+  get speaker() {
+    return this.check.speaker;
+  }
+
+  /** That of the picture that is shown: nothing moves. */
+  get rest() {
+    return (this.target ?? this.source).pose;
+  }
+
   /**
    * @param {Track} track
-   * @param {Uint8Array | null} look of the crop, for the aligner
+   * @param {import("./align.js").Look | null} look of the crop, for the aligner
    * @param {number} timeUs
    * @returns {Promise<Motion>}
    */
   async fromTrack(track, look, timeUs) {
     let fitted = motionOf(this.fit, track, this.source, this.previous);
     this.previous = fitted;
-    if (this.aligner !== null && look !== null) ({ motion: fitted } = await this.aligner.align(fitted, track, look));
-    return fromVector(this.filter.next(toVector(fitted), timeUs));
+    if (this.aligner !== null && look !== null) {
+      const { motion, likeness } = await this.aligner.align(fitted, track, look);
+      fitted = motion;
+      const speaker = this.check.look(likeness, timeUs);
+      if (speaker !== "same") return speaker === "another" ? this.rest : this.given ?? this.rest;
+    }
+    const motion = fromVector(this.filter.next(toVector(fitted), timeUs));
+    this.given = this.target === null ? motion : transfer(motion, this.source.pose, this.target.pose);
+    return this.given;
   }
 }

@@ -33,7 +33,8 @@ import { MotionPacket } from "./motion_packet.js";
  * @property {(packet: MotionPacket, data: Uint8Array) => void} packet
  * @property {(seen: boolean, sinceUs: number) => void} face whether a face is seen, and since which capture time
  * @property {(source: OwnSource) => void} source a new source picture, to be offered to the other side
- * @property {(overlay: Overlay) => void} [overlay]
+ * @property {(overlay: Overlay, seen: { timeUs: number, points: Float32Array | null }) => void} [overlay] what the page draws, and
+ * the points of that frame's face in the crop, -1..1 [K, 2]
  * @property {(text: string) => void} problem
  */
 
@@ -219,13 +220,14 @@ export class SendPipeline {
 
   /**
    * @param {object} wish
+   * @param {Transferable[]} [given]
    * @returns {Promise<any>}
    */
-  #ask(wish) {
+  #ask(wish, given = []) {
     const number = this.asked++;
     return new Promise((done, fail) => {
       this.waiting.set(number, { done, fail });
-      this.worker.postMessage({ ...wish, number });
+      this.worker.postMessage({ ...wish, number }, given);
     });
   }
 
@@ -245,7 +247,7 @@ export class SendPipeline {
       case "source":
         this.source = told.source;
         return events.source(told.source);
-      case "overlay": return events.overlay?.(told.overlay);
+      case "overlay": return events.overlay?.(told.overlay, { timeUs: told.timeUs, points: told.points });
       case "problem": return events.problem(told.text);
       case "taken": return this.onTaken?.();
       case "open":

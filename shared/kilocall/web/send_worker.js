@@ -17,8 +17,9 @@ import { KeypointAligner } from "./keypoint_aligner.js";
 import { LEVELS } from "./limits.js";
 import { MotionExtractor } from "./motion_extractor.js";
 import { EvenSteps, Pace, framesInMessage } from "./pace.js";
+import { pixelsOf } from "./picture_decoder.js";
 import { FieldNetworks, SENDER_NETWORKS } from "./renderer.js";
-import { ShapeModel, expressionNumbers } from "./shape.js";
+import { SAME_PERSON, ShapeModel, expressionNumbers, shapeDistance } from "./shape.js";
 import { chooseSource, packSource } from "./source_picture.js";
 import { MeanMs } from "./timing.js";
 import { WorkerLoop } from "./worker_loop.js";
@@ -26,6 +27,7 @@ import { WorkerLoop } from "./worker_loop.js";
 /** @typedef {import("./pixels.js").Picture} Picture */
 /** @typedef {import("./face_tracker.js").Track} Track */
 /** @typedef {import("./face_crop.js").FaceCrop} FaceCrop */
+/** @typedef {import("./shape.js").Source} Source */
 /** @typedef {import("./send_pipeline.js").Plan} Plan */
 /** @typedef {import("./send_pipeline.js").OwnSource} OwnSource */
 
@@ -93,6 +95,9 @@ class Sender {
     this.gatheredSinceUs = null;
     this.aloneOnce = false;
     this.announce = false;
+    /** @type {import("./speaker_check.js").Speaker} */
+    this.speaker = "same";
+    this.retake = false;
     /** @type {boolean | null} */
     this.faceTold = null;
     this.overlayUs = 0;
@@ -220,11 +225,32 @@ class Sender {
     }
     this.lastSentUs = captureUs;
     this.sentFrames++;
-    const look = extractor.aligner === null ? null : lookAt(crop);
+    const look = extractor.aligner === null ? null : lookAt(crop, track.points);
     this.#emit(encoder.push(await extractor.fromTrack(track, look, captureUs), captureUs));
+    await this.#mind(extractor.speaker);
     if (this.aloneOnce) {
       this.aloneOnce = false;
       this.#flush();
+    }
+  }
+
+  /**
+   * Somebody else in the picture gets a source picture of his own; one that the user has chosen rests.
+   * @param {import("./speaker_check.js").Speaker} speaker
+   */
+  async #mind(speaker) {
+    const before = this.speaker;
+    this.speaker = speaker;
+    if (speaker === "same" || this.source === null) return;
+    if (before === "same") this.candidates = []; // from now on they show whoever is there
+    if (speaker === "another" && before !== "another") {
+      this.retake = this.source.own.takenAt !== "";
+      const what = this.retake ? "a new source picture is taken" : "your source picture rests";
+      tell({ did: "problem", text: `somebody else seems to have come into the picture: ${what}` });
+    }
+    if (speaker === "another" && this.retake && this.candidates.length >= FIRST_OF) {
+      this.retake = false;
+      await this.takeFromCamera();
     }
   }
 
@@ -342,10 +368,14 @@ class Sender {
   async #adopt(source) {
     this.#flush();
     const { networks, shapeModel, codebook } = this.opened;
-    const found = await this.#found(source.picture);
-    const aligner = this.align
-      ? new KeypointAligner(await CompactAligner.open(networks, shapeModel, found, source.picture)) : null;
-    this.extractor = new MotionExtractor(shapeModel, found, aligner);
+    const shown = await this.#found(source.picture);
+    const own = this.#ownFace(source, shown);
+    // On somebody else's picture there is nothing to lie on.
+    const aligner = this.align && own === null
+      ? new KeypointAligner(await CompactAligner.open(networks, shapeModel, shown, source.picture)) : null;
+    this.extractor = own === null
+      ? new MotionExtractor(shapeModel, shown, aligner) : new MotionExtractor(shapeModel, own, null, shown);
+    [this.speaker, this.retake] = ["same", false];
     if (this.encoder === null) {
       const { fps, framesPerMessage: framesPerPacket } = this;
       this.encoder = new PacketEncoder(codebook, { fps, framesPerPacket, keyEveryS: KEY_EVERY_S, reference: "acknowledged" });
@@ -354,6 +384,19 @@ class Sender {
       this.encoder.follow();
     }
     this.source = source;
+  }
+
+  /**
+   * This side's own face where the source picture is somebody else's: only what changes since then is applied to that.
+   * @param {Offered} source
+   * @param {Source} shown
+   */
+  #ownFace({ own: { takenAt } }, shown) {
+    const last = this.candidates.at(-1);
+    if (takenAt !== "" || last === undefined) return null;
+    const { shapeModel } = this.opened;
+    const own = sourceOf(last.track, shapeModel, shown.pose.expression.length);
+    return shapeDistance(own.shape, shown.shape) > SAME_PERSON ? own : null;
   }
 
   /** @param {number} connection */
@@ -406,7 +449,7 @@ class Sender {
     const face = track && {
       points: track.points, place, crop: crop.crop, rotation: sourceOf(track, shapeModel, NO_EXPRESSION).pose.rotation,
     };
-    tell({ did: "overlay", overlay: this.calibration.look(face, { width, height }) });
+    tell({ did: "overlay", overlay: this.calibration.look(face, { width, height }), timeUs, points: track?.points ?? null });
   }
 
   numbers() {
@@ -521,7 +564,7 @@ async function open(settings) {
   const track = { ...await faces.track(blank), certainty: 1 };
   const source = sourceOf(track, shapeModel, expressionNumbers(shapeModel, track.implicit));
   const aligner = await CompactAligner.open(networks, shapeModel, source, blank);
-  await aligner.align(source.pose, track, lookAt(blank));
+  await aligner.align(source.pose, track, lookAt(blank, track.points));
   sender = new Sender({ networks, faces, shapeModel, codebook, size }, settings);
   tell({ did: "open", family });
 }

@@ -2,8 +2,8 @@
 // As `model/shape.py`, `model/compact/overstate.py` and the functions of `model/compact/family.py`.
 
 import { BadInput } from "./errors.js";
-import { product, rotationMatrix, transposed } from "./geometry.js";
-import { EYES, LANDMARKS, meanPoint } from "./landmarks.js";
+import { product, rotationMatrix, similarity, transposed, unpose } from "./geometry.js";
+import { EYES, LANDMARKS, RIGID_WEIGHT, meanPoint } from "./landmarks.js";
 import { place } from "./motion.js";
 import { loadTensors } from "./safetensors.js";
 
@@ -132,6 +132,25 @@ export class ShapeModel {
  */
 export function expressionNumbers({ expressions }, implicit) {
   return expressions + implicit.length + INTERIOR_BASIS.length;
+}
+
+/** Shapes that differ by less are one person's. */
+export const SAME_PERSON = 0.04;
+
+/**
+ * Root-mean-square distance of two head-fixed shapes [K, 3] over the points that expressions leave alone. Depth is left out:
+ * one picture shows it poorly.
+ * @param {Float32Array} a
+ * @param {Float32Array} b
+ */
+export function shapeDistance(a, b) {
+  const fitted = unpose(b, similarity(b, a, RIGID_WEIGHT));
+  let [sum, total] = [0, 0];
+  RIGID_WEIGHT.forEach((weight, k) => {
+    sum += weight * ((fitted[3 * k] - a[3 * k]) ** 2 + (fitted[3 * k + 1] - a[3 * k + 1]) ** 2);
+    total += weight;
+  });
+  return Math.sqrt(sum / total);
 }
 
 /**
