@@ -344,6 +344,30 @@ def test_browser_and_python_meet_whoever_makes_the_offer(
     page.close()
 
 
+def test_the_page_is_isolated_and_may_run_networks_on_several_threads(server: Server, browser: Any) -> None:
+    page = browser.new_page()
+    problems: list[str] = []
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.on("console", lambda message: problems.append(message.text))
+    page.goto(address(server).link)
+    made = read_web_page()
+    assert made is not None
+    found = page.evaluate(
+        """async (base) => {
+            const engine = await import(`${base}vendor/ort.wasm.bundle.min.mjs`);
+            engine.env.wasm.numThreads = 2;
+            engine.env.wasm.wasmPaths = { wasm: `${location.origin}${base}vendor/ort-wasm-simd-threaded.wasm` };
+            const session = await engine.InferenceSession.create(`${base}networks/eye.onnx`);
+            return [crossOriginIsolated, engine.env.wasm.numThreads, session.inputNames.length];
+        }""",
+        f"/web/{made.version}/",
+    )
+    assert found[:2] == [True, 2]
+    assert found[2] > 0
+    assert problems == []
+    page.close()
+
+
 def test_two_browsers_meet(server: Server, browser: Any) -> None:
     first, second = (BrowserEnd(browser, address(server).link) for _ in range(2))
     for page in (first, second):
@@ -479,6 +503,27 @@ def test_connection_outlives_the_signalling_server(background: Background, brows
     background.run(python.close())
     page.close()
     background.run(after.__aexit__())
+
+
+def test_computer_that_comes_online_again_goes_on_with_the_same_connection(
+    server: Server, background: Background, browser: Any
+) -> None:
+    context = browser.new_context(permissions=["microphone"])
+    python, page = meet(server, background, context)
+    before = re.search(r'messages_total\{type="join"\} ([\d.]+)', server.metrics)
+    context.set_offline(True)
+    context.set_offline(False)
+
+    def came_back() -> bool:
+        found = re.search(r'messages_total\{type="join"\} ([\d.]+)', server.metrics)
+        return found is not None and before is not None and float(found[1]) == float(before[1]) + 1
+
+    waits(came_back)
+    background.loop.call_soon_threadsafe(python.say_motion)
+    state = page.until(lambda state: state["packets"] == 12)
+    assert (state["connections"], state["lost"], state["trouble"]) == (1, 0, "")
+    background.run(python.close())
+    context.close()
 
 
 def test_what_a_browser_keeps_is_there_when_the_link_is_opened_again(

@@ -216,6 +216,7 @@ export class Link {
       await pause(BYE_MS);
     }
     peer?.close("hung up");
+    this.#attempt?.cancel();
     await this.#meeting.close();
   }
 

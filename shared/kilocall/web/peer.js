@@ -286,7 +286,8 @@ export class Peer {
   /** @param {RTCRtpTransceiver} transceiver */
   #speakOn(transceiver) {
     const codecs = RTCRtpReceiver.getCapabilities("audio")?.codecs ?? [];
-    transceiver.setCodecPreferences(codecs.filter(({ mimeType }) => mimeType.toLowerCase() === "audio/opus"));
+    // Not every browser has it; others offer more codecs, of which Python takes Opus.
+    transceiver.setCodecPreferences?.(codecs.filter(({ mimeType }) => mimeType.toLowerCase() === "audio/opus"));
     this.#sender = transceiver.sender;
   }
 
