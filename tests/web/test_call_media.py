@@ -230,7 +230,10 @@ def test_what_the_camera_sees_is_shown_where_the_sender_saw_it(page: MediaPage, 
     page.until("kept.length >= 12 && sending.told.length >= 60", 90)
     page.page.wait_for_timeout(8000)
     kept = page.page.evaluate("kept")
-    overlays = page.page.evaluate("sending.all('overlay').map(([, one]) => [one.timeUs, one.points && [...one.points]])")
+    heard = "([, one]) => [one.timeUs, one.points && [...one.points]]"
+    overlays = page.page.evaluate(f"sending.all('overlay').map({heard})")
+        "sending.all('overlay').map(([, one]) => [one.timeUs, one.points && [...one.points]])"
+    )
     assert not page.told("sending", "problem")
     assert not page.told("receiving", "problem")
     seen = {time_us // 1000 % TIMES_MS: np.array(points).reshape(-1, 2) for time_us, points in overlays if points}
