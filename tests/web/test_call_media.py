@@ -232,8 +232,6 @@ def test_what_the_camera_sees_is_shown_where_the_sender_saw_it(page: MediaPage, 
     kept = page.page.evaluate("kept")
     heard = "([, one]) => [one.timeUs, one.points && [...one.points]]"
     overlays = page.page.evaluate(f"sending.all('overlay').map({heard})")
-        "sending.all('overlay').map(([, one]) => [one.timeUs, one.points && [...one.points]])"
-    )
     assert not page.told("sending", "problem")
     assert not page.told("receiving", "problem")
     seen = {time_us // 1000 % TIMES_MS: np.array(points).reshape(-1, 2) for time_us, points in overlays if points}

@@ -9,10 +9,13 @@ import { BlobStore } from "./blob_store.js";
 import { CallStatistics } from "./call_statistics.js";
 import { nowUs } from "./clock.js";
 import { Hello, ReceiverReport, SourcePicture } from "./control.js";
-import { KilocallError } from "./errors.js";
+import { Codebook } from "./codebook.js";
+import { file } from "./engine.js";
+import { BadInput, KilocallError } from "./errors.js";
 import { Link } from "./link.js";
 import { TIMES_MS } from "./motion_packet.js";
 import { RateControl } from "./rate_control.js";
+import { Recorder } from "./recorder.js";
 import { ReceivePipeline } from "./receive_pipeline.js";
 import { SendPipeline } from "./send_pipeline.js";
 import { Session } from "./session.js";
@@ -62,6 +65,9 @@ export class CallNode {
   #remoteTakenAt = null;
   /** @type {ReturnType<typeof setInterval> | undefined} */
   #timer;
+  #ticking = false;
+  /** @type {Recorder | null} */
+  #recorder = null;
   #reported = { atMs: 0, packets: 0, bytes: 0 };
   /** @type {number[]} milliseconds from a packet's last frame to its sending */
   #sendDelaysMs = [];
@@ -90,6 +96,7 @@ export class CallNode {
       adapter: () => {},
       reference: (pictureHash, why) => this.#reference(pictureHash, why),
       rate: (fps) => this.session.ownRate(fps),
+      played: (played) => this.#recorder?.addMotion(played),
       problem: (text) => this.#problem(text),
     }, { threads });
     this.link = new Link(address, {}, this);
@@ -141,6 +148,7 @@ export class CallNode {
   /** Says goodbye and ends the call. */
   async stop() {
     clearInterval(this.#timer);
+    if (this.#recorder !== null) this.#stopRecording();
     await this.link.close(() => this.session.bye("hung up"));
     if (this.session.phase !== "refused") this.session.closed("ended", "");
     this.sending.close();
@@ -215,11 +223,31 @@ export class CallNode {
         this.receiving.setView(this.#view);
         return this.#tellState();
       }
+      case "record": return command.on ? this.#record() : this.#stopRecording();
       case "visible":
         this.#visible = command.on;
         return this.receiving.setWatched(this.#visible);
       case "hang_up": return this.stop();
     }
+  }
+
+  /** Records what is received from now on. Raises BadInput when there is no picture yet. */
+  async #record() {
+    const { session } = this;
+    const picture = session.remotePicture;
+    if (!picture) throw new BadInput("there is nothing to record yet: the other side's picture has not come");
+    const codebook = Codebook.fromBytes(await file("networks/codebook.safetensors"));
+    this.#recorder = new Recorder(codebook, session.hello, picture, session.references.held.values());
+    this.receiving.setRecording(true);
+    this.#tellState();
+  }
+
+  #stopRecording() {
+    const recorder = this.#recorder;
+    this.#recorder = null;
+    this.receiving.setRecording(false);
+    if (recorder?.frames) this.#message({ type: "recorded", frames: recorder.frames, data: recorder.end() });
+    this.#tellState();
   }
 
   #sayMedia() {
@@ -343,8 +371,12 @@ export class CallNode {
    * @param {string | null} why
    */
   #reference(pictureHash, why) {
-    if (why === null) this.session.references.ready(pictureHash);
-    else this.session.references.refused(pictureHash, why);
+    const { references } = this.session;
+    if (why === null) {
+      references.ready(pictureHash);
+      const picture = references.held.get(pictureHash);
+      if (picture) this.#recorder?.addPicture(picture);
+    } else this.session.references.refused(pictureHash, why);
     this.#tellState();
   }
 
@@ -363,6 +395,16 @@ export class CallNode {
   // Once a second
 
   async #tick() {
+    if (this.#ticking) return; // a worker that is inside a network has not answered yet
+    this.#ticking = true;
+    try {
+      await this.#look();
+    } finally {
+      this.#ticking = false;
+    }
+  }
+
+  async #look() {
     const due = performance.now();
     await new Promise((resolve) => setTimeout(resolve));
     this.#loopLagMs = performance.now() - due;
@@ -424,7 +466,7 @@ export class CallNode {
       muted: this.#muted,
       camera_off: this.#cameraOff,
       camera: { number: null, problem: this.#cameraProblem },
-      recording: false,
+      recording: this.#recorder !== null,
       own_face: this.#faceSeen,
       slow: { shows: "", sends: "" },
       remote: {

@@ -15,6 +15,9 @@ export class Float {
   }
 }
 
+/** A Float that is written in 64 bits. */
+export class Double extends Float {}
+
 /** An extension value. */
 export class Extension {
   /**
@@ -198,7 +201,8 @@ export function packExtension(code, data) {
 }
 
 /**
- * One value as bytes, as Python's msgpack writes it: whole numbers in the shortest form, a Float in 32 bits.
+ * One value as bytes, as Python's msgpack writes it: whole numbers in the shortest form, a Float in 32 bits, a
+ * Double in 64.
  * @param {Value} value whole numbers up to 2^53; no Extension
  * @returns {Uint8Array}
  */
@@ -211,14 +215,22 @@ export function pack(value) {
     return joined([text.length < 32 ? Uint8Array.of(0xa0 | text.length) : head(0xd9, text.length), text]);
   }
   if (value instanceof Uint8Array) return joined([head(0xc4, value.length), value]);
+  if (value instanceof Double) {
+    const view = new DataView(new ArrayBuffer(9));
+    view.setUint8(0, 0xcb);
+    view.setFloat64(1, value.value);
+    return new Uint8Array(view.buffer);
+  }
   if (value instanceof Float) {
     const view = new DataView(new ArrayBuffer(5));
     view.setUint8(0, 0xca);
     view.setFloat32(1, value.value);
     return new Uint8Array(view.buffer);
   }
-  if (Array.isArray(value) && value.length < 16) {
-    return joined([Uint8Array.of(0x90 | value.length), ...value.map(pack)]);
+  if (Array.isArray(value)) {
+    const { length } = value;
+    const begin = length < 16 ? Uint8Array.of(0x90 | length) : length < 65536 ? Uint8Array.of(0xdc, length >> 8, length & 255) : null;
+    if (begin !== null) return joined([begin, ...value.map(pack)]);
   }
   throw new BadInput("a value that is not written here");
 }

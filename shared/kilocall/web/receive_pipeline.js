@@ -27,6 +27,7 @@ import { clockOffsetUs } from "./clock.js";
  * @property {(pictureHash: string, why: string | null) => void} reference frames can be shown on this further picture, or
  * why not
  * @property {(fps: number) => void} rate so many pictures a second can be shown from now on
+ * @property {(played: import("./recorder.js").Played) => void} [played] while something records
  * @property {(text: string) => void} problem
  */
 
@@ -158,6 +159,14 @@ export class ReceivePipeline {
   }
 
   /**
+   * Whether `played` is told.
+   * @param {boolean} on
+   */
+  setRecording(on) {
+    this.worker.postMessage({ do: "record", on });
+  }
+
+  /**
    * @param {number} receivedBytes what arrived from the sender since the report before, on the wire
    * @returns {Promise<Report | null>}
    */
@@ -209,6 +218,7 @@ export class ReceivePipeline {
       case "refused": return events.refused(told.pictureHash, told.why);
       case "reference": return events.reference(told.pictureHash, told.why);
       case "rate": return events.rate(told.fps);
+      case "played": return events.played?.(told.played);
       case "problem": return events.problem(told.text);
       case "open":
         this.family = told.family;

@@ -62,6 +62,9 @@ class Receiver {
    */
   constructor(opened, codebook) {
     this.opened = opened;
+    this.recording = false;
+    /** @type {number | null} */
+    this.playedSequence = null;
     this.watched = true;
     this.fps = 25;
     this.pace = new Pace();
@@ -119,6 +122,12 @@ class Receiver {
       if (vectors !== undefined) { // otherwise it could not be decoded: what was shown stays
         this.last = fromVector(vectors[index]);
         this.lastTimeUs = timeUs;
+        if (packet.sequence !== this.playedSequence) {
+          // Its first frames may have been shown already, from the packet before.
+          this.playedSequence = packet.sequence;
+          const { level, spacingUs } = packet;
+          if (this.recording) tell({ did: "played", played: { timeUs, level, spacingUs, vectors: vectors.slice(index) } });
+        }
       }
       // Of more than can be shown, because the other side has not heard of it or does not care, even steps.
       if (this.steps.take(timeUs, this.pace.fps) || this.pace.rung === 0) chosen.push({ timeUs, motion: this.last });
@@ -171,7 +180,7 @@ class Receiver {
     this.jitter = new JitterBuffer();
     this.decoder.reset();
     this.motions.clear();
-    this.next = null;
+    this.next = this.playedSequence = null;
   }
 
   /**
@@ -216,7 +225,7 @@ class Receiver {
   #show(pictureHash) {
     this.shownHash = pictureHash;
     for (const other of this.sources.keys()) if (other !== pictureHash) this.#drop(other);
-    this.next = null;
+    this.next = this.playedSequence = null;
   }
 
   /** @param {string} pictureHash */
@@ -420,6 +429,7 @@ function take(to, wish) {
     case "forget": return to.forget();
     case "view": return to.setView(wish.view);
     case "watched": to.watched = wish.watched; return;
+    case "record": to.recording = wish.on; return;
     case "report": return tell({ did: "answer", number: wish.number, value: to.jitter.report(nowUs(), wish.receivedBytes) });
     case "numbers": return tell({ did: "answer", number: wish.number, value: to.numbers() });
     default: throw new BadInput(`the receiver is asked to ${wish.do}, which it cannot`);

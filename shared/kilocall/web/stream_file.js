@@ -23,14 +23,14 @@ export const MAX_FILE_BYTES = 512 * 2 ** 20;
 
 const MAX_RECORD_BYTES = 1 << 20;
 const MAX_TIME_US = 2 ** 40 - 1;
-const HEADER = 1;
-const PICTURE = 2;
-const MOTION = 3;
-const PLACE = 4;
-const INDEX = 5;
-const REFERENCE = 6;
+export const HEADER = 1;
+export const PICTURE = 2;
+export const MOTION = 3;
+export const PLACE = 4;
+export const INDEX = 5;
+export const REFERENCE = 6;
 const SOUND = 7;
-const END = Uint8Array.of(0x53, 0x43, 0x4b, 0x0a);
+export const END = Uint8Array.of(0x53, 0x43, 0x4b, 0x0a);
 const FOOTER_BYTES = 16;
 const START_BYTES = MAGIC.length + 2;
 

@@ -19,7 +19,13 @@ const SIMD = Uint8Array.of(0, 97, 115, 109, 1, 0, 0, 0, 1, 5, 1, 96, 0, 1, 123, 
 export const TEXTS = {
   over: "Reload the page to call again, or close it.",
   stopped: { title: "The call is over", text: "Reload the page to call again." },
-  recorded: () => "",
+  recorded: ({ data, frames }) => {
+    const name = `call-${new Date().toISOString().slice(0, 19).replace("T", "-").replaceAll(":", "")}.kcs`;
+    const address = URL.createObjectURL(new Blob([data], { type: "application/octet-stream" }));
+    Object.assign(document.createElement("a"), { href: address, download: name }).click();
+    setTimeout(() => URL.revokeObjectURL(address), 60_000);
+    return `The recording, ${frames} frames, was saved as ${name}`;
+  },
 };
 
 /** @type {CallNode | null} */
