@@ -295,19 +295,18 @@ function smoothed(picture) {
   const along = new Float32Array(small.length);
   const made = new Float32Array(small.length);
   const reach = WEIGHTS.length >> 1;
-  for (let y = 0; y < LOOK; y++) {
+  for (let n = 0; n < WEIGHTS.length; n++) {
+    const weight = WEIGHTS[n];
     for (let x = 0; x < LOOK; x++) {
-      let sum = 0;
-      for (let n = -reach; n <= reach; n++) sum += WEIGHTS[n + reach] * small[y * LOOK + mirrored(x + n)];
-      along[y * LOOK + x] = sum;
+      const from = mirrored(x + n - reach);
+      for (let row = 0; row < small.length; row += LOOK) along[row + x] += weight * small[row + from];
     }
   }
   for (let y = 0; y < LOOK; y++) {
-    const rows = WEIGHTS.map((_, n) => LOOK * mirrored(y + n - reach));
-    for (let x = 0; x < LOOK; x++) {
-      let sum = 0;
-      for (let n = 0; n < rows.length; n++) sum += WEIGHTS[n] * along[rows[n] + x];
-      made[y * LOOK + x] = sum;
+    for (let n = 0; n < WEIGHTS.length; n++) {
+      const weight = WEIGHTS[n];
+      const from = LOOK * mirrored(y + n - reach);
+      for (let x = 0; x < LOOK; x++) made[y * LOOK + x] += weight * along[from + x];
     }
   }
   return made;

@@ -112,15 +112,18 @@ export function interpolated(picture, width, height) {
  * @returns {Picture}
  */
 export function interpolatedAndHalved({ width, height, data }, size, times) {
-  const across = taps(width, size, times);
-  const down = across.from === height ? across : taps(height, size, times);
+  const { first, weights, count } = taps(width, size, times);
+  const down = taps(height, size, times);
   const along = new Float32Array(3 * size * height);
   for (let y = 0, to = 0; y < height; y++) {
     const row = 4 * y * width;
     for (let x = 0, tap = 0; x < size; x++, to += 3) {
-      let [red, green, blue] = [0, 0, 0];
-      for (let n = 0, at = row + 4 * across.first[x]; n < across.count; n++, tap++, at += 4) {
-        const weight = across.weights[tap];
+      let red = 0;
+      let green = 0;
+      let blue = 0;
+      let at = row + 4 * first[x];
+      for (const end = tap + count; tap < end; tap++, at += 4) {
+        const weight = weights[tap];
         red += weight * data[at];
         green += weight * data[at + 1];
         blue += weight * data[at + 2];
@@ -131,15 +134,17 @@ export function interpolatedAndHalved({ width, height, data }, size, times) {
     }
   }
   const made = new Uint8ClampedArray(4 * size * size);
-  const sums = new Float32Array(3 * size);
+  const wide = 3 * size;
+  const sums = new Float32Array(wide);
   for (let y = 0, to = 0; y < size; y++) {
     sums.fill(0);
     for (let n = 0; n < down.count; n++) {
       const weight = down.weights[y * down.count + n];
-      const row = 3 * size * (down.first[y] + n);
-      for (let x = 0; x < sums.length; x++) sums[x] += weight * along[row + x];
+      if (weight === 0) continue;
+      const row = wide * (down.first[y] + n);
+      for (let x = 0; x < wide; x++) sums[x] += weight * along[row + x];
     }
-    for (let x = 0; x < sums.length; x += 3, to += 4) {
+    for (let x = 0; x < wide; x += 3, to += 4) {
       made[to] = sums[x];
       made[to + 1] = sums[x + 1];
       made[to + 2] = sums[x + 2];
@@ -169,7 +174,7 @@ function taps(from, to, times) {
       if (place > low) weights[at + 1] += (place - low) / times;
     }
   }
-  return { from, first, weights, count };
+  return { first, weights, count };
 }
 
 /**
