@@ -38,7 +38,9 @@ PAGE: Final = """<!doctype html><title>media</title><link rel="icon" href="data:
 TURNED: Final = 133
 #: Mean difference of two pictures, grey levels: the same 8-bit networks on two engines, and two decoders of AVIF.
 NEAR: Final = 1.5
+#: Crop units are half a picture of 256 wide.
 PX: Final = 128
+PLAN: Final = {"framesPerMessage": 1, "fps": 25, "level": 4, "redundantFrames": 0}
 
 
 @pytest.fixture(scope="module")
@@ -214,18 +216,16 @@ def test_pictures_that_cannot_be_used_are_refused_with_the_reason(page: MediaPag
 
 
 def test_what_the_camera_sees_is_shown_where_the_sender_saw_it(page: MediaPage, family: Family) -> None:
-    plan = {"framesPerMessage": 1, "fps": 25, "level": 4, "redundantFrames": 0}
     page.page.evaluate(
         """async (plan) => {
             window.sending = await media.Sending.open({ plan });
             sending.pipeline.setOverlayWanted(true);
             await sending.film();
         }""",
-        plan,
+        PLAN,
     )
     page.until("sending.all('source').length")
-    [[source]] = page.page.evaluate("sending.all('source').map(([one]) => [[...one.packed.data].length])")
-    assert 3000 < source <= 6144
+    assert 3000 < page.page.evaluate("sending.all('source')[0][0].packed.data.length") <= 6144
     page.page.evaluate("async () => { window.kept = media.keep(receiving); await media.call(sending, receiving); }")
     page.until("kept.length >= 12 && sending.told.length >= 60", 90)
     page.page.wait_for_timeout(8000)
@@ -242,6 +242,34 @@ def test_what_the_camera_sees_is_shown_where_the_sender_saw_it(page: MediaPage, 
     # Both poses are among them: the nose lies elsewhere.
     noses = [points[:, 0].mean() for _, points in pairs]
     assert max(noses) - min(noses) > 0.02
+
+
+def test_a_camera_that_is_handed_over_frame_by_frame_is_sent_until_it_is_off(page: MediaPage) -> None:
+    # Browsers without MediaStreamTrackProcessor.
+    page.page.evaluate(
+        """async (plan) => {
+            delete globalThis.MediaStreamTrackProcessor;
+            window.sending = await media.Sending.open({ plan, align: false });
+            window.why = await sending.pipeline.takeSource().then(() => "taken", (error) => error.message);
+            await sending.film();
+        }""",
+        PLAN,
+    )
+    assert "no face in the last second" in page.page.evaluate("why")
+    page.until("sending.all('source').length")
+    assert not page.page.evaluate("sending.packets.length")  # nobody has begun
+    page.page.evaluate("sending.pipeline.begin()")
+    page.until("sending.packets.length >= 3")
+    first = MotionPacket.parse(bytes(page.page.evaluate("[...sending.packets[0].data]")))
+    assert (first.sequence, first.is_key) == (0, True)
+    page.page.evaluate("sending.pipeline.setCameraOff(true)")
+    page.until("sending.all('face').at(-1)[0] === false")
+    count = page.page.evaluate("sending.packets.length")
+    page.page.wait_for_timeout(1500)
+    assert page.page.evaluate("sending.packets.length") == count
+    hello = page.page.evaluate("sending.pipeline.hello(12.5)")
+    assert (hello["family"], hello["fpsNumerator"], hello["fpsDenominator"]) == ("compact-256", 12500, 1000)
+    assert not page.told("sending", "problem")
 
 
 def _standing(
