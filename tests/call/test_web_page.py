@@ -71,7 +71,7 @@ def test_every_file_of_the_page_is_served_for_ever() -> None:
         assert page is not None
         call = [f"call/{path.name}" for path in (WEB / "call").glob("*.js")]
         wanted = modules_of(["worker.js", "session.js", "link.js", *call]) | {f"vendor/{name}" for name in ENGINE_FILES}
-        wanted |= {f"networks/{name}" for name in NETWORK_FILES}
+        wanted |= {f"networks/{name}" for name in (*NETWORK_FILES, "manifest.json")}
         assert wanted <= set(page.files)
         async with Server() as server, httpx2.AsyncClient(trust_env=False, base_url=server.url) as client:
             for name in sorted(wanted):
@@ -124,6 +124,8 @@ def test_files_are_packed_for_whoever_takes_that_and_not_for_others() -> None:
         "/tea%20time",
         "/tea/more",
         "/%3Cscript%3E",
+        "/favicon.ico",
+        "/metrics",
     ],
 )
 def test_what_is_no_room_and_no_file_is_not_there(path: str) -> None:

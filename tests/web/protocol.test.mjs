@@ -24,8 +24,10 @@ import {
   SourcePicture,
   parseControl,
 } from "../../shared/kilocall/web/control.js";
+import { Codebook } from "../../shared/kilocall/web/codebook.js";
 import { BadInput, BadPacket, NotProven } from "../../shared/kilocall/web/errors.js";
 import { Exchange, PICTURES } from "../../shared/kilocall/web/exchange.js";
+import { familyHello, helloOf } from "../../shared/kilocall/web/hello.js";
 import { findRoom } from "../../shared/kilocall/web/link.js";
 import { Assembly, PartsQueue, isPart } from "../../shared/kilocall/web/long_messages.js";
 import { Float, pack, unpack } from "../../shared/kilocall/web/msgpack.js";
@@ -34,9 +36,10 @@ import { ReferenceExchange } from "../../shared/kilocall/web/references.js";
 import { plain, withSpeech } from "../../shared/kilocall/web/sdp.js";
 import { Session } from "../../shared/kilocall/web/session.js";
 import { parseFromServer, websocketUrl } from "../../shared/kilocall/web/signalling.js";
+import { StreamReader } from "../../shared/kilocall/web/stream_file.js";
 import { Handshake, LinkSecret, fingerprint } from "../../shared/kilocall/web/trust.js";
 import { WORDS } from "../../shared/kilocall/web/words.js";
-import { json } from "./helpers.mjs";
+import { WEIGHTS, file, json } from "./helpers.mjs";
 
 /** @typedef {{ secret: string, token: string, key: string, name: string }} GoldenSecret */
 /** @typedef {Record<string, any>} GoldenHandshake */
@@ -459,6 +462,17 @@ test("what a report names has arrived, and is acknowledged if it was sent on thi
   session.control(session.hello.bytes(), 0);
   session.control(new ReceiverReport(7, 0, 1000, 8, 0, 0, 0, 100).bytes(), 40_000);
   assert.deepEqual(recorder.acknowledged, [7]);
+});
+
+test("Hello says the weights and the codebook that streams of them name", () => {
+  const codebook = Codebook.fromBytes(file(`${WEIGHTS}codebook.safetensors`));
+  const hello = helloOf(familyHello(file(`${WEIGHTS}manifest.json`), codebook), 24.999);
+  const { header } = new StreamReader(file("shared/kilocall/sample/astronaut.kcs"));
+  assert.deepEqual([hello.family, hello.weightsHash, hello.codebookHash], [header.family, header.weightsHash, header.codebookHash]);
+  assert.deepEqual([hello.fpsNumerator, hello.fpsDenominator, hello.pictureSize], [24_999, 1000, 256]);
+  for (const bad of ["{}", '{"family": "compact-256"}', '{"files": {}}']) {
+    assert.throws(() => familyHello(new TextEncoder().encode(bad), codebook), BadInput);
+  }
 });
 
 test("another version, other weights and other models end a call with a sentence", () => {

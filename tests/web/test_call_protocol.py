@@ -486,6 +486,22 @@ def test_lost_connection_is_made_anew_and_the_picture_is_not_sent_again(
     page.close()
 
 
+@pytest.mark.slow
+def test_other_side_that_stands_still_is_given_up_and_met_again(server: Server, browser: Any) -> None:
+    elsewhere = Background()  # apart from the signalling server, which goes on
+    python, page = meet(server, elsewhere, browser)
+    elsewhere.loop.call_soon_threadsafe(time.sleep, VANISHED_S + 2)
+    began = time.monotonic()
+    state = page.until(lambda state: state["lost"] == 1)
+    assert state["reason"] in ("nothing has arrived for 9 s", "the two sides cannot reach each other")
+    assert VANISHED_S - 2 < time.monotonic() - began < VANISHED_S + 2
+    state = page.until(lambda state: state["connections"] == 2 and state["phase"] == "open" and state["words"])
+    waits(lambda: python.session.acquaintance.words == tuple(state["words"]))
+    elsewhere.run(python.close())
+    elsewhere.close()
+    page.close()
+
+
 def test_connection_outlives_the_signalling_server(background: Background, browser: Any) -> None:
     before = Server()
     background.run(before.__aenter__())

@@ -377,7 +377,7 @@ def test_faces_are_those_that_python_finds(folder: Path, player: StreamPlayer) -
 def test_without_the_engine_one_line_says_what_to_do(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(web_page, "ENGINE_FILES", ("not-there.wasm",))
+    monkeypatch.setattr(web_page, "has_engine", lambda: False)
     assert run(["export-page", "sample:astronaut", "-o", str(tmp_path / "page"), "--threads", "1"]) == 2
     assert capsys.readouterr().err == "kilocall: the browser's engine is missing: run `make web`\n"
     assert not list(tmp_path.iterdir())

@@ -31,6 +31,8 @@ __all__ = ["WebPage", "add_web_page", "read_web_page"]
 logger = logging.getLogger(__name__)
 
 ROOM: Final = re.compile(r"[A-Za-z0-9._~-]{1,64}")
+#: What browsers and Prometheus ask for by themselves; nobody means a room by it.
+NO_ROOMS: Final = frozenset({"favicon.ico", "metrics"})
 HOST: Final = re.compile(r"[A-Za-z0-9.-]+(:[0-9]{1,5})?|\[[0-9A-Fa-f:]+\](:[0-9]{1,5})?")
 PAGE: Final = Path(__file__).parent / "page"
 OWN: Final = WEB / "call"
@@ -44,6 +46,7 @@ MEDIA_TYPES: Final = {
     ".mjs": "text/javascript; charset=utf-8",
     ".css": "text/css; charset=utf-8",
     ".html": "text/html; charset=utf-8",
+    ".json": "application/json",
     ".svg": "image/svg+xml",
     ".wasm": "application/wasm",
     ".txt": "text/plain; charset=utf-8",
@@ -102,7 +105,7 @@ def read_web_page() -> WebPage | None:
         if path.suffix in MEDIA_TYPES and path.suffix != ".html" and path.name not in OF_A_PROGRAM
     }
     found |= {f"vendor/{name}": WEB / "vendor" / name for name in ENGINE_FILES}
-    found |= {f"networks/{name}": WEIGHTS / name for name in NETWORK_FILES}
+    found |= {f"networks/{name}": WEIGHTS / name for name in (*NETWORK_FILES, "manifest.json")}
     files = {
         name: WebFile(path.read_bytes(), MEDIA_TYPES.get(path.suffix, OTHER)) for name, path in sorted(found.items())
     }
@@ -140,7 +143,7 @@ def add_web_page(app: FastAPI) -> None:
 
     @app.api_route("/{room}", methods=READING)
     async def room_page(room: str, request: Request) -> Response:
-        if ROOM.fullmatch(room) is None:
+        if room in NO_ROOMS or ROOM.fullmatch(room) is None:
             return Response(status_code=404, headers=HEADERS | {"Cache-Control": "no-store"})
         page = await run_in_threadpool(read_web_page)
         headers = _headers(request) | {"Cache-Control": "no-store"}

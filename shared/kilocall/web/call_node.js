@@ -8,7 +8,7 @@
 import { BlobStore } from "./blob_store.js";
 import { CallStatistics } from "./call_statistics.js";
 import { nowUs } from "./clock.js";
-import { Hello, ReceiverReport, SourcePicture } from "./control.js";
+import { ReceiverReport, SourcePicture } from "./control.js";
 import { Codebook } from "./codebook.js";
 import { file } from "./engine.js";
 import { BadInput, KilocallError } from "./errors.js";
@@ -129,10 +129,8 @@ export class CallNode {
     this.#tellState();
     this.#message(this.#sources());
     try {
-      const [family] = await Promise.all([this.sending.ready, this.receiving.ready]);
-      const { fpsNumerator, fpsDenominator } = this.sending.hello(FPS);
-      this.session.introduce(new Hello(
-        family.family, family.weightsHash, family.codebookHash, fpsNumerator, fpsDenominator, family.pictureSize));
+      await Promise.all([this.sending.ready, this.receiving.ready]);
+      this.session.introduce(this.sending.hello(FPS));
       this.#timer = setInterval(() => void this.#tick(), TICK_MS);
       await this.link.run();
     } catch (error) {

@@ -1,6 +1,7 @@
 // What a Hello says of the networks that this side has. As `model/hello.py` and `CompactFamily.weights_hash`.
 
 import { sha256 } from "./bytes.js";
+import { Hello } from "./control.js";
 import { BadInput } from "./errors.js";
 
 /**
@@ -19,11 +20,20 @@ import { BadInput } from "./errors.js";
  */
 export function familyHello(manifest, codebook) {
   const { family, size, files } = JSON.parse(new TextDecoder().decode(manifest));
-  if (typeof family !== "string" || !Number.isInteger(size) || typeof files !== "object") {
+  if (typeof family !== "string" || !Number.isInteger(size) || typeof files !== "object" || files === null) {
     throw new BadInput("manifest.json names no family, size and files");
   }
   // As Python's json writes it, in the order of the names.
   const listed = Object.keys(files).sort().map((name) => `${JSON.stringify(name)}: ${JSON.stringify(files[name])}`);
   const weightsHash = sha256(new TextEncoder().encode(`{${listed.join(", ")}}`));
   return { family, weightsHash, codebookHash: codebook.hash, pictureSize: size };
+}
+
+/**
+ * A side's Hello, with the frames a second that it has at most.
+ * @param {FamilyHello} family
+ * @param {number} fps
+ */
+export function helloOf({ family, weightsHash, codebookHash, pictureSize }, fps) {
+  return new Hello(family, weightsHash, codebookHash, Math.round(1000 * fps), 1000, pictureSize);
 }

@@ -2,6 +2,7 @@
 // `receive_worker.js` on a thread of its own. Methods and events are those of `receiver/live.py`.
 
 import { clockOffsetUs } from "./clock.js";
+import { helloOf } from "./hello.js";
 
 /** @typedef {import("./jitter_buffer.js").Report} Report */
 /** @typedef {import("./hello.js").FamilyHello} FamilyHello */
@@ -190,7 +191,7 @@ export class ReceivePipeline {
    */
   hello(fps) {
     if (this.family === null) throw new Error("the receiver is not ready yet");
-    return { ...this.family, fpsNumerator: Math.round(1000 * fps), fpsDenominator: 1000 };
+    return helloOf(this.family, fps);
   }
 
   /**

@@ -3,6 +3,7 @@
 
 import { clockOffsetUs, nowUs } from "./clock.js";
 import { BadInput } from "./errors.js";
+import { helloOf } from "./hello.js";
 import { MotionPacket } from "./motion_packet.js";
 
 /** @typedef {import("./hello.js").FamilyHello} FamilyHello */
@@ -215,7 +216,7 @@ export class SendPipeline {
    */
   hello(fps) {
     if (this.family === null) throw new BadInput("the sender is not ready yet");
-    return { ...this.family, fpsNumerator: Math.round(1000 * fps), fpsDenominator: 1000 };
+    return helloOf(this.family, fps);
   }
 
   /**
