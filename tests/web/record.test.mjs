@@ -1,0 +1,85 @@
+// What the browser writes: stream files as Python writes them, and a call's motion as it was decoded.
+
+import assert from "node:assert/strict";
+import { test } from "node:test";
+
+import { Codebook } from "../../shared/kilocall/web/codebook.js";
+import { CropPlace, Hello, SourcePicture } from "../../shared/kilocall/web/control.js";
+import { BadInput } from "../../shared/kilocall/web/errors.js";
+import { MotionDecoder } from "../../shared/kilocall/web/motion_codec.js";
+import { Recorder } from "../../shared/kilocall/web/recorder.js";
+import { ReferencePicture, StreamReader, TimedPacket } from "../../shared/kilocall/web/stream_file.js";
+import { StreamWriter } from "../../shared/kilocall/web/stream_writer.js";
+import { file, vector, WEIGHTS } from "./helpers.mjs";
+
+test("a stream that is written again is the same file", () => {
+  const golden = vector("stream.kcs");
+  const reader = new StreamReader(golden);
+  const writer = new StreamWriter(reader.header);
+  for (const record of reader.records()) {
+    if (record instanceof SourcePicture) writer.addPicture(record);
+    else if (record instanceof ReferencePicture) writer.addReference(record.picture);
+    else if (record instanceof CropPlace) writer.addPlace(record);
+    else if (record instanceof TimedPacket) writer.addPacket(record.timeUs, record.packet);
+  }
+  assert.deepEqual(writer.end(), golden);
+});
+
+/** The built-in speaker's motion as a receiver decodes it, and what it is moved with. */
+function call() {
+  const codebook = Codebook.fromBytes(file(`${WEIGHTS}codebook.safetensors`));
+  const reader = new StreamReader(file("shared/kilocall/sample/astronaut.kcs"));
+  const decoder = new MotionDecoder(codebook);
+  const { family, weightsHash, codebookHash, pictureSize } = reader.header;
+  const hello = new Hello(family, weightsHash, codebookHash, 25_000, 1000, pictureSize);
+  const played = [...reader.packets()].map(({ timeUs, packet }) => {
+    const { level, spacingUs } = packet;
+    return { timeUs, level, spacingUs, vectors: decoder.decode(packet) };
+  });
+  const picture = reader.sourcePicture();
+  assert.ok(picture);
+  return { codebook, hello, picture, played };
+}
+
+test("a recording that begins in the middle holds exactly the motion that was shown", () => {
+  const { codebook, hello, picture, played } = call();
+  const recorder = new Recorder(codebook, hello, picture, []);
+  const shown = played.slice(7);
+  for (const one of shown) recorder.addMotion({ ...one, timeUs: one.timeUs + 5_000_000 });
+  const reader = new StreamReader(recorder.end());
+  const decoder = new MotionDecoder(codebook);
+  assert.equal(reader.truncated, false);
+  assert.deepEqual(reader.sourcePicture()?.data, picture.data);
+  const packets = [...reader.packets()];
+  assert.equal(packets.length, shown.length);
+  assert.equal(packets[0].timeUs, 0);
+  packets.forEach(({ timeUs, packet }, n) => {
+    assert.equal(timeUs, shown[n].timeUs - shown[0].timeUs);
+    const found = decoder.decode(packet);
+    shown[n].vectors.forEach((vector, k) => {
+      for (let i = 0; i < vector.length; i++) assert.ok(Math.abs(found[k][i] - vector[i]) < 1e-6 * Math.max(1, Math.abs(vector[i])));
+    });
+  });
+  assert.equal(reader.frameCount, recorder.frames);
+  // Seeking needs key packets.
+  assert.ok(reader.index.length >= 3);
+});
+
+test("a further picture is in a recording once, and no more than a reader takes", () => {
+  const { codebook, hello, picture, played } = call();
+  const further = Array.from({ length: 9 }, (_, n) => new SourcePicture("webp", Uint8Array.of(1, 2, n)));
+  const recorder = new Recorder(codebook, hello, picture, further.slice(0, 2));
+  recorder.addMotion(played[0]);
+  for (const one of further) recorder.addPicture(one);
+  const reader = new StreamReader(recorder.end());
+  assert.deepEqual([...reader.references()].map(({ pictureHash }) => pictureHash), further.slice(0, 7).map(({ pictureHash }) => pictureHash));
+});
+
+test("times that go back and pictures that are too many are refused", () => {
+  const { header } = new StreamReader(vector("stream.kcs"));
+  const [{ timeUs, packet }] = new StreamReader(vector("stream.kcs")).packets();
+  const writer = new StreamWriter(header);
+  assert.throws(() => writer.addReference(new SourcePicture("webp", Uint8Array.of(1))), BadInput);
+  writer.addPacket(timeUs + 1, packet);
+  assert.throws(() => writer.addPacket(timeUs, packet), BadInput);
+});
