@@ -1,0 +1,204 @@
+"""The page of a call in Chromium, with nothing beside it: it sees a `kilocall call`, or another page, and is seen."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import cv2
+import numpy as np
+import pytest
+
+from kilocall.api import StreamPlayer
+from kilocall.bench.two_pages import write_camera
+from kilocall.call import ROOM_VARIABLE
+from kilocall.call.report import CallReport
+from kilocall.sample import sample_clip
+from meeting import OTHER_SECRET, SECRET, Server
+from web.hosting import CHROMIUM, has_browser, has_engine
+from web.test_call_protocol import Background
+
+pytestmark = [has_engine, has_browser, pytest.mark.slow]
+
+ROOT: Final = Path(__file__).parents[2]
+#: Loading 17 MB and compiling the networks twice takes seconds; a busy machine takes several times that.
+OPEN_WITHIN_MS: Final = 120_000
+SEEN_WITHIN_MS: Final = 180_000
+CAMERA_FPS: Final = 10
+
+
+@pytest.fixture(scope="module")
+def background() -> Iterator[Background]:
+    background = Background()
+    yield background
+    background.close()
+
+
+@pytest.fixture
+def server(background: Background) -> Iterator[Server]:
+    server = Server()
+    background.run(server.__aenter__())
+    yield server
+    background.run(server.__aexit__())
+
+
+@pytest.fixture(scope="module")
+def camera(player: StreamPlayer, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two seconds of the built-in speaker, over and over."""
+    path = tmp_path_factory.mktemp("camera") / "speaker.y4m"
+    ground = np.full((480, 640, 3), 90, np.uint8)
+    frames = []
+    for frame in list(player.frames())[: 2 * 25 : 25 // CAMERA_FPS]:
+        picture = ground.copy()
+        picture[60:420, 140:500] = cv2.resize(frame.rgb, (360, 360), interpolation=cv2.INTER_LINEAR)
+        frames.append(picture)
+    write_camera(path, frames, CAMERA_FPS)
+    return path
+
+
+@pytest.fixture(scope="module")
+def browser(camera: Path) -> Iterator[Any]:
+    playwright = pytest.importorskip("playwright.sync_api")
+    with playwright.sync_playwright() as engine:
+        browser = engine.chromium.launch(
+            executable_path=CHROMIUM,
+            args=[
+                "--no-sandbox",
+                "--use-fake-ui-for-media-stream",
+                "--use-fake-device-for-media-stream",
+                f"--use-file-for-fake-video-capture={camera}",
+                "--autoplay-policy=no-user-gesture-required",
+            ],
+        )
+        yield browser
+        browser.close()
+
+
+class CallPage:
+    """The page as a person has it, with everything that goes wrong on it."""
+
+    def __init__(self, browser: Any, link: str) -> None:
+        context = browser.new_context(permissions=["camera", "microphone"], viewport={"width": 1280, "height": 860})
+        self.page = context.new_page()
+        self.problems: list[str] = []
+        self.page.on("pageerror", lambda error: self.problems.append(str(error)))
+        self.page.on("console", lambda said: self.problems.append(said.text) if said.type == "error" else None)
+        self.page.goto(link)
+
+    def sees(self, text: str, within_ms: float) -> None:
+        self.page.get_by_text(text).first.wait_for(timeout=within_ms)
+
+    def until(self, condition: str, within_ms: float = SEEN_WITHIN_MS) -> None:
+        self.page.wait_for_function(condition, timeout=within_ms)
+
+    @property
+    def words(self) -> list[str]:
+        words: list[str] = self.page.locator("#words li").all_text_contents()
+        return words
+
+    def shown(self) -> np.ndarray[Any, np.dtype[np.uint8]]:
+        png = self.page.locator("#remote-picture").screenshot()
+        picture = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR)
+        assert picture is not None
+        return np.asarray(picture, np.uint8)
+
+    def close(self) -> None:
+        self.page.context.close()
+        assert not self.problems
+
+
+def test_the_page_sees_a_python_party_and_is_seen(server: Server, browser: Any, tmp_path: Path) -> None:
+    link = f"{server.url}/tea#{SECRET.text}"
+    clip = sample_clip("astronaut", tmp_path, threads=1)
+    roots = os.pathsep.join(str(ROOT / root) for root in ("sender", "receiver", "shared", "proto"))
+    report = tmp_path / "report.json"
+    options = ["call", "--headless", "--camera", str(clip), "--report", str(report)]
+    node = subprocess.Popen(
+        [sys.executable, "-m", "kilocall.cli", *options],
+        env={**os.environ, "PYTHONPATH": roots, "KILOCALL_CACHE": str(tmp_path), ROOM_VARIABLE: link},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    # Its pipe is read, or it would stand still when that is full.
+    said: list[str] = []
+    reader = threading.Thread(target=lambda: said.extend(node.stdout or ()))
+    reader.start()
+    try:
+        page = CallPage(browser, link)
+        page.until("window.kilocall?.stats().drawn >= 5")
+        page.sees("Reconstructed from", OPEN_WITHIN_MS)
+        assert len(page.words) == 4
+        page.until("document.getElementById('source-caption').textContent.startsWith('Taken at')")
+
+        # Their head turns here, and nowhere else.
+        before = page.shown()
+        page.page.locator("#yaw").fill("30")
+        page.until("window.kilocall.stats().drawn >= 12")
+        assert np.abs(page.shown().astype(int) - before).mean() > 2
+
+        # What is shown can be saved, and played elsewhere.
+        page.page.locator("#record").click()
+        page.page.locator("#recording").wait_for(timeout=OPEN_WITHIN_MS)
+        page.page.wait_for_timeout(4000)
+        with page.page.expect_download(timeout=OPEN_WITHIN_MS) as saved:
+            page.page.locator("#record").click()
+        recorded = tmp_path / saved.value.suggested_filename
+        saved.value.save_as(recorded)
+        player = StreamPlayer(recorded, threads=1)
+        frames = list(player.frames())
+        assert len(frames) >= 5
+        assert not player.reader.damage
+
+        page.page.locator("#camera").click()
+        page.sees("Your camera is off", OPEN_WITHIN_MS)
+        page.page.locator("#leave").click()
+        page.sees("The call is over", OPEN_WITHIN_MS)
+        node.wait(60)
+        page.close()
+    finally:
+        node.kill()
+        reader.join()
+    assert node.returncode == 0, "".join(said)
+    told = CallReport.model_validate_json(report.read_text())
+    # The browser's face was shown on the other side; how often, the machine decides.
+    assert told.pictures >= 3
+    assert (told.phase, told.malformed, told.connections) == ("ended", 0, 1)
+    assert "hung up" in told.reason
+
+
+def test_two_pages_see_each_other_and_no_python_takes_part(server: Server, browser: Any) -> None:
+    # A link without a secret begins a call: the page makes one.
+    first = CallPage(browser, f"{server.url}/tea")
+    first.sees("Waiting for the other person", OPEN_WITHIN_MS)
+    link = first.page.locator("#link").input_value()
+    assert link.startswith(f"{server.url}/tea#")
+    assert first.page.url == link
+    second = CallPage(browser, link)
+    for page in (first, second):
+        page.until("window.kilocall?.stats().drawn >= 3")
+    assert first.words == second.words
+    assert len(first.words) == 4
+    first.page.locator("#same").click()
+    first.page.locator("#badge-verified").wait_for(timeout=OPEN_WITHIN_MS)
+    second.page.locator("#leave").click()
+    first.sees("The call is over", OPEN_WITHIN_MS)
+    for page in (first, second):
+        page.close()
+
+
+def test_a_link_that_does_not_fit_gets_one_sentence(server: Server, browser: Any) -> None:
+    first = CallPage(browser, f"{server.url}/tea#{SECRET.text}")
+    first.sees("Waiting for the other person", OPEN_WITHIN_MS)
+    stranger = CallPage(browser, f"{server.url}/tea#{OTHER_SECRET.text}")
+    stranger.sees("This call cannot be joined", OPEN_WITHIN_MS)
+    assert "another secret" in stranger.page.locator("#status-text").text_content()
+    broken = CallPage(browser, f"{server.url}/tea#no-secret")
+    broken.sees("This call cannot be joined", OPEN_WITHIN_MS)
+    for page in (first, stranger, broken):
+        page.close()
