@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import gzip
 import logging
 import re
@@ -10,6 +12,7 @@ import httpx2
 import pytest
 
 from kilocall.call import web_page
+from kilocall.call.signalling_settings import SignallingSettings
 from kilocall.call.web_page import read_web_page
 from kilocall.runtime.web_files import ENGINE_FILES, NETWORK_FILES, WEB, WEIGHTS, has_engine, modules_of
 from links import run
@@ -147,6 +150,32 @@ def test_a_slash_behind_the_room_leads_to_its_page() -> None:
             reply = await server.get("/tea/")
             assert reply.is_redirect
             assert reply.headers["location"] == f"{server.url}/tea"
+
+    run(check())
+
+
+@needs_engine
+def test_whoever_does_not_read_what_he_asked_for_is_cut_off() -> None:
+    page = read_web_page()
+    assert page is not None
+    longest = f"/web/{page.version}/vendor/{ENGINE_FILES[1]}"
+
+    async def check() -> None:
+        async with Server(SignallingSettings(answer_within_s=0.5)) as server:
+            reader, writer = await asyncio.open_connection("127.0.0.1", server.port, limit=1 << 12)
+            writer.write(f"GET {longest} HTTP/1.1\r\nHost: {server.url[7:]}\r\n\r\n".encode())
+            await asyncio.sleep(1)
+            taken = 0
+            with contextlib.suppress(ConnectionError):
+                while part := await reader.read(1 << 16):
+                    taken += len(part)
+            assert taken < len(page.files[f"vendor/{ENGINE_FILES[1]}"].data)
+            writer.close()
+            # Who reads gets all of it, and may ask for more on the same connection after a while.
+            async with httpx2.AsyncClient(trust_env=False, base_url=server.url) as client:
+                assert len((await client.get(longest)).content) > 10_000_000
+                await asyncio.sleep(0.7)
+                assert (await client.get("/health")).status_code == 200
 
     run(check())
 

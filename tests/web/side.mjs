@@ -16,8 +16,6 @@ export class Side {
   asked = [];
   /** @type {MotionPacket[]} */
   packets = [];
-  /** @type {string[]} */
-  sdps = [];
   trouble = "";
   lost = 0;
   speech = 0;
@@ -27,9 +25,10 @@ export class Side {
   /**
    * @param {string} link
    * @param {HelloFields} hello
-   * @param {{ audio: MediaStreamTrack | null, stores: { pictures: BlobStore, references: BlobStore }, picture: number[] }} parts
+   * @param {{ audio: MediaStreamTrack | null, stores: { pictures: BlobStore, references: BlobStore }, picture: number[],
+   *   relayOnly: boolean }} parts
    */
-  constructor(link, hello, { audio, stores, picture }) {
+  constructor(link, hello, { audio, stores, picture, relayOnly }) {
     const note = (/** @type {string} */ what) => (/** @type {any[]} */ ...values) => { this.asked.push([what, ...values]); };
     const outgoing = {
       acknowledge: note("acknowledge"), confirm: note("confirm"), follow: note("follow"), limit: note("limit"),
@@ -48,7 +47,7 @@ export class Side {
     this.session.introduce(new Hello(...hello));
     this.session.ownSource(new SourcePicture("webp", Uint8Array.from(picture)));
     const { session } = this;
-    this.link = new Link(address, { audio: audio !== null }, {
+    this.link = new Link(address, { audio: audio !== null, relayOnly }, {
       joined() {},
       paired: () => session.connecting(),
       opened: (peer, handshake) => session.opened((data) => peer.sendControl(data), handshake),
@@ -119,11 +118,10 @@ export class Side {
 /**
  * @param {string} link
  * @param {HelloFields} hello
- * @param {boolean} speaks
- * @param {number[]} picture
+ * @param {{ speaks: boolean, picture: number[], relayOnly: boolean }} options
  */
-export async function begin(link, hello, speaks, picture) {
+export async function begin(link, hello, { speaks, picture, relayOnly }) {
   const stores = await BlobStore.openAll();
   const stream = speaks ? await navigator.mediaDevices.getUserMedia({ audio: true }) : null;
-  return new Side(link, hello, { audio: stream?.getAudioTracks()[0] ?? null, stores, picture });
+  return new Side(link, hello, { audio: stream?.getAudioTracks()[0] ?? null, stores, picture, relayOnly });
 }

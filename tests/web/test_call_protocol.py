@@ -19,9 +19,11 @@ from typing import Any, Final
 import pytest
 from aiortc.mediastreams import MediaStreamError
 
+from call.test_turn import TURN_SECRET, coturn
 from kilocall.call import ROOM_VARIABLE
 from kilocall.call.link import Link, RoomAddress
 from kilocall.call.report import CallReport
+from kilocall.call.signalling_settings import SignallingSettings
 from kilocall.call.web_page import read_web_page
 from kilocall.control.rate_control import Plan, RateControl
 from kilocall.control.session import Session
@@ -95,7 +97,12 @@ class Background:
 class PythonEnd:
     """A Link and its Session, without camera and networks."""
 
-    def __init__(self, address: RoomAddress, hello: Hello = HELLO, cache: Path | None = None) -> None:
+    def __init__(
+        self,
+        address: RoomAddress,
+        hello: Hello = HELLO,
+        cache: Path | None = None,
+    ) -> None:
         self.acknowledged: list[int] = []
         self.prepared: list[tuple[str, bytes]] = []
         self.confirmed: list[str] = []
@@ -225,11 +232,10 @@ class BrowserEnd:
         hello: Hello = HELLO,
         speaks: bool = True,
         picture: bytes = PICTURE[:99],
-        before: str = "",
+        relay_only: bool = False,
     ) -> None:
-        """`before` is JavaScript that runs ahead of it all; `browser` may be a context, with what it keeps."""
+        """`browser` may be a context, with what it keeps."""
         self.page = browser.new_page()
-        self.page.add_init_script(before)
         self.problems: list[str] = []
         self.page.on("pageerror", lambda error: self.problems.append(str(error)))
         self.page.on("console", self._note)
@@ -244,11 +250,11 @@ class BrowserEnd:
         hashes = [hello.weights_hash, hello.codebook_hash]
         fields = [hello.family, *hashes, hello.fps_numerator, hello.fps_denominator, hello.picture_size]
         self.page.evaluate(
-            """async ([version, link, hello, speaks, picture]) => {
+            """async ([version, link, hello, options]) => {
                 const { begin } = await import(`/web/${version}/side.mjs`);
-                globalThis.side = await begin(link, hello, speaks, picture);
+                globalThis.side = await begin(link, hello, options);
             }""",
-            [made.version, link, fields, speaks, [*picture]],
+            [made.version, link, fields, {"speaks": speaks, "picture": [*picture], "relayOnly": relay_only}],
         )
 
     def _note(self, message: Any) -> None:
@@ -483,6 +489,30 @@ def test_lost_connection_is_made_anew_and_the_picture_is_not_sent_again(
     waits(lambda: len(page.asked("prepare")) == 2)  # from memory
     assert python.session.pictures.sent == 1
     background.run(python.close())
+    page.close()
+
+
+def test_browser_is_reached_through_the_turn_server_that_the_meeting_point_names(
+    background: Background, browser: Any, tmp_path: Path
+) -> None:
+    turn = coturn(tmp_path)
+    port = background.run(turn.__aenter__())
+    urls = (f"turn:127.0.0.1:{port}",)
+    server = Server(SignallingSettings(turn_urls=urls, turn_secret=TURN_SECRET))
+    background.run(server.__aenter__())
+    python, page = meet(server, background, browser, relay_only=True)
+    background.loop.call_soon_threadsafe(python.say_motion)
+    state = page.until(lambda state: state["packets"] == 12)
+    assert (state["connections"], state["malformed"]) == (1, 0)
+    background.run(python.close())
+    page.close()
+    background.run(server.__aexit__())
+    background.run(turn.__aexit__(None, None, None))
+
+
+def test_without_a_turn_server_nothing_is_tried_that_would_show_the_address(server: Server, browser: Any) -> None:
+    page = BrowserEnd(browser, address(server).link, relay_only=True)
+    assert page.until(lambda state: state["trouble"])["trouble"].startswith("only a TURN server is to be used, and")
     page.close()
 
 

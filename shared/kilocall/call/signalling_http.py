@@ -58,12 +58,13 @@ class SignallingConfig(uvicorn.Config):
 
 
 class _Http(H11Protocol):
-    """A connection before it becomes a WebSocket: counted, and cut off when no whole request comes."""
+    """A connection before it becomes a WebSocket: counted, and cut off when nobody asks, or reads the answer."""
 
     config: SignallingConfig
     _host = ""
     _counted = False
     _deadline: asyncio.TimerHandle | None = None
+    _answer_deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -77,8 +78,14 @@ class _Http(H11Protocol):
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
         self._watch()
+        # Files of the page are long, and who asks for one need not read it.
+        answers = self.conn.their_state is h11.DONE and not self._upgraded
+        if answers and self._answer_deadline is None:
+            within_s = self.config.settings.answer_within_s
+            self._answer_deadline = self.loop.call_later(within_s, self.transport.abort)
 
     def on_response_complete(self) -> None:
+        self._stop_waiting()
         super().on_response_complete()
         self._watch()
 
@@ -90,9 +97,11 @@ class _Http(H11Protocol):
             self._counted = False
             protocol.counted_host = self._host
         self._stop_watching()
+        self._stop_waiting()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_watching()
+        self._stop_waiting()
         if self._counted:
             self._counted = False
             self.config.addresses.leave(self._host)
@@ -109,6 +118,11 @@ class _Http(H11Protocol):
     @property
     def _upgraded(self) -> bool:
         return self.transport.get_protocol() is not self
+
+    def _stop_waiting(self) -> None:
+        if self._answer_deadline is not None:
+            self._answer_deadline.cancel()
+            self._answer_deadline = None
 
     def _stop_watching(self) -> None:
         if self._deadline is not None:

@@ -27,6 +27,8 @@ class SignallingSettings:
     join_within_s: float = 10.0
     request_within_s: float = 10.0
     """A TCP connection whose whole request has not come so long after it could is cut off."""
+    answer_within_s: float = 300.0
+    """Who has not taken an answer in so long is cut off: the page's longest file, packed, at 0.1 Mbit/s."""
     message_rate: float = 10.0
     """Messages a second from one party, on average."""
     message_burst: int = 30
