@@ -492,12 +492,17 @@ def test_lost_connection_is_made_anew_and_the_picture_is_not_sent_again(
     page.close()
 
 
-def test_browser_is_reached_through_the_turn_server_that_the_meeting_point_names(
-    background: Background, browser: Any, tmp_path: Path
-) -> None:
+@pytest.fixture
+def turn_port(background: Background, tmp_path: Path) -> Iterator[int]:
     turn = coturn(tmp_path)
-    port = background.run(turn.__aenter__())
-    urls = (f"turn:127.0.0.1:{port}",)
+    yield background.run(turn.__aenter__())
+    background.run(turn.__aexit__(None, None, None))
+
+
+def test_browser_is_reached_through_the_turn_server_that_the_meeting_point_names(
+    background: Background, browser: Any, turn_port: int
+) -> None:
+    urls = (f"turn:127.0.0.1:{turn_port}",)
     server = Server(SignallingSettings(turn_urls=urls, turn_secret=TURN_SECRET))
     background.run(server.__aenter__())
     python, page = meet(server, background, browser, relay_only=True)
@@ -507,7 +512,6 @@ def test_browser_is_reached_through_the_turn_server_that_the_meeting_point_names
     background.run(python.close())
     page.close()
     background.run(server.__aexit__())
-    background.run(turn.__aexit__(None, None, None))
 
 
 def test_without_a_turn_server_nothing_is_tried_that_would_show_the_address(server: Server, browser: Any) -> None:
