@@ -128,22 +128,3 @@ export async function call(sending, receiving) {
   sending.pipeline.begin();
   sending.pipeline.confirm(packed.pictureHash);
 }
-
-/**
- * From now on keeps each picture a moment after it was made, when it is on the page for sure, with its time.
- * @param {Receiving} receiving
- */
-export function keep(receiving) {
-  /** @type {{ timeUs: number, png: string }[]} */
-  const kept = [];
-  const { events } = receiving.pipeline;
-  const { picture } = events;
-  events.picture = (made) => {
-    picture(made);
-    setTimeout(() => {
-      const { width } = receiving.canvas;
-      if (made === receiving.pictures.at(-1) && made.side === width) kept.push({ timeUs: made.timeUs, png: receiving.shown() });
-    }, 50);
-  };
-  return kept;
-}

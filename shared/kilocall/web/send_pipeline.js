@@ -116,7 +116,14 @@ export class SendPipeline {
     let going = true;
     const next = async () => {
       if (!going) return;
-      const bitmap = await createImageBitmap(video);
+      let bitmap;
+      try {
+        bitmap = await createImageBitmap(video);
+      } catch {
+        // A browser may call before the first frame can be read.
+        video.requestVideoFrameCallback(next);
+        return;
+      }
       this.onTaken = () => video.requestVideoFrameCallback(next);
       this.worker.postMessage({ do: "frame", bitmap, captureUs: nowUs() }, [bitmap]);
     };
