@@ -10,7 +10,7 @@ export const OWN_PICTURE = 2;
 export const NO_KEY = "";
 
 const MICROPHONE = { channelCount: 1, echoCancellation: true, noiseSuppression: true, autoGainControl: true };
-const CAMERA = { width: { ideal: 640 }, height: { ideal: 480 }, frameRate: { ideal: 30 }, facingMode: "user" };
+const CAMERA = { width: { ideal: 640 }, height: { ideal: 480 }, frameRate: { ideal: 25 }, facingMode: "user" };
 /** So many threads run networks in each of the two workers, where the server isolates the page. */
 const THREADS = globalThis.crossOriginIsolated ? Math.max(1, Math.min(4, navigator.hardwareConcurrency >> 1)) : 1;
 /** A module with one instruction of WebAssembly's fixed-width SIMD. */
@@ -90,21 +90,24 @@ export class Connection {
   }
 }
 
-// The picture of the other side is drawn by a worker; the own one is the camera's.
+// The picture of the other side is drawn by a worker; the own one is the camera's film itself. Neither costs this thread
+// anything.
 export class PictureCanvas {
-  // onFirst(): the first picture after the start or after clear() is on the canvas.
+  // onFirst(): the first picture after the start or after clear() is to be seen.
   constructor(canvas, onFirst) {
-    this.canvas = canvas;
     this.onFirst = onFirst;
     this.empty = true;
     this.drawn = 0;
-    this.context = null;
-    if (canvas.id === "remote-picture") remoteCanvas = canvas.transferControlToOffscreen();
-    else this.context = canvas.getContext("2d", { alpha: false });
+    if (canvas.id === "remote-picture") {
+      remoteCanvas = canvas.transferControlToOffscreen();
+      return;
+    }
+    const film = Object.assign(document.createElement("video"), { muted: true, playsInline: true });
+    for (const { name, value } of canvas.attributes) film.setAttribute(name, value);
+    canvas.replaceWith(film);
   }
 
-  put({ image }) {
-    if (this.context !== null) this.draw(image);
+  put() {
     this.drawn += 1;
     this.last = { drawnAtMs: performance.timeOrigin + performance.now() };
     if (!this.empty) return;
@@ -112,18 +115,8 @@ export class PictureCanvas {
     this.onFirst();
   }
 
-  draw(video) {
-    const { canvas } = this;
-    if (canvas.width !== video.videoWidth || canvas.height !== video.videoHeight) {
-      canvas.width = video.videoWidth;
-      canvas.height = video.videoHeight;
-    }
-    this.context.drawImage(video, 0, 0);
-  }
-
   clear() {
     this.empty = true;
-    this.context?.clearRect(0, 0, this.canvas.width, this.canvas.height);
   }
 
   drawDelayMs() {
@@ -147,8 +140,7 @@ export class Media {
     this.microphone = null;
     this.camera = null;
     this.lateMs = null;
-    this.preview = Object.assign(document.createElement("video"), { muted: true, playsInline: true });
-    this.watching = null;
+    this.preview = document.getElementById("own-picture");
     media = this;
     navigator.mediaDevices?.addEventListener?.("devicechange", () => { if (this.state !== "off") this.lookAgain(); });
   }
@@ -201,17 +193,7 @@ export class Media {
     node?.useCamera(track);
     this.preview.srcObject = new MediaStream([track]);
     await this.preview.play();
-    this.show();
-  }
-
-  // The own preview, as the camera gives it.
-  show() {
-    this.watching ??= this.preview.requestVideoFrameCallback(() => {
-      this.watching = null;
-      if (this.camera === null) return;
-      connection?.on.picture({ kind: OWN_PICTURE, image: this.preview });
-      this.show();
-    });
+    connection?.on.picture({ kind: OWN_PICTURE });
   }
 
   // A camera that was unplugged may be there again.
@@ -247,7 +229,7 @@ export class Media {
     if (this.state === "off") return;
     if (!off) return this.film();
     this.camera?.stop();
-    this.camera = null;
+    this.camera = this.preview.srcObject = null;
   }
 
   stop() {
