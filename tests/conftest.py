@@ -42,6 +42,8 @@ REAL_TIME = (
     "sender/test_live.py",
     "sender/test_reference_selector.py",
     "test_docker.py",
+    "web/test_call_media.py",
+    "web/test_call_page.py",
     "web/test_call_protocol.py",
 )
 
@@ -84,6 +86,9 @@ SLOW = (
     "train/test_expression_gain_fit.py",
     "train/test_finetune.py",
     "train/test_training.py",
+    "web/test_call_media.py",
+    "web/test_call_page.py",
+    "web/test_call_protocol.py",
     "web/test_export_page.py",
 )
 

@@ -30,7 +30,7 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="th
 
 #: Until both have come to a rate: 25 to 5 takes five seconds, and the first reports and messages some more.
 SETTLE_S = 15.0
-LOOK_S = 20.0
+LOOK_S = 14.0
 #: Half of the lowest rate; with less the processor is busy with something else, and times say nothing of the call.
 SLOWEST_FPS = min(LADDER) / 2
 DELAY_MS = 250

@@ -24,7 +24,7 @@ from meeting import OTHER_SECRET, SECRET, Server
 from web.hosting import CHROMIUM, has_browser, has_engine
 from web.test_call_protocol import Background
 
-pytestmark = [has_engine, has_browser, pytest.mark.slow]
+pytestmark = [has_engine, has_browser]
 
 ROOT: Final = Path(__file__).parents[2]
 #: Loading 17 MB and compiling the networks twice takes seconds; a busy machine takes several times that.

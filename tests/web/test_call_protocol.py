@@ -241,9 +241,8 @@ class BrowserEnd:
         self.page.on("console", self._note)
         text = SIDE.read_text().replace("../../shared/kilocall/web/", "./")
         self.page.route("**/side.mjs", lambda route: route.fulfill(body=text, content_type="text/javascript"))
-        # The page itself would be in the room.
-        document = link.split("#")[0]
-        self.page.route(document, lambda route: route.fulfill(body="<!doctype html>", content_type="text/html"))
+        # Or the page itself would be in the room.
+        self.page.route("**/call/main.js", lambda route: route.fulfill(body="", content_type="text/javascript"))
         self.page.goto(link)
         made = read_web_page()
         assert made is not None
