@@ -233,13 +233,15 @@ def test_what_the_camera_sees_is_shown_where_the_sender_saw_it(page: MediaPage, 
         pair = _stopped(page)
         if pair is not None:
             pairs.append(pair)
+        # Both poses are among them: the nose lies elsewhere.
+        noses = [points[:, 0].mean() for _, points in pairs]
+        if len(pairs) >= 4 and max(noses) - min(noses) > 0.02:
+            break
     assert not page.told("sending", "problem")
     assert not page.told("receiving", "problem")
     apart = [float(np.linalg.norm(family.track(shown).points - points, axis=1).mean()) * PX for shown, points in pairs]
     assert len(apart) >= 3
     assert np.median(apart) < 1.5, apart
-    # Both poses are among them: the nose lies elsewhere.
-    noses = [points[:, 0].mean() for _, points in pairs]
     assert max(noses) - min(noses) > 0.02
 
 

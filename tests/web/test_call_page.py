@@ -165,6 +165,7 @@ def test_the_page_sees_a_python_party_and_is_seen(server: Server, browser: Any, 
         page.sees("Your camera is off", OPEN_WITHIN_MS)
         page.page.locator("#leave").click()
         page.sees("The call is over", OPEN_WITHIN_MS)
+        page.page.wait_for_timeout(5000)  # what the farewell needs, on a busy machine
         # Nobody is there to hang up on that side: it would wait for the other to come back.
         node.terminate()
         node.wait(60)
@@ -172,6 +173,8 @@ def test_the_page_sees_a_python_party_and_is_seen(server: Server, browser: Any, 
     finally:
         node.kill()
         reader.join()
+        assert node.stdout is not None
+        node.stdout.close()
     assert node.returncode == 0, "".join(said)
     told = CallReport.model_validate_json(report.read_text())
     # The browser's face was shown on the other side; how often, the machine decides.
