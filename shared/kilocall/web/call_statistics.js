@@ -21,7 +21,7 @@ export class CallStatistics {
   /** @type {number[]} milliseconds from camera to canvas, of the newest pictures */
   #delays = [];
   #pictures = 0;
-  #before = { pictures: 0, sent: 0, atMs: performance.now() };
+  #before = { pictures: 0, sent: 0, atMs: performance.now(), answeredMs: performance.now() };
   /** @type {{ sent: Traffic, received: Traffic } | null} */
   #traffic = null;
   /** @type {import("./peer.js").Peer | null} */
@@ -53,16 +53,21 @@ export class CallStatistics {
 
   /** What the page shows, as of now. */
   async look() {
-    const [sending, receiving] = await Promise.all([this.#sending.numbers(), this.#receiving.numbers()]);
+    let answeredMs = 0;
+    const [sending, receiving] = await Promise.all([
+      this.#sending.numbers().finally(() => { answeredMs = performance.now(); }), this.#receiving.numbers(),
+    ]);
     const { peer } = this.#link;
     const now = performance.now();
     const seconds = Math.max(1e-3, (now - this.#before.atMs) / 1000);
+    // The workers answer between two frames: counts are of the moment of the answer.
+    const sendingSeconds = Math.max(1e-3, (answeredMs - this.#before.answeredMs) / 1000);
     const traffic = peer?.traffic ?? null;
     const before = peer === this.#peer ? this.#traffic : null;
     const [out, into] = /** @type {const} */ (["sent", "received"]).map((way) => rates(before?.[way], traffic?.[way], seconds));
     const pictures = this.#pictures - this.#before.pictures;
     const sent = sending.sentFrames - this.#before.sent;
-    this.#before = { pictures: this.#pictures, sent: sending.sentFrames, atMs: now };
+    this.#before = { pictures: this.#pictures, sent: sending.sentFrames, atMs: now, answeredMs };
     this.#traffic = traffic;
     this.#peer = peer;
     return {
@@ -75,7 +80,7 @@ export class CallStatistics {
       audio_out_kbps: out.audio,
       audio_in_kbps: into.audio,
       payload_bits_per_frame: sending.payloadBits / Math.max(1, sending.sentFrames),
-      fps_out: sent / seconds,
+      fps_out: sent / sendingSeconds,
       fps_in: pictures / seconds,
       loss_pct: this.#session.loss === null ? null : 100 * this.#session.loss,
       rtt_ms: this.#session.rttMs,
