@@ -22,7 +22,6 @@ from kilocall.call.report import CallReport
 from kilocall.sample import sample_clip
 from meeting import OTHER_SECRET, SECRET, Server
 from web.hosting import CHROMIUM, has_browser, has_engine
-from web.test_call_protocol import Background
 
 pytestmark = [has_engine, has_browser]
 
@@ -31,21 +30,6 @@ ROOT: Final = Path(__file__).parents[2]
 OPEN_WITHIN_MS: Final = 120_000
 SEEN_WITHIN_MS: Final = 180_000
 CAMERA_FPS: Final = 10
-
-
-@pytest.fixture(scope="module")
-def background() -> Iterator[Background]:
-    background = Background()
-    yield background
-    background.close()
-
-
-@pytest.fixture
-def server(background: Background) -> Iterator[Server]:
-    server = Server()
-    background.run(server.__aenter__())
-    yield server
-    background.run(server.__aexit__())
 
 
 @pytest.fixture(scope="module")

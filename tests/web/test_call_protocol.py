@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import re
 import shutil
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -41,6 +39,7 @@ from kilocall.runtime.tasks import Tasks
 from kilocall.runtime.web_files import has_engine
 from kilocall.sample import sample_clip, sample_stream
 from meeting import OTHER_SECRET, SECRET, Server
+from web.background import WITHIN_S, Background
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 ROOT: Final = Path(__file__).parents[2]
@@ -48,7 +47,6 @@ SIDE: Final = Path(__file__).with_name("side.mjs")
 HASH: Final = "a5" * 32
 HELLO: Final = Hello("compact-256", "0f" * 32, HASH, 25_000, 1000, 256)
 PICTURE: Final = bytes(range(256)) * 12
-WITHIN_S: Final = 20.0
 #: After so long without a word somebody has gone.
 VANISHED_S: Final = PeerSettings().vanished_after_s
 #: Chromium leaves the loopback out unless told, and hides addresses behind names for the local network.
@@ -64,34 +62,6 @@ pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="no chromium is installed"),
     pytest.mark.skipif(not has_engine(), reason="the browser's engine is missing: run `make web`"),
 ]
-
-
-class Background:
-    """An event loop on a thread of its own: the browser is driven on this one."""
-
-    def __init__(self) -> None:
-        self.loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self.loop.run_forever)
-        self._thread.start()
-
-    def run(self, coroutine: Awaitable[Any]) -> Any:
-        async def waited() -> Any:
-            return await coroutine
-
-        return asyncio.run_coroutine_threadsafe(waited(), self.loop).result(WITHIN_S)
-
-    def close(self) -> None:
-        self.run(self._cancel())
-        self.loop.call_soon_threadsafe(self.loop.stop)
-        self._thread.join(10)
-        self.loop.close()
-
-    async def _cancel(self) -> None:
-        """What a test that failed has left."""
-        left = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in left:
-            task.cancel()
-        await asyncio.gather(*left, return_exceptions=True)
 
 
 class PythonEnd:
@@ -195,21 +165,6 @@ class PythonEnd:
             packet = MotionPacket(sequence, 40 * sequence, 40_000, 3, None, 4, b"\1\2\3")
             assert self.link.peer.send_motion(bytes(packet))
             self.session.motion_sent(packet)
-
-
-@pytest.fixture(scope="module")
-def background() -> Iterator[Background]:
-    made = Background()
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def server(background: Background) -> Iterator[Server]:
-    made = Server()
-    background.run(made.__aenter__())
-    yield made
-    background.run(made.__aexit__())
 
 
 @pytest.fixture(scope="module")

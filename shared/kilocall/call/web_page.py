@@ -17,14 +17,13 @@ import logging
 import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Final
 
 from fastapi import FastAPI, Request, Response
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import StreamingResponse
 
-from kilocall.runtime.web_files import ENGINE_FILES, NETWORK_FILES, WEB, WEIGHTS, has_engine
+from kilocall.runtime.web_files import CALL_PAGE, ENGINE_FILES, NETWORK_FILES, WEB, WEIGHTS, has_engine
 
 __all__ = ["WebPage", "add_web_page", "read_web_page"]
 
@@ -34,7 +33,6 @@ ROOM: Final = re.compile(r"[A-Za-z0-9._~-]{1,64}")
 #: What browsers and Prometheus ask for by themselves; nobody means a room by it.
 NO_ROOMS: Final = frozenset({"favicon.ico", "metrics"})
 HOST: Final = re.compile(r"[A-Za-z0-9.-]+(:[0-9]{1,5})?|\[[0-9A-Fa-f:]+\](:[0-9]{1,5})?")
-PAGE: Final = Path(__file__).parent / "page"
 OWN: Final = WEB / "call"
 UNPREPARED: Final = OWN / "unprepared.html"
 #: What the page's `program.js` has of a program that runs beside it.
@@ -100,7 +98,7 @@ def read_web_page() -> WebPage | None:
         return None
     found = {
         f"{place}{path.name}": path
-        for place, folder in (("", WEB), ("call/", PAGE), ("call/", OWN))
+        for place, folder in (("", WEB), ("call/", CALL_PAGE), ("call/", OWN))
         for path in folder.iterdir()
         if path.suffix in MEDIA_TYPES and path.suffix != ".html" and path.name not in OF_A_PROGRAM
     }
@@ -113,7 +111,7 @@ def read_web_page() -> WebPage | None:
     for name, file in files.items():
         digest.update(f"{name}\n{len(file.data)}\n".encode() + file.data)
     version = digest.hexdigest()[:16]
-    page = (PAGE / "index.html").read_text()
+    page = (CALL_PAGE / "index.html").read_text()
     for named in NAMED:
         page = page.replace(named, named.replace('="', f'="web/{version}/call/'))
     return WebPage(version, page.encode(), files)

@@ -93,7 +93,7 @@ def make_call(
         if open_page:
             open_in_browser(address)
 
-    report = run_call(settings, on_page=page, on_link=lambda link: _say(f"the other side joins with: --room '{link}'"))
+    report = run_call(settings, on_page=page, on_link=_tell_link)
     print_report(report)
 
 
@@ -277,6 +277,10 @@ def _rate(rate: RateInUse) -> str:
 
 def _ms(value: float | None) -> str:
     return "none" if value is None else f"{value:.0f} ms"
+
+
+def _tell_link(link: str) -> None:
+    _say(f"the other side joins with: --room '{link}', or opens that link in a browser")
 
 
 def _say(text: str) -> None:

@@ -7,9 +7,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
-__all__ = ["ENGINE_FILES", "NETWORK_FILES", "WEB", "WEIGHTS", "has_engine", "modules_of"]
+__all__ = ["CALL_PAGE", "ENGINE_FILES", "NETWORK_FILES", "WEB", "WEIGHTS", "has_engine", "modules_of"]
 
 WEB: Final = Path(__file__).parents[1] / "web"
+#: The page of a call, which is served as `call/` with what is in WEB/call in place of its own.
+CALL_PAGE: Final = Path(__file__).parents[1] / "call" / "page"
 WEIGHTS: Final = Path(__file__).parents[1] / "model" / "weights" / "compact-256"
 #: What `make web` copies to WEB/vendor.
 ENGINE_FILES: Final = ("ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm")
@@ -46,7 +48,9 @@ def modules_of(entries: Iterable[str]) -> frozenset[str]:
             continue
         found.add(name)
         path = WEB / name
+        if not path.is_file():
+            path = CALL_PAGE / name.removeprefix("call/")
         for one in _IMPORT.finditer(path.read_text()):
-            imported = (path.parent / one[1]).resolve()
+            imported = ((WEB / name).parent / one[1]).resolve()
             waiting.append(imported.relative_to(WEB.resolve()).as_posix())
     return frozenset(found)

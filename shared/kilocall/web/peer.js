@@ -467,8 +467,10 @@ export class Peer {
       ?? all.find(({ type, nominated, state }) => type === "candidate-pair" && nominated && state === "succeeded");
     if (pair === undefined) return;
     if (pair.currentRoundTripTime !== undefined) this.rttMs = 1000 * pair.currentRoundTripTime;
+    // The other side may send over another pair than the one that is selected here: the transport counts both.
+    const { bytesSent, bytesReceived, packetsSent, packetsReceived } = transport?.packetsReceived === undefined ? pair : transport;
     // ICE's own checks are signs of life, too.
-    const counted = pair.bytesReceived + (pair.requestsReceived ?? 0) + (pair.responsesReceived ?? 0);
+    const counted = bytesReceived + (pair.requestsReceived ?? 0) + (pair.responsesReceived ?? 0);
     if (counted !== this.#counted) this.#heardMs = performance.now();
     this.#counted = counted;
     const address = found.get(pair.localCandidateId)?.address ?? "";
@@ -477,9 +479,9 @@ export class Peer {
     const [outbound] = audio("outbound-rtp");
     const [inbound] = audio("inbound-rtp");
     this.#traffic = {
-      sent: traffic(pair.bytesSent, pair.packetsSent, outbound?.bytesSent + outbound?.headerBytesSent, outbound?.packetsSent, header),
+      sent: traffic(bytesSent, packetsSent, outbound?.bytesSent + outbound?.headerBytesSent, outbound?.packetsSent, header),
       received: traffic(
-        pair.bytesReceived, pair.packetsReceived, inbound?.bytesReceived + inbound?.headerBytesReceived, inbound?.packetsReceived, header),
+        bytesReceived, packetsReceived, inbound?.bytesReceived + inbound?.headerBytesReceived, inbound?.packetsReceived, header),
     };
   }
 }

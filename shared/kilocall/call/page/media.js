@@ -1,13 +1,12 @@
 // Microphone and sound, and the browser's camera where it is wanted: one RTCPeerConnection to the node beside us.
 
 import { at } from "./common/enter.js";
+import { CAMERA, MICROPHONE, allowed, firstTrack } from "./devices.js";
 
 const GATHER_MS = 2000; // addresses on this machine are known at once; a network that never answers must not hold us up
 const RETRY_MS = 1000;
 const MEASURE_MS = 1000;
 const PLAYOUT_MS = 20; // where a browser does not state it
-const MICROPHONE = { channelCount: 1, echoCancellation: true, noiseSuppression: true, autoGainControl: true };
-const CAMERA = { width: { ideal: 640 }, height: { ideal: 480 }, frameRate: { ideal: 30 }, facingMode: "user" };
 // It goes to this machine only: the node should see what the camera sees.
 const CAMERA_BPS = 6_000_000;
 
@@ -35,14 +34,8 @@ export class Media {
   }
 
   // Microphone (and camera) may be used without asking again.
-  async allowed(withCamera) {
-    try {
-      const names = withCamera ? ["microphone", "camera"] : ["microphone"];
-      const answers = await Promise.all(names.map((name) => navigator.permissions.query({ name })));
-      return answers.every(({ state }) => state === "granted");
-    } catch {
-      return false; // this browser does not tell
-    }
+  allowed(withCamera) {
+    return allowed(withCamera ? ["microphone", "camera"] : ["microphone"]);
   }
 
   async start(withCamera) {
@@ -56,14 +49,8 @@ export class Media {
     await this.connect();
   }
 
-  // The first track that fits `wanted`; null with a message when there is none.
-  async get(wanted, name) {
-    try {
-      return (await navigator.mediaDevices.getUserMedia(wanted)).getTracks()[0];
-    } catch (error) {
-      this.on.problem(`${name} is not in use: ${why(error)}.`);
-      return null;
-    }
+  get(wanted, name) {
+    return firstTrack(wanted, name, this.on.problem);
   }
 
   async connect() {
@@ -184,12 +171,4 @@ function gathered(link) {
     setTimeout(resolve, GATHER_MS);
     done();
   });
-}
-
-function why(error) {
-  return {
-    NotAllowedError: "this page may not use it; the browser asks beside the address",
-    NotFoundError: "there is none",
-    NotReadableError: "another program has it",
-  }[error.name] ?? error.message;
 }

@@ -4,13 +4,12 @@
 import { CallNode } from "../call_node.js";
 import { KilocallError } from "../errors.js";
 import { findRoom } from "../link.js";
+import { CAMERA, MICROPHONE, allowed, firstTrack } from "./devices.js";
 
 export const REMOTE_PICTURE = 1;
 export const OWN_PICTURE = 2;
 export const NO_KEY = "";
 
-const MICROPHONE = { channelCount: 1, echoCancellation: true, noiseSuppression: true, autoGainControl: true };
-const CAMERA = { width: { ideal: 640 }, height: { ideal: 480 }, frameRate: { ideal: 25 }, facingMode: "user" };
 /** So many threads run networks in each of the two workers, where the server isolates the page. */
 const THREADS = globalThis.crossOriginIsolated ? Math.max(1, Math.min(4, navigator.hardwareConcurrency >> 1)) : 1;
 /** A module with one instruction of WebAssembly's fixed-width SIMD. */
@@ -151,13 +150,8 @@ export class Media {
   }
 
   // Camera and microphone may be used without asking again.
-  async allowed() {
-    try {
-      const answers = await Promise.all(["microphone", "camera"].map((name) => navigator.permissions.query({ name })));
-      return answers.every(({ state }) => state === "granted");
-    } catch {
-      return false; // this browser does not tell
-    }
+  allowed() {
+    return allowed(["microphone", "camera"]);
   }
 
   async start() {
@@ -172,14 +166,8 @@ export class Media {
     if (this.speaker.srcObject) await this.play();
   }
 
-  // The first track that fits `wanted`; null with a message when there is none.
-  async get(wanted, name) {
-    try {
-      return (await navigator.mediaDevices.getUserMedia(wanted)).getTracks()[0];
-    } catch (error) {
-      this.on.problem(`${name} is not in use: ${why(error)}.`);
-      return null;
-    }
+  get(wanted, name) {
+    return firstTrack(wanted, name, this.on.problem);
   }
 
   async film() {
@@ -258,12 +246,4 @@ export function at(path) {
 export async function usePicture(file) {
   if (node === null) throw new KilocallError("There is no call.");
   await node.usePicture(file);
-}
-
-function why(error) {
-  return {
-    NotAllowedError: "this page may not use it; the browser asks beside the address",
-    NotFoundError: "there is none",
-    NotReadableError: "another program has it",
-  }[error.name] ?? error.message;
 }
