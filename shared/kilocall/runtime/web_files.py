@@ -24,7 +24,6 @@ NETWORK_FILES: Final = (
     "eye.onnx",
     "mouth.onnx",
     "implicit.onnx",
-    "manifest.json",
     "codebook.safetensors",
     "shape.safetensors",
 )
