@@ -79,19 +79,19 @@ class CallNode:
         address = find_room(settings.room, settings.server)
         camera = open_camera(settings.camera, settings.fps)
         self._camera_open = False
-        rate = RateControl(settings.profile)
+        self._rate = RateControl(settings.profile)
         deliver = deliver_to(asyncio.get_running_loop())
         self.audio = CallAudio(camera, self._tasks, settings.microphone)
         self.link = self._make_link(address)
         self._selector = self._make_selector(deliver)
-        self.sending = self._make_sending(camera, rate.plan, deliver)
+        self.sending = self._make_sending(camera, self._rate.plan, deliver)
         self.receiving = self._make_receiving(deliver)
         self.receiving.watched = settings.headless or settings.virtual_camera
-        self.session = self._make_session(rate, address.secret.name)
+        self.session = self._make_session(self._rate, address.secret.name)
         self._send_delay_ms, self._loop_lag = DelayAboveMinimum(), LoopLag()
 
         both = self.sending, self.receiving
-        self._statistics = CallStatistics(settings, self.session, self.link, *both, self.audio, rate)
+        self._statistics = CallStatistics(settings, self.session, self.link, *both, self.audio, self._rate)
         self._reporter = Reporter(self.session, self.link, self.receiving, self._loop_lag)
         self._outputs = Outputs(
             settings,
@@ -423,8 +423,9 @@ class CallNode:
 
     def _follow_plan(self, plan: Plan) -> None:
         logger.info(
-            "plan: %s frames a message and %s again, %.3g a second, level %s, speech %s bit/s",
+            "plan: %s frames a message and %s again, %.3g a second, level %s, speech %s bit/s%s",
             *(plan.frames_per_message, plan.redundant_frames, plan.fps, plan.level, plan.audio_bps),
+            ", guarded against loss" if self._rate.guarded else "",
         )
         peer = self.link.peer
         if peer is not None:
