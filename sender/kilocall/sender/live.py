@@ -205,8 +205,7 @@ class SendPipeline(Worker):
 
     def opened(self) -> None:
         self._family: Family = self._models.load(choose_engine(self._engine, self._threads))
-        self._tracker = Tracker(self._family)
-        self._cropper = FaceCropper(self._tracker)
+        self._cropper = FaceCropper(Tracker(self._family))
         self._preview = Preview(
             self._family,
             cast(HasShape, self._family).shape_model.mean,

@@ -6,7 +6,7 @@ from typing import Final, Protocol
 
 from kilocall.runtime.pace import EvenSteps, Limit, Pace, frames_in_message
 
-__all__ = ["Plan", "SendRate"]
+__all__ = ["UNLIMITED", "Plan", "SendRate"]
 
 UNLIMITED: Final = float("inf")
 

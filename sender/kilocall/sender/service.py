@@ -56,6 +56,7 @@ from kilocall.runtime.web import LOOPBACK, OPEN_PATHS, bounded_body, guard
 from kilocall.runtime.worker import deliver_to
 from kilocall.sender.camera import BROWSER, open_camera
 from kilocall.sender.live import OwnSource, SendEvents, SendPipeline
+from kilocall.sender.send_rate import UNLIMITED
 
 __all__ = ["SenderService", "SenderSettings", "create_app"]
 
@@ -105,7 +106,7 @@ class _Receiver:
         self.session = Session(
             self, _Nothing(), rate=FixedRate(plan), clock_us=now_us, link_name=ONE_WAY_ROOM, takes=TAKES
         )
-        self.shown_fps = float("inf")
+        self.shown_fps = UNLIMITED
         """What it can show."""
         self.delivered: set[int] = set()
 
@@ -288,7 +289,7 @@ class SenderService:
     def limit(self) -> None:
         """No more pictures are sent than the slowest receiver can show."""
         if self.sending is not None:
-            self.sending.limit(min((receiver.shown_fps for receiver in self._present()), default=float("inf")))
+            self.sending.limit(min((receiver.shown_fps for receiver in self._present()), default=UNLIMITED))
 
     def _present(self) -> list[_Receiver]:
         return [receiver for receiver in self.receivers if receiver.peer.state == "open"]

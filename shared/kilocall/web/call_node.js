@@ -53,8 +53,6 @@ export class CallNode {
   #cameraOff = false;
   #cameraProblem = "";
   #faceSeen = true;
-  #overlayWanted = false;
-  #visible = true;
   /** @type {MediaStreamTrack | null} */
   #microphone = null;
   /** @type {OwnSource[]} the newest first */
@@ -205,15 +203,13 @@ export class CallNode {
         this.#cameraOff = !command.on;
         this.sending.setCameraOff(this.#cameraOff);
         return this.#sayMedia();
-      case "calibrate":
-        this.#overlayWanted = command.on;
-        return this.sending.setOverlayWanted(command.on);
+      case "calibrate": return this.sending.setOverlayWanted(command.on);
       case "compared": return this.session.acquaintance.compared(command.words);
       case "take_source": return this.sending.takeSource();
       case "use_source": {
         const source = this.#recent.find(({ id }) => id === command.id);
-        if (source !== undefined) await this.sending.usePicture(source.packed.data);
-        return;
+        if (source === undefined) throw new BadInput("this picture is none of the recent ones");
+        return this.sending.useSource(source);
       }
       case "view": {
         const { yaw, pitch, roll } = command;
@@ -222,9 +218,7 @@ export class CallNode {
         return this.#tellState();
       }
       case "record": return command.on ? this.#record() : this.#stopRecording();
-      case "visible":
-        this.#visible = command.on;
-        return this.receiving.setWatched(this.#visible);
+      case "visible": return this.receiving.setWatched(command.on);
       case "hang_up": return this.stop();
     }
   }

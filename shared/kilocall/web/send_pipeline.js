@@ -206,6 +206,15 @@ export class SendPipeline {
     return this.#ask({ do: "use picture", data });
   }
 
+  /**
+   * A source picture that was used before, again.
+   * @param {OwnSource} source
+   * @returns {Promise<void>}
+   */
+  useSource(source) {
+    return this.#ask({ do: "use source", source });
+  }
+
   /** @returns {Promise<SendNumbers>} */
   numbers() {
     return this.#ask({ do: "numbers" });

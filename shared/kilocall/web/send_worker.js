@@ -17,7 +17,7 @@ import { KeypointAligner } from "./keypoint_aligner.js";
 import { LEVELS } from "./limits.js";
 import { MotionExtractor } from "./motion_extractor.js";
 import { EvenSteps, Pace, framesInMessage } from "./pace.js";
-import { pixelsOf } from "./picture_decoder.js";
+import { decoded } from "./picture_decoder.js";
 import { FieldNetworks, SENDER_NETWORKS } from "./renderer.js";
 import { SAME_PERSON, ShapeModel, expressionNumbers, shapeDistance } from "./shape.js";
 import { chooseSource, packSource } from "./source_picture.js";
@@ -329,6 +329,11 @@ class Sender {
     await this.#pack(small, "");
   }
 
+  /** @param {OwnSource} own one that was offered before */
+  async takeAgain(own) {
+    await this.#offer({ own, picture: await decoded(own.packed.data) });
+  }
+
   /**
    * @param {Picture} crop
    * @param {string} takenAt
@@ -528,6 +533,7 @@ async function take(to, wish) {
     case "camera off": to.cameraOff = wish.off; return;
     case "overlay": to.overlayWanted = wish.wanted; return;
     case "take source": return answer(wish.number, () => to.takeFromCamera());
+    case "use source": return answer(wish.number, () => to.takeAgain(wish.source));
     case "use picture": return answer(wish.number, () => to.takeFromPicture(wish.data));
     case "numbers": return answer(wish.number, async () => to.numbers());
     default: throw new BadInput(`the sender is asked to ${wish.do}, which it cannot`);
