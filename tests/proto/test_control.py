@@ -21,6 +21,7 @@ from kilocall.proto.control import (
     FaceState,
     HavePicture,
     Hello,
+    LayerReport,
     MediaState,
     Part,
     PersonalPiece,
@@ -61,6 +62,8 @@ EXAMPLES: dict[str, ControlMessage] = {
     "reveal": Reveal(bytes(range(32))),
     "recognise": Recognise(bytes(range(32, 64))),
     "compared": Compared(),
+    "layer": LayerReport(6_000, 17, False),
+    "layer wanted first": LayerReport(24_000, None, True),
 }
 HELLO, PICTURE, PLACE = EXAMPLES["hello"], EXAMPLES["picture"], EXAMPLES["place"]
 
@@ -118,6 +121,7 @@ messages = st.one_of(
     st.builds(WantPersonal, hashes, st.integers(0, 2_000_000)),
     st.builds(ReferenceOffer, hashes, hashes, st.sampled_from(("webp", "avif")), st.integers(1, 16 << 10)),
     st.builds(PictureRate, st.integers(1000, 240_000)),
+    st.builds(LayerReport, st.integers(0, 64_000), st.none() | st.integers(0, 255), st.booleans()),
     st.builds(ReferencePiece, hashes, st.integers(0, 15_000), st.binary(min_size=1, max_size=1000)),
     st.builds(Reveal, st.binary(min_size=32, max_size=32)),
     st.builds(Recognise, st.binary(min_size=32, max_size=32)),
@@ -137,7 +141,7 @@ def test_messages_have_their_frozen_bytes() -> None:
 
 def test_every_type_has_its_own_number_and_an_example() -> None:
     assert {type(message) for message in EXAMPLES.values()} == set(CONTROL_TYPES.values())
-    assert sorted(CONTROL_TYPES) == list(range(1, 20))
+    assert sorted(CONTROL_TYPES) == list(range(1, 21))
 
 
 @given(messages)
@@ -187,7 +191,7 @@ json_like = st.recursive(
 )
 
 
-@given(st.integers(0, 17), st.lists(json_like, max_size=8))
+@given(st.integers(0, 20), st.lists(json_like, max_size=8))
 def test_random_fields_are_refused_or_come_back(number: int, fields: list[Any]) -> None:
     try:
         message = parse_control(msgpack.packb([number, *fields]))
@@ -249,6 +253,9 @@ def test_malformed_messages_are_refused_with_a_reason(data: bytes, reason: str) 
         (EXAMPLES["report"], {"held_ms": 60_001}, "held_ms is 60001"),
         (EXAMPLES["face"], {"time_us": -1}, "time_us is -1"),
         (EXAMPLES["rate"], {"millihertz": 999}, "millihertz is 999, allowed is 1000 to 240000"),
+        (EXAMPLES["layer"], {"wanted_bps": 64_001}, "wanted_bps is 64001, allowed is 0 to 64000"),
+        (EXAMPLES["layer"], {"wanted_bps": -1}, "wanted_bps is -1"),
+        (EXAMPLES["layer"], {"newest": 256}, "newest is 256, allowed is 0 to 255"),
         (EXAMPLES["part"], {"data": b""}, "data is 0 bytes"),
         (EXAMPLES["part"], {"data": bytes(1001)}, "data is 1001 bytes"),
         (EXAMPLES["part"], {"left": 1 << 20}, "left is 1048576"),

@@ -13,11 +13,13 @@ from typing import Annotated, Any, ClassVar, Final, Self
 import msgpack
 
 from kilocall.proto.errors import BadPacket
+from kilocall.proto.layer_frame import LAYER_NUMBERS
 from kilocall.proto.limits import PROTOCOL_VERSION, SEQUENCES
-from kilocall.proto.wire_fields import Choice, Data, Field, Flag, Float32, Float32s, HexDigest, Integer, Text
+from kilocall.proto.wire_fields import Choice, Data, Field, Flag, Float32, Float32s, HexDigest, Integer, OrNil, Text
 
 __all__ = [
     "CONTROL_TYPES",
+    "MAX_LAYER_BPS",
     "MAX_MESSAGE_BYTES",
     "MAX_PART_BYTES",
     "MAX_PERSONAL_BYTES",
@@ -33,6 +35,7 @@ __all__ = [
     "FaceState",
     "HavePicture",
     "Hello",
+    "LayerReport",
     "MediaState",
     "Part",
     "PersonalPiece",
@@ -56,6 +59,7 @@ MAX_PART_BYTES = 1000
 MAX_PERSONAL_BYTES = 2_000_000
 MAX_PIECE_BYTES = 16_000
 MAX_REFERENCE_BYTES = 16 << 10
+MAX_LAYER_BPS = 64_000
 MAX_SIDE = 16384
 MAX_TIME_US = 1 << 53
 
@@ -368,6 +372,21 @@ class PictureRate(ControlMessage, number=19):
     @property
     def fps(self) -> float:
         return self.millihertz / 1000
+
+
+@dataclass(frozen=True)
+class LayerReport(ControlMessage, number=20):
+    """What the sender of this message can take of the layer, and what has become of it.
+
+    Who has not said it is sent no layer. Who does not know the message sends none.
+    """
+
+    wanted_bps: Annotated[int, Integer(0, MAX_LAYER_BPS)]
+    """0: none, the other side is to stop."""
+    newest: Annotated[int | None, OrNil(Integer(0, LAYER_NUMBERS - 1))]
+    """Number of the layer frame that was decoded last; None: none yet."""
+    key_needed: Annotated[bool, Flag()]
+    """Frames are missing: nothing more can be decoded until a key frame comes."""
 
 
 def parse_control(data: bytes) -> ControlMessage:

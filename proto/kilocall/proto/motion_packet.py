@@ -18,7 +18,16 @@ import msgpack
 from kilocall.proto.errors import BadPacket
 from kilocall.proto.limits import HISTORY, LEVELS, MAX_FRAMES, MAX_PAYLOAD_BYTES, PROTOCOL_VERSION, SEQUENCES
 
-__all__ = ["HEADER_BYTES", "MAX_SPACING_US", "SPACING_UNIT_US", "TIMES_MS", "Coded", "MotionPacket"]
+__all__ = [
+    "HEADER_BYTES",
+    "MAX_SPACING_US",
+    "SPACING_UNIT_US",
+    "TIMES_MS",
+    "Coded",
+    "MotionPacket",
+    "time_in_full_us",
+    "wire_time_ms",
+]
 
 SPACING_UNIT_US = 100
 MAX_SPACING_US = 2047 * SPACING_UNIT_US
@@ -87,7 +96,7 @@ class MotionPacket:
         units = (spacing_us + SPACING_UNIT_US // 2) // SPACING_UNIT_US
         return cls(
             sequence=coded.sequence,
-            time_ms=(time_us + 500) // 1000 % TIMES_MS,
+            time_ms=wire_time_ms(time_us),
             spacing_us=0 if coded.frame_count == 1 else max(1, min(units, 2047)) * SPACING_UNIT_US,
             frame_count=coded.frame_count,
             reference=coded.reference,
@@ -107,9 +116,7 @@ class MotionPacket:
 
     def time_us(self, near_us: int) -> int:
         """Time of the first frame in full: the moment nearest to `near_us` that ends in `time_ms`."""
-        near_ms = near_us // 1000
-        ahead = (self.time_ms - near_ms + TIMES_MS // 2) % TIMES_MS - TIMES_MS // 2
-        return (near_ms + ahead) * 1000
+        return time_in_full_us(self.time_ms, near_us)
 
     def frame_times_us(self, near_us: int) -> list[int]:
         """Times of all frames in full, see `time_us`."""
@@ -154,6 +161,18 @@ class MotionPacket:
         if bytes(packet) != data:
             raise BadPacket("motion packet states its length in more bytes than it needs")
         return packet
+
+
+def wire_time_ms(time_us: int) -> int:
+    """A capture time as a packet has it: rounded to milliseconds, modulo TIMES_MS."""
+    return (time_us + 500) // 1000 % TIMES_MS
+
+
+def time_in_full_us(time_ms: int, near_us: int) -> int:
+    """The moment nearest to `near_us` that a packet has as `time_ms`."""
+    near_ms = near_us // 1000
+    ahead = (time_ms - near_ms + TIMES_MS // 2) % TIMES_MS - TIMES_MS // 2
+    return (near_ms + ahead) * 1000
 
 
 def _check(name: str, value: int, least: int, most: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kilocall.proto.errors import BadInput
+from kilocall.proto.leb128 import leb128
 
 __all__ = [
     "DEFAULT_KBPS", "LEAST_KBPS", "MAX_OPUS_BYTES", "MAX_SOUND_PACKETS", "MOST_KBPS", "SAMPLE_RATE", "SoundPackets",
@@ -47,7 +48,7 @@ class SoundPackets:
 
     def __bytes__(self) -> bytes:
         head = self.time_us.to_bytes(_TIME_BYTES, "big") + self.skip.to_bytes(_SKIP_BYTES, "big")
-        return head + b"".join(_length(len(packet)) + packet for packet in self.packets)
+        return head + b"".join(leb128(len(packet)) + packet for packet in self.packets)
 
     @classmethod
     def parse(cls, body: bytes) -> SoundPackets:
@@ -71,7 +72,3 @@ class SoundPackets:
             raise BadInput(f"sound record has more than {MAX_SOUND_PACKETS} packets")
         time_us, skip = int.from_bytes(body[:_TIME_BYTES], "big"), int.from_bytes(body[_TIME_BYTES:start], "big")
         return cls(time_us, skip, tuple(packets))
-
-
-def _length(value: int) -> bytes:
-    return bytes([value]) if value < 128 else bytes([value & 127 | 128, value >> 7])

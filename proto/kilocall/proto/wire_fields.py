@@ -15,7 +15,7 @@ from typing import Any, Generic, TypeVar
 
 from kilocall.proto.errors import BadPacket
 
-__all__ = ["Choice", "Data", "Field", "Flag", "Float32", "Float32s", "HexDigest", "Integer", "Text"]
+__all__ = ["Choice", "Data", "Field", "Flag", "Float32", "Float32s", "HexDigest", "Integer", "OrNil", "Text"]
 
 T = TypeVar("T")
 V = TypeVar("V")
@@ -189,6 +189,26 @@ class Choice(Field[str]):
 
     def write(self, value: str) -> int:
         return self.names.index(value)
+
+
+@dataclass(frozen=True)
+class OrNil(Field[T | None]):
+    """One of another kind, or none at all, nil."""
+
+    kind: Field[T]
+
+    @property
+    def depends(self) -> bool:
+        return self.kind.depends
+
+    def checked(self, where: str, value: T | None, message: object) -> T | None:
+        return None if value is None else self.kind.checked(where, value, message)
+
+    def read(self, where: str, value: object) -> T | None:
+        return None if value is None else self.kind.read(where, value)
+
+    def write(self, value: T | None) -> object:
+        return None if value is None else self.kind.write(value)
 
 
 def _of(where: str, value: object, kind: type[V]) -> V:

@@ -7,7 +7,7 @@ import { sha256 } from "./bytes.js";
 import { BadPacket, KilocallError } from "./errors.js";
 import { PROTOCOL_VERSION, SEQUENCES } from "./limits.js";
 import { pack, unpack } from "./msgpack.js";
-import { choice, data, flag, float32, float32s, hexDigest, integer, text } from "./wire_fields.js";
+import { choice, data, flag, float32, float32s, hexDigest, integer, orNil, text } from "./wire_fields.js";
 
 /** @typedef {import("./msgpack.js").Value} Value */
 /** @typedef {import("./wire_fields.js").Field} Field */
@@ -20,6 +20,7 @@ export const MAX_PART_BYTES = 1000;
 export const MAX_PERSONAL_BYTES = 2_000_000;
 export const MAX_PIECE_BYTES = 16_000;
 export const MAX_REFERENCE_BYTES = 16 << 10;
+export const MAX_LAYER_BPS = 64_000;
 const MAX_SIDE = 16384;
 const MAX_TIME_US = 2 ** 53;
 
@@ -490,11 +491,35 @@ export class PictureRate extends ControlMessage {
   }
 }
 
+/**
+ * What the sender of this message can take of the layer, and what has become of it.
+ *
+ * Who has not said it is sent no layer. Who does not know the message sends none.
+ */
+export class LayerReport extends ControlMessage {
+  static TYPE = 20;
+  static KINDS = { wantedBps: integer(0, MAX_LAYER_BPS), newest: orNil(integer(0, 255)), keyNeeded: flag() };
+
+  /**
+   * @param {number} wantedBps 0: none, the other side is to stop
+   * @param {number | null} newest number of the layer frame that was decoded last; null: none yet
+   * @param {boolean} keyNeeded frames are missing: nothing more can be decoded until a key frame comes
+   */
+  constructor(wantedBps, newest, keyNeeded) {
+    super();
+    this.wantedBps = wantedBps;
+    this.newest = newest;
+    this.keyNeeded = keyNeeded;
+    this.check();
+  }
+}
+
 /** @typedef {{ new (...fields: any[]): ControlMessage, TYPE: number, KINDS: Record<string, Field>, TAKES: readonly string[] | null }} MessageClass */
 
 const MESSAGES = /** @type {readonly MessageClass[]} */ ([
   Hello, SourcePicture, CropPlace, Acknowledge, Bye, WantPicture, ReceiverReport, FaceState, Part, HavePicture, MediaState,
   PersonalPiece, WantPersonal, ReferenceOffer, ReferencePiece, Reveal, Recognise, Compared, PictureRate,
+  LayerReport,
 ]);
 
 /** Message class by type number. */

@@ -195,6 +195,19 @@ export function choice(names) {
 }
 
 /**
+ * One of another kind, or none at all, nil.
+ * @param {Field} kind
+ * @returns {Field}
+ */
+export function orNil(kind) {
+  return {
+    read: (where, value) => (value === null ? null : kind.read(where, value)),
+    checked: (where, value, message) => (value === null ? null : kind.checked(where, value, message)),
+    write: (value) => (value === null ? null : kind.write(value)),
+  };
+}
+
+/**
  * @param {string} where
  * @param {Value} value
  * @param {string} wanted
