@@ -26,6 +26,8 @@ from kilocall.model.compact.speaker_adapter import WEIGHTS, SpeakerAdapter, base
 from kilocall.model.family import weights_folder
 from kilocall.proto.control import Hello, SourcePicture, parse_control
 from kilocall.proto.errors import BadInput, BadPacket
+from kilocall.proto.layer_frame import MAX_LAYER_BYTES, LayerAssembly, LayerFragment, LayerFrame
+from kilocall.proto.motion_message import MotionMessage
 from kilocall.proto.motion_packet import MotionPacket
 from kilocall.proto.stream_file import MAGIC, StreamReader, TimedPacket
 from kilocall.receiver.decode import PacketDecoder
@@ -38,6 +40,8 @@ from meeting import SECRET
 __all__ = ["TARGETS", "Target"]
 
 VECTORS: Final = Path(__file__).parents[1] / "vectors"
+#: Bytes of layer frames, of up to eight fragments of 40.
+SIZES: Final = (1, 30, 40, 41, 100, 320)
 #: What has a state gets a new one after so many inputs.
 FRESH_EVERY: Final = 500
 OFFER: Final = (
@@ -103,6 +107,65 @@ class Packets(Target):
             self._decoder.push(packet)
         self._jitter.pop(self._now_us)
         self._jitter.report(self._now_us, 1000)
+
+
+class Messages(Target):
+    """Messages of the data channel: a motion packet and fragments of the layer."""
+
+    name, share = "messages", 0.1
+
+    def __init__(self) -> None:
+        found = json.loads((VECTORS / "motion_messages.json").read_text())
+        self._seeds = [bytes.fromhex(one["bytes"]) for one in found]
+
+    def made(self, rng: random.Random) -> bytes:
+        return changed(self._seeds, rng)
+
+    def feed(self, data: bytes | str) -> None:
+        assert isinstance(data, bytes)
+        with suppress(BadPacket):
+            if bytes(MotionMessage.parse(data)) != data:
+                raise AssertionError("message is written in other bytes than it was read from")
+
+
+class LayerFragments(Target):
+    """Fragments of the layer at one assembly for many: changed bytes, or whole frames with some fields changed, in any
+    order."""
+
+    name, share = "layer fragments", 0.1
+
+    def __init__(self) -> None:
+        found = json.loads((VECTORS / "layer_frames.json").read_text())
+        self._seeds = [bytes.fromhex(one) for entry in found for one in entry["fragments"]]
+        self.fresh()
+
+    def fresh(self) -> None:
+        self._assembly = LayerAssembly()
+
+    def made(self, rng: random.Random) -> bytes:
+        if rng.random() < 0.3:
+            return changed(self._seeds, rng)
+        number, time_ms = rng.randrange(256), rng.randrange(65536)
+        frames = [
+            LayerFrame((number + n) % 256, (time_ms + 80 * n) % 65536, n == 0, rng.randbytes(rng.choice(SIZES)))
+            for n in range(rng.choice((1, 2, 6)))
+        ]
+        pieces = [bytearray(bytes(piece)) for frame in frames for piece in frame.fragments(40)]
+        rng.shuffle(pieces)
+        for _ in range(rng.choice((0, 0, 1, 3))):
+            rng.choice(pieces)[rng.randrange(4)] ^= rng.choice((1, 8, 0x40, 0x80))
+        return b"".join(pieces[: rng.choice((3, 8, 8, 8))])
+
+    def feed(self, data: bytes | str) -> None:
+        assert isinstance(data, bytes)
+        with suppress(BadPacket):
+            pieces = LayerFragment.parse_run(data)
+            if b"".join(bytes(piece) for piece in pieces) != data:
+                raise AssertionError("fragments are written in other bytes than they were read from")
+            for piece in pieces:
+                frame = self._assembly.add(piece)
+                if frame is not None and (frame.number != piece.number or piece.data not in frame.data):
+                    raise AssertionError(f"frame {frame.number} came of a fragment of {piece.number}")
 
 
 class Control(Target):
@@ -182,22 +245,14 @@ class Streams(Target):
     name, share = "streams", 0.1
 
     def __init__(self) -> None:
-        whole = (VECTORS / "stream.kcs").read_bytes()
-        self._seeds = [whole]
-        self._start, self._end = whole[: len(MAGIC) + 2], whole[-16:]
-        self._records: list[tuple[int, bytes]] = []
-        at = len(self._start)
-        while at < len(whole) - 16:
-            kind, length, at = whole[at], whole[at + 1], at + 2
-            if length > 127:
-                length, at = length & 127 | whole[at] << 7, at + 1
-            self._records.append((kind, whole[at : at + length]))
-            at += length + 4
+        self._seeds = [(VECTORS / name).read_bytes() for name in ("stream.kcs", "layer.kcs")]
+        self._start = self._seeds[0][: len(MAGIC) + 2]
 
     def made(self, rng: random.Random) -> bytes:
         if rng.random() < 0.5:
             return changed(self._seeds, rng)
-        return changed_records(self._start, self._records, self._end, rng)
+        whole = rng.choice(self._seeds)
+        return changed_records(self._start, _records(whole), whole[-16:], rng)
 
     def feed(self, data: bytes | str) -> None:
         assert isinstance(data, bytes)
@@ -210,10 +265,24 @@ class Streams(Target):
                 record.frame_times_us(reader.header.fps)
         reader.source_picture()
         reader.references()
+        if any(len(frame.data) > MAX_LAYER_BYTES for frame in reader.layer_frames()):
+            raise AssertionError("a layer frame is longer than any may be")
         for time_us in (0, 500_000, 1 << 50):
             entry = reader.seek(time_us)
             if entry is not None:
                 next(reader.records(entry.offset), None)
+
+
+def _records(whole: bytes) -> list[tuple[int, bytes]]:
+    """Types and bodies of a stream file's records, each shorter than 16 KiB; by `wire.md` alone."""
+    found, at = [], len(MAGIC) + 2
+    while at < len(whole) - 16:
+        kind, length, at = whole[at], whole[at + 1], at + 2
+        if length > 127:
+            length, at = length & 127 | whole[at] << 7, at + 1
+        found.append((kind, whole[at : at + length]))
+        at += length + 4
+    return found
 
 
 class Descriptions(Target):
@@ -304,5 +373,5 @@ class PictureHeaders(Target):
 
 
 TARGETS: Final[Sequence[Callable[[], Target]]] = (
-    *(Packets, Control, Sessions, Streams, Descriptions, SpeakerAdapters, PictureHeaders),
+    *(Packets, Messages, LayerFragments, Control, Sessions, Streams, Descriptions, SpeakerAdapters, PictureHeaders),
 )

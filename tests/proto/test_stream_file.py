@@ -16,8 +16,10 @@ from hypothesis import strategies as st
 
 from kilocall.proto.control import CropPlace, SourcePicture
 from kilocall.proto.errors import BadInput
+from kilocall.proto.layer_frame import TimedLayerFrame
 from kilocall.proto.limits import MOST_PICTURES
 from kilocall.proto.motion_packet import MotionPacket
+from kilocall.proto.sound import SoundPackets
 from kilocall.proto.stream_file import (
     MAGIC,
     Record,
@@ -42,7 +44,8 @@ HEADER = StreamHeader(
 )
 PICTURE = SourcePicture("webp", b"RIFF....WEBP", keypoints=(0.5, -0.25))
 PLACE = CropPlace(0, 100, 50, 512, 1280, 720)
-INDEX, REFERENCE = 5, 6
+INDEX, REFERENCE, LAYER = 5, 6, 8
+GOLDEN = ("stream.kcs", "layer.kcs")
 
 
 def packet(number: int, *, frames: int = 3) -> MotionPacket:
@@ -71,6 +74,30 @@ def write(path: Path) -> list[Record]:
             writer.add_packet(number * 120_000, packet(number))
             expected.append(TimedPacket(number * 120_000, packet(number)))
     return expected
+
+
+def write_layered(path: Path) -> list[Record]:
+    """Four packets, speech, and five frames of the layer, of which two are keys and one is longer than 127 bytes."""
+    expected: list[Record] = [PICTURE]
+    with StreamWriter(path, HEADER) as writer:
+        writer.add_picture(PICTURE)
+        for number in range(4):
+            expected.append(TimedPacket(number * 120_000, packet(number)))
+            writer.add_packet(number * 120_000, packet(number))
+            frame = layer(number)
+            expected.append(frame)
+            writer.add_layer(frame.time_us, frame.key, frame.data)
+            if number == 1:
+                expected.append(SoundPackets(120_000, 312, (b"opus",)))
+                writer.add_sound(SoundPackets(120_000, 312, (b"opus",)))
+        expected.append(layer(4))
+        writer.add_layer(layer(4).time_us, layer(4).key, layer(4).data)
+    return expected
+
+
+def layer(number: int) -> TimedLayerFrame:
+    size = 150 if number == 2 else 9
+    return TimedLayerFrame(number * 120_000, number % 3 == 0, bytes([0x0A, *[number] * size]))
 
 
 def record(kind: int, body: bytes) -> bytes:
@@ -106,6 +133,8 @@ def test_file_has_its_frozen_bytes(tmp_path: Path) -> None:
     """Frozen bytes: a change here is a new file version."""
     write(tmp_path / "talk.kcs")
     assert (tmp_path / "talk.kcs").read_bytes() == (VECTORS / "stream.kcs").read_bytes()
+    write_layered(tmp_path / "layered.kcs")
+    assert (tmp_path / "layered.kcs").read_bytes() == (VECTORS / "layer.kcs").read_bytes()
 
 
 def test_records_come_back_in_order(tmp_path: Path) -> None:
@@ -137,7 +166,9 @@ def test_index_leads_to_the_key_packet_before_a_time(data: bytes) -> None:
         assert (first.packet.sequence, first.packet.is_key) == (sequence, True)
 
 
-def test_file_cut_anywhere_yields_every_complete_record_before_the_cut(data: bytes) -> None:
+@pytest.mark.parametrize("name", GOLDEN)
+def test_file_cut_anywhere_yields_every_complete_record_before_the_cut(name: str) -> None:
+    data = (VECTORS / name).read_bytes()
     whole = StreamReader(data)
     records = list(whole.records())
     header_end, *ends = ends_of_records(data)
@@ -161,7 +192,9 @@ def test_file_cut_anywhere_yields_every_complete_record_before_the_cut(data: byt
     assert lengths[-1] == len(records)
 
 
-def test_flipped_byte_never_yields_a_changed_record(data: bytes) -> None:
+@pytest.mark.parametrize("name", GOLDEN)
+def test_flipped_byte_never_yields_a_changed_record(name: str) -> None:
+    data = (VECTORS / name).read_bytes()
     records = list(StreamReader(data).records())
     for position in range(len(data)):
         damaged = data[:position] + bytes([data[position] ^ 0x41]) + data[position + 1 :]
@@ -189,7 +222,7 @@ def test_random_bytes_after_a_header_never_crash(data: bytes) -> None:
     first = ends_of_records(data)[0]
     rng = random.Random(4)
     for _ in range(300):
-        kind, body = rng.randrange(8), rng.randbytes(rng.randrange(60))
+        kind, body = rng.randrange(9), rng.randbytes(rng.randrange(60))
         reader = StreamReader(data[:first] + record(kind, body))
         assert len(list(reader.records())) <= 1
         assert reader.truncated
@@ -510,3 +543,43 @@ def test_no_more_than_eight_pictures_are_written_or_used(tmp_path: Path) -> None
     reader = StreamReader(one_more)
     assert [item.picture for item in reader.records() if isinstance(item, ReferencePicture)][-1] == further(9)
     assert reader.references() == [further(number) for number in range(MOST_PICTURES - 1)]
+
+
+def test_layer_frames_are_found_in_order_and_change_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "layered.kcs"
+    expected = write_layered(path)
+    reader = StreamReader(path)
+    assert list(reader.records()) == expected
+    assert list(reader.layer_frames()) == [layer(number) for number in range(5)]
+    assert [sound.time_us for sound in reader.sounds()] == [120_000]
+    assert [timed.packet.sequence for timed in reader.packets()] == [0, 1, 2, 3]
+    # The layer's last frame is later than the motion's; the stream ends with its motion.
+    assert (reader.frame_count, reader.duration_us, len(reader.index)) == (12, 480_000, 1)
+    assert not reader.truncated
+    write(tmp_path / "talk.kcs")
+    assert list(StreamReader(tmp_path / "talk.kcs").layer_frames()) == []
+
+
+def test_layer_times_that_go_back_and_frames_out_of_range_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "talk.kcs"
+    with StreamWriter(path, HEADER) as writer:
+        writer.add_packet(900_000, packet(0))
+        writer.add_layer(500_000, True, b"first")  # later than its motion in the file, which is allowed
+        for time_us in (499_999, -1, 1 << 40):
+            with pytest.raises(BadInput, match="layer frame time is"):
+                writer.add_layer(time_us, False, b"next")
+        for data in (b"", bytes(8001)):
+            with pytest.raises(BadInput, match=f"layer frame is {len(data)} bytes"):
+                writer.add_layer(600_000, False, data)
+        writer.add_layer(500_000, False, bytes(8000))  # what was refused has moved nothing
+    frames = list(StreamReader(path).layer_frames())
+    assert frames == [TimedLayerFrame(500_000, True, b"first"), TimedLayerFrame(500_000, False, bytes(8000))]
+
+
+def test_a_layer_record_that_is_none_counts_as_damage() -> None:
+    data = (VECTORS / "layer.kcs").read_bytes()
+    first = ends_of_records(data)[0]
+    for body, reason in ((bytes(5), "need 6"), (bytes(6), "is 0 bytes"), (bytes(5) + b"\x02a", "flags 2")):
+        reader = StreamReader(data[:first] + record(LAYER, body) + data[first:-1])
+        assert list(reader.records()) == []
+        assert reason in (reader.damage or "")

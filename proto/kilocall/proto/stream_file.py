@@ -1,9 +1,10 @@
 """The stream file, `.kcs`: coded motion with its source picture, written as it comes, readable when cut.
 
-    magic, 8 bytes | version u16 | header record | picture, reference, place, motion and sound records | index | footer
+    magic, 8 bytes | version u16 | header record | other records | index | footer
 
-A record is type u8, length LEB128, body, CRC-32 of all three. The index says where the key packets are; a
-file that was cut before it is scanned instead. `wire.md` beside this file has the bytes of every record.
+The others hold pictures, places of the square, motion, speech and frames of the layer. A record is type u8, length
+LEB128, body, CRC-32 of all three. The index says where the key packets are; a file that was cut before it is scanned
+instead. `wire.md` beside this file has the bytes of every record.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ import msgpack
 
 from kilocall.proto.control import CropPlace, SourcePicture, parse_control
 from kilocall.proto.errors import BadInput, BadPacket
+from kilocall.proto.layer_frame import TimedLayerFrame
+from kilocall.proto.leb128 import leb128
 from kilocall.proto.limits import MOST_PICTURES
 from kilocall.proto.motion_packet import SPACING_UNIT_US, MotionPacket
 from kilocall.proto.sound import SoundPackets
@@ -51,7 +54,7 @@ MAX_INDEX_ENTRIES = 1 << 15
 MAX_TIME_US = (1 << 40) - 1  # 12 days
 SYNC_EVERY_S = 1.0
 
-_HEADER, _PICTURE, _MOTION, _PLACE, _INDEX, _REFERENCE, _SOUND = 1, 2, 3, 4, 5, 6, 7
+_HEADER, _PICTURE, _MOTION, _PLACE, _INDEX, _REFERENCE, _SOUND, _LAYER = 1, 2, 3, 4, 5, 6, 7, 8
 _FOOTER = struct.Struct(">QI4s")  # offset of the index record, CRC-32 of the offset, end mark
 _END = b"SCK\n"
 _START_BYTES = len(MAGIC) + 2
@@ -189,7 +192,7 @@ class ReferencePicture:
     picture: SourcePicture
 
 
-Record = SourcePicture | CropPlace | TimedPacket | ReferencePicture | SoundPackets
+Record = SourcePicture | CropPlace | TimedPacket | ReferencePicture | SoundPackets | TimedLayerFrame
 
 
 @dataclass(frozen=True)
@@ -227,6 +230,7 @@ class StreamWriter:
         self._index: list[IndexEntry] = []
         self._frames = 0
         self._last_us = 0
+        self._last_layer_us = 0
         self._end_us = 0
         self._place: CropPlace | None = None
         self._pictures = 0
@@ -284,6 +288,14 @@ class StreamWriter:
     def add_sound(self, sound: SoundPackets) -> None:
         """Speech; records of it lie in the order of their times, near the motion of that time."""
         self._put(_record(_SOUND, bytes(sound)))
+
+    def add_layer(self, time_us: int, key: bool, data: bytes) -> None:
+        """A frame of the layer, captured `time_us` after the stream's start: an AV1 temporal unit, near the motion of
+        that time. Raises BadInput for a time before that of the layer frame before, or a field out of range."""
+        if time_us < self._last_layer_us:
+            raise BadInput(f"layer frame time is {time_us} us, allowed is {self._last_layer_us} to {MAX_TIME_US}")
+        self._put(_record(_LAYER, bytes(TimedLayerFrame(time_us, key, data))))
+        self._last_layer_us = time_us
 
     @property
     def duration_us(self) -> int:
@@ -417,6 +429,10 @@ class StreamReader:
         """The speech alone."""
         return (record for record in self.records() if isinstance(record, SoundPackets))
 
+    def layer_frames(self) -> Iterator[TimedLayerFrame]:
+        """The frames of the layer alone."""
+        return (record for record in self.records() if isinstance(record, TimedLayerFrame))
+
     def source_picture(self) -> SourcePicture | None:
         """The first source picture, None when the file holds none."""
         return next((record for record in self.records() if isinstance(record, SourcePicture)), None)
@@ -521,12 +537,7 @@ def _read(path: Path) -> bytes:
 
 
 def _record(kind: int, body: bytes) -> bytes:
-    length, digits = len(body), bytearray([kind])
-    while length > 127:
-        digits.append(length & 127 | 128)
-        length >>= 7
-    digits.append(length)
-    whole = bytes(digits) + body
+    whole = bytes([kind]) + leb128(len(body)) + body
     return whole + zlib.crc32(whole).to_bytes(4, "big")
 
 
@@ -562,6 +573,8 @@ def _parse_record(kind: int, body: bytes) -> Record | None:
         return TimedPacket(int.from_bytes(body[:5], "big"), MotionPacket.parse(body[5:]))
     if kind == _SOUND:
         return SoundPackets.parse(body)
+    if kind == _LAYER:
+        return TimedLayerFrame.parse(body)
     if kind in (_PICTURE, _PLACE, _REFERENCE):
         message = parse_control(body)
         if not isinstance(message, CropPlace if kind == _PLACE else SourcePicture):
