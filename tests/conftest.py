@@ -10,7 +10,7 @@ from hypothesis import settings
 
 from kilocall.api import StreamPlayer, open_family
 from kilocall.model.family import Family
-from kilocall.sample import sample_stream
+from kilocall.sample import sample_clip, sample_stream
 
 # The same examples in every run, and no time limit for one: a busy machine is no defect of the code.
 settings.register_profile("kilocall", deadline=None, derandomize=True)
@@ -109,6 +109,18 @@ def clips() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no clips of people at {folder}; KILOCALL_CLIPS can name such a folder")
     return folder
+
+
+@pytest.fixture(scope="session")
+def astronaut_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight seconds of a built-in speaker, which take about as long to make: tests share it and leave it as it is."""
+    return sample_clip("astronaut", tmp_path_factory.mktemp("astronaut"), threads=1)
+
+
+@pytest.fixture(scope="session")
+def drawing_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As above, of the other one."""
+    return sample_clip("drawing", tmp_path_factory.mktemp("drawing"), threads=1)
 
 
 @pytest.fixture(scope="session")

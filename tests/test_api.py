@@ -14,7 +14,7 @@ from kilocall.proto.errors import BadInput, NoFace, WrongFamily
 from kilocall.proto.stream_file import StreamReader
 from kilocall.receiver.render import View
 from kilocall.receiver.video_file import VideoFile
-from kilocall.sample import NAMES, sample_clip, sample_stream
+from kilocall.sample import NAMES, sample_stream
 from kilocall.sample.perform import portrait
 from kilocall.sender.capture import open_clip
 
@@ -25,8 +25,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def clip(folder: Path) -> Path:
-    return sample_clip("astronaut", folder)
+def clip(astronaut_clip: Path) -> Path:
+    return astronaut_clip
 
 
 @pytest.fixture(scope="module")

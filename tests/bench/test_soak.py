@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from pathlib import Path
 
 import pytest
@@ -72,7 +73,10 @@ def test_one_process_decides_for_all(memories: dict[str, list[float]], verdict: 
 
 
 @pytest.mark.slow
-def test_short_soak_looks_at_every_process(tmp_path: Path) -> None:
+def test_short_soak_looks_at_every_process(astronaut_clip: Path, drawing_clip: Path, tmp_path: Path) -> None:
+    # What is there is not made again.
+    for clip in (astronaut_clip, drawing_clip):
+        shutil.copy(clip, tmp_path)
     seen: list[int] = []
     report = measure_soak(0.3, tmp_path, every_s=6, progress=lambda done, of: seen.append(done))
     assert SoakReport.model_validate_json((tmp_path / "report.json").read_text()) == report

@@ -52,10 +52,13 @@ def _listen(rough: Rough, call: TwoParties, side: Side) -> None:
 
 
 @pytest.fixture(scope="module")
-def rough(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rough]:
+def rough(cameras: dict[Side, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rough]:
     """One call: a tenth lost, then a third, then an outage, then another address; then "b" hangs up."""
     rough = Rough(tmp_path_factory.mktemp("rough"))
-    with BadNetwork(LOSES, seed=3) as network, TwoParties(rough.folder, seconds=90, network=network) as call:
+    with (
+        BadNetwork(LOSES, seed=3) as network,
+        TwoParties(rough.folder, seconds=90, network=network, cameras=cameras) as call,
+    ):
         call.until_seen()
         for name, way, seconds in (
             ("tenth", LOSES, 9.0),
@@ -78,11 +81,14 @@ def rough(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rough]:
 
 
 @pytest.fixture(scope="module")
-def vanished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rough]:
+def vanished(cameras: dict[Side, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rough]:
     """Over 64 kbit/s; then "b" is killed."""
     rough = Rough(tmp_path_factory.mktemp("vanished"))
     narrow = Way(delay_s=0.02, rate_bps=64_000)
-    with BadNetwork(narrow) as network, TwoParties(rough.folder, seconds=90, network=network) as call:
+    with (
+        BadNetwork(narrow) as network,
+        TwoParties(rough.folder, seconds=90, network=network, cameras=cameras) as call,
+    ):
         call.until_seen()
         time.sleep(2.0)
         rough.mark("killed")

@@ -39,9 +39,13 @@ def homes() -> Iterator[BehindNats]:
         yield network
 
 
-def check_call(homes: BehindNats, folder: Path, *, serve: Sequence[str], options: Sequence[str]) -> None:
+def check_call(
+    homes: BehindNats, cameras: dict[Side, str], folder: Path, *, serve: Sequence[str], options: Sequence[str]
+) -> None:
     """Both see each other, and nothing goes from one router to the other."""
-    with TwoParties(folder, seconds=60, network=homes, serve=serve, options=options, keep=False) as call:
+    with TwoParties(
+        folder, seconds=60, network=homes, serve=serve, options=options, cameras=cameras, keep=False
+    ) as call:
         call.until_seen()
         time.sleep(3)
         codes = {side: party.end() for side, party in call.parties.items()}
@@ -52,19 +56,21 @@ def check_call(homes: BehindNats, folder: Path, *, serve: Sequence[str], options
 
 
 def test_two_behind_nats_see_each_other_through_the_signalling_servers_turn_server_alone(
-    homes: BehindNats, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    homes: BehindNats, cameras: dict[Side, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TURN_SECRET", TURN_SECRET)
-    check_call(homes, tmp_path, serve=SERVE, options=("--relay-only",))
+    check_call(homes, cameras, tmp_path, serve=SERVE, options=("--relay-only",))
 
 
-def test_where_udp_does_not_pass_they_see_each_other_over_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_udp_does_not_pass_they_see_each_other_over_tls(
+    cameras: dict[Side, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     certificate = make_certificate(tmp_path)
     monkeypatch.setenv("TURN_SECRET", TURN_SECRET)
     monkeypatch.setenv("SSL_CERT_FILE", certificate["TURN_CERT"])
     serve = (*SERVE, "--turn-url", f"turns:{PUBLIC}:443")
     with BehindNats({"TURN_SECRET": TURN_SECRET, "TURN_TLS_PORT": "443", **certificate}, only_tcp=True) as homes:
-        check_call(homes, tmp_path / "call", serve=serve, options=())
+        check_call(homes, cameras, tmp_path / "call", serve=serve, options=())
 
 
 def test_two_who_send_to_each_other_at_once_do_not_get_through(homes: BehindNats) -> None:

@@ -12,7 +12,6 @@ from call.test_further_pictures import running, until
 from kilocall.call import controls
 from kilocall.model.family import Picture
 from kilocall.proto.errors import BadInput
-from kilocall.sample import sample_clip
 from kilocall.sender.camera import ClipCamera
 from kilocall.sender.capture import CameraCapture, open_clip
 from links import run
@@ -45,10 +44,9 @@ class Plugged:
 
 
 def test_another_camera_is_chosen_in_the_call_and_its_loss_is_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    astronaut_clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    clip = sample_clip("astronaut", tmp_path, threads=1)
-    pictures = [np.ascontiguousarray(frame.rgb) for frame, _ in zip(open_clip(clip), range(20), strict=False)]
+    pictures = [np.ascontiguousarray(frame.rgb) for frame, _ in zip(open_clip(astronaut_clip), range(20), strict=False)]
 
     class OurCapture(CameraCapture):
         def __init__(self, device: int | str, *, fps: float) -> None:
@@ -58,7 +56,7 @@ def test_another_camera_is_chosen_in_the_call_and_its_loss_is_told(
     monkeypatch.setattr(Plugged, "pulled", False)
 
     async def check() -> None:
-        async with Server() as server, running(server, clip, tmp_path / "a", f"tea#{SECRET.text}") as node:
+        async with Server() as server, running(server, astronaut_clip, tmp_path / "a", f"tea#{SECRET.text}") as node:
             sending, seen = node.sending, node.controls.state
             await until(lambda: sending.face_seen)
             before = sending.camera

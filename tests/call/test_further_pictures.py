@@ -23,7 +23,6 @@ from kilocall.model.reference_pictures import Distance, base_reference
 from kilocall.proto.control import ReferencePiece, SourcePicture, parse_control
 from kilocall.proto.stream_file import ReferencePicture, TimedPacket
 from kilocall.runtime.pictures import decode_picture, encode_picture
-from kilocall.sample import sample_clip
 from links import run
 from meeting import SECRET, Server
 
@@ -102,19 +101,18 @@ def lose_pieces(session: Session, picture_hash: str) -> list[int]:
 
 
 def test_a_further_picture_is_shown_and_recorded_and_a_lost_one_never(
-    family: Family, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    family: Family, astronaut_clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(references, "PIECE_EVERY_US", 0)
     monkeypatch.setattr(node_module, "TICK_S", 0.25)
-    clip = sample_clip("astronaut", tmp_path, threads=1)
     for name in "ab":
         (tmp_path / name).mkdir()
 
     async def call() -> Recording:
         async with (
             Server() as server,
-            running(server, clip, tmp_path / "a", f"tea#{SECRET.text}") as speaker,
-            running(server, clip, tmp_path / "b", f"tea#{SECRET.text}") as viewer,
+            running(server, astronaut_clip, tmp_path / "a", f"tea#{SECRET.text}") as speaker,
+            running(server, astronaut_clip, tmp_path / "b", f"tea#{SECRET.text}") as viewer,
         ):
             await until(lambda: bool(on(viewer)) and sum(on(viewer)) > 3)
             await viewer.controls.record(on=True)

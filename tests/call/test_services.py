@@ -23,7 +23,6 @@ from kilocall.receiver.service import ReceiverService, ReceiverSettings
 from kilocall.runtime.peer import Peer
 from kilocall.runtime.peer_settings import PeerSettings
 from kilocall.runtime.web import PageKey
-from kilocall.sample import sample_clip
 from kilocall.sender import service as sender_service
 from kilocall.sender.service import SenderService, SenderSettings
 from meeting import OTHER_SECRET, SECRET
@@ -65,11 +64,9 @@ def run(main: Coroutine[Any, Any, None]) -> None:
     asyncio.run(main)
 
 
-def test_one_sender_serves_two_receivers_and_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    clip = sample_clip("drawing", tmp_path, threads=1)
-
+def test_one_sender_serves_two_receivers_and_stops(drawing_clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> None:
-        sender = SenderService(SenderSettings(camera=str(clip), loopback="only", token=SECRET.text))
+        sender = SenderService(SenderSettings(camera=str(drawing_clip), loopback="only", token=SECRET.text))
         serve(sender, monkeypatch)
         await sender.start()
         with pytest.raises(BadInput, match="running already"):

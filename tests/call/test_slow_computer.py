@@ -87,7 +87,7 @@ class Squeezed:
 
 
 @pytest.fixture(scope="module")
-def squeezed(tmp_path_factory: pytest.TempPathFactory) -> Squeezed:
+def squeezed(cameras: dict[Side, str], tmp_path_factory: pytest.TempPathFactory) -> Squeezed:
     folder = tmp_path_factory.mktemp("squeezed")
     with one_core():
         alone_s = picture_s()
@@ -96,7 +96,7 @@ def squeezed(tmp_path_factory: pytest.TempPathFactory) -> Squeezed:
                 f"the machine is too slow: a picture takes {alone_s:.2f} s on one core, wanted are "
                 f"{1 / (2 * SLOWEST_FPS):.2f} at most (load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores)"
             )
-        with TwoParties(folder, seconds=SETTLE_S + LOOK_S + 120, options=("--gallery", "0")) as call:
+        with TwoParties(folder, seconds=SETTLE_S + LOOK_S + 120, options=("--gallery", "0"), cameras=cameras) as call:
             call.until_seen(120)
             time.sleep(SETTLE_S)
             began_us = time.monotonic_ns() // 1000

@@ -23,7 +23,7 @@ from kilocall.model.engine_choice import choose_engine
 from kilocall.model.family import Family
 from kilocall.model.family_loader import load_family
 from kilocall.proto.trust import LinkSecret
-from kilocall.sample import NAMES, sample_clip
+from kilocall.sample import NAMES
 
 ROOT = Path(__file__).parents[2]
 SECONDS = 8
@@ -87,10 +87,10 @@ def family() -> Family:
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+def finished(astronaut_clip: Path, drawing_clip: Path, tmp_path_factory: pytest.TempPathFactory) -> Finished:
     folder = tmp_path_factory.mktemp("call")
     _beeps(folder / "beeps.wav")
-    clips = {name: sample_clip(name, folder, threads=1) for name in NAMES}
+    clips = dict(zip(NAMES, (astronaut_clip, drawing_clip), strict=True))
     server, address = _serve(folder)
     link = RoomAddress(address, ROOM, LinkSecret.make()).link
     nodes: dict[str, subprocess.Popen[str]] = {}

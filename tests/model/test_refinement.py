@@ -1,5 +1,7 @@
 """Landmarks found in two looks: where the face lies in the crop, and how it is turned, matters little."""
 
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
@@ -11,7 +13,6 @@ from kilocall.api import open_family
 from kilocall.model import landmarks as lm
 from kilocall.model.compact import regions as rg
 from kilocall.model.family import Family
-from kilocall.sample import sample_clip
 from kilocall.sender.capture import open_clip
 
 FACE = np.random.default_rng(3).normal(0, 0.05, (lm.LANDMARKS, 3)).astype(np.float32)
@@ -54,8 +55,8 @@ def test_a_first_look_that_is_far_out_counts_little() -> None:
 
 
 @pytest.fixture(scope="module")
-def face(tmp_path_factory: pytest.TempPathFactory) -> NDArray[np.uint8]:
-    frame = next(iter(open_clip(sample_clip("astronaut", tmp_path_factory.mktemp("clip")))))
+def face(astronaut_clip: Path) -> NDArray[np.uint8]:
+    frame = next(iter(open_clip(astronaut_clip)))
     return np.asarray(cv2.resize(frame.rgb, (256, 256), interpolation=cv2.INTER_AREA), np.uint8)
 
 

@@ -16,7 +16,6 @@ from kilocall.cli import run
 from kilocall.model import landmarks as lm
 from kilocall.model.family import Array, Family, Picture
 from kilocall.proto.errors import BadInput
-from kilocall.sample import sample_clip
 from kilocall.sender.capture import open_clip
 from kilocall.sender.clip import FACE_CERTAINTY
 from kilocall.sender.clip_sound import coded_sound
@@ -31,10 +30,9 @@ def family() -> Family:
 
 
 @pytest.fixture(scope="module")
-def frames(tmp_path_factory: pytest.TempPathFactory) -> list[Picture]:
+def frames(astronaut_clip: Path) -> list[Picture]:
     """The first two seconds of the speaker."""
-    clip = sample_clip("astronaut", tmp_path_factory.mktemp("sample"))
-    return [frame.rgb for frame, _ in zip(open_clip(clip), range(2 * FPS), strict=False)]
+    return [frame.rgb for frame, _ in zip(open_clip(astronaut_clip), range(2 * FPS), strict=False)]
 
 
 def write(path: Path, frames: list[Picture]) -> Path:

@@ -21,7 +21,6 @@ from kilocall import api
 from kilocall.cli import run
 from kilocall.model.family import Family, Picture
 from kilocall.proto.errors import BadInput
-from kilocall.sample import sample_clip
 from kilocall.sender.capture import open_clip
 from kilocall.sender.clip import follow_clip
 from kilocall.sender.clip_report import ORIENTATIONS, ClipReport, Hole, look_at_clip
@@ -31,10 +30,9 @@ FPS = 25
 
 
 @pytest.fixture(scope="module")
-def frames(tmp_path_factory: pytest.TempPathFactory) -> list[Picture]:
+def frames(astronaut_clip: Path) -> list[Picture]:
     """The first second of the speaker, 384x384."""
-    clip = sample_clip("astronaut", tmp_path_factory.mktemp("sample"))
-    return [frame.rgb for frame, _ in zip(open_clip(clip), range(FPS), strict=False)]
+    return [frame.rgb for frame, _ in zip(open_clip(astronaut_clip), range(FPS), strict=False)]
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,6 @@ from kilocall.model.family import Family, Picture
 from kilocall.proto.control import CropPlace
 from kilocall.proto.errors import BadInput
 from kilocall.proto.stream_file import StreamReader
-from kilocall.sample import sample_clip
 from kilocall.sender.capture import open_clip
 from kilocall.sender.face_crop import FaceCropper, plan_crops
 from sender.test_clip_kinds import write
@@ -26,10 +25,9 @@ def family() -> Family:
 
 
 @pytest.fixture(scope="module")
-def crops(tmp_path_factory: pytest.TempPathFactory) -> list[Picture]:
+def crops(astronaut_clip: Path) -> list[Picture]:
     """A second of the built-in speaker, cut to the face."""
-    whole = open_clip(sample_clip("astronaut", tmp_path_factory.mktemp("sample")))
-    frames = [frame for frame, _ in zip(whole, range(25), strict=False)]
+    frames = [frame for frame, _ in zip(open_clip(astronaut_clip), range(25), strict=False)]
     cropper = FaceCropper(plan=plan_crops(frames))
     return [np.ascontiguousarray(cropper.crop(frame).rgb) for frame in frames]
 

@@ -14,7 +14,6 @@ from kilocall.model.family import Family, Picture
 from kilocall.model.reference_pictures import base_reference
 from kilocall.proto.errors import NoFace
 from kilocall.proto.motion_packet import MotionPacket
-from kilocall.sample import sample_clip
 from kilocall.sender.capture import Frame, open_clip
 from kilocall.sender.face_crop import FaceCrop, FaceCropper
 from kilocall.sender.live import OwnSource, SendEvents, SendPipeline
@@ -73,9 +72,8 @@ class Told:
 
 
 @pytest.fixture(scope="module")
-def faces(tmp_path_factory: pytest.TempPathFactory) -> list[Picture]:
-    folder = tmp_path_factory.mktemp("clip")
-    frames: Iterator[Frame] = iter(open_clip(sample_clip("astronaut", folder, threads=1)))
+def faces(astronaut_clip: Path) -> list[Picture]:
+    frames: Iterator[Frame] = iter(open_clip(astronaut_clip))
     return [next(frames).rgb for _ in range(40)]
 
 

@@ -13,7 +13,6 @@ from kilocall import api
 from kilocall.codec.motion_codec import MotionDecoder
 from kilocall.model.family import ANOTHER, Family, Picture, Source
 from kilocall.proto.motion_packet import MotionPacket
-from kilocall.sample import sample_clip
 from kilocall.sender.capture import open_clip
 from kilocall.sender.clip import face_of_picture
 from kilocall.sender.live import SendPipeline
@@ -63,12 +62,11 @@ def family() -> Family:
 
 
 @pytest.fixture(scope="module")
-def speakers(tmp_path_factory: pytest.TempPathFactory) -> list[list[Picture]]:
+def speakers(astronaut_clip: Path, drawing_clip: Path) -> list[list[Picture]]:
     """Two seconds of each of the built-in speakers, whole frames."""
-    folder = tmp_path_factory.mktemp("samples")
     return [
-        [frame.rgb for frame, _ in zip(open_clip(sample_clip(name, folder)), range(50), strict=False)]
-        for name in ("astronaut", "drawing")
+        [frame.rgb for frame, _ in zip(open_clip(clip), range(50), strict=False)]
+        for clip in (astronaut_clip, drawing_clip)
     ]
 
 
@@ -134,9 +132,8 @@ def test_gallery_has_no_picture_of_somebody_else(family: Family, cut: Path, tmp_
         assert min(likenesses(family, base.source, [reference.source.picture])) > ANOTHER - 0.2
 
 
-def test_ordinary_clip_is_one_persons(family: Family, tmp_path: Path) -> None:
-    clip = sample_clip("astronaut", tmp_path)
-    assert api.encode(clip, tmp_path / "d.kcs", family=family).other_frames == 0
+def test_ordinary_clip_is_one_persons(family: Family, astronaut_clip: Path, tmp_path: Path) -> None:
+    assert api.encode(astronaut_clip, tmp_path / "d.kcs", family=family).other_frames == 0
 
 
 def spread(packets: list[MotionPacket], sending: SendPipeline) -> float:

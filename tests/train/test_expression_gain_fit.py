@@ -1,5 +1,7 @@
 """By how much lids and irises are amplified, fitted on the built-in speaker, whose motion is known."""
 
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
@@ -11,7 +13,6 @@ from kilocall.model.engine_choice import choose_engine
 from kilocall.model.family import Array, Source
 from kilocall.model.family_loader import load_family
 from kilocall.model.motion import Motion
-from kilocall.sample import sample_clip
 from kilocall.sender.capture import open_clip
 from kilocall.train.dataset import SIZE, Dataset
 from kilocall.train.expression_gain import GAZE_GAINS, LID_GAINS, LIP_GAINS, fit_expression_gain, opening_px
@@ -25,8 +26,8 @@ def family() -> CompactFamily:
 
 
 @pytest.fixture(scope="module")
-def data(family: CompactFamily, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    frames = open_clip(sample_clip("astronaut", tmp_path_factory.mktemp("clip")))
+def data(family: CompactFamily, astronaut_clip: Path) -> Dataset:
+    frames = open_clip(astronaut_clip)
     crops = np.stack([cv2.resize(f.rgb, (SIZE, SIZE), interpolation=cv2.INTER_AREA) for f in list(frames)[::3]])
     meshes = np.zeros((len(crops), lm.MESH_POINTS, 3), np.float32)
     for mesh, crop in zip(meshes, crops, strict=True):

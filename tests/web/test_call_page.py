@@ -19,7 +19,6 @@ from kilocall.api import StreamPlayer
 from kilocall.bench.two_pages import write_camera
 from kilocall.call import ROOM_VARIABLE
 from kilocall.call.report import CallReport
-from kilocall.sample import sample_clip
 from meeting import OTHER_SECRET, SECRET, Server
 from web.hosting import CHROMIUM, has_browser, has_engine
 
@@ -101,12 +100,13 @@ class CallPage:
         assert not self.problems
 
 
-def test_the_page_sees_a_python_party_and_is_seen(server: Server, browser: Any, tmp_path: Path) -> None:
+def test_the_page_sees_a_python_party_and_is_seen(
+    server: Server, browser: Any, astronaut_clip: Path, tmp_path: Path
+) -> None:
     link = f"{server.url}/tea#{SECRET.text}"
-    clip = sample_clip("astronaut", tmp_path, threads=1)
     roots = os.pathsep.join(str(ROOT / root) for root in ("sender", "receiver", "shared", "proto"))
     report = tmp_path / "report.json"
-    options = ["call", "--headless", "--camera", str(clip), "--seconds", "300", "--report", str(report)]
+    options = ["call", "--headless", "--camera", str(astronaut_clip), "--seconds", "300", "--report", str(report)]
     node = subprocess.Popen(
         [sys.executable, "-m", "kilocall.cli", *options],
         env={**os.environ, "PYTHONPATH": roots, "KILOCALL_CACHE": str(tmp_path), ROOM_VARIABLE: link},

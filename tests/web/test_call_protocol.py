@@ -37,7 +37,7 @@ from kilocall.runtime.peer import Peer
 from kilocall.runtime.peer_settings import PeerSettings
 from kilocall.runtime.tasks import Tasks
 from kilocall.runtime.web_files import has_engine
-from kilocall.sample import sample_clip, sample_stream
+from kilocall.sample import sample_stream
 from meeting import OTHER_SECRET, SECRET, Server
 from web.background import WITHIN_S, Background
 
@@ -579,17 +579,16 @@ def test_speech_is_sent_in_the_packets_that_the_plan_asks_for(
 
 @pytest.mark.slow
 def test_a_whole_python_party_sees_the_browser_and_is_seen(
-    server: Server, browser: Any, family: Family, tmp_path: Path
+    server: Server, browser: Any, family: Family, astronaut_clip: Path, tmp_path: Path
 ) -> None:
     """`kilocall call` with the built-in speaker as its camera; the browser sends the motion of the same speaker."""
-    clip = sample_clip("astronaut", tmp_path, threads=1)
     roots = [str(ROOT / root) for root in ("sender", "receiver", "shared", "proto")]
     link = address(server).link
     options = (
         "call",
         "--headless",
         "--camera",
-        str(clip),
+        str(astronaut_clip),
         "--seconds",
         "14",
         "--report",
