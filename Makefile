@@ -16,6 +16,8 @@ PIP    := $(BIN)/python -m pip --quiet --disable-pip-version-check
 NO_TESTS := 5
 WEB    := shared/kilocall/web
 ENGINE := ort.wasm.bundle.min.mjs ort-wasm-simd-threaded.wasm
+# Dozens of processes load the same modules: where containers set this, each would compile them anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test test-all lint check check-all engine fuzz sbom web lock clean
 .DELETE_ON_ERROR:

@@ -95,9 +95,11 @@ SLOW = (
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for names, mark in ((REAL_TIME, pytest.mark.real_time), (SLOW, pytest.mark.slow)):
-        paths = [ROOT / "tests" / name for name in names]
+        listed = {ROOT / "tests" / name for name in names}
+        paths = {item.path for item in items}
+        marked = {path for path in paths if not listed.isdisjoint((path, *path.parents))}
         for item in items:
-            if any(item.path.is_relative_to(path) for path in paths):
+            if item.path in marked:
                 item.add_marker(mark)
 
 
