@@ -35,10 +35,14 @@ lint: $(VENV)/.dev
 	$(BIN)/lint-imports --no-logo --no-cache
 	$(BIN)/mypy
 
-# What needs no clock shares the cores; calls, pages and services run alone.
+# Three groups, one after the other: what computes, what waits, and what needs the machine to itself. pyproject.toml has
+# the markers, tests/conftest.py which files have them.
+SEVERAL := --dist loadfile --no-loadscope-reorder
+group = $(PYTEST) $(1) --durations=20 -m "$(2)" $(PYTEST_ARGS) || [ $$? -eq $(NO_TESTS) ]
 define pytest
-	$(PYTEST) -n 2 --dist loadfile --durations=20 -m "not real_time$(1)" $(PYTEST_ARGS) || [ $$? -eq $(NO_TESTS) ]
-	$(PYTEST) --durations=20 -m "real_time$(1)" $(PYTEST_ARGS) || [ $$? -eq $(NO_TESTS) ]
+	$(call group,-n 2 $(SEVERAL),not waits and not real_time$(1))
+	$(call group,-n 3 $(SEVERAL),waits$(1))
+	$(call group,,real_time$(1))
 endef
 
 check: $(VENV)/.dev engine

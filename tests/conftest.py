@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -18,17 +19,34 @@ settings.load_profile("kilocall")
 
 ROOT = Path(__file__).parents[1]
 
-#: What runs calls, pages and services, or watches a clock: alone, one after the other. The rest shares the cores.
+#: What runs whole calls and pages in a browser, or measures how long something takes: alone, one after the other.
 REAL_TIME = (
-    "call",
     "bench/test_call.py",
     "bench/test_network.py",
     "bench/test_soak.py",
     "bench/test_streams.py",
+    "call/test_bad_networks.py",
+    "call/test_behind_nats.py",
+    "call/test_cameras.py",
+    "call/test_further_pictures.py",
+    "call/test_page.py",
+    "call/test_page_media.py",
+    "call/test_services.py",
+    "call/test_slow_computer.py",
+    "call/test_two_pages.py",
+    "call/test_two_processes.py",
+    "receiver/test_page.py",
+    "web/test_call_media.py",
+    "web/test_call_page.py",
+    "web/test_call_protocol.py",
+)
+
+#: What waits for a connection, a timer or a process for most of its time: several at once. The rest computes, and
+#: shares the cores. What a folder has in the list above is not meant.
+WAITS = (
+    "call",
     "model/test_gpu_trial.py",
     "receiver/test_display.py",
-    "receiver/test_live.py",
-    "receiver/test_page.py",
     "receiver/test_playback.py",
     "runtime/aiortc_fixes",
     "runtime/test_lag.py",
@@ -39,12 +57,8 @@ REAL_TIME = (
     "runtime/test_web.py",
     "runtime/test_worker.py",
     "sender/test_capture.py",
-    "sender/test_live.py",
     "sender/test_reference_selector.py",
     "test_docker.py",
-    "web/test_call_media.py",
-    "web/test_call_page.py",
-    "web/test_call_protocol.py",
 )
 
 #: What takes long and rarely breaks: `make test-all` runs it, and so does CI; `make test` does not. Whole files and
@@ -94,13 +108,23 @@ SLOW = (
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for names, mark in ((REAL_TIME, pytest.mark.real_time), (SLOW, pytest.mark.slow)):
-        listed = {ROOT / "tests" / name for name in names}
-        paths = {item.path for item in items}
-        marked = {path for path in paths if not listed.isdisjoint((path, *path.parents))}
-        for item in items:
+    paths = {item.path for item in items}
+    real_time, waits, slow = (_listed(paths, names) for names in (REAL_TIME, WAITS, SLOW))
+    for item in items:
+        for marked, mark in (
+            (real_time, pytest.mark.real_time),
+            (waits - real_time, pytest.mark.waits),
+            (slow, pytest.mark.slow),
+        ):
             if item.path in marked:
                 item.add_marker(mark)
+    # Long files first: where several processes share the tests, none is left alone with such a one in the end.
+    items.sort(key=lambda item: item.path not in slow)
+
+
+def _listed(paths: set[Path], names: Sequence[str]) -> set[Path]:
+    listed = {ROOT / "tests" / name for name in names}
+    return {path for path in paths if not listed.isdisjoint((path, *path.parents))}
 
 
 @pytest.fixture(scope="session")

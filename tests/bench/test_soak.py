@@ -78,11 +78,11 @@ def test_short_soak_looks_at_every_process(astronaut_clip: Path, drawing_clip: P
     for clip in (astronaut_clip, drawing_clip):
         shutil.copy(clip, tmp_path)
     seen: list[int] = []
-    report = measure_soak(0.3, tmp_path, every_s=6, progress=lambda done, of: seen.append(done))
+    report = measure_soak(0.2, tmp_path, every_s=4, progress=lambda done, of: seen.append(done))
     assert SoakReport.model_validate_json((tmp_path / "report.json").read_text()) == report
     assert set(report.processes) == {"meeting", "a", "a: children", "b", "b: children"}
     for name, process in report.processes.items():
-        assert [round(look.seconds) for look in process.looks] == [0, 6, 12, 18]
+        assert [round(look.seconds) for look in process.looks] == [0, 4, 8, 12]
         # The children decode pictures; Pillow alone takes more than this.
         assert all(look.memory_mib > 10 and look.threads >= 1 and look.open_files >= 3 for look in process.looks), name
     for side in ("a", "b"):

@@ -19,7 +19,9 @@ from kilocall.api import StreamPlayer
 from kilocall.bench.two_pages import write_camera
 from kilocall.call import ROOM_VARIABLE
 from kilocall.call.report import CallReport
+from kilocall.call.signalling import Joined, Signalling
 from meeting import OTHER_SECRET, SECRET, Server
+from web.background import Background
 from web.hosting import CHROMIUM, has_browser, has_engine
 
 pytestmark = [has_engine, has_browser]
@@ -187,13 +189,15 @@ def test_two_pages_see_each_other_and_no_python_takes_part(server: Server, brows
         page.close()
 
 
-def test_a_link_that_does_not_fit_gets_one_sentence(server: Server, browser: Any) -> None:
-    first = CallPage(browser, f"{server.url}/tea#{SECRET.text}")
-    first.sees("Waiting for the other person", OPEN_WITHIN_MS)
+def test_a_link_that_does_not_fit_gets_one_sentence(server: Server, background: Background, browser: Any) -> None:
+    first = Signalling(server.url, "tea", SECRET)
+    background.run(first.__aenter__())
+    assert isinstance(background.run(first.next()), Joined)
     stranger = CallPage(browser, f"{server.url}/tea#{OTHER_SECRET.text}")
     stranger.sees("This call cannot be joined", OPEN_WITHIN_MS)
     assert "another secret" in stranger.page.locator("#status-text").text_content()
     broken = CallPage(browser, f"{server.url}/tea#no-secret")
     broken.sees("This call cannot be joined", OPEN_WITHIN_MS)
-    for page in (first, stranger, broken):
+    for page in (stranger, broken):
         page.close()
+    background.run(first.close())
