@@ -28,6 +28,7 @@ REAL_TIME = (
     "call/test_bad_networks.py",
     "call/test_behind_nats.py",
     "call/test_cameras.py",
+    "call/test_floods.py",
     "call/test_further_pictures.py",
     "call/test_page.py",
     "call/test_page_media.py",

@@ -198,6 +198,7 @@ def test_stream_cut_anywhere_plays_up_to_the_cut(stream: Path, folder: Path, fam
     assert 0 < counts[0] < counts[-1] <= 200
 
 
+@pytest.mark.slow
 def test_lower_quality_takes_fewer_bits(clip: Path, folder: Path) -> None:
     bits = [
         api.encode(clip, folder / f"q{quality}.kcs", quality=quality, fps=12.5).payload_bits_per_frame

@@ -80,7 +80,10 @@ def test_where_the_frame_ends_no_feature_is_seen_twice(
 # Before the first face
 
 
-@pytest.mark.parametrize("before", ["grey", "black", "fade in"])
+@pytest.mark.parametrize(
+    "before",
+    ["grey", pytest.param("black", marks=pytest.mark.slow), pytest.param("fade in", marks=pytest.mark.slow)],
+)
 def test_before_the_first_face_the_source_picture_rests(
     family: Family, frames: list[Picture], tmp_path: Path, before: str
 ) -> None:
@@ -197,7 +200,12 @@ def speak(path: Path, frames: list[Picture], beeps_s: tuple[float, ...], rate: i
 
 
 @pytest.mark.parametrize(
-    ("name", "rate", "starts_s"), [("clip.mp4", 44_100, 0.0), ("clip.mkv", 48_000, 0.35), ("clip.mkv", 16_000, 0.0)]
+    ("name", "rate", "starts_s"),
+    [
+        pytest.param("clip.mp4", 44_100, 0.0, marks=pytest.mark.slow),
+        ("clip.mkv", 48_000, 0.35),
+        pytest.param("clip.mkv", 16_000, 0.0, marks=pytest.mark.slow),
+    ],
 )
 def test_sound_is_heard_again_in_time(
     family: Family, frames: list[Picture], tmp_path: Path, name: str, rate: int, starts_s: float
