@@ -30,6 +30,7 @@ REAL_TIME = (
     "call/test_cameras.py",
     "call/test_floods.py",
     "call/test_further_pictures.py",
+    "call/test_operation.py",
     "call/test_page.py",
     "call/test_page_media.py",
     "call/test_services.py",
