@@ -22,7 +22,7 @@ from kilocall.bench.evaluate.results import ClipResult, Evaluation
 from kilocall.bench.evaluate.tables import print_evaluation
 from kilocall.codec.codebook import CONTEXTS, Codebook
 from kilocall.model import landmarks as lm
-from kilocall.model.family import Family, Picture, Source, Track, place
+from kilocall.model.family import Family, Made, Picture, Source, Track, place
 from kilocall.model.motion import Motion
 from kilocall.proto.errors import BadInput, NoFace
 
@@ -106,12 +106,18 @@ class SquareFamily:
     def renderer(self, source: Source) -> SquareRenderer:
         return SquareRenderer(source)
 
+    def fusion(self) -> None:
+        return None
+
 
 class SquareRenderer:
     def __init__(self, source: Source) -> None:
         self._source = source
 
     def render(self, motion: Motion) -> Picture:
+        return self.make(motion).picture
+
+    def make(self, motion: Motion) -> Made:
         dx, dy = (
             round((m - s) / PIXEL) for m, s in zip(motion.translation, self._source.pose.translation, strict=True)
         )
@@ -119,7 +125,7 @@ class SquareRenderer:
         picture[156:190, BAR[0] - 4 : BAR[1] + 4] = _background()[156:190, BAR[0] - 4 : BAR[1] + 4]
         opening = OPEN + round(float(motion.expression[0]) / PIXEL)
         picture[160 : 160 + max(0, opening), BAR[0] : BAR[1]] = (10, 10, 250)
-        return np.roll(picture, (dy, dx), (0, 1))
+        return Made(np.roll(picture, (dy, dx), (0, 1)))
 
 
 @pytest.fixture(scope="module")

@@ -25,6 +25,7 @@ from kilocall.proto.limits import MOST_PICTURES
 from kilocall.proto.motion_packet import MotionPacket
 from kilocall.proto.stream_file import StreamReader
 from kilocall.receiver.decode import PacketDecoder
+from kilocall.receiver.layer_receiver import DecodedLayer
 from kilocall.receiver.live import Played
 
 PICTURE = SourcePicture("webp", b"a picture")
@@ -100,6 +101,26 @@ def test_recording_begun_in_the_middle_plays_exactly_what_was_seen(tmp_path: Pat
     # The scale goes through exp and log; everything else is the same integer times the same step.
     assert np.allclose(np.stack(seen), wanted, atol=1e-5)
     assert [packet.time_us for packet in reader.packets()] == [item.time_us - played[0].time_us for item in played]
+
+
+def test_the_video_layer_is_recorded_from_its_first_key_frame_on(tmp_path: Path, codebook: Codebook) -> None:
+    still = np.zeros((128, 128, 3), np.uint8)
+    layer = [
+        DecodedLayer(START_US + 100_000 * number, number == 3, bytes([number + 1]) * 9, still)
+        for number in range(-1, 8)
+    ]
+    recording = recorder(tmp_path, codebook)
+    recording.add_layer(layer[0])
+    for item in received(codebook, 10):
+        recording.add_motion(item)
+    for frame in layer[1:]:
+        recording.add_layer(frame)
+    written = recording.close()
+    assert written is not None
+    reader = StreamReader(written.stream)
+    found = [(frame.time_us, frame.key, frame.data) for frame in reader.layer_frames()]
+    assert found == [(100_000 * number, number == 3, bytes([number + 1]) * 9) for number in range(3, 8)]
+    assert reader.frame_count == 30
 
 
 def test_further_pictures_that_are_held_are_recorded(tmp_path: Path, codebook: Codebook) -> None:

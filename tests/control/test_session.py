@@ -15,6 +15,7 @@ from kilocall.proto.control import (
     FaceState,
     HavePicture,
     Hello,
+    LayerReport,
     MediaState,
     PictureRate,
     ReceiverReport,
@@ -48,6 +49,7 @@ class Side:
         self.forgotten = 0
         self.limits: list[float] = []
         self.expected: list[float] = []
+        self.layer_reports: list[LayerReport] = []
         self.said: list[ControlMessage] = []
         self.references_held: list[str] = []
         self.rate = RateControl()
@@ -70,6 +72,9 @@ class Side:
 
     def follow(self, plan: Plan) -> None:
         self.plans.append(plan)
+
+    def ask_layer(self, report: LayerReport) -> None:
+        self.layer_reports.append(report)
 
     def limit(self, fps: float) -> None:
         self.limits.append(fps)

@@ -45,7 +45,7 @@ class FlatRenderer:
         self.rendered: list[int] = []
         self.fails = False
 
-    def render(self, motion: Motion) -> Picture:
+    def render(self, motion: Motion, time_us: int | None = None) -> Picture:
         if self.fails:
             raise RuntimeError("the model broke")
         number = round(motion.translation[0])

@@ -169,9 +169,9 @@ def test_a_renderer_slower_than_the_motion_makes_the_newest_picture_and_loses_no
 
     usual = FaceRenderer.render
 
-    def slow(renderer: FaceRenderer, motion: Motion) -> np.ndarray:
+    def slow(renderer: FaceRenderer, motion: Motion, time_us: int | None = None) -> np.ndarray:
         rig.now_us += 12_000_000
-        return usual(renderer, motion)
+        return usual(renderer, motion, time_us)
 
     monkeypatch.setattr(FaceRenderer, "render", slow)
     while len(rig.pictures) < 4:
@@ -195,9 +195,9 @@ def test_a_slow_renderer_says_what_it_can_show_and_shows_that_evenly(
     encoder = MotionEncoder(family.codebook, reference="acknowledged")
     usual = FaceRenderer.render
 
-    def slow(renderer: FaceRenderer, motion: Motion) -> np.ndarray:
+    def slow(renderer: FaceRenderer, motion: Motion, time_us: int | None = None) -> np.ndarray:
         rig.now_us += round(1000 * render_ms)
-        return usual(renderer, motion)
+        return usual(renderer, motion, time_us)
 
     monkeypatch.setattr(FaceRenderer, "render", slow)
     next_us, sent = rig.now_us, 0

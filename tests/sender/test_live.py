@@ -53,6 +53,7 @@ class FixedPlan:
     fps: float = 25.0
     level: int = 4
     redundant_frames: int = 0
+    layer_bps: int = 0
 
 
 class Told:

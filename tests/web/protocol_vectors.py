@@ -29,6 +29,7 @@ from kilocall.proto.control import (
     FaceState,
     HavePicture,
     Hello,
+    LayerReport,
     MediaState,
     Part,
     PersonalPiece,
@@ -202,6 +203,13 @@ def _taken(reader: TypeAdapter[Any], text: str) -> Any:
     return True if taken == json.loads(text) else taken
 
 
+def _told(plan: Plan) -> tuple[Any, ...]:
+    """The plan without its video layer: the modules send none."""
+    *told, layer_bps = astuple(plan)
+    assert not layer_bps
+    return tuple(told)
+
+
 def rate() -> list[dict[str, Any]]:
     """Traces of rate controls: reports and ticks, and the plan after each."""
     return [_trace(profile, seed, bits) for profile in PROFILES for seed, bits in ((1, 40), (2, 40), (3, 75), (4, 20))]
@@ -230,7 +238,7 @@ def _trace(profile: str, seed: int, bits: float) -> dict[str, Any]:
             feedback = Feedback(now_us, loss * chance.choice((0, 1, 2)), lately, received, rtt)
             control.update(feedback)
             steps.append([*astuple(feedback)])
-        plans.append([control.rung, control.guarded, control.steps, *astuple(control.plan)])
+        plans.append([control.rung, control.guarded, control.steps, *_told(control.plan)])
     return {"profile": profile, "bits": bits, "steps": steps, "plans": plans}
 
 
@@ -264,7 +272,9 @@ class Recorder:
         self.note("confirm", picture_hash)
 
     def follow(self, plan: Plan) -> None:
-        self.note("follow", *astuple(plan))
+        self.note("follow", *_told(plan))
+
+    def ask_layer(self, report: LayerReport) -> None: ...
 
     def limit(self, fps: float) -> None:
         self.note("limit", fps)

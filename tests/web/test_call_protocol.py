@@ -27,7 +27,7 @@ from kilocall.control.rate_control import Plan, RateControl
 from kilocall.control.session import Session
 from kilocall.model.family import Family
 from kilocall.model.hello import hello_of
-from kilocall.proto.control import Hello, SourcePicture
+from kilocall.proto.control import Hello, LayerReport, SourcePicture
 from kilocall.proto.motion_packet import MotionPacket
 from kilocall.proto.stream_file import StreamReader
 from kilocall.proto.trust import NOT_PROVEN, Handshake, LinkSecret
@@ -103,6 +103,7 @@ class PythonEnd:
         self.confirmed.append(picture_hash)
 
     def follow(self, plan: Plan) -> None: ...
+    def ask_layer(self, report: LayerReport) -> None: ...
     def limit(self, fps: float) -> None: ...
     def prepare(self, picture_hash: str, data: bytes) -> None:
         self.prepared.append((picture_hash, data))

@@ -116,7 +116,7 @@ class JitterBuffer:
         self._seconds: deque[tuple[int, int]] = deque(maxlen=QUEUE_BASE_S)  # second, smallest offset in it
         self._offset_us: int | None = None
         self._offset_at_us = 0
-        self._last_time_us: int | None = None  # newest capture time heard of
+        self._last_time_us: int | None = None
         self._last_arrival_us = 0
         self._played_number: int | None = None
         self._played_time_us: int | None = None
@@ -141,6 +141,11 @@ class JitterBuffer:
     def highest(self) -> int | None:
         """Sequence number of the newest packet."""
         return None if self._highest is None else self._highest % SEQUENCES
+
+    @property
+    def newest_us(self) -> int:
+        """Newest capture time heard of."""
+        return self._last_time_us or 0
 
     def push(self, packet: MotionPacket, now_us: int) -> Verdict:
         """Takes one packet that arrived at `now_us`."""

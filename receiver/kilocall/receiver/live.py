@@ -6,7 +6,7 @@ import logging
 import time
 from array import array
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import Final
@@ -21,9 +21,13 @@ from kilocall.model.hello import hello_of
 from kilocall.model.motion import Motion
 from kilocall.proto.control import Hello, ReceiverReport
 from kilocall.proto.errors import BadPacket
+from kilocall.proto.layer_frame import LayerFragment
+from kilocall.proto.motion_message import MotionMessage
 from kilocall.proto.motion_packet import MotionPacket
 from kilocall.receiver.decode import PacketDecoder
 from kilocall.receiver.jitter_buffer import DueFrame, JitterBuffer, Verdict
+from kilocall.receiver.layer_mixer import LayerMixer
+from kilocall.receiver.layer_receiver import DecodedLayer, LayerReceiver
 from kilocall.receiver.remote_speaker import RemoteSpeaker
 from kilocall.receiver.render import FaceRenderer, View
 from kilocall.runtime.clock import now_us
@@ -87,6 +91,10 @@ class ReceiveEvents:
     """Called on the model thread with every picture, for a virtual camera."""
     played: Callable[[Played], None] | None = None
     """Called on the model thread, while something records."""
+    layer: Callable[[DecodedLayer], None] | None = None
+    """The same for frames of the video layer, as they are decoded."""
+    layer_lost: Callable[[int | None], None] = lambda newest: None
+    """The video layer cannot be shown until a key frame comes; number of the frame that was decoded last."""
     rate: Callable[[float], None] = lambda fps: None
     """So many pictures a second can be shown from now on; the other side should send no more."""
     problem: Callable[[str], None] = lambda text: None
@@ -136,6 +144,9 @@ class ReceivePipeline(Worker):
         self._followed = 0  # that jitter buffer and decoder belong to; the thread's
         self._jitter = JitterBuffer()
         self._motions: dict[int, NDArray[np.float32]] = {}
+        self.layer = LayerReceiver()
+        """Of the connection that is followed."""
+        self._mixer: LayerMixer | None = None
         self._view = View()
         self._view_changed = False
         self._last: Motion | None = None
@@ -201,6 +212,16 @@ class ReceivePipeline(Worker):
         return self._jitter
 
     @property
+    def takes_layer(self) -> bool:
+        """Once ready: whether this side makes use of a video layer."""
+        return self._mixer is not None
+
+    @property
+    def layer_used(self) -> int:
+        """Frames of the layer that a picture was compared with."""
+        return 0 if self._mixer is None else self._mixer.used
+
+    @property
     def unreadable(self) -> int:
         """Packets of this connection whose motion could not be decoded."""
         return self._decoder.dropped
@@ -221,6 +242,8 @@ class ReceivePipeline(Worker):
         blank = np.zeros((self._family.size, self._family.size, 3), np.uint8)
         source = self._family.source(blank, replace(self._family.track(blank), certainty=1.0))
         FaceRenderer(self._family, source).render(source.pose)
+        fusion = self._family.fusion()
+        self._mixer = None if fusion is None else LayerMixer(fusion)
 
     def closed(self) -> None:
         self.speaker.close()
@@ -249,12 +272,14 @@ class ReceivePipeline(Worker):
             return
         began = time.perf_counter()
         try:
-            packet = MotionPacket.parse(data)
+            message = MotionMessage.parse(data)
         except BadPacket as error:
             self.malformed += 1
             logger.debug("dropped: %s", error)
             return
+        packet = message.packet
         verdict = self._jitter.push(packet, arrived_us)
+        self._take_layer(message.fragments)
         if verdict in (Verdict.DUPLICATE, Verdict.OLD):
             return
         timed = self._decoder.push(packet)
@@ -264,6 +289,18 @@ class ReceivePipeline(Worker):
             while len(self._motions) > MOST_WAITING:
                 del self._motions[next(iter(self._motions))]
         self.decode_ms.add(time.perf_counter() - began)
+
+    def _take_layer(self, fragments: Sequence[LayerFragment]) -> None:
+        if self._mixer is None:
+            return
+        for fragment in fragments:
+            for frame in self.layer.push(fragment, self._jitter.newest_us):
+                self._mixer.push(frame.time_us, frame.picture)
+                if self.events.layer is not None:
+                    self.events.layer(frame)
+        if self.layer.asks_for_key(self._clock_us()):
+            newest = self.layer.newest
+            self._deliver(lambda: self.events.layer_lost(newest))
 
     def _count_wanted(self, time_us: int) -> None:
         """A frame of a lower rate than wanted, because this side has asked for it, stands for those not sent."""
@@ -288,9 +325,9 @@ class ReceivePipeline(Worker):
         if renderer is None or motion is None or not self.watched:
             return
         began, (began_s, had_s) = time.perf_counter(), self._clock()
-        renderer.view = self._view
+        renderer.view, renderer.layer = self._view, self._mixer
         self._view_changed = False
-        rgb = renderer.render(motion)
+        rgb = renderer.render(motion, time_us)
         if self.events.rgb is not None:
             self.events.rgb(rgb)
         jpeg = as_jpeg(rgb, JPEG_QUALITY)
@@ -335,5 +372,8 @@ class ReceivePipeline(Worker):
         self._jitter = JitterBuffer()
         self._decoder.reset()
         self._motions.clear()
+        self.layer = LayerReceiver()
+        if self._mixer is not None:
+            self._mixer.reset()
         self.speaker.restart()
         self._played_sequence = None

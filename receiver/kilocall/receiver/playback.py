@@ -276,7 +276,7 @@ class Playback(Worker):
         found = self._cursor.at(self._head.position(now))
         if found is not None and found is not self._last:
             started = time.perf_counter()
-            rgb = self.stream.renderer.render(found.motion)
+            rgb = self.stream.renderer.render(found.motion, found.time_us)
             made_ms = (time.perf_counter() - started) * 1000
             self._last = found
             number = 1 + round(found.time_us * self.fps / 1_000_000)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 import cv2
 import numpy as np
 
-from kilocall.model.family import Family, FrameRenderer, Picture, Source
+from kilocall.model.family import Family, FrameRenderer, Made, Picture, Source
 from kilocall.model.motion import Motion
 from kilocall.model.reference_pictures import (
     MOST_PICTURES,
@@ -77,9 +78,13 @@ class ReferenceRenderer:
 
     def render(self, motion: Motion) -> Picture:
         """uint8 RGB, as large as the source picture makes it; the caller owns it."""
+        return self.make(motion).picture
+
+    def make(self, motion: Motion) -> Made:
+        """Placed on the picture that was chosen."""
         if self.pictures == 1:
             self.shown[0] += 1
-            return self._renderers[0].render(motion)
+            return self._renderers[0].make(motion)
         choice = self._chooser.choose(self._distance.to(motion, self._references))
         self.changes += choice.picture != self._last
         self._last = choice.picture
@@ -88,15 +93,17 @@ class ReferenceRenderer:
         if choice.before is None:
             return made
         before = self._on(choice.before, motion)
-        return faded(made, before, choice.share)
+        return replace(made, picture=faded(made.picture, before.picture, choice.share))
 
-    def _on(self, number: int, motion: Motion) -> Picture:
+    def _on(self, number: int, motion: Motion) -> Made:
         if number == 0:
-            return self._renderers[0].render(motion)
-        made = self._renderers[number].render(retarget_to(motion, self._references[number]))
-        own = self._base.detail
+            return self._renderers[0].make(motion)
+        made = self._renderers[number].make(retarget_to(motion, self._references[number]))
+        own, picture = self._base.detail, made.picture
         # A further picture need not have the detail of the source, nor the source that of a further one.
-        return fitted(made, len(own)) if own is not None else self._without_detail(number, made)
+        picture = fitted(picture, len(own)) if own is not None else self._without_detail(number, picture)
+        placement = None if made.placement is None else replace(made.placement, number=number)
+        return Made(picture, placement)
 
     def _without_detail(self, number: int, made: Picture) -> Picture:
         detail = self._references[number].source.detail

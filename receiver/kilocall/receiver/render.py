@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Protocol
 
-from kilocall.model.family import Family, Picture, Source, retarget, turn_head
+from kilocall.model.family import Family, Made, Picture, Source, retarget, turn_head
 from kilocall.model.motion import Motion
 from kilocall.model.reference_pictures import ReferencePicture
 from kilocall.proto.errors import BadInput
 from kilocall.receiver.reference_renderer import ReferenceRenderer
 
 LARGEST_TURN_DEG = 90.0
+
+
+class Layer(Protocol):
+    """The video layer of a stream, as far as it has come."""
+
+    def mix(self, made: Made, time_us: int) -> Picture:
+        """The picture of this capture time with what the layer knows."""
+
+    def reset(self) -> None:
+        """What follows has nothing to do with what was before."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +54,8 @@ class FaceRenderer:
         self._relative = shown is not None
         self._renderer = ReferenceRenderer(family, self.source)
         self.view = View()
+        self.layer: Layer | None = None
+        """The video layer of the stream, where it has one."""
 
     @property
     def pictures(self) -> int:
@@ -71,6 +84,8 @@ class FaceRenderer:
     def restart(self) -> None:
         """The next frame does not follow the last one: after seeking."""
         self._renderer.restart()
+        if self.layer is not None:
+            self.layer.reset()
 
     def made_by(self, family: Family) -> FaceRenderer:
         """The stream's pictures and view on networks that render otherwise and agree in all else: one person's."""
@@ -78,11 +93,18 @@ class FaceRenderer:
         for reference in self.references[1:]:
             source = reference.source
             other.add_picture(source.picture if source.detail is None else source.detail)
-        other.view = self.view
+        other.view, other.layer = self.view, self.layer
         return other
 
-    def render(self, motion: Motion) -> Picture:
-        """uint8 RGB [S, S, 3]; the caller owns it."""
+    def render(self, motion: Motion, time_us: int | None = None) -> Picture:
+        """uint8 RGB [S, S, 3]; the caller owns it.
+
+        With the frame's capture time it shows what the video layer knows, if there is one. What the layer saw fits
+        neither another picture nor a head turned further.
+        """
         if self._relative:
             motion = retarget(motion, self._stream_pose, self.source.pose)
-        return self._renderer.render(self.view.apply(motion, self.source.neck))
+        made = self._renderer.make(self.view.apply(motion, self.source.neck))
+        if self.layer is None or time_us is None or self._relative or self.view != View():
+            return made.picture
+        return self.layer.mix(made, time_us)

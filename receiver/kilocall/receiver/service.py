@@ -30,7 +30,7 @@ from kilocall.control.rate_control import FixedRate, Plan
 from kilocall.control.session import Session
 from kilocall.model.family import DEFAULT_FAMILY
 from kilocall.model.family_loader import FamilyChoice
-from kilocall.proto.control import Bye, ControlMessage, CropPlace, FaceState, Hello, SourcePicture
+from kilocall.proto.control import Bye, ControlMessage, CropPlace, FaceState, Hello, LayerReport, SourcePicture
 from kilocall.proto.errors import BadInput, KilocallError, NotProven
 from kilocall.proto.trust import ONE_WAY_ROOM, Handshake, LinkSecret
 from kilocall.receiver.live import ReceiveEvents, ReceivePipeline, Rendered
@@ -83,6 +83,7 @@ class _Nothing:
     def acknowledge(self, sequence: int) -> None: ...
     def confirm(self, picture_hash: str) -> None: ...
     def follow(self, plan: Plan) -> None: ...
+    def ask_layer(self, report: LayerReport) -> None: ...
     def limit(self, fps: float) -> None: ...
 
 

@@ -18,6 +18,7 @@ from kilocall.runtime.pictures import fitted
 from kilocall.sender.capture import Clip, Frame, open_clip
 from kilocall.sender.crop_plan import whole_frame
 from kilocall.sender.face_crop import FaceCrop, FaceCropper, cut, plan_crops
+from kilocall.sender.layer_encoder import CodedLayer, LayerEncoder
 from kilocall.sender.source_picture import LandmarkGroups, choose_source
 
 GROUPS = LandmarkGroups(left_eye=lm.LEFT_EYE, right_eye=lm.RIGHT_EYE, inner_lips=lm.INNER_LIPS)
@@ -81,6 +82,7 @@ class FollowedClip:
     reframings: int
     lost_frames: int
     warnings: tuple[str, ...]
+    layer: tuple[CodedLayer, ...] = ()  # of the video layer, where one was asked for
 
 
 def follow_clip(
@@ -90,13 +92,14 @@ def follow_clip(
     *,
     size: int | None = None,
     crop: Crop = "face",
+    layer: LayerEncoder | None = None,
 ) -> FollowedClip:
     """Reads the clip twice: to plan where the crop stands still, then to cut and track. NoFace if there is none.
 
     With `crop` "whole" nothing is planned: the clip was cut to the face before. BadInput unless it is square then.
 
     `size` is the side of the best crop that is kept; the networks' own unless given, and that too, with a warning,
-    where the face is too small in the clip.
+    where the face is too small in the clip. `layer` is shown every crop.
     """
     tracker = Tracker(family)
     if crop == "whole":
@@ -109,6 +112,7 @@ def follow_clip(
     tracks: list[tuple[int, Track | None]] = []
     places: list[CropPlace] = []
     candidates: list[Sample] = []
+    layer_frames: list[CodedLayer] = []
     stride, lost, reframings, still = 1, 0, 0, GLIDE_PAUSE
     for count, frame in enumerate(clip):
         cropped = cropper.crop(frame)
@@ -122,6 +126,9 @@ def follow_clip(
             if len(candidates) > 2 * CANDIDATES:
                 candidates, stride = candidates[::2], stride * 2
         tracks.append((frame.capture_us, track))
+        coded = None if layer is None else layer.push(cropped.rgb, frame.capture_us)
+        if coded is not None:
+            layer_frames.append(coded)
         place = CropPlace(
             frame.capture_us,
             cropped.place.x0,
@@ -152,7 +159,9 @@ def follow_clip(
             f"the crop has only {round(places[0].side)} pixels of the clip each way: the source picture stays "
             f"{family.size} wide"
         )
-    return FollowedClip(tracks, places, chosen, candidates, plan.faces, reframings, lost, tuple(warnings))
+    return FollowedClip(
+        tracks, places, chosen, candidates, plan.faces, reframings, lost, tuple(warnings), tuple(layer_frames)
+    )
 
 
 def larger_crop(frame_rgb: NDArray[np.uint8], crop: FaceCrop, size: int) -> Picture:

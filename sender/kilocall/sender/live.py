@@ -20,7 +20,8 @@ from kilocall.model.family_loader import FamilyChoice
 from kilocall.model.hello import hello_of
 from kilocall.model.reference_pictures import ReferencePicture
 from kilocall.model.shape import ShapeModel
-from kilocall.proto.control import Hello
+from kilocall.proto.control import Hello, LayerReport
+from kilocall.proto.motion_message import MAX_LAYERED_BYTES, MotionMessage
 from kilocall.proto.motion_packet import MotionPacket
 from kilocall.runtime.clock import now_us
 from kilocall.runtime.pictures import as_jpeg
@@ -29,6 +30,7 @@ from kilocall.sender.camera import Camera
 from kilocall.sender.capture import Frame
 from kilocall.sender.clip import Tracker
 from kilocall.sender.face_crop import FaceCrop, FaceCropper
+from kilocall.sender.layer_sender import LayerSender
 from kilocall.sender.motion import MotionExtractor
 from kilocall.sender.motion_sender import MotionSender
 from kilocall.sender.own_pictures import OwnPictures, OwnSource
@@ -108,6 +110,9 @@ class SendPipeline(Worker):
         self._clock = clock
         self.rate = SendRate(fps, plan)
         self.motion = MotionSender(self.rate, self._emit)
+        self.layer = LayerSender()
+        """Real video under the motion, where the other side takes it."""
+        self.layer.follow(plan.layer_bps)
         self._pictures = OwnPictures(size)
         self.preview_wanted = False
         self.overlay_wanted = False
@@ -159,7 +164,11 @@ class SendPipeline(Worker):
         self.ask(lambda: self._hold(picture_hash))
 
     def follow(self, plan: Plan) -> None:
-        self.ask(lambda: self.motion.follow(plan))
+        self.ask(lambda: self._follow(plan))
+
+    def ask_layer(self, report: LayerReport) -> None:
+        """The other side takes a video layer, or misses a frame of it."""
+        self.ask(lambda: self.layer.asked(report))
 
     def limit(self, fps: float) -> None:
         """The other side shows no more pictures a second; forgotten with the next connection."""
@@ -301,6 +310,8 @@ class SendPipeline(Worker):
         if extractor is None:
             return
         self._mind(extractor)
+        if extractor.speaker == "same":
+            self.layer.push(crop.rgb, capture_us)
         plain = extractor.plain
         if self._selector is not None and plain is not None and self._selector.wants():
             self._selector.look(crop.rgb, plain, self._pictures.large(frame, crop))
@@ -315,7 +326,9 @@ class SendPipeline(Worker):
             self._take_from_camera()
 
     def _emit(self, packet: MotionPacket) -> None:
-        data, begun = bytes(packet), self._begun
+        room = MAX_LAYERED_BYTES - len(bytes(packet))
+        layer = self.layer.take(room, again=self.rate.plan.redundant_frames > 0)
+        data, begun = bytes(MotionMessage(packet, layer)), self._begun
 
         def tell() -> None:
             # One of the connection before would come to the next with a sequence number from far ahead.
@@ -361,6 +374,7 @@ class SendPipeline(Worker):
         shown = self._family.source(source.picture)
         own = self._pictures.somebody_else(source, shown, self._family)
         self.motion.refer_to(self._family, own or shown, None if own is None else shown)
+        self.layer.allow(own is None)
         self._pictures.adopted()
         self.source = source
         if self._selector is not None:
@@ -375,10 +389,15 @@ class SendPipeline(Worker):
         if self._offered is not None and self._offered is not self.source:
             self._adopt(self._offered)
         self.motion.begin()
+        self.layer.begin()
         self._limit(UNLIMITED)
         self._face_told = None
         self._announce = False
         self._sending = True
+
+    def _follow(self, plan: Plan) -> None:
+        self.motion.follow(plan)
+        self.layer.follow(plan.layer_bps)
 
     def _limit(self, fps: float) -> None:
         self.rate.shown_fps = fps

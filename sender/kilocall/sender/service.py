@@ -35,6 +35,7 @@ from kilocall.proto.control import (
     FaceState,
     HavePicture,
     Hello,
+    LayerReport,
     PictureRate,
     ReceiverReport,
     SourcePicture,
@@ -121,6 +122,9 @@ class _Receiver:
 
     def follow(self, plan: Plan) -> None:
         """The plan is the service's own, and stays."""
+
+    def ask_layer(self, report: LayerReport) -> None:
+        """There is none: every receiver gets the same motion."""
 
     def limit(self, fps: float) -> None:
         self.shown_fps = fps

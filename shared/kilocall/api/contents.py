@@ -57,6 +57,9 @@ class StreamInfo(BaseModel):
     payload_kbps: float
     sound_bytes: int
     sound_kbps: float
+    layer_frames: int
+    layer_bytes: int
+    layer_kbps: float
     file_bytes: int
     wire: list[WireRate]
     truncated: str | None
@@ -75,6 +78,8 @@ def info(stream: Path | str) -> StreamInfo:
     numbers, keypoints, match = _installed(header)
     frames = len(per_frame)
     sound_bytes = sum(len(bytes(sound)) for sound in reader.sounds())
+    layer = list(reader.layer_frames())
+    layer_bytes = sum(len(frame.data) for frame in layer)
     return StreamInfo(
         path=Path(stream),
         family=header.family,
@@ -102,6 +107,9 @@ def info(stream: Path | str) -> StreamInfo:
         payload_bits_max=float(bits.max()),
         sound_bytes=sound_bytes,
         sound_kbps=8 * sound_bytes / max(1, reader.duration_us) * 1000,
+        layer_frames=len(layer),
+        layer_bytes=layer_bytes,
+        layer_kbps=8 * layer_bytes / max(1, reader.duration_us) * 1000,
         payload_kbps=float(bits.sum()) / max(1, reader.duration_us) * 1000,
         file_bytes=Path(stream).stat().st_size,
         wire=[_wire_rate(float(bits.mean()), fps, n) for n in (1, 2, 3)],

@@ -49,6 +49,8 @@ class DecodeReport(BaseModel):
     dropped_packets: int
     sound_s: float
     damaged_sounds: int  # packets of speech that could not be decoded
+    layer_frames: int  # of the video layer that pictures were compared with
+    damaged_layer: int  # of it that could not be decoded
     wall_s: float
 
 
@@ -65,6 +67,7 @@ def decode(
     full_frame: bool = False,
     constant_rate: bool = False,
     sound: bool = True,
+    layer: bool = True,
     engine: str = "auto",
     threads: int = 0,
     progress: Progress | None = None,
@@ -77,7 +80,7 @@ def decode(
 
     Every frame is shown at its own time, in a file of variable rate where the stream's rate is one. With
     `constant_rate` frames are repeated and left out to have the stream's nominal rate throughout. The stream's speech
-    is heard with it unless `sound` is False.
+    is heard with it unless `sound` is False; without `layer` its video layer is left alone.
     """
     from kilocall.receiver.render import LARGEST_TURN_DEG, View
     from kilocall.receiver.sound_track import SoundTrack
@@ -88,7 +91,9 @@ def decode(
     for name, angle in (("yaw", yaw), ("pitch", pitch), ("roll", roll)):
         if not abs(angle) <= LARGEST_TURN_DEG:
             raise BadInput(f"{name} is {angle}; allowed are -{LARGEST_TURN_DEG:g} to {LARGEST_TURN_DEG:g} degrees")
-    player = StreamPlayer(stream, source=source, largest=size, engine=engine, threads=threads, family=family)
+    player = StreamPlayer(
+        stream, source=source, largest=size, engine=engine, threads=threads, layer=layer, family=family
+    )
     frames = _whole_frames(player, source, background) if full_frame else None
     if frames is not None and size is not None:
         raise BadInput(f"size is {size}; a full frame has the size of its background, {frames.width}x{frames.height}")
@@ -129,6 +134,8 @@ def decode(
         truncated=player.reader.damage,
         sound_s=video.samples / SAMPLE_RATE,
         damaged_sounds=track.damaged,
+        layer_frames=0 if player.layer is None else player.layer.used,
+        damaged_layer=0 if player.layer is None else player.layer.damaged,
         dropped_packets=player.packets.dropped,
         wall_s=time.monotonic() - started,
     )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from kilocall.sender.capture import Clip
     from kilocall.sender.clip import Crop, FollowedClip
     from kilocall.sender.encoder import PacketEncoder
+    from kilocall.sender.layer_encoder import CodedLayer
     from kilocall.sender.reference_search import Proposal
 
 __all__ = ["EncodeReport", "encode"]
@@ -47,6 +49,7 @@ class EncodeReport(BaseModel):
     payload_bits_per_frame: float
     payload_kbps: float
     sound_kbps: float
+    layer_kbps: float
     file_bytes: int
     faces: int
     reframings: int
@@ -70,6 +73,7 @@ def encode(
     gallery: int = 0,
     gallery_kb: float = GALLERY_KB,
     audio_kbps: float | None = DEFAULT_KBPS,
+    layer: float = 0,
     check_speaker: bool = True,
     engine: str = "auto",
     threads: int = 0,
@@ -82,22 +86,29 @@ def encode(
     512 is asked for and the face is large enough in the clip. A clip that was cut to the face before is taken as it is
     with `crop` "whole", and so is `source`: both must be square. With a `gallery` the file holds up to so many pictures
     of the speaker, the source picture included, in `gallery_kb` together, as far as they pay off. The clip's sound
-    becomes speech of `audio_kbps`, none with None. Where somebody else comes into the picture the source picture rests,
-    unless `check_speaker` is off. Raises BadInput (NoFace for a clip without a face) and OSError; then
-    no file is left behind.
+    becomes speech of `audio_kbps`, none with None. A `layer` of so many kbit/s is real video, small and a few times a
+    second, from which a receiver takes what the source picture does not show. Where somebody else comes into the
+    picture the source picture rests, unless `check_speaker` is off. Raises BadInput (NoFace for a clip without a face)
+    and OSError; then no file is left behind.
     """
     from kilocall.sender.clip_sound import coded_sound
     from kilocall.sender.encoder import PacketEncoder
+    from kilocall.sender.layer_encoder import check_layer_kbps
 
     started = time.monotonic()
+    check_layer_kbps(layer)
     check_reference_budget(gallery, gallery_kb)
     clip, out, source = Path(clip), Path(out), None if source is None else Path(source)
     check_output(out, (clip, source))
     family = family or open_family(engine=engine, threads=threads)
     if size not in (None, family.size, DETAIL * family.size):
         raise BadInput(f"size is {size}; allowed are {family.size} and {DETAIL * family.size}")
-    seen = _see(clip, family, source=source, fps=fps, size=size, crop=crop, progress=progress or silent)
+    seen = _see(clip, family, source=source, fps=fps, size=size, crop=crop, layer=layer, progress=progress or silent)
     warnings = [*seen.followed.warnings]
+    layer_frames = seen.followed.layer
+    if layer_frames and seen.relative:
+        warnings.append(f"source {source} shows somebody else: there is no layer")
+        layer_frames = ()
     encoder = PacketEncoder(
         family,
         seen.reference,
@@ -119,7 +130,7 @@ def encode(
     sounds = iter(()) if audio_kbps is None else coded_sound(clip, seen.video.start_us, audio_kbps)
     spoken = _Sound(sounds, warnings)
     with StreamWriter(out, _header(family, seen, quality)) as writer:
-        bits = _write(writer, encoder, seen.followed, pictures, spoken)
+        bits = _write(writer, encoder, seen.followed, pictures, spoken, layer_frames)
     frames = len(seen.followed.tracks)
     held = encoder.extractor.other_frames
     if held:
@@ -140,6 +151,7 @@ def encode(
         payload_bits_per_frame=bits / frames,
         payload_kbps=bits / max(1, writer.duration_us) * 1000,
         sound_kbps=8 * spoken.bytes / max(1, writer.duration_us) * 1000,
+        layer_kbps=8 * sum(len(frame.data) for frame in layer_frames) / max(1, writer.duration_us) * 1000,
         file_bytes=out.stat().st_size,
         faces=seen.followed.faces,
         reframings=seen.followed.reframings,
@@ -175,14 +187,18 @@ def _see(
     fps: float | None,
     size: int | None,
     crop: Crop,
+    layer: float,
     progress: Progress,
 ) -> _Seen:
     from kilocall.sender.capture import open_clip
     from kilocall.sender.clip import follow_clip
+    from kilocall.sender.layer_encoder import LayerEncoder, setting_for
 
     video = open_clip(clip, fps)
     given = None if source is None else face_of_picture(source, family, size=size, crop=crop)
-    followed = follow_clip(video, family, progress, size=size, crop=crop)
+    setting = setting_for(layer)
+    coder = None if setting is None else LayerEncoder(setting)
+    followed = follow_clip(video, family, progress, size=size, crop=crop, layer=coder)
     own = followed.best_crop
     packed, shown = pack_source_picture(family, own if given is None else given)
     reference = family.source(own) if given is not None else shown
@@ -207,7 +223,12 @@ def _header(family: Family, seen: _Seen, quality: float) -> StreamHeader:
 
 
 def _write(
-    writer: StreamWriter, encoder: PacketEncoder, followed: FollowedClip, pictures: list[SourcePicture], spoken: _Sound
+    writer: StreamWriter,
+    encoder: PacketEncoder,
+    followed: FollowedClip,
+    pictures: list[SourcePicture],
+    spoken: _Sound,
+    layer_frames: Sequence[CodedLayer],
 ) -> int:
     """Everything, as it falls due; bits of motion."""
     writer.add_picture(pictures[0])
@@ -215,12 +236,16 @@ def _write(
         writer.add_reference(picture)
     places = iter(followed.places)
     place = next(places, None)
+    layer = deque(layer_frames)
     bits = 0
     for when, first_us, packet in _coded(encoder, followed.tracks):
         # A place holds from its own frame on; it goes before the packet that holds that frame.
         while place is not None and place.time_us <= when:
             writer.add_place(place)
             place = next(places, None)
+        while layer and layer[0].time_us <= when:
+            frame = layer.popleft()
+            writer.add_layer(frame.time_us, frame.key, frame.data)
         for sound in spoken.until(when):
             writer.add_sound(sound)
         writer.add_packet(first_us, packet)

@@ -17,6 +17,7 @@ from kilocall.runtime.pictures import fitted
 
 if TYPE_CHECKING:
     from kilocall.receiver.decode import TimedMotion
+    from kilocall.receiver.layer_track import LayerTrack
     from kilocall.receiver.render import FaceRenderer
 
 __all__ = ["StreamPlayer"]
@@ -33,10 +34,11 @@ class StreamPlayer:
         largest: int | None = None,
         engine: str = "auto",
         threads: int = 0,
+        layer: bool = True,
         family: Family | None = None,
     ) -> None:
         """`source` is moved in place of the stream's own picture. Pictures are 256 wide, or 512 where the source
-        picture is, but no more than `largest`."""
+        picture is, but no more than `largest`. Without `layer` the video layer is left alone, if there is one."""
         from kilocall.receiver.decode import PacketDecoder
         from kilocall.receiver.render import FaceRenderer
 
@@ -64,8 +66,18 @@ class StreamPlayer:
             except BadInput:
                 self.unused_pictures += 1
         self.packets = PacketDecoder(self.family.codebook)
+        self.layer: LayerTrack | None = self._layer_track() if layer else None
+        self._own.layer = self.layer
         if source is not None:
             self.show(face_of_picture(Path(source), self.family, size=DETAIL * self.family.size))
+
+    def _layer_track(self) -> LayerTrack | None:
+        from kilocall.receiver.layer_mixer import LayerMixer
+        from kilocall.receiver.layer_track import LayerTrack
+
+        frames = sorted(self.reader.layer_frames(), key=lambda frame: frame.time_us)
+        fusion = self.family.fusion() if frames else None
+        return None if fusion is None else LayerTrack(frames, LayerMixer(fusion))
 
     def _sized(self, picture: Picture) -> Source:
         if self._largest is not None and self._largest < DETAIL * self.family.size:
@@ -110,7 +122,7 @@ class StreamPlayer:
         """Pictures of every frame from `from_us` on."""
         for timed in self.motions(from_us):
             if timed.time_us >= from_us:
-                yield DecodedFrame(timed.time_us, self.renderer.render(timed.motion))
+                yield DecodedFrame(timed.time_us, self.renderer.render(timed.motion, timed.time_us))
 
 
 def _decoded(picture: SourcePicture, stream: str) -> Picture:

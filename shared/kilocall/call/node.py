@@ -52,6 +52,8 @@ TICK_S: Final = 1.0
 #: Without a page nobody can be told to look at the signalling server's address: then the call is over before it began.
 UNREACHABLE_S: Final = 10.0
 SOURCE_WITHIN_S: Final = 3.0
+#: What the other side may spend on a video layer: all that there is.
+LAYER_TAKEN_BPS: Final = 24_000
 BYE_WITHIN_S: Final = 1.0
 
 
@@ -79,7 +81,7 @@ class CallNode:
         address = find_room(settings.room, settings.server)
         camera = open_camera(settings.camera, settings.fps)
         self._camera_open = False
-        self._rate = RateControl(settings.profile)
+        self._rate = RateControl(settings.profile, layer_bps=round(1000 * settings.layer_kbps))
         deliver = deliver_to(asyncio.get_running_loop())
         self.audio = CallAudio(camera, self._tasks, settings.microphone)
         self.link = self._make_link(address)
@@ -167,6 +169,7 @@ class CallNode:
                 adapter=self._adapter_used,
                 reference=self._reference,
                 rate=lambda fps: self.session.own_rate(fps),
+                layer_lost=lambda newest: self.session.layer_lost(newest),
                 problem=self._problem,
             ),
             deliver,
@@ -214,6 +217,8 @@ class CallNode:
                 self._selector.start()
                 workers.append(self._selector)
             self.session.introduce(self.sending.hello(self.settings.fps))
+            if self.receiving.takes_layer:
+                self.session.take_layer(LAYER_TAKEN_BPS)
             self._start_tasks()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._ended.wait(), self.settings.seconds)
@@ -423,8 +428,8 @@ class CallNode:
 
     def _follow_plan(self, plan: Plan) -> None:
         logger.info(
-            "plan: %s frames a message and %s again, %.3g a second, level %s, speech %s bit/s%s",
-            *(plan.frames_per_message, plan.redundant_frames, plan.fps, plan.level, plan.audio_bps),
+            "plan: %s frames a message and %s again, %.3g a second, level %s, layer %s bit/s, speech %s bit/s%s",
+            *(plan.frames_per_message, plan.redundant_frames, plan.fps, plan.level, plan.layer_bps, plan.audio_bps),
             ", guarded against loss" if self._rate.guarded else "",
         )
         peer = self.link.peer

@@ -88,6 +88,9 @@ class Outputs:
             recorder.add_motion(item)
 
         self._receiving.events.played = played
+        self._receiving.events.layer = recorder.add_layer
+        if self._receiving.takes_layer:
+            session.layer_lost(self._receiving.layer.newest)  # the file's layer begins with a key frame
         lag_us = self._loudspeaker.hold_us
         self._loudspeaker.on_samples = lambda samples, play_us: recorder.add_speech(
             samples, self._on_motion_clock(play_us - lag_us)
@@ -113,7 +116,7 @@ class Outputs:
 
     def _let_go(self) -> Recorder | None:
         recorder, self._recorder = self._recorder, None
-        self._receiving.events.played = None
+        self._receiving.events.played = self._receiving.events.layer = None
         self._loudspeaker.on_samples = None
         return recorder
 

@@ -31,6 +31,7 @@ from kilocall.proto.limits import LEVELS, MOST_PICTURES
 from kilocall.proto.motion_packet import MotionPacket
 from kilocall.proto.sound import SAMPLE_RATE
 from kilocall.proto.stream_file import StreamHeader, StreamWriter
+from kilocall.receiver.layer_receiver import DecodedLayer
 from kilocall.receiver.live import Played
 from kilocall.runtime.sound import mono_frame
 
@@ -47,8 +48,8 @@ SPEECH_SLACK_US: Final = 200_000
 
 
 _TROUBLE: Final = (OSError, KilocallError, av.error.FFmpegError)
-#: A packet that was shown, a further picture, or samples and when they were heard.
-_Item = Played | SourcePicture | tuple[NDArray[np.int16], int]
+#: A packet that was shown, a frame of the video layer, a further picture, or samples and when they were heard.
+_Item = Played | DecodedLayer | SourcePicture | tuple[NDArray[np.int16], int]
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,7 @@ class Recorder:
         self.stream = self._writer.path
         self.sound = self.stream.with_suffix(".ogg")
         self._further: set[str] = set()
+        self._layered = False
         try:
             self._writer.add_picture(picture)
             for another in further:
@@ -124,6 +126,10 @@ class Recorder:
     def add_motion(self, played: Played) -> None:
         """A packet that was shown; called on any thread."""
         self._put(played)
+
+    def add_layer(self, frame: DecodedLayer) -> None:
+        """A frame of the video layer; the file has it from the first key frame on."""
+        self._put(frame)
 
     def add_speech(self, samples: NDArray[np.int16], time_us: int) -> None:
         """Mono samples [n] at 48 kHz, heard at `time_us` on the clock of the motion's times."""
@@ -163,6 +169,8 @@ class Recorder:
             try:
                 if isinstance(item, Played):
                     self._write_motion(item)
+                elif isinstance(item, DecodedLayer):
+                    self._write_layer(item)
                 elif isinstance(item, SourcePicture):
                     self._write_picture(item)
                 else:
@@ -208,6 +216,13 @@ class Recorder:
         coded = self._codec.encode(played.vectors)
         self._writer.add_packet(time_us, MotionPacket.carry(coded, time_us, played.packet.spacing_us))
         self._frames += coded.frame_count
+
+    def _write_layer(self, frame: DecodedLayer) -> None:
+        # The stream begins with its first picture, and what refers to a frame before it cannot be decoded.
+        if self._start_us is None or frame.time_us < self._start_us or not (frame.key or self._layered):
+            return
+        self._layered = True
+        self._writer.add_layer(frame.time_us - self._start_us, frame.key, frame.data)
 
     def _write_picture(self, picture: SourcePicture) -> None:
         # A reader takes no more; those that came first have been shown for longest.

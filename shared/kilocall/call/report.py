@@ -154,6 +154,21 @@ class Sound(BaseModel):
     """When the microphone's file began, monotonic microseconds."""
 
 
+class LayerCounts(BaseModel):
+    """Frames of the video layer, of both directions."""
+
+    sent: int
+    sent_keys: int
+    sent_bytes: int
+    """Headers in their messages included."""
+    decoded: int
+    """Of the other side's, on the last connection."""
+    missing: int
+    """Times that a frame was missing, so that nothing was decoded until a key frame."""
+    used: int
+    """Of the decoded, those that a picture was compared with."""
+
+
 class CallReport(BaseModel):
     """`report.json` of a call."""
 
@@ -182,6 +197,7 @@ class CallReport(BaseModel):
     """While neither motion nor speech goes either way: no face or the camera off, and muted."""
     idle_into: Rates
     payload_bits_per_frame: float
+    layer: LayerCounts
     frames_sent: int
     packets_sent: int
     key_packets: int

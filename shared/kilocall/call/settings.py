@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -17,8 +17,11 @@ from kilocall.proto.errors import BadInput
 from kilocall.runtime.files import user_cache_folder
 from kilocall.runtime.peer_settings import IceServer
 from kilocall.sender.camera import BROWSER
+from kilocall.sender.layer_encoder import check_layer_kbps
 
 __all__ = ["CallSettings", "default_cache", "settings_from"]
+
+DEFAULT_LAYER_KBPS: Final = 3.0
 
 
 def default_cache() -> Path:
@@ -65,6 +68,8 @@ class CallSettings(BaseModel):
     too slow to be tried in the background and are not held in memory twice."""
     gallery_kb: Annotated[float, Field(ge=1, le=LARGEST_GALLERY_KB)] = 40.0
     """KB of all of them together."""
+    layer: float | None = None
+    """Kilobits a second for a thin layer of real video under the motion; None: 3, or none with `saver`."""
     engine: str = "auto"
     threads: Annotated[int, Field(ge=0, le=64)] = 1
     """Of each of the two model threads: two directions share the cores."""
@@ -89,6 +94,11 @@ class CallSettings(BaseModel):
             return value
         return tuple(IceServer(*one.split(",", 2)) if isinstance(one, str) else one for one in value)
 
+    @field_validator("layer")
+    @classmethod
+    def _check_layer(cls, value: float | None) -> float | None:
+        return value if value is None else check_layer_kbps(value)
+
     @property
     def models(self) -> FamilyChoice:
         return FamilyChoice(self.family, self.weights, self.codebook)
@@ -98,6 +108,11 @@ class CallSettings(BaseModel):
         """Most pictures of this side's speaker; 0 and 1: the source picture alone."""
         default = 0 if self.saver or self.family in OWN_WEIGHTS else MOST_PICTURES
         return default if self.gallery is None else self.gallery
+
+    @property
+    def layer_kbps(self) -> float:
+        """Of the video layer; 0: none."""
+        return (0.0 if self.saver else DEFAULT_LAYER_KBPS) if self.layer is None else self.layer
 
     @property
     def profile(self) -> Literal["default", "saver"]:

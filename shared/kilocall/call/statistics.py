@@ -12,6 +12,7 @@ from kilocall.call.link import Link
 from kilocall.call.report import (
     CallReport,
     Delays,
+    LayerCounts,
     Minutes,
     Pauses,
     PhaseChange,
@@ -290,6 +291,7 @@ class CallStatistics:
             idle_out=Rates.of(idle.out, idle.seconds),
             idle_into=Rates.of(idle.into, idle.seconds),
             payload_bits_per_frame=sending.motion.payload_bits_per_frame,
+            layer=self._layer(),
             frames_sent=sending.motion.sent_frames,
             packets_sent=sending.motion.packets_sent,
             key_packets=sending.motion.key_packets,
@@ -328,6 +330,17 @@ class CallStatistics:
             sound=self._sound(),
             close_ms=close_ms,
             remarks=list(self._remarks.values()),
+        )
+
+    def _layer(self) -> LayerCounts:
+        sent, received = self._sending.layer, self._receiving.layer
+        return LayerCounts(
+            sent=sent.frames,
+            sent_keys=sent.key_frames,
+            sent_bytes=sent.bytes_sent,
+            decoded=received.frames,
+            missing=received.lost_frames,
+            used=self._receiving.layer_used,
         )
 
     def _sound(self) -> Sound:

@@ -167,7 +167,7 @@ def _weights(folder: Path | None) -> Iterator[Finding]:
     try:
         place = folder or weights_folder()
         manifest: dict[str, Any] = json.loads((place / "manifest.json").read_text())
-        files: dict[str, str] = dict(manifest["files"])
+        files: dict[str, str] = {**manifest["files"], **manifest.get("local_files", {})}
         family = str(manifest["family"])
     except (BadInput, OSError, ValueError, KeyError, TypeError) as error:
         yield Finding("manifest", f"missing or damaged: {error}", "broken")

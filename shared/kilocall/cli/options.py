@@ -20,6 +20,7 @@ __all__ = [
     "FamilyName",
     "GalleryKb",
     "GallerySize",
+    "LayerRate",
     "Models",
     "Pitch",
     "Roll",
@@ -65,6 +66,14 @@ GallerySize = Annotated[
 ]
 GalleryKb = Annotated[
     float, typer.Option("--gallery-kb", min=1, max=256, help="Most KB (1000 bytes) of all these pictures together.")
+]
+LayerRate = Annotated[
+    float,
+    typer.Option(
+        "--layer",
+        metavar="KBIT",
+        help="Kilobits a second for a thin layer of real video under the motion: 0 (none), 1.5, 3, 6, 12 or 24.",
+    ),
 ]
 Yaw = Annotated[float, typer.Option(min=-90, max=90, help="Degrees to turn the head to its left.")]
 Pitch = Annotated[float, typer.Option(min=-90, max=90, help="Degrees to nod.")]

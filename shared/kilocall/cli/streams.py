@@ -32,6 +32,7 @@ def encode_clip(
             ("pictures in all", f"{report.pictures}, {report.picture_bytes} bytes"),
             ("motion", f"{report.payload_bits_per_frame:.1f} bits a frame, {report.payload_kbps:.2f} kbit/s"),
             ("sound", f"{report.sound_kbps:.2f} kbit/s" if report.sound_kbps else "none"),
+            ("video layer", f"{report.layer_kbps:.2f} kbit/s" if report.layer_kbps else "none"),
             ("file", f"{report.file_bytes} bytes"),
             ("frames without a face", str(report.lost_frames)),
             ("reframings", str(report.reframings)),
@@ -96,6 +97,7 @@ def show_info(stream: Path, json: bool) -> None:
                 f"most: {found.payload_bits_max:.0f}), {found.payload_kbps:.2f} kbit/s",
             ),
             ("sound", f"{found.sound_bytes} bytes, {found.sound_kbps:.2f} kbit/s" if found.sound_bytes else "none"),
+            ("video layer", _layer(found)),
             ("file", f"{found.file_bytes} bytes"),
         ],
     )
@@ -126,6 +128,12 @@ def _print_wire(found: StreamInfo) -> None:
             for w in found.wire
         ],
     )
+
+
+def _layer(found: StreamInfo) -> str:
+    if not found.layer_frames:
+        return "none"
+    return f"{found.layer_frames} frames, {found.layer_bytes} bytes, {found.layer_kbps:.2f} kbit/s"
 
 
 def _picture(found: StreamInfo) -> str:

@@ -101,6 +101,8 @@ PROFILES = {
     # No repeated frames: they would cost the bits that the profile is there to save.
     "saver": Profile("saver", video_bps=6_000, wait_ms=200, fps=25, level=2, audio_bps=8_000, guard=(4, 0, 0)),
 }
+LAYER_SHARES = (1.0, 0.5)
+"""Of the video layer's rate on the best rungs."""
 GUARDED_AUDIO = ((8000, 60), (6000, 60), (6000, 120))
 """Bit rate and packet length of speech on the guarded rungs, the best first; lower ones have no guard."""
 
@@ -117,6 +119,8 @@ class Plan:
     audio_packet_ms: int
     redundant_frames: int = 0
     """Frames of the messages before that are carried again at most."""
+    layer_bps: int = 0
+    """Most that the video layer may take, in the same messages."""
 
     def wire_bps(self, bits_per_frame: float) -> float:
         """Everything on the wire for this plan, while someone speaks."""
@@ -124,9 +128,10 @@ class Plan:
 
 
 def video_wire_bps(plan: Plan, bits_per_frame: float) -> float:
-    """Motion with its headers and the acknowledgements that come back."""
+    """Motion and video layer with their headers and the acknowledgements that come back."""
     repeated_bps = bits_per_frame * plan.redundant_frames * plan.fps / plan.frames_per_message
-    return wire_cost(bits_per_frame, plan.fps, plan.frames_per_message).forward_bps + repeated_bps + SACK_BPS
+    motion_bps = wire_cost(bits_per_frame, plan.fps, plan.frames_per_message).forward_bps
+    return motion_bps + repeated_bps + plan.layer_bps + SACK_BPS
 
 
 def audio_wire_bps(bitrate_bps: int, packet_ms: int) -> float:
@@ -134,8 +139,11 @@ def audio_wire_bps(bitrate_bps: int, packet_ms: int) -> float:
     return bitrate_bps + AUDIO_OVERHEAD_BYTES * 8 * 1000 / packet_ms
 
 
-def ladder(profile: Profile, bits_per_frame: float = 40) -> tuple[Plan, ...]:
-    """The plans of a profile, the best first, each cheaper than the one before."""
+def ladder(profile: Profile, bits_per_frame: float = 40, layer_bps: int = 0) -> tuple[Plan, ...]:
+    """The plans of a profile, the best first, each cheaper than the one before.
+
+    The video layer goes first: half of it with the first step, all of it with the second.
+    """
     most = min(MAX_FRAMES, 1 + int(profile.wait_ms * profile.fps / 1000))
     fewest = most
     for frames in range(most, 0, -1):
@@ -153,6 +161,8 @@ def ladder(profile: Profile, bits_per_frame: float = 40) -> tuple[Plan, ...]:
     wanted.append(Plan(4, profile.fps / 2, thriftiest, 6000, 120))
     # The last is no way to talk, but empties a queue: it is left as soon as the queue is gone.
     wanted.append(Plan(3, profile.fps / 5, thriftiest, 6000, 120))
+    for rung, share in enumerate(LAYER_SHARES):
+        wanted[rung] = replace(wanted[rung], layer_bps=round(share * layer_bps))
     plans: list[Plan] = []
     for plan in wanted:
         if not plans or plan.wire_bps(bits_per_frame) < plans[-1].wire_bps(bits_per_frame):
@@ -193,7 +203,7 @@ class Feedback:
 class RateControl:
     """Chooses a plan. `update` with every report, `tick` once a second or so; both return the plan to follow."""
 
-    def __init__(self, profile: str = "default", *, bits_per_frame: float = 40) -> None:
+    def __init__(self, profile: str = "default", *, bits_per_frame: float = 40, layer_bps: int = 0) -> None:
         if profile not in PROFILES:
             raise BadInput(f"rate profile is {profile!r}, allowed are {', '.join(PROFILES)}")
         if not 1 <= bits_per_frame <= 2000:
@@ -201,7 +211,7 @@ class RateControl:
         self.profile = PROFILES[profile]
         self.bits_per_frame = bits_per_frame
         """What a frame takes; may be corrected by what the encoder measures."""
-        self.plans = ladder(self.profile, bits_per_frame)
+        self.plans = ladder(self.profile, bits_per_frame, layer_bps)
         self.guarded_plans = guarded(self.profile, self.plans)
         self.rung = 0
         """Which of the plans is followed; 0 is the best."""

@@ -33,6 +33,7 @@ from kilocall.proto.control import (
     FaceState,
     HavePicture,
     Hello,
+    LayerReport,
     MediaState,
     PersonalPiece,
     PictureRate,
@@ -48,6 +49,7 @@ from kilocall.proto.control import (
 )
 from kilocall.proto.errors import BadPacket, NotProven
 from kilocall.proto.limits import HISTORY
+from kilocall.proto.motion_message import MotionMessage
 from kilocall.proto.motion_packet import MotionPacket
 from kilocall.proto.trust import Handshake
 
@@ -70,6 +72,7 @@ class Outgoing(Protocol):
     def acknowledge(self, sequence: int) -> None: ...
     def confirm(self, picture_hash: str) -> None: ...
     def follow(self, plan: Plan) -> None: ...
+    def ask_layer(self, report: LayerReport) -> None: ...
     def limit(self, fps: float) -> None: ...
 
 
@@ -190,6 +193,7 @@ class Session:
         self._own_face: FaceState | None = None
         self._media = MediaState(muted=False, camera_off=False)
         self._own_rate: PictureRate | None = None
+        self._layer_bps = 0
         self._sent_at: dict[int, int] = {}
         self._dropped_us: int | None = None
         self._ready: str | None = None
@@ -239,6 +243,8 @@ class Session:
             self._say(self._media)
         if self._own_rate is not None:
             self._say(self._own_rate)
+        if self._layer_bps:
+            self._say(LayerReport(self._layer_bps, None, False))
         for exchange in self._exchanges:
             exchange.opened()
         self.adapters.opened()
@@ -284,6 +290,15 @@ class Session:
         self._own_rate = PictureRate(round(1000 * fps))
         self._say(self._own_rate)
 
+    def take_layer(self, wanted_bps: int) -> None:
+        """So much of a video layer is taken here, on this and every later connection."""
+        self._layer_bps = wanted_bps
+        self._say(LayerReport(wanted_bps, None, False))
+
+    def layer_lost(self, newest: int | None) -> None:
+        """A frame of the layer is missing; number of the one that was decoded last."""
+        self._say(LayerReport(self._layer_bps, newest, True))
+
     def picture_ready(self, picture_hash: str) -> None:
         """The receiving side can move this picture."""
         self._ready = picture_hash
@@ -309,7 +324,7 @@ class Session:
     def delivered(self, data: bytes) -> None:
         """The other side's transport has acknowledged this motion message, so its decoder has it."""
         with suppress(BadPacket):
-            self._outgoing.acknowledge(MotionPacket.parse(data).sequence)
+            self._outgoing.acknowledge(MotionMessage.parse(data).packet.sequence)
 
     def report(self, report: ReceiverReport | None) -> None:
         """What the receiving side has to tell."""
@@ -378,6 +393,8 @@ class Session:
                 self._take_report(message, arrived_us)
             case PictureRate():
                 self._outgoing.limit(message.fps)
+            case LayerReport():
+                self._outgoing.ask_layer(message)
             case Bye():
                 self.said_bye = message.reason
             case CropPlace():

@@ -76,14 +76,49 @@ class Source:
         return np.concatenate((place(self.shape, self.pose), self.implicit)).astype(np.float32)
 
 
+@dataclass(frozen=True)
+class Placement:
+    """Where each place of a made picture comes from, for families that can tell."""
+
+    displacement: Array  # [F, F, 2] crop units: from the place to where it lies in the source picture
+    painted: Array  # [P, P] 0..1: how much of it was not copied from there
+    visible: Array  # [F, F] 0..1: how much of it the source picture shows
+    number: int = 0  # of the source picture, where the speaker has several
+
+
+@dataclass(frozen=True)
+class Made:
+    """A picture that motion made, and how: what a frame of the video layer is compared with, and moved by."""
+
+    picture: Picture  # [S, S, 3], or [2S, 2S, 3] where the source has detail
+    placement: Placement | None = None
+
+
 class FrameRenderer(Protocol):
     """Holds the appearance of one source picture."""
 
-    def render(self, motion: Motion) -> Picture:
-        """The source's face moved by `motion`, uint8 RGB [S, S, 3], or [2S, 2S, 3] where the source has detail.
+    def make(self, motion: Motion) -> Made:
+        """The source's face moved by `motion`; the caller owns it."""
 
-        The caller owns it.
-        """
+    def render(self, motion: Motion) -> Picture:
+        """The picture alone."""
+
+
+class LayerCorrection(Protocol):
+    """What a frame of the video layer changes of the picture that was made for its moment."""
+
+    def moved_to(self, made: Made) -> LayerCorrection:
+        """The same for another moment's picture."""
+
+    def apply(self, picture: Picture, strength: float = 1.0) -> Picture:
+        """The picture [S, S, 3] changed; with a `strength` below one, less."""
+
+
+class Fusion(Protocol):
+    """Compares made pictures with frames of the video layer. One thread at a time may use it."""
+
+    def correction(self, made: Made, layer: Picture) -> LayerCorrection:
+        """For a layer frame [L, L, 3] of the moment for which `made` was made."""
 
 
 class Aligner(Protocol):
@@ -130,6 +165,9 @@ class Family(Protocol):
 
     def renderer(self, source: Source) -> FrameRenderer:
         """Computes the appearance once."""
+
+    def fusion(self) -> Fusion | None:
+        """A new one; None for a family that was not taught to use a video layer."""
 
 
 def track_in_turn(family: Family, crops: Iterable[Picture]) -> list[Track]:

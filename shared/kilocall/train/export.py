@@ -6,6 +6,7 @@ renderer.safetensors
 shape.safetensors          mean, basis, deviation of the face shape model; by how much lids and gaze are
                            amplified
 codebook.safetensors       when there is one already
+fusion .onnx .safetensors  the same: takes a video layer
 face eye mouth implicit appearance field generator .onnx
 """
 
@@ -28,6 +29,7 @@ from kilocall.model import landmarks as lm
 from kilocall.model.compact.export_modules import NETWORKS, SIZE, ExportModule
 from kilocall.model.compact.expression_gain import ExpressionGain
 from kilocall.model.compact.family import CompactFamily
+from kilocall.model.compact.fusion_network import FusionNetwork
 from kilocall.model.compact.int8_checkpoint import pack, unpack
 from kilocall.model.compact.renderer import IMPLICIT
 from kilocall.model.engine_choice import choose_engine
@@ -37,12 +39,14 @@ from kilocall.train.calibration import Calibration, calibration
 from kilocall.train.checkpoint import State, read_checkpoint
 from kilocall.train.dataset import Dataset
 from kilocall.train.expression_gain import fit_expression_gain
-from kilocall.train.quantise import AppearanceCheck, Check, PictureCheck, Quantised, quantise
+from kilocall.train.quantise import AppearanceCheck, Check, PictureCheck, Quantised, quantise, write_float
 
 FAMILY: Final = "compact-256"
 FORMAT: Final = 1
 CODEBOOK: Final = "codebook.safetensors"
 SHAPE: Final = "shape.safetensors"
+#: What takes a video layer, when it is there already.
+LOCAL_FILES: Final = ("fusion.onnx", "fusion.safetensors")
 CALIBRATION_PAIRS: Final = 40
 CHECK_PAIRS: Final = 24
 
@@ -107,6 +111,9 @@ def export(
         )
         if codebook is not None:
             shutil.copyfile(codebook, partial / CODEBOOK)
+        for name in LOCAL_FILES:
+            if (out / name).exists():
+                shutil.copyfile(out / name, partial / name)
         made = []
         for name, module in networks.items():
             path = partial / f"{name}.onnx"
@@ -172,9 +179,29 @@ def _line(made: Quantised) -> str:
     return f"{made.network}: {made.precision}{kept}, {cost}, {made.bytes / 1e6:.2f} MB"
 
 
+def put_fusion(state: State, weights: Path) -> None:
+    """Adds or replaces the network that takes a video layer, and brings the manifest up to date.
+
+    The weights' hash stays: what a receiver makes of a layer is its own affair.
+    """
+    manifest = json.loads((weights / "manifest.json").read_text())
+    network = FusionNetwork.from_state(state).eval().requires_grad_(False)
+    for name in LOCAL_FILES:
+        partial = weights / (name + ".part")
+        if name.endswith(".onnx"):
+            write_float(network, partial)
+        else:
+            save_tensors(state, partial)
+        partial.chmod(0o644)
+        os.replace(partial, weights / name)
+    _write_manifest(weights, manifest)
+
+
 def _write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
     files = sorted(p for p in folder.iterdir() if p.suffix in (".onnx", ".safetensors"))
-    manifest["files"] = {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+    hashes = {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+    manifest["files"] = {name: found for name, found in hashes.items() if name not in LOCAL_FILES}
+    manifest["local_files"] = {name: found for name, found in hashes.items() if name in LOCAL_FILES}
     partial = folder / "manifest.json.part"
     partial.write_text(json.dumps(manifest, indent=2) + "\n")
     os.replace(partial, folder / "manifest.json")

@@ -21,6 +21,7 @@ from kilocall.model import metrics
 from kilocall.model.family import Family
 from kilocall.model.reference_pictures import check_reference_budget
 from kilocall.proto.errors import BadInput
+from kilocall.sender.layer_encoder import check_layer_kbps
 
 __all__ = ["STILL_PSNR", "ClipSettings", "evaluate_clip"]
 
@@ -50,11 +51,13 @@ class ClipSettings:
     source: SourceChoice = "first"
     gallery: int = 0
     gallery_kb: float = GALLERY_KB
+    layer: float = 0
 
     def __post_init__(self) -> None:
         if self.source not in ("first", "best"):
             raise BadInput(f"source is {self.source!r}, allowed are first and best")
         check_reference_budget(self.gallery, self.gallery_kb)
+        check_layer_kbps(self.layer)
 
 
 def evaluate_clip(path: Path, family: Family, scorer: Scorer, settings: ClipSettings) -> tuple[ClipResult, SheetRow]:
@@ -64,7 +67,7 @@ def evaluate_clip(path: Path, family: Family, scorer: Scorer, settings: ClipSett
     if count < 2:
         raise BadInput(f"{path}: has one frame, scoring needs two or more")
     chosen = 0 if settings.source == "first" else best_frame(footage)
-    transmission = Transmission(footage, chosen, family, settings.quality, settings.frames_per_packet)
+    transmission = Transmission(footage, chosen, family, settings.quality, settings.frames_per_packet, settings.layer)
     received = transmission.send()
     truth = _measured(footage, scorer)
     made = scorer.measured(received.pictures)
@@ -84,6 +87,7 @@ def evaluate_clip(path: Path, family: Family, scorer: Scorer, settings: ClipSett
         payload_bits_mean=float(bits.mean()),
         payload_bits_p95=float(np.percentile(bits, 95)),
         payload_kbps=float(bits.mean()) * footage.fps / 1000,
+        layer_kbps=8 * received.layer_bytes * footage.fps / count / 1000,
         coding_px=received.coding_px,
         decoded=ClipScores.of(decoded),
         frozen=ClipScores.of(frozen),
@@ -152,6 +156,7 @@ def _sheet_row(result: ClipResult, footage: Footage, received: Received) -> Shee
         f"gain {rounded(made.mouth_gain, 2)}, eye {rounded(made.eye_gain, 2)}",
         f"sharpness {rounded(made.sharpness, 2)}",
         f"{result.payload_bits_mean:.0f} bit/frame",
+        *((f"layer {result.layer_kbps:.1f} kbit/s",) if result.layer_kbps else ()),
     )
     start = footage.times_us[0]
     # Copies: a row must not keep a whole clip's pictures alive through one that shares their memory.

@@ -49,6 +49,7 @@ def evaluate_folder(
     limit: int | None = None,
     gallery: int = 0,
     gallery_kb: float = GALLERY_KB,
+    layer: float = 0,
     progress: Progress | None = None,
     family: Family | None = None,
 ) -> Evaluation:
@@ -59,11 +60,12 @@ def evaluate_folder(
     are measured by the family's own extractor, or by MediaPipe where `mediapipe_python` names a Python that
     has it. With a `gallery` of two pictures or more each clip is also shown on 2, 4 and 8 pictures of its speaker, up
     to `gallery`, `gallery_kb` for all of them together: gallery.md, and gallery.png where matplotlib is installed.
-    `progress` gets clips done and clips in all. A clip that cannot be scored is listed with its
-    reason; BadInput when that goes for all, or there is none.
+    With a `layer` of so many kbit/s clips are sent with real video under the motion. `progress` gets clips done and
+    clips in all. A clip that cannot be scored is listed with its reason; BadInput when that goes for all, or there is
+    none.
     """
     started = time.monotonic()
-    settings = ClipSettings(quality, frames_per_packet, source, gallery, gallery_kb)
+    settings = ClipSettings(quality, frames_per_packet, source, gallery, gallery_kb, layer)
     paths = _clips_of(Path(folder), limit)
     out = Path(out)
     check_output_folder(out)
@@ -80,6 +82,7 @@ def evaluate_folder(
         threads=getattr(used, "threads", threads),
         quality=quality,
         frames_per_packet=frames_per_packet,
+        layer=layer,
         source=source,
         landmarks_by=scorer.meter.name,
         min_opening_std_px=metrics.MIN_OPENING_STD,
@@ -160,6 +163,7 @@ def _means(clips: Sequence[ClipResult]) -> Means:
         payload_bits_mean=certain(lambda clip: clip.payload_bits_mean),
         payload_bits_p95=certain(lambda clip: clip.payload_bits_p95),
         payload_kbps=certain(lambda clip: clip.payload_kbps),
+        layer_kbps=certain(lambda clip: clip.layer_kbps),
         coding_px=certain(lambda clip: clip.coding_px),
         decoded=scores([clip.decoded for clip in clips]),
         frozen=scores([clip.frozen for clip in clips]),

@@ -84,6 +84,7 @@ class ClipResult(BaseModel):
     payload_bits_mean: float
     payload_bits_p95: float
     payload_kbps: float
+    layer_kbps: float = 0  # of the video layer, key frame and headers in a message included
     coding_px: float  # mean distance of the keypoints as coded from those before coding
     decoded: ClipScores
     frozen: ClipScores
@@ -110,6 +111,7 @@ class Means(BaseModel):
     payload_bits_mean: float
     payload_bits_p95: float
     payload_kbps: float
+    layer_kbps: float = 0
     coding_px: float
     decoded: ClipScores
     frozen: ClipScores
@@ -131,6 +133,7 @@ class Evaluation(BaseModel):
     threads: int
     quality: float
     frames_per_packet: int
+    layer: float = 0
     source: SourceChoice
     landmarks_by: str
     min_opening_std_px: float

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -16,7 +17,10 @@ from kilocall.model.motion import Motion
 from kilocall.model.reference_pictures import ReferencePicture
 from kilocall.proto.control import SourcePicture
 from kilocall.proto.errors import BadInput
+from kilocall.receiver.layer_decoder import LayerDecoder
+from kilocall.receiver.layer_mixer import LayerMixer
 from kilocall.runtime.pictures import fitted
+from kilocall.sender.layer_encoder import FRAME_BYTES, LayerEncoder, setting_for
 
 __all__ = ["Received", "Transmission"]
 
@@ -33,6 +37,8 @@ class Received:
     packed: SourcePicture
     source: Source
     motions: list[Motion]
+    layer_bytes: int
+    """Of the video layer, headers in a message included."""
     plain: list[Motion]
     """Before implicit keypoints were aligned, and before coding."""
     lost: int
@@ -51,6 +57,7 @@ class Transmission:
     family: Family
     quality: float
     frames_per_packet: int
+    layer_kbps: float = 0
 
     def send(self, references: Sequence[ReferencePicture] = (), *, show: bool = True) -> Received:
         """To a receiver that holds `references` beside the source picture; without `show` it renders nothing."""
@@ -64,6 +71,7 @@ class Transmission:
         )
         encoder.packets.set_references(references)
         decoder = Decoder(encoder.source_picture, family=family)
+        layer = self._layer(decoder)
         waiting: list[NDArray[np.float32]] = []  # keypoints before coding of frames that are not sent yet
         pictures: list[Picture] = []
         bits: list[float] = []
@@ -72,6 +80,7 @@ class Transmission:
         decoded: list[Motion] = []
         plain: list[Motion] = []
         lost = 0
+        times: deque[int] = deque()  # of the frames that wait
         for number, (when, track) in enumerate(zip(footage.times_us, footage.tracks, strict=True)):
             if track.certainty < _FACE_CERTAINTY:
                 lost += 1
@@ -81,9 +90,11 @@ class Transmission:
             assert encoder.packets.last_motion is not None
             assert encoder.packets.extractor.plain is not None
             plain.append(encoder.packets.extractor.plain)
+            times.append(when)
             waiting.append(family.keypoints(encoder.source, encoder.packets.last_motion))
             if number + 1 == len(footage.tracks):
                 packet = packet or encoder.flush()
+            layer.push(footage.crops[number], when)
             if packet is None:
                 continue
             # Decoder.push, taken apart, because the motion is wanted as well.
@@ -97,7 +108,8 @@ class Transmission:
                 # Some families make larger pictures than the crops that they are compared with.
                 decoded.append(timed.motion)
                 if show:
-                    pictures.append(fitted(decoder.renderer.render(timed.motion), family.size))
+                    pictures.append(fitted(decoder.renderer.render(timed.motion, times[0]), family.size))
+                times.popleft()
             waiting.clear()
         return Received(
             pictures,
@@ -106,6 +118,36 @@ class Transmission:
             encoder.source_picture,
             encoder.source,
             decoded,
+            layer.bytes,
             plain,
             lost,
         )
+
+    def _layer(self, decoder: Decoder) -> _LayerWay:
+        fusion = self.family.fusion() if self.layer_kbps else None
+        if self.layer_kbps and fusion is None:
+            raise BadInput(f"layer is {self.layer_kbps:g} kbit/s; family {self.family.name} takes no video layer")
+        setting = setting_for(self.layer_kbps)
+        if fusion is None or setting is None:
+            return _LayerWay(None, None)
+        mixer = LayerMixer(fusion)
+        decoder.renderer.layer = mixer
+        return _LayerWay(LayerEncoder(setting), mixer)
+
+
+class _LayerWay:
+    """The video layer from encoder to decoder, where there is one."""
+
+    def __init__(self, encoder: LayerEncoder | None, mixer: LayerMixer | None) -> None:
+        self._encoder, self._mixer, self._decoder = encoder, mixer, LayerDecoder()
+        self.bytes = 0
+
+    def push(self, crop: Picture, time_us: int) -> None:
+        coded = None if self._encoder is None else self._encoder.push(crop, time_us)
+        if coded is None or self._mixer is None:
+            return
+        self.bytes += len(coded.data) + FRAME_BYTES
+        picture = self._decoder.push(coded.data, key=coded.key)
+        if picture is None:
+            raise BadInput(f"layer frame at {time_us} us was not decoded")
+        self._mixer.push(time_us, picture)

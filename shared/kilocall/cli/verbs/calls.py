@@ -191,6 +191,14 @@ def call(
         typer.Option(min=0, max=8, help="Most pictures of you, sent in the background.", show_default="8; --saver: 1"),
     ] = None,
     gallery_kb: GalleryKb = 40,
+    layer: Annotated[
+        float | None,
+        typer.Option(
+            metavar="KBIT",
+            help="Kilobits a second for real video under the motion: 0 (none), 1.5, 3, 6, 12 or 24.",
+            show_default="3; --saver: 0",
+        ),
+    ] = None,
     relay_only: Annotated[
         bool, typer.Option("--relay-only", help="Only through a TURN server; hides this machine's address.")
     ] = False,
@@ -233,6 +241,7 @@ def call(
         fps=fps,
         gallery=gallery,
         gallery_kb=gallery_kb,
+        layer=layer,
         relay_only=relay_only,
         ice_servers=ice or [],
         family=family,

@@ -17,6 +17,7 @@ from kilocall.cli.options import (
     FamilyName,
     GalleryKb,
     GallerySize,
+    LayerRate,
     Models,
     Threads,
     TrainThreads,
@@ -142,6 +143,7 @@ def evaluate(
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first clips by name.")] = None,
     gallery: GallerySize = 0,
     gallery_kb: GalleryKb = 40,
+    layer: LayerRate = 0,
     mediapipe_python: Annotated[
         Path | None, typer.Option(help="A Python that has MediaPipe, to measure landmarks independently.")
     ] = None,
@@ -165,5 +167,6 @@ def evaluate(
         limit=limit,
         gallery=gallery,
         gallery_kb=gallery_kb,
+        layer=layer,
         mediapipe_python=mediapipe_python,
     )

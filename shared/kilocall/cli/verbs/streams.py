@@ -17,6 +17,7 @@ from kilocall.cli.options import (
     FamilyName,
     GalleryKb,
     GallerySize,
+    LayerRate,
     Models,
     Pitch,
     Roll,
@@ -61,6 +62,7 @@ def encode(
     gallery_kb: GalleryKb = 40,
     audio_kbps: Annotated[float, typer.Option(min=6, max=64, help="Kilobits a second for the clip's speech.")] = 12,
     no_audio: Annotated[bool, typer.Option("--no-audio", help="Leave the clip's sound out.")] = False,
+    layer: LayerRate = 0,
     check_speaker: Annotated[
         bool,
         typer.Option(
@@ -89,6 +91,7 @@ def encode(
         gallery=gallery,
         gallery_kb=gallery_kb,
         audio_kbps=None if no_audio else audio_kbps,
+        layer=layer,
         check_speaker=check_speaker,
     )
 
@@ -111,6 +114,7 @@ def decode(
         bool, typer.Option("--constant-rate", help="Repeat and leave out frames where the clip's rate varied.")
     ] = False,
     no_audio: Annotated[bool, typer.Option("--no-audio", help="Write the pictures alone.")] = False,
+    no_layer: Annotated[bool, typer.Option("--no-layer", help="Leave the stream's video layer alone.")] = False,
     family: FamilyName = None,
     weights: Weights = None,
     codebook: CodebookFile = None,
@@ -134,6 +138,7 @@ def decode(
         full_frame=full_frame,
         constant_rate=constant_rate,
         sound=not no_audio,
+        layer=not no_layer,
     )
 
 

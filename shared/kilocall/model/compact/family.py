@@ -21,11 +21,12 @@ from kilocall.model.compact.align import CompactAligner, look_at
 from kilocall.model.compact.compose import Composer
 from kilocall.model.compact.detail import Detail, halved
 from kilocall.model.compact.expression_gain import ExpressionGain
+from kilocall.model.compact.fusion import Fusion
 from kilocall.model.compact.likeness import face_colour, face_mask
 from kilocall.model.compact.motion_fit import MotionFit
 from kilocall.model.compact.speaker_adapter import NETWORKS as ADAPTED_NETWORKS
 from kilocall.model.compact.speaker_adapter import SpeakerAdapter, adapted_folder
-from kilocall.model.family import DETAIL, Array, Picture, Refinement, Source, Track, place
+from kilocall.model.family import DETAIL, Array, Made, Picture, Placement, Refinement, Source, Track, place
 from kilocall.model.interior import BASIS, interior
 from kilocall.model.motion import Motion
 from kilocall.model.shape import ShapeModel, rigid_weight
@@ -64,6 +65,8 @@ class CompactFamily:
             self.name: str = self.manifest["family"]
             self.size: int = self.manifest["size"]
             self.files: dict[str, str] = self.manifest["files"]
+            #: What a receiver uses for itself: with others of these the same streams can be decoded.
+            self.local_files: dict[str, str] = self.manifest.get("local_files", {})
         except (OSError, ValueError, KeyError) as error:
             raise BadInput(f"weights in {folder}: manifest.json is missing or damaged ({error})") from error
 
@@ -83,7 +86,7 @@ class CompactFamily:
 
     @cached_property
     def weights_hash(self) -> str:
-        """SHA-256 over all files: streams made with other weights cannot be decoded faithfully."""
+        """SHA-256 over all files but the local ones: streams made with other weights cannot be decoded faithfully."""
         listed = json.dumps(self.files, sort_keys=True).encode()
         return hashlib.sha256(listed).hexdigest()
 
@@ -178,6 +181,9 @@ class CompactFamily:
     def renderer(self, source: Source) -> CompactRenderer:
         return CompactRenderer(self, source)
 
+    def fusion(self) -> Fusion:
+        return Fusion(self.engine.load(self._file("fusion.onnx")))
+
     def appearance(self, picture: Picture) -> dict[str, NDArray[np.float32]]:
         """Features of a source picture, as the renderer network wants them."""
         return self._network("appearance")(picture=picture[None])
@@ -242,7 +248,7 @@ class CompactFamily:
             found = hashlib.sha256(path.read_bytes()).hexdigest()
         except OSError as error:
             raise BadInput(f"weights in {self.folder}: {name} cannot be read ({error})") from error
-        if self.files.get(name) != found:
+        if found not in (self.files.get(name), self.local_files.get(name)):
             raise BadInput(f"weights in {self.folder}: {name} does not match the manifest (sha256 {found[:12]}…)")
         return path
 
@@ -260,13 +266,19 @@ class CompactRenderer:
         self._detail = Detail(source.detail) if source.detail is not None else None
 
     def render(self, motion: Motion) -> Picture:
+        return self.make(motion).picture
+
+    def make(self, motion: Motion) -> Made:
         driving = self._family.driving(self._source, motion, self.expression_gain)
         between_lips = driving.pop("interior")
         made = self._field(**self._still, **driving)
         moved = self._composer.move(made)
         painted = self._painter(**moved, x_d=driving["x_d"], interior=between_lips)["painted"]
         picture, share = self._composer.mix(painted, made["gate"])
-        return picture if self._detail is None else self._detail.add(picture, made["displacement"][0], share)
+        placement = Placement(made["displacement"][0], share, made["visible"][0, ..., 0])
+        if self._detail is not None:
+            picture = self._detail.add(picture, placement.displacement, share)
+        return Made(picture, placement)
 
 
 def jacobian(source: Motion, driving: Motion) -> Array:

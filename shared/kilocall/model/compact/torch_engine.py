@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from kilocall.model.compact.export_modules import NETWORKS, ExportModule
+from kilocall.model.compact.fusion_network import FusionNetwork
 from kilocall.model.compact.int8_checkpoint import unpack
 from kilocall.proto.errors import BadInput
 from kilocall.runtime.engine import Array, CheckedNetwork, Engine, Network, Port
@@ -45,7 +46,7 @@ class TorchEngine(Engine):
         return self._modules[model]
 
     def _build(self, model: Path) -> ExportModule:
-        kind = NETWORKS.get(model.stem)
+        kind = FusionNetwork if model.stem == "fusion" else NETWORKS.get(model.stem)
         if kind is None:
             raise BadInput(f"network {model.stem!r} is unknown to the torch engine, it has {', '.join(NETWORKS)}")
         weights = model.with_name(f"{kind.part}.safetensors")

@@ -22,7 +22,7 @@ from kilocall.model import geometry as geo
 from kilocall.model.checkpoints import FACEVID2VID, Checkpoint
 from kilocall.model.coding import MotionCoding, universal
 from kilocall.model.compact.family import CompactFamily
-from kilocall.model.family import Array, Picture, Source, Track, weights_folder
+from kilocall.model.family import Array, Made, Picture, Source, Track, weights_folder
 from kilocall.model.motion import Motion
 from kilocall.model.shape import ShapeModel
 from kilocall.model.volume.networks import HeadPose, TorchRunner, VolumeNetworks, make_runner
@@ -150,6 +150,9 @@ class VolumeFamily:
     def renderer(self, source: Source) -> VolumeRenderer:
         return VolumeRenderer(self, _own(source, VolumeSource))
 
+    def fusion(self) -> None:
+        return None
+
     @staticmethod
     def _motion(head: HeadPose, expression: Array) -> Motion:
         x, y = float(head.translation[0]), float(head.translation[1])
@@ -165,8 +168,11 @@ class VolumeRenderer:
         self._x_s = family.keypoints_3d(source, source.pose)
 
     def render(self, motion: Motion) -> Picture:
+        return self.make(motion).picture
+
+    def make(self, motion: Motion) -> Made:
         x_d = self._family.keypoints_3d(self._source, motion)
-        return self._family.runner.render(self._appearance, self._x_s, x_d)
+        return Made(self._family.runner.render(self._appearance, self._x_s, x_d))
 
 
 def _same_neck(found: Source, head: HeadPose) -> tuple[float, float, float]:

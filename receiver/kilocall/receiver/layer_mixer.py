@@ -1,0 +1,75 @@
+"""What the video layer changes of the pictures that motion makes: each layer frame at its moment, then moved along."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from typing import Final
+
+from kilocall.model.family import Fusion, LayerCorrection, Made, Picture
+
+__all__ = ["LayerMixer"]
+
+#: A layer frame is compared with the picture of its own moment, or one so near to it.
+NEAR_US: Final = 60_000
+#: A correction of this age counts in full, and one of that age not at all.
+FRESH_US: Final = 700_000
+OLD_US: Final = 1_400_000
+#: Pictures that are kept for a layer frame which comes after them.
+MOST_MADE: Final = 12
+#: Layer frames that are kept for a picture which is made after they came.
+MOST_WAITING: Final = 16
+
+
+@dataclass(frozen=True)
+class _Timed:
+    time_us: int
+    made: Made
+
+
+class LayerMixer:
+    """Holds the newest layer frames and the pictures they belong to. Times are those of the motion's frames."""
+
+    def __init__(self, fusion: Fusion) -> None:
+        self.used = 0
+        """Layer frames that a picture was compared with."""
+        self._fusion = fusion
+        self._waiting: deque[tuple[int, Picture]] = deque(maxlen=MOST_WAITING)
+        self._made: deque[_Timed] = deque(maxlen=MOST_MADE)
+        self._correction: LayerCorrection | None = None
+        self._corrected_us = 0
+
+    def reset(self) -> None:
+        """What follows has nothing to do with what was before."""
+        self._waiting.clear()
+        self._made.clear()
+        self._correction = None
+
+    def push(self, time_us: int, layer: Picture) -> None:
+        """A layer frame [L, L, 3] of this capture time."""
+        self._waiting.append((time_us, layer))
+
+    def mix(self, made: Made, time_us: int) -> Picture:
+        """The picture of this capture time with what the layer knows."""
+        self._made.append(_Timed(time_us, made))
+        self._compare(time_us)
+        correction, age_us = self._correction, time_us - self._corrected_us
+        if correction is None or not 0 <= age_us < OLD_US:
+            return made.picture
+        strength = min(1.0, (OLD_US - age_us) / (OLD_US - FRESH_US))
+        return correction.moved_to(made).apply(made.picture, strength)
+
+    def _compare(self, now_us: int) -> None:
+        """With the newest layer frame that is not ahead of what is shown."""
+        newest: tuple[int, Picture] | None = None
+        while self._waiting and self._waiting[0][0] <= now_us:
+            newest = self._waiting.popleft()
+        if newest is None:
+            return
+        time_us, layer = newest
+        nearest = min(self._made, key=lambda one: abs(one.time_us - time_us))
+        if abs(nearest.time_us - time_us) > NEAR_US:
+            return
+        self._correction = self._fusion.correction(nearest.made, layer)
+        self._corrected_us = nearest.time_us
+        self.used += 1

@@ -1,0 +1,140 @@
+"""Crops to frames of the video layer: AV1 of a small picture a few times a second, within a bit rate.
+
+SVT-AV1 in its low-delay mode gives each frame at once. The quantiser stays as it is; what is too much for the rate is
+left out in whole frames, so that a still speaker has all of them and a lively one fewer.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Final
+
+import av
+import cv2
+import numpy as np
+from av.video.codeccontext import VideoCodecContext
+from av.video.frame import PictureType
+from numpy.typing import NDArray
+
+from kilocall.proto.errors import BadInput
+from kilocall.proto.layer_frame import MAX_LAYER_BYTES
+from kilocall.runtime.obu import is_key, without_delimiter
+from kilocall.runtime.pace import EvenSteps
+
+__all__ = ["LADDER", "CodedLayer", "LayerEncoder", "LayerSetting", "check_layer_kbps", "setting_for"]
+
+
+@dataclass(frozen=True)
+class LayerSetting:
+    """What a rate is spent on."""
+
+    kbps: float
+    """What is used at most, in the mean."""
+    side: int
+    fps: float
+    crf: int
+
+
+#: By rate. Held-out speakers need about as much as the rate says; see docs/performance.md.
+LADDER: Final = (
+    LayerSetting(1.5, 64, 6.25, 56),
+    LayerSetting(3.0, 128, 6.25, 60),
+    LayerSetting(6.0, 160, 10.0, 56),
+    LayerSetting(12.0, 192, 12.5, 50),
+    LayerSetting(24.0, 256, 12.5, 46),
+)
+#: Head of a frame in a message, and its length.
+FRAME_BYTES: Final = 5
+#: How much of the rate may be saved up: about what a key frame takes.
+SAVED_S: Final = 2.0
+_PRESET: Final = 8
+#: pred-struct 1: low delay; nothing is looked at ahead, and a cut makes no key frame.
+_SVT: Final = "pred-struct=1:lp=1:lookahead=0:scd=0"
+
+
+@dataclass(frozen=True)
+class CodedLayer:
+    """A coded frame of the layer."""
+
+    time_us: int
+    key: bool
+    data: bytes
+
+
+def check_layer_kbps(kbps: float) -> float:
+    """The rate, if it is one of the ladder's or 0; BadInput for another."""
+    if kbps and kbps not in [setting.kbps for setting in LADDER]:
+        allowed = ", ".join(f"{setting.kbps:g}" for setting in LADDER)
+        raise BadInput(f"layer is {kbps:g} kbit/s; allowed are 0 (none), {allowed}")
+    return kbps
+
+
+def setting_for(kbps: float) -> LayerSetting | None:
+    """The richest setting that fits into a rate; None where none does."""
+    return next((setting for setting in reversed(LADDER) if setting.kbps <= kbps), None)
+
+
+class LayerEncoder:
+    """Takes every crop and codes some. Times in microseconds of one clock."""
+
+    def __init__(self, setting: LayerSetting) -> None:
+        self.setting = setting
+        self._steps = EvenSteps()
+        self._encoder = _encoder(setting)
+        self._key_wanted = False
+        self._last_us: int | None = None
+        self._saved_bits = 1000 * setting.kbps * SAVED_S
+
+    def want_key(self) -> None:
+        """The next frame can be decoded without any other."""
+        self._key_wanted = True
+
+    def push(self, crop: NDArray[np.uint8], time_us: int) -> CodedLayer | None:
+        """A crop [S, S, 3]; None where it is not its turn, or the rate has been used up."""
+        self._save(time_us)
+        if not self._steps.take(time_us, self.setting.fps) or self._saved_bits < 0:
+            return None
+        side = self.setting.side
+        small = crop if len(crop) == side else cv2.resize(crop, (side, side), interpolation=cv2.INTER_AREA)
+        frame = av.VideoFrame.from_ndarray(np.asarray(small, np.uint8), "rgb24").reformat(
+            format="yuv420p", dst_colorspace="ITU601"
+        )
+        frame.pts = time_us
+        if self._key_wanted:
+            frame.pict_type = PictureType.I
+        unit = without_delimiter(b"".join(bytes(packet) for packet in self._encoder.encode(frame)))
+        if not unit:
+            return None
+        self._saved_bits -= 8 * (len(unit) + FRAME_BYTES)
+        # Too large for a message's pieces, as noise is: nobody gets it, so nothing may refer to it.
+        self._key_wanted = len(unit) > MAX_LAYER_BYTES
+        if self._key_wanted:
+            return None
+        return CodedLayer(time_us, is_key(unit), unit)
+
+    def _save(self, time_us: int) -> None:
+        since_us = 0 if self._last_us is None else max(0, time_us - self._last_us)
+        self._last_us = time_us
+        rate = 1000 * self.setting.kbps
+        self._saved_bits = min(rate * SAVED_S, self._saved_bits + rate * since_us / 1e6)
+
+
+def _encoder(setting: LayerSetting) -> VideoCodecContext:
+    # Otherwise the library writes its settings to the terminal, whatever its caller's log level is.
+    os.environ.setdefault("SVT_LOG", "0")
+    encoder = av.CodecContext.create("libsvtav1", "w")
+    assert isinstance(encoder, VideoCodecContext)
+    encoder.width = encoder.height = setting.side
+    encoder.pix_fmt = "yuv420p"
+    encoder.time_base = Fraction(1, 1_000_000)
+    encoder.framerate = Fraction(setting.fps).limit_denominator(100)
+    encoder.thread_count = 1
+    encoder.options = {
+        "preset": str(_PRESET),
+        "crf": str(setting.crf),
+        "g": "999999",
+        "svtav1-params": _SVT,
+    }
+    return encoder

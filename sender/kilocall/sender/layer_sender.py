@@ -1,0 +1,108 @@
+"""The video layer of a live call: what of it goes with which message of motion."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kilocall.proto.control import LayerReport
+from kilocall.proto.layer_frame import LAYER_NUMBERS, MAX_FRAGMENTS, LayerFragment, LayerFrame
+from kilocall.proto.motion_packet import wire_time_ms
+from kilocall.sender.layer_encoder import LayerEncoder, LayerSetting, setting_for
+
+__all__ = ["LayerSender"]
+
+#: Data of a fragment; three of them make the largest key frames that the ladder gives.
+FRAGMENT_BYTES: Final = 900
+#: Fragments that wait for a message. More of them means that no motion is sent, and they would come too late.
+MOST_WAITING: Final = 12
+#: A frame so small is carried again by the next message on a link that loses: it costs less than a new key frame.
+SMALL_BYTES: Final = 200
+
+
+class LayerSender:
+    """Belongs to the sending thread; its counters to anybody."""
+
+    def __init__(self) -> None:
+        self.frames = self.key_frames = self.bytes_sent = 0
+        self._planned_bps = self._asked_bps = 0
+        self._allowed = True
+        self._encoder: LayerEncoder | None = None
+        self._waiting: deque[LayerFragment] = deque()
+        self._sent_last: tuple[LayerFragment, ...] = ()
+        self._number = 0
+
+    @property
+    def setting(self) -> LayerSetting | None:
+        """What is sent now; None: nothing."""
+        return None if self._encoder is None else self._encoder.setting
+
+    def begin(self) -> None:
+        """A new connection: nothing is sent before the other side has said that it takes a layer."""
+        self._asked_bps = 0
+        self._set()
+
+    def follow(self, planned_bps: int) -> None:
+        """So much may be spent."""
+        self._planned_bps = planned_bps
+        self._set()
+
+    def asked(self, report: LayerReport) -> None:
+        """The other side takes so much, or misses a frame."""
+        self._asked_bps = report.wanted_bps
+        self._set()
+        if report.key_needed and self._encoder is not None:
+            self._encoder.want_key()
+
+    def allow(self, allowed: bool) -> None:
+        """Not while somebody else's picture is moved in this side's place: the layer would show who moves it."""
+        self._allowed = allowed
+        self._set()
+
+    def _set(self) -> None:
+        bps = min(self._planned_bps, self._asked_bps) if self._allowed else 0
+        setting = setting_for(bps / 1000)
+        if setting != self.setting:
+            self._drop()
+            self._encoder = None if setting is None else LayerEncoder(setting)
+
+    def push(self, crop: NDArray[np.uint8], capture_us: int) -> None:
+        """A crop [S, S, 3] whose motion is sent as well."""
+        if self._encoder is None:
+            return
+        coded = self._encoder.push(crop, capture_us)
+        if coded is None:
+            return
+        self._number = (self._number + 1) % LAYER_NUMBERS
+        frame = LayerFrame(self._number, wire_time_ms(capture_us), coded.key, coded.data)
+        if coded.key:
+            self._waiting.clear()  # nobody needs what was before it
+        self._waiting.extend(frame.fragments(FRAGMENT_BYTES))
+        self.frames += 1
+        self.key_frames += coded.key
+        if len(self._waiting) > MOST_WAITING:
+            self._drop()
+            self._encoder.want_key()
+
+    def take(self, room: int, *, again: bool) -> tuple[LayerFragment, ...]:
+        """What goes with a message that has so many bytes left; `again`: the small frames of the last one too."""
+        taken: list[LayerFragment] = []
+        while self._waiting and len(taken) < MAX_FRAGMENTS and len(bytes(self._waiting[0])) <= room:
+            taken.append(self._waiting.popleft())
+            room -= len(bytes(taken[-1]))
+        repeated = [one for one in self._sent_last if again and one.index == 0 and one.last]
+        repeated = [one for one in repeated if len(one.data) <= SMALL_BYTES]
+        self._sent_last = tuple(taken)
+        for fragment in repeated:
+            if len(bytes(fragment)) <= room and len(taken) < MAX_FRAGMENTS:
+                taken.insert(0, fragment)
+                room -= len(bytes(fragment))
+        self.bytes_sent += sum(len(bytes(one)) for one in taken)
+        return tuple(taken)
+
+    def _drop(self) -> None:
+        self._waiting.clear()
+        self._sent_last = ()

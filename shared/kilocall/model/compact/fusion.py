@@ -1,0 +1,169 @@
+"""Made picture and video layer as one: the layer says what is there, the made picture how it looks in detail.
+
+The layer is small, coarse and some frames old; the made picture is sharp and in time, and lacks whatever its source
+picture never showed. A small network compares the two at the moment at which the layer was taken. What it finds, a
+correction of colours and a gain of the made picture's detail, is moved with the face to each frame that is shown
+after:
+
+    out = made + offset + (gain - 1) * (made - low(made))
+
+where `low` is the picture at half its side. Without a layer, or once its last frame is old, offset is zero and gain
+one: exactly the made picture.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from kilocall.model.family import Made, Placement
+
+if TYPE_CHECKING:
+    from kilocall.runtime.engine import Network
+
+__all__ = ["FEATURES", "SIDE", "WORK_SIDE", "Correction", "Fusion"]
+
+Bytes = NDArray[np.uint8]
+Array = NDArray[np.float32]
+
+#: Of the pictures that are fused, and of what the network sees.
+SIDE: Final = 256
+WORK_SIDE: Final = 128
+#: Channels that the network sees: made picture 3, coarse and fine difference to the layer 3 and 3, detail of both 2,
+#: how much of it is painted and visible in the source 2, the layer's size 1.
+FEATURES: Final = 14
+#: Side of a block over which a difference counts as coarse, in places of WORK_SIDE.
+_COARSE: Final = 4
+_LUMA: Final = np.array([[0.299, 0.587, 0.114]], np.float32)
+#: What an offset of one level of 255 is stored as, and a gain of one.
+_LEVEL: Final = 16
+_ONE: Final = 4096
+#: Steps that find where a place was before; the third moves it by less than a tenth of a pixel.
+_TRACE_STEPS: Final = 2
+
+
+@dataclass(frozen=True)
+class Correction:
+    """What a layer frame changes of the picture that was made for its moment."""
+
+    changes: NDArray[np.int16]
+    """[256, 256, 4]: offsets of red, green and blue in sixteenths of a level, and the gain of detail in 4096ths."""
+    placement: Placement
+    """Of that moment."""
+
+    def moved_to(self, made: Made) -> Correction:
+        """For another moment's picture: each place changes what it was a part of."""
+        now = made.placement
+        if now is None or now is self.placement:
+            return self
+        if now.number != self.placement.number:  # moved from another picture: where places were is not known
+            return self
+        where = _traced(now.displacement, self.placement.displacement)
+        changes = cv2.remap(self.changes, where, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)  # type: ignore[call-overload]
+        return Correction(np.asarray(changes, np.int16), now)
+
+    def apply(self, picture: Bytes, strength: float = 1.0) -> Bytes:
+        """The picture [S, S, 3] changed; with a `strength` below one, less."""
+        side = len(picture)
+        changes = self.changes if side == SIDE else _resized(self.changes, side, cv2.INTER_LINEAR)
+        # Detail is what half of 256 cannot hold, at any size.
+        low = _resized(_resized(picture, WORK_SIDE, cv2.INTER_AREA), side, cv2.INTER_LINEAR)
+        gain = cv2.extractChannel(changes, 3).astype(np.float32)
+        gain *= strength / _ONE
+        gain += 1 - strength
+        blended = cv2.blendLinear(picture, low, gain, 1 - gain)
+        offset = np.ascontiguousarray(changes[..., :3])
+        return np.asarray(cv2.addWeighted(blended, 1, offset, strength / _LEVEL, 0, dtype=cv2.CV_8U), np.uint8)
+
+
+class Fusion:
+    """Compares made pictures with layer frames. One thread at a time may use it: its network has working memory."""
+
+    def __init__(self, network: Network) -> None:
+        self._network = network
+
+    def correction(self, made: Made, layer: Bytes) -> Correction:
+        """For a layer frame [L, L, 3] of the moment for which `made` was made."""
+        placement, side = made.placement, len(layer)
+        assert placement is not None  # this family tells it of every picture
+        picture = made.picture if len(made.picture) == SIDE else _resized(made.picture, SIDE, cv2.INTER_AREA)
+        large = layer if side == SIDE else _resized(layer, SIDE, cv2.INTER_AREA if side > SIDE else cv2.INTER_CUBIC)
+        ours, theirs = _Bands.of(picture), _Bands.of(large)
+        difference = theirs.low - ours.low
+        coarse = _resized(_resized(difference, WORK_SIDE // _COARSE, cv2.INTER_AREA), WORK_SIDE, cv2.INTER_LINEAR)
+        fine = difference - coarse
+        size = np.full((WORK_SIDE, WORK_SIDE), np.log2(side / SIDE), np.float32)
+        features = np.dstack(
+            (
+                ours.low - 0.5,
+                4 * coarse,
+                8 * fine,
+                10 * ours.energy,
+                10 * theirs.energy,
+                _resized(placement.painted, WORK_SIDE, cv2.INTER_LINEAR),
+                _resized(placement.visible, WORK_SIDE, cv2.INTER_LINEAR),
+                size,
+            )
+        )
+        said = self._network(features=features[None].astype(np.float32))["changes"][0]
+        said = _resized(said, WORK_SIDE, cv2.INTER_LINEAR)
+        of_coarse, of_fine, more, gain, detail = np.split(said, (1, 2, 5, 6), axis=-1)
+        offset = _resized(of_coarse * coarse + of_fine * fine + more, SIDE, cv2.INTER_LINEAR)
+        if side > WORK_SIDE:
+            offset += _resized(detail, SIDE, cv2.INTER_LINEAR)[..., None] * theirs.high
+        changes = np.dstack((255 * _LEVEL * offset, _ONE * _resized(gain, SIDE, cv2.INTER_LINEAR)))
+        return Correction(np.rint(changes).astype(np.int16), placement)
+
+
+@dataclass(frozen=True)
+class _Bands:
+    """A picture [256, 256, 3] as what half the side holds [128, 128, 3], 0..1, and the rest [256, 256, 3]."""
+
+    low: Array
+    high: Array
+
+    @classmethod
+    def of(cls, picture: Bytes) -> _Bands:
+        whole = picture.astype(np.float32) / np.float32(255)
+        low = _resized(whole, WORK_SIDE, cv2.INTER_AREA)
+        return cls(low, whole - _resized(low, SIDE, cv2.INTER_LINEAR))
+
+    @property
+    def energy(self) -> Array:
+        """Mean amount of luma in the rest [128, 128]."""
+        luma = np.abs(cv2.transform(self.high, _LUMA))
+        return _resized(luma, WORK_SIDE, cv2.INTER_AREA)
+
+
+def _traced(now: Array, then: Array) -> Array:
+    """Where each of 256x256 places lay at another moment [256, 256, 2], pixels, by the displacements of both.
+
+    What shows the same place of the source picture is the same: x0 + then(x0) = x + now(x).
+    """
+    side = len(now)
+    half = np.float32(side / 2)
+    still = _grid(side)
+    moved = now - then
+    for _ in range(_TRACE_STEPS):
+        there = cv2.remap(then, still + half * moved, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)  # type: ignore[call-overload]
+        moved = now - np.asarray(there, np.float32)
+    large = _resized(moved, SIDE, cv2.INTER_LINEAR)
+    return np.asarray(cv2.scaleAdd(large, SIDE / 2, _grid(SIDE)), np.float32)
+
+
+_grids: dict[int, Array] = {}
+
+
+def _grid(side: int) -> Array:
+    if side not in _grids:
+        line = np.arange(side, dtype=np.float32)
+        _grids[side] = np.dstack(np.meshgrid(line, line))
+    return _grids[side]
+
+
+def _resized(values: NDArray[Any], side: int, method: int) -> NDArray[Any]:
+    return values if len(values) == side else np.asarray(cv2.resize(values, (side, side), interpolation=method))

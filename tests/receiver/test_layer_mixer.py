@@ -1,0 +1,139 @@
+"""The astronaut's motion, with a card in front that its source picture never showed."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from kilocall.api import StreamPlayer
+from kilocall.model.family import Family, Made, Picture
+from kilocall.receiver.layer_decoder import LayerDecoder
+from kilocall.receiver.layer_mixer import FRESH_US, OLD_US, LayerMixer
+from kilocall.receiver.layer_track import LayerTrack
+from kilocall.receiver.reference_renderer import ReferenceRenderer
+from kilocall.sender.layer_encoder import LADDER, CodedLayer, LayerEncoder
+from layers import CARD_FROM, FRAME_US, decibels, pictures_with_card
+
+COUNT = 40
+
+
+@pytest.fixture(scope="module")
+def truth(player: StreamPlayer) -> list[Picture]:
+    return pictures_with_card(player, COUNT)
+
+
+@pytest.fixture(scope="module")
+def made(player: StreamPlayer) -> list[Made]:
+    renderer = ReferenceRenderer(player.family, player.stream_source)
+    motions = player.motions()
+    return [renderer.make(next(motions).motion) for _ in range(COUNT)]
+
+
+@pytest.fixture(scope="module")
+def layer(truth: list[Picture]) -> list[CodedLayer]:
+    encoder = LayerEncoder(LADDER[2])
+    frames = [encoder.push(picture, number * FRAME_US) for number, picture in enumerate(truth)]
+    return [frame for frame in frames if frame is not None]
+
+
+def mixer(family: Family) -> LayerMixer:
+    fusion = family.fusion()
+    assert fusion is not None
+    return LayerMixer(fusion)
+
+
+def shown(track: LayerTrack, made: list[Made]) -> list[Picture]:
+    return [track.mix(one, number * FRAME_US) for number, one in enumerate(made)]
+
+
+def test_without_a_layer_the_made_picture_is_shown_to_the_bit(family: Family, made: list[Made]) -> None:
+    mixed = mixer(family)
+    for number, one in enumerate(made):
+        assert np.array_equal(mixed.mix(one, number * FRAME_US), one.picture)
+    assert mixed.used == 0
+
+
+def test_what_the_source_picture_never_showed_is_there(
+    family: Family, made: list[Made], truth: list[Picture], layer: list[CodedLayer]
+) -> None:
+    pictures = shown(LayerTrack(layer, mixer(family)), made)
+    later = range(CARD_FROM + 5, COUNT)
+    before = np.mean([decibels(made[n].picture, truth[n]) for n in later])
+    after = np.mean([decibels(pictures[n], truth[n]) for n in later])
+    assert after > before + 4
+    card = np.mean([pictures[n][190:220, 40 + n // 2 : 60 + n // 2].mean((0, 1)) for n in later], axis=0)
+    assert np.abs(card - (235, 205, 40)).max() < 25
+
+
+def test_the_face_stays_as_sharp_as_motion_makes_it(family: Family, made: list[Made], layer: list[CodedLayer]) -> None:
+    import cv2
+
+    def fine(picture: Picture) -> float:
+        return float(cv2.Laplacian(cv2.cvtColor(picture[60:160, 80:180], cv2.COLOR_RGB2GRAY), cv2.CV_32F).var())
+
+    pictures = shown(LayerTrack(layer, mixer(family)), made)
+    assert np.mean([fine(p) for p in pictures]) > 0.8 * np.mean([fine(one.picture) for one in made])
+
+
+def test_a_layer_that_ends_fades_within_a_second_and_a_half(
+    family: Family, made: list[Made], layer: list[CodedLayer]
+) -> None:
+    mixed = mixer(family)
+    decoder = LayerDecoder()
+    for frame in layer[:3]:
+        picture = decoder.push(frame.data, key=frame.key)
+        assert picture is not None
+        mixed.push(frame.time_us, picture)
+    last_us = layer[2].time_us
+    one = made[layer[2].time_us // FRAME_US]
+
+    def change(at_us: int) -> float:
+        return float(np.abs(mixed.mix(one, at_us).astype(int) - one.picture).mean())
+
+    fresh, old = change(last_us), change(last_us + (FRESH_US + OLD_US) // 2)
+    assert 0 < old < 0.8 * fresh
+    assert change(last_us + OLD_US) == 0
+
+
+def test_a_layer_frame_that_comes_late_changes_what_is_shown_from_then_on(
+    family: Family, made: list[Made], truth: list[Picture], layer: list[CodedLayer]
+) -> None:
+    mixed, decoder = mixer(family), LayerDecoder()
+    late = {frame.time_us // FRAME_US + 4: frame for frame in layer}
+    pictures = []
+    for number, one in enumerate(made):
+        frame = late.get(number)
+        if frame is not None:
+            picture = decoder.push(frame.data, key=frame.key)
+            assert picture is not None
+            mixed.push(frame.time_us, picture)
+        pictures.append(mixed.mix(one, number * FRAME_US))
+    assert mixed.used == len([number for number in late if number < COUNT])
+    later = range(CARD_FROM + 8, COUNT)
+    gains = [decibels(pictures[n], truth[n]) - decibels(made[n].picture, truth[n]) for n in later]
+    assert np.mean(gains) > 3
+
+
+def test_after_a_jump_the_layer_starts_at_the_key_frame_before(
+    family: Family, made: list[Made], truth: list[Picture], layer: list[CodedLayer]
+) -> None:
+    track = LayerTrack(layer, mixer(family))
+    played = shown(track, made)
+    at = COUNT - 1
+    track.reset()
+    jumped = track.mix(made[at], at * FRAME_US)
+    assert decibels(jumped, truth[at]) > decibels(made[at].picture, truth[at]) + 3
+    assert decibels(jumped, played[at]) > 35
+    track.reset()
+    assert np.array_equal(track.mix(made[0], 0), played[0])
+    assert track.damaged == 0
+
+
+def test_frames_that_are_damaged_cost_themselves_and_those_after_until_a_key_frame(
+    family: Family, made: list[Made], layer: list[CodedLayer]
+) -> None:
+    broken = [*layer[:4], CodedLayer(layer[4].time_us, False, b"\x32\x05junk!"), *layer[5:]]
+    track = LayerTrack(broken, mixer(family))
+    shown(track, made)
+    assert track.damaged == 1
+    assert track.used == 4
