@@ -310,8 +310,7 @@ class SendPipeline(Worker):
         if extractor is None:
             return
         self._mind(extractor)
-        if extractor.speaker == "same":
-            self.layer.push(crop.rgb, capture_us)
+        self.layer.push(crop.rgb, capture_us)
         plain = extractor.plain
         if self._selector is not None and plain is not None and self._selector.wants():
             self._selector.look(crop.rgb, plain, self._pictures.large(frame, crop))
