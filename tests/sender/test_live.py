@@ -12,7 +12,10 @@ import pytest
 
 from kilocall.model.family import Family, Picture
 from kilocall.model.reference_pictures import base_reference
+from kilocall.proto.control import LayerReport
 from kilocall.proto.errors import NoFace
+from kilocall.proto.layer_frame import LayerFragment
+from kilocall.proto.motion_message import MotionMessage
 from kilocall.proto.motion_packet import MotionPacket
 from kilocall.sender.capture import Frame, open_clip
 from kilocall.sender.face_crop import FaceCrop, FaceCropper
@@ -61,15 +64,22 @@ class Told:
 
     def __init__(self) -> None:
         self.packets: list[MotionPacket] = []
+        self.layer: list[LayerFragment] = []
         self.faces: list[tuple[bool, int]] = []
         self.sources: list[OwnSource] = []
         self.overlays: list[dict[str, object]] = []
         self.events = SendEvents(
-            packet=lambda packet, data: self.packets.append(packet),
+            packet=self._packet,
             face=lambda seen, time_us: self.faces.append((seen, time_us)),
             source=self.sources.append,
             overlay=self.overlays.append,
         )
+
+    def _packet(self, packet: MotionPacket, data: bytes) -> None:
+        message = MotionMessage.parse(data)
+        assert message.packet == packet
+        self.packets.append(packet)
+        self.layer += message.fragments
 
 
 @pytest.fixture(scope="module")
@@ -284,6 +294,64 @@ def test_fewer_frames_are_looked_at_when_the_plan_says_so(running: Running, face
     running.sending.do_what_was_asked()
     running.show(*faces[:20])
     assert 9 <= running.sending.frames <= 11
+
+
+def asked_for_layer(running: Running, *, key: bool = False) -> None:
+    running.sending.ask_layer(LayerReport(24_000, None, key))
+    running.sending.do_what_was_asked()
+
+
+def test_the_video_layer_goes_with_motion_once_the_other_side_takes_it(running: Running, faces: list[Picture]) -> None:
+    running.sending.follow(FixedPlan(layer_bps=3000))
+    running.show(*faces[:12])
+    running.begin()
+    running.show(*faces[12:18])
+    assert running.told.packets
+    assert not running.told.layer
+    asked_for_layer(running)
+    running.show(*faces[18:30])
+    assert running.told.layer[0].key
+    assert len({fragment.number for fragment in running.told.layer}) >= 2
+    running.begin()
+    running.told.layer.clear()
+    running.show(*faces[:6])
+    assert not running.told.layer  # of the next connection nothing is known yet
+    asked_for_layer(running)
+    running.show(*faces[6:12])
+    assert running.told.layer[0].key
+
+
+def test_a_missing_layer_frame_brings_a_key_frame(running: Running, faces: list[Picture]) -> None:
+    running.sending.follow(FixedPlan(layer_bps=24_000))
+    running.show(*faces[:12])
+    running.begin()
+    asked_for_layer(running)
+    running.show(*faces[12:20])
+    assert len({fragment.number for fragment in running.told.layer if fragment.key}) == 1
+    assert running.sending.layer.key_frames == 1
+    asked_for_layer(running, key=True)
+    running.show(*faces[20:28])
+    assert running.sending.layer.key_frames == 2
+
+
+def test_who_moves_somebody_elses_picture_is_not_seen_in_a_video_layer(
+    running: Running, faces: list[Picture], drawing_clip: Path
+) -> None:
+    running.sending.follow(FixedPlan(layer_bps=6000))
+    running.show(*faces[:12])
+    running.begin()
+    asked_for_layer(running)
+    running.show(*faces[12:20])
+    assert running.told.layer
+    running.sending.use_picture(next(iter(open_clip(drawing_clip))).rgb)
+    running.sending.do_what_was_asked()
+    running.sending.confirm(running.told.sources[-1].packed.picture_hash)
+    running.sending.do_what_was_asked()
+    running.told.layer.clear()
+    sent = len(running.told.packets)
+    running.show(*faces[20:35])
+    assert len(running.told.packets) > sent
+    assert not running.told.layer
 
 
 def sent_times_ms(packets: list[MotionPacket]) -> list[float]:
