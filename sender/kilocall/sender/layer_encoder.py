@@ -22,6 +22,7 @@ from kilocall.proto.errors import BadInput
 from kilocall.proto.layer_frame import MAX_LAYER_BYTES
 from kilocall.runtime.obu import is_key, without_delimiter
 from kilocall.runtime.pace import EvenSteps
+from kilocall.runtime.thread_priority import priorities_kept
 
 __all__ = ["LADDER", "CodedLayer", "LayerEncoder", "LayerSetting", "check_layer_kbps", "setting_for"]
 
@@ -137,4 +138,6 @@ def _encoder(setting: LayerSetting) -> VideoCodecContext:
         "g": "999999",
         "svtav1-params": _SVT,
     }
+    with priorities_kept():
+        encoder.open()
     return encoder

@@ -83,6 +83,7 @@ class Placement:
     displacement: Array  # [F, F, 2] crop units: from the place to where it lies in the source picture
     painted: Array  # [P, P] 0..1: how much of it was not copied from there
     visible: Array  # [F, F] 0..1: how much of it the source picture shows
+    speaking: Array  # [F, F, 2] 0..1: whether it is of the mouth, and of the eyes
     number: int = 0  # of the source picture, where the speaker has several
 
 

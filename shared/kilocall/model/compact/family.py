@@ -18,10 +18,10 @@ from kilocall.model import geometry as geo
 from kilocall.model import landmarks as lm
 from kilocall.model.compact import regions as rg
 from kilocall.model.compact.align import CompactAligner, look_at
-from kilocall.model.compact.compose import Composer
+from kilocall.model.compact.compose import Composer, move, still_grid
 from kilocall.model.compact.detail import Detail, halved
 from kilocall.model.compact.expression_gain import ExpressionGain
-from kilocall.model.compact.fusion import Fusion
+from kilocall.model.compact.fusion import Fusion, speaking_parts
 from kilocall.model.compact.likeness import face_colour, face_mask
 from kilocall.model.compact.motion_fit import MotionFit
 from kilocall.model.compact.speaker_adapter import NETWORKS as ADAPTED_NETWORKS
@@ -264,6 +264,8 @@ class CompactRenderer:
         self._still = {"motion_cue": appearance["motion_cue"], "x_s": source.keypoints[None]}
         self._composer = Composer(source.picture, appearance, [port.name for port in self._painter.inputs])
         self._detail = Detail(source.detail) if source.detail is not None else None
+        self._speaking = speaking_parts(source.keypoints[: lm.LANDMARKS])
+        self._still_field = still_grid(len(self._speaking))
 
     def render(self, motion: Motion) -> Picture:
         return self.make(motion).picture
@@ -275,7 +277,9 @@ class CompactRenderer:
         moved = self._composer.move(made)
         painted = self._painter(**moved, x_d=driving["x_d"], interior=between_lips)["painted"]
         picture, share = self._composer.mix(painted, made["gate"])
-        placement = Placement(made["displacement"][0], share, made["visible"][0, ..., 0])
+        displacement = made["displacement"][0]
+        speaking = move(self._speaking, displacement, self._still_field)
+        placement = Placement(displacement, share, made["visible"][0, ..., 0], speaking)
         if self._detail is not None:
             picture = self._detail.add(picture, placement.displacement, share)
         return Made(picture, placement)

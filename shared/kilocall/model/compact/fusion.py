@@ -20,6 +20,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from kilocall.model import landmarks as lm
 from kilocall.model.family import Made, Placement
 
 if TYPE_CHECKING:
@@ -42,6 +43,17 @@ _LUMA: Final = np.array([[0.299, 0.587, 0.114]], np.float32)
 #: What an offset of one level of 255 is stored as, and a gain of one.
 _LEVEL: Final = 16
 _ONE: Final = 4096
+#: Places of the motion field, and how much finer masks are drawn.
+_FIELD: Final = 64
+_PARTS_FINER: Final = 4
+#: Lips and lids with so much of the crop around them belong to the parts that speak.
+_AROUND: Final = 3 / 256
+#: Grey levels by which layer and made picture differ around mouth or eyes, over a ninth of the crop's width, where
+#: nothing lies before them, and where something does.
+_UNCOVERED: Final = 12.0
+_COVERED: Final = 24.0
+_COVER_SIDE: Final = 27
+_LIGHT_SIDE: Final = 8
 #: Steps that find where a place was before; the third moves it by less than a tenth of a pixel.
 _TRACE_STEPS: Final = 2
 
@@ -115,8 +127,44 @@ class Fusion:
         offset = _resized(of_coarse * coarse + of_fine * fine + more, SIDE, cv2.INTER_LINEAR)
         if side > WORK_SIDE:
             offset += _resized(detail, SIDE, cv2.INTER_LINEAR)[..., None] * theirs.high
-        changes = np.dstack((255 * _LEVEL * offset, _ONE * _resized(gain, SIDE, cv2.INTER_LINEAR)))
+        gain = _resized(gain, SIDE, cv2.INTER_LINEAR)
+        ours_alone = _resized(_kept(placement.speaking, coarse), SIDE, cv2.INTER_LINEAR)
+        offset += ours_alone[..., None] * (_light(offset) - offset)
+        gain += ours_alone * (1 - gain)
+        changes = np.dstack((255 * _LEVEL * offset, _ONE * gain))
         return Correction(np.rint(changes).astype(np.int16), placement)
+
+
+def speaking_parts(points: Array) -> Array:
+    """Where mouth and eyes are in a picture [F, F, 2], 0..1, for its landmarks [K, 2] in crop units."""
+    large = _FIELD * _PARTS_FINER
+    parts = []
+    for regions in ((lm.OUTER_LIPS,), (lm.RIGHT_EYE, lm.LEFT_EYE)):
+        part: NDArray[Any] = np.zeros((large, large), np.uint8)
+        for region in regions:
+            hull = cv2.convexHull(((points[list(region)] + 1) * (large / 2)).astype(np.float32))
+            cv2.fillConvexPoly(part, np.rint(hull).astype(np.int32), 255)
+        around = round(_AROUND * large)
+        part = cv2.dilate(part, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * around + 1,) * 2))
+        parts.append(_resized(cv2.GaussianBlur(part, (0, 0), around / 2), _FIELD, cv2.INTER_AREA))
+    return (np.dstack(parts) / np.float32(255)).astype(np.float32)
+
+
+def _kept(speaking: Array, coarse: Array) -> Array:
+    """Where the made picture says what is there, whatever the layer says [F, F]: lips, lids and irises, which motion
+    has 25 times a second. Not where something lies before them: then the two differ all around as well."""
+    apart = _resized(np.abs(coarse).mean(-1), _COVER_SIDE, cv2.INTER_AREA)
+    apart = _resized(cv2.blur(apart, (3, 3)), len(speaking), cv2.INTER_LINEAR)
+    kept = np.zeros(speaking.shape[:2], np.float32)
+    for part in np.moveaxis(speaking, -1, 0):
+        level = 255 * float((part * apart).sum()) / max(1e-3, float(part.sum()))
+        kept += part * np.float32(min(1.0, max(0.0, (_COVERED - level) / (_COVERED - _UNCOVERED))))
+    return np.minimum(kept, 1)
+
+
+def _light(offset: Array) -> Array:
+    """What of an offset is light and colour, and no shape."""
+    return _resized(_resized(offset, _LIGHT_SIDE, cv2.INTER_AREA), SIDE, cv2.INTER_CUBIC)
 
 
 @dataclass(frozen=True)
