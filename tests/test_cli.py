@@ -37,7 +37,7 @@ SOURCES = os.pathsep.join(str(ROOT / name) for name in ("proto", "sender", "rece
 VERBS = (
     *("encode", "decode", "info", "replay", "export-page", "demo", "evaluate", "export", "version", "doctor"),
     *("finetune", "compress-study"),
-    *("train extractor", "train renderer", "train codebook", "bench speed"),
+    *("train extractor", "train renderer", "train codebook", "train fusion", "bench speed"),
 )
 
 Picture = NDArray[np.uint8]

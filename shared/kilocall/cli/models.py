@@ -11,7 +11,10 @@ from kilocall.cli.options import Models
 from kilocall.cli.screen import console, needs, print_table, progress_bar, warn
 from kilocall.proto.errors import BadInput
 
-__all__ = ["evaluate_clips", "export", "train", "train_codebook"]
+__all__ = ["evaluate_clips", "export", "train", "train_codebook", "train_fusion"]
+
+#: No engine takes more threads.
+_MOST_ENGINE_THREADS = 64
 
 
 def train(
@@ -50,6 +53,61 @@ def train(
     print_table(f"{network}, step {steps}", ["figure", "value"], [[k, f"{v:.4f}"] for k, v in figures.items()])
 
 
+def train_fusion(
+    data: Path,
+    cache: Path,
+    run: Path,
+    *,
+    steps: int,
+    batch: int,
+    threads: int,
+    device: str,
+    weights: Path | None,
+    minutes: float | None,
+) -> None:
+    from kilocall.model.compact.family import CompactFamily
+    from kilocall.model.engine_choice import choose_engine
+    from kilocall.model.family import weights_folder
+
+    for module in ("torch",) if weights is None else ("torch", "onnx", "onnxruntime"):
+        needs(module, "train")
+    from kilocall.train.checkpoint import CHECKPOINT, read_checkpoint
+    from kilocall.train.run import choose_device, run_fusion, send_training_clips
+
+    choose_device(device)
+    if weights is not None:
+        _check_weights(weights)
+    screen = console()
+    family = CompactFamily(weights or weights_folder(), choose_engine("auto", min(threads, _MOST_ENGINE_THREADS)))
+    with progress_bar("sending the clips") as progress:
+        clips, held_out = send_training_clips(data, cache, family, progress=progress, say=warn)
+    figures = run_fusion(
+        clips,
+        held_out,
+        run,
+        steps=steps,
+        batch=batch,
+        threads=threads,
+        device=device,
+        minutes=minutes,
+        console=screen,
+    )
+    state, step = read_checkpoint(run / CHECKPOINT)
+    print_table(f"fusion, step {step}", ["figure", "value"], [[k, f"{v:.4f}"] for k, v in figures.items()])
+    if weights is not None and step < steps:
+        warn(f"{weights} has no new network yet: the run is at step {step} of {steps}; the same command goes on")
+    elif weights is not None:
+        from kilocall.train.export import put_fusion
+
+        put_fusion(state, weights)
+        screen.print(f"wrote fusion.onnx and fusion.safetensors to {weights}", soft_wrap=True)
+
+
+def _check_weights(weights: Path) -> None:
+    if not (weights / "manifest.json").is_file():
+        raise BadInput(f"weights: {weights} holds no manifest.json; `kilocall export` makes such a folder")
+
+
 def train_codebook(data: Path, cache: Path, weights: Path, *, engine: str, threads: int) -> None:
     from kilocall.model.compact.family import CompactFamily
     from kilocall.model.engine_choice import choose_engine
@@ -61,8 +119,7 @@ def train_codebook(data: Path, cache: Path, weights: Path, *, engine: str, threa
     from kilocall.train.dataset import Dataset
     from kilocall.train.export import CODEBOOK, put_codebook
 
-    if not (weights / "manifest.json").is_file():
-        raise BadInput(f"weights: {weights} holds no manifest.json; `kilocall export` makes such a folder")
+    _check_weights(weights)
     family = CompactFamily(weights, choose_engine(engine, threads))
     clips = Dataset.open(data / "train", cache / "train")
     screen = console()

@@ -191,7 +191,8 @@ def put_fusion(state: State, weights: Path) -> None:
         if name.endswith(".onnx"):
             write_float(network, partial)
         else:
-            save_tensors(state, partial)
+            # A training's are channels last, which the file cannot say.
+            save_tensors({key: value.contiguous() for key, value in state.items()}, partial)
         partial.chmod(0o644)
         os.replace(partial, weights / name)
     _write_manifest(weights, manifest)

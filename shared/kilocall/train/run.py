@@ -6,7 +6,7 @@ import hashlib
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
@@ -23,18 +23,31 @@ from safetensors.torch import load_file
 from kilocall.model.compact.extractor import Extractor, is_light
 from kilocall.model.compact.int8_checkpoint import unpack
 from kilocall.model.compact.renderer import Renderer
+from kilocall.model.family import Family
 from kilocall.proto.errors import BadInput
 from kilocall.runtime.files import write_whole
+from kilocall.runtime.progress import Progress, silent
+from kilocall.sender.layer_encoder import LADDER
 from kilocall.train.adversary import Adversary
 from kilocall.train.blocks import BlockTask
 from kilocall.train.checkpoint import CHECKPOINT, read_checkpoint
 from kilocall.train.dataset import Dataset
 from kilocall.train.extractor import ExtractorTask, extract
+from kilocall.train.fusion import FusionTask
+from kilocall.train.fusion_data import SETTINGS, SentClip, send_clips
 from kilocall.train.loop import Net, Schedule, Task, Trainer, on_device
 from kilocall.train.perceptual import LandmarkPerception
 from kilocall.train.renderer import RendererTask
 
-__all__ = ["NETWORKS", "NetworkName", "choose_device", "make_task", "run_training"]
+__all__ = [
+    "NETWORKS",
+    "NetworkName",
+    "choose_device",
+    "make_task",
+    "run_fusion",
+    "run_training",
+    "send_training_clips",
+]
 
 NetworkName = Literal["extractor", "renderer"]
 NETWORKS: Final[tuple[NetworkName, ...]] = ("extractor", "renderer")
@@ -48,6 +61,11 @@ SHARPEN: Final = 4.0
 AVERAGE: Final = 0.998
 SAVE_EVERY: Final = 250
 SHOW_EVERY: Final = 500
+#: The fusion network is small and learns fast.
+FUSION_RATE: Final = 2e-3
+FUSION_WARM_UP: Final = 50
+FUSION_AVERAGE: Final = 0.995
+FUSION_DECAY: Final = 1e-4
 
 
 @contextmanager
@@ -112,11 +130,70 @@ def run_training(
         task, run, schedule, console=console, average=AVERAGE, save_every=SAVE_EVERY, show_every=SHOW_EVERY
     )
     console.print(f"{network} on {chosen}, {len(train.names)} clips, {schedule.steps} steps", soft_wrap=True)
+    return _run(trainer, minutes)
+
+
+def send_training_clips(
+    data: Path,
+    cache: Path,
+    family: Family,
+    *,
+    progress: Progress = silent,
+    say: Callable[[str], None] = lambda line: None,
+) -> tuple[tuple[SentClip, ...], tuple[SentClip, ...]]:
+    """Clips of `data`/train and `data`/test as a receiver makes them, kept in `cache`: what `run_fusion` learns from.
+
+    Minutes at first: each clip goes through encoder and decoder, and through a layer encoder at every setting.
+    """
+    # Both folders are looked for before the work begins; what is only measured needs no other settings.
+    wanted = [
+        (_part(data, name), cache / "fusion" / name, some) for name, some in (("train", SETTINGS), ("test", LADDER))
+    ]
+    train, test = (
+        send_clips(folder, kept, family, settings=settings, progress=progress, say=say)
+        for folder, kept, settings in wanted
+    )
+    return train, test
+
+
+@tiny_numbers_as_zero()
+def run_fusion(
+    train: Sequence[SentClip],
+    test: Sequence[SentClip],
+    run: Path,
+    *,
+    steps: int,
+    batch: int,
+    threads: int = 0,
+    device: str = "auto",
+    minutes: float | None = None,
+    console: Console,
+) -> dict[str, float]:
+    """Trains the fusion network on `train`, measures it on `test`; all else is as in `run_training`."""
+    chosen = choose_device(device)
+    torch.set_num_threads(threads or os.cpu_count() or 1)
+    torch.manual_seed(0)
+    trainer = Trainer(
+        FusionTask(train, test, batch=batch, device=chosen),
+        run,
+        Schedule(steps, FUSION_RATE, FUSION_WARM_UP),
+        console=console,
+        average=FUSION_AVERAGE,
+        save_every=SAVE_EVERY,
+        show_every=SHOW_EVERY,
+        weight_decay=FUSION_DECAY,
+    )
+    console.print(f"fusion on {chosen}, {len(train)} clips, {steps} steps", soft_wrap=True)
+    return _run(trainer, minutes)
+
+
+def _run(trainer: Trainer, minutes: float | None) -> dict[str, float]:
+    """To the schedule's end, the end of the time, or the first Ctrl-C, which is raised once all is saved."""
     ends = time.monotonic() + 60 * (minutes or 1e9)
     with first_interrupt() as interrupted:
         figures = trainer.run(should_stop=lambda: interrupted() or time.monotonic() > ends)
     if interrupted():
-        console.print(f"saved {trainer.checkpoint} at step {trainer.step}", soft_wrap=True)
+        trainer.console.print(f"saved {trainer.checkpoint} at step {trainer.step}", soft_wrap=True)
         raise KeyboardInterrupt
     return figures
 

@@ -104,6 +104,40 @@ def train_codebook(
     train_codebook(data, cache, weights, engine=engine.value, threads=threads)
 
 
+@train_app.command("fusion")
+def train_fusion(
+    data: DataFolder,
+    cache: Annotated[Path, typer.Option("--cache", help="Where the sent clips are kept between runs, 8 GB.")],
+    run: RunFolder,
+    steps: Annotated[int, typer.Option(min=1, help="Training steps of the whole schedule.")] = 3000,
+    batch: Annotated[int, typer.Option(min=1, max=1024, help="Layer frames a step.")] = 4,
+    threads: TrainThreads = 0,
+    device: Device = "auto",
+    weights: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder that `kilocall export` wrote: its pictures are learnt from, and it gets the network. "
+            "Without it the installed pictures are learnt from, and the network stays in the run folder."
+        ),
+    ] = None,
+    minutes: Minutes = None,
+) -> None:
+    """The network that puts a thin layer of real video into the made pictures."""
+    from kilocall.cli.models import train_fusion
+
+    train_fusion(
+        data,
+        cache,
+        run,
+        steps=steps,
+        batch=batch,
+        threads=threads,
+        device=device,
+        weights=weights,
+        minutes=minutes,
+    )
+
+
 def export(
     extractor: Annotated[Path, typer.Option(help="Run folder of `train extractor`.")],
     renderer: Annotated[Path, typer.Option(help="Run folder of `train renderer`.")],
