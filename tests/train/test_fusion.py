@@ -134,7 +134,11 @@ def made(clip: SentClip, frame: int) -> Made:
     """A frame as a renderer gives it."""
     share = np.float32(1 / 255)
     placement = Placement(
-        clip.displacement[frame].astype(np.float32), clip.painted[frame] * share, clip.visible[frame] * share
+        clip.displacement[frame].astype(np.float32),
+        clip.painted[frame] * share,
+        clip.visible[frame] * share,
+        # Training has the network's sums alone, before lips and lids are left to motion.
+        np.zeros((*clip.visible[frame].shape, 2), np.float32),
     )
     return Made(clip.made[frame], placement)
 
