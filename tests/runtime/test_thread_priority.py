@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[2]
 SCRIPT = """
 import os, threading
 import numpy as np
+os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))  # whatever this was started from
 from kilocall.sender.layer_encoder import LADDER, LayerEncoder
 encoder = LayerEncoder(LADDER[1])
 for number in range(4):

@@ -10,8 +10,10 @@ from kilocall.model.family import Fusion, LayerCorrection, Made, Picture
 
 __all__ = ["LayerMixer"]
 
-#: A layer frame is compared with the picture of its own moment, or one so near to it.
+#: A layer frame is compared with the picture of its own moment, or one so near to it; the first after a jump with one
+#: up to a frame of the slowest layer later, for what was before the jump was not made.
 NEAR_US: Final = 60_000
+FIRST_NEAR_US: Final = 170_000
 #: A correction of this age counts in full, and one of that age not at all.
 FRESH_US: Final = 700_000
 OLD_US: Final = 1_400_000
@@ -68,7 +70,8 @@ class LayerMixer:
             return
         time_us, layer = newest
         nearest = min(self._made, key=lambda one: abs(one.time_us - time_us))
-        if abs(nearest.time_us - time_us) > NEAR_US:
+        near_us = FIRST_NEAR_US if self._correction is None else NEAR_US
+        if abs(nearest.time_us - time_us) > near_us:
             return
         self._correction = self._fusion.correction(nearest.made, layer)
         self._corrected_us = nearest.time_us
