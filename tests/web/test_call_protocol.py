@@ -591,7 +591,7 @@ def test_a_whole_python_party_sees_the_browser_and_is_seen(
         "--camera",
         str(astronaut_clip),
         "--seconds",
-        "14",
+        "18",
         "--report",
         str(tmp_path / "report.json"),
     )

@@ -22,6 +22,7 @@ import {
   FaceState,
   HavePicture,
   Hello,
+  LayerReport,
   MediaState,
   PersonalPiece,
   PictureRate,
@@ -402,6 +403,7 @@ export class Session {
     else if (message instanceof PictureRate) this.#outgoing.limit(message.fps);
     else if (message instanceof Bye) this.saidBye = message.reason;
     else if (message instanceof CropPlace) return; // for files; a call shows the square alone
+    else if (message instanceof LayerReport) return; // a page sends no video layer
     else if (message instanceof PersonalPiece && !message.data.length) return; // an offer that is not taken up
     else this.#drop(`${message.constructor.name} is not expected`);
   }
