@@ -14,6 +14,9 @@ __all__ = ["LayerMixer"]
 #: up to a frame of the slowest layer later, for what was before the jump was not made.
 NEAR_US: Final = 60_000
 FIRST_NEAR_US: Final = 170_000
+#: Comparing takes a third of what a picture does: where pictures are far apart, because this computer is slow, every
+#: second of them is compared at most. At 25 a second layers of any rate are compared in full.
+SPARING: Final = 1.9
 #: A correction of this age counts in full, and one of that age not at all.
 FRESH_US: Final = 700_000
 OLD_US: Final = 1_400_000
@@ -53,22 +56,25 @@ class LayerMixer:
 
     def mix(self, made: Made, time_us: int) -> Picture:
         """The picture of this capture time with what the layer knows."""
+        before_us = self._made[-1].time_us if self._made else time_us
         self._made.append(_Timed(time_us, made))
-        self._compare(time_us)
+        self._compare(time_us, SPARING * (time_us - before_us))
         correction, age_us = self._correction, time_us - self._corrected_us
         if correction is None or not 0 <= age_us < OLD_US:
             return made.picture
         strength = min(1.0, (OLD_US - age_us) / (OLD_US - FRESH_US))
         return correction.moved_to(made).apply(made.picture, strength)
 
-    def _compare(self, now_us: int) -> None:
-        """With the newest layer frame that is not ahead of what is shown."""
+    def _compare(self, now_us: int, apart_us: float) -> None:
+        """With the newest layer frame that is not ahead of what is shown, `apart_us` or more after the last."""
         newest: tuple[int, Picture] | None = None
         while self._waiting and self._waiting[0][0] <= now_us:
             newest = self._waiting.popleft()
         if newest is None:
             return
         time_us, layer = newest
+        if self._correction is not None and time_us - self._corrected_us < apart_us:
+            return
         nearest = min(self._made, key=lambda one: abs(one.time_us - time_us))
         near_us = FIRST_NEAR_US if self._correction is None else NEAR_US
         if abs(nearest.time_us - time_us) > near_us:

@@ -54,6 +54,8 @@ _UNCOVERED: Final = 12.0
 _COVERED: Final = 24.0
 _COVER_SIDE: Final = 27
 _LIGHT_SIDE: Final = 8
+#: A layer of this side has detail that WORK_SIDE cannot hold.
+_DETAILED: Final = 192
 #: Steps that find where a place was before; the third moves it by less than a tenth of a pixel.
 _TRACE_STEPS: Final = 2
 
@@ -63,7 +65,9 @@ class Correction:
     """What a layer frame changes of the picture that was made for its moment."""
 
     changes: NDArray[np.int16]
-    """[256, 256, 4]: offsets of red, green and blue in sixteenths of a level, and the gain of detail in 4096ths."""
+    """[C, C, 4]: offsets of red, green and blue in sixteenths of a level, and the gain of detail in 4096ths.
+
+    C is 128, or 256 where the layer has detail of its own."""
     placement: Placement
     """Of that moment."""
 
@@ -74,14 +78,14 @@ class Correction:
             return self
         if now.number != self.placement.number:  # moved from another picture: where places were is not known
             return self
-        where = _traced(now.displacement, self.placement.displacement)
+        where = _traced(now.displacement, self.placement.displacement, len(self.changes))
         changes = cv2.remap(self.changes, where, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)  # type: ignore[call-overload]
         return Correction(np.asarray(changes, np.int16), now)
 
     def apply(self, picture: Bytes, strength: float = 1.0) -> Bytes:
         """The picture [S, S, 3] changed; with a `strength` below one, less."""
         side = len(picture)
-        changes = self.changes if side == SIDE else _resized(self.changes, side, cv2.INTER_LINEAR)
+        changes = _resized(self.changes, side, cv2.INTER_LINEAR)
         # Detail is what half of 256 cannot hold, at any size.
         low = _resized(_resized(picture, WORK_SIDE, cv2.INTER_AREA), side, cv2.INTER_LINEAR)
         gain = cv2.extractChannel(changes, 3).astype(np.float32)
@@ -104,18 +108,18 @@ class Fusion:
         assert placement is not None  # this family tells it of every picture
         picture = made.picture if len(made.picture) == SIDE else _resized(made.picture, SIDE, cv2.INTER_AREA)
         large = layer if side == SIDE else _resized(layer, SIDE, cv2.INTER_AREA if side > SIDE else cv2.INTER_CUBIC)
-        ours, theirs = _Bands.of(picture), _Bands.of(large)
-        difference = theirs.low - ours.low
+        ours, theirs = _low(picture), _low(large)
+        difference = theirs - ours
         coarse = _resized(_resized(difference, WORK_SIDE // _COARSE, cv2.INTER_AREA), WORK_SIDE, cv2.INTER_LINEAR)
         fine = difference - coarse
         size = np.full((WORK_SIDE, WORK_SIDE), np.log2(side / SIDE), np.float32)
         features = np.dstack(
             (
-                ours.low - 0.5,
+                ours - np.float32(0.5),
                 4 * coarse,
                 8 * fine,
-                10 * ours.energy,
-                10 * theirs.energy,
+                10 * _energy(picture),
+                10 * _energy(large),
                 _resized(placement.painted, WORK_SIDE, cv2.INTER_LINEAR),
                 _resized(placement.visible, WORK_SIDE, cv2.INTER_LINEAR),
                 size,
@@ -124,14 +128,15 @@ class Fusion:
         said = self._network(features=features[None].astype(np.float32))["changes"][0]
         said = _resized(said, WORK_SIDE, cv2.INTER_LINEAR)
         of_coarse, of_fine, more, gain, detail = np.split(said, (1, 2, 5, 6), axis=-1)
-        offset = _resized(of_coarse * coarse + of_fine * fine + more, SIDE, cv2.INTER_LINEAR)
-        if side > WORK_SIDE:
-            offset += _resized(detail, SIDE, cv2.INTER_LINEAR)[..., None] * theirs.high
-        gain = _resized(gain, SIDE, cv2.INTER_LINEAR)
-        ours_alone = _resized(_kept(placement.speaking, coarse), SIDE, cv2.INTER_LINEAR)
-        offset += ours_alone[..., None] * (_light(offset) - offset)
-        gain += ours_alone * (1 - gain)
-        changes = np.dstack((255 * _LEVEL * offset, _ONE * gain))
+        offset = of_coarse * coarse + of_fine * fine + more
+        ours_alone = _resized(_kept(placement.speaking, coarse), WORK_SIDE, cv2.INTER_LINEAR)[..., None]
+        offset += ours_alone * (_light(offset) - offset)
+        gain = gain + ours_alone * (1 - gain)
+        changes = np.concatenate((255 * _LEVEL * offset, _ONE * gain), -1)
+        if side >= _DETAILED:
+            changes = _resized(changes, SIDE, cv2.INTER_LINEAR)
+            share = _resized(detail * (1 - ours_alone), SIDE, cv2.INTER_LINEAR)[..., None]
+            changes[..., :3] += _LEVEL * share * _high(large)
         return Correction(np.rint(changes).astype(np.int16), placement)
 
 
@@ -164,31 +169,29 @@ def _kept(speaking: Array, coarse: Array) -> Array:
 
 def _light(offset: Array) -> Array:
     """What of an offset is light and colour, and no shape."""
-    return _resized(_resized(offset, _LIGHT_SIDE, cv2.INTER_AREA), SIDE, cv2.INTER_CUBIC)
+    return _resized(_resized(offset, _LIGHT_SIDE, cv2.INTER_AREA), len(offset), cv2.INTER_CUBIC)
 
 
-@dataclass(frozen=True)
-class _Bands:
-    """A picture [256, 256, 3] as what half the side holds [128, 128, 3], 0..1, and the rest [256, 256, 3]."""
-
-    low: Array
-    high: Array
-
-    @classmethod
-    def of(cls, picture: Bytes) -> _Bands:
-        whole = picture.astype(np.float32) / np.float32(255)
-        low = _resized(whole, WORK_SIDE, cv2.INTER_AREA)
-        return cls(low, whole - _resized(low, SIDE, cv2.INTER_LINEAR))
-
-    @property
-    def energy(self) -> Array:
-        """Mean amount of luma in the rest [128, 128]."""
-        luma = np.abs(cv2.transform(self.high, _LUMA))
-        return _resized(luma, WORK_SIDE, cv2.INTER_AREA)
+def _low(picture: Bytes) -> Array:
+    """What half the side holds of a picture [256, 256, 3]: [128, 128, 3], 0..1."""
+    return np.asarray(_resized(picture, WORK_SIDE, cv2.INTER_AREA) * np.float32(1 / 255), np.float32)
 
 
-def _traced(now: Array, then: Array) -> Array:
-    """Where each of 256x256 places lay at another moment [256, 256, 2], pixels, by the displacements of both.
+def _high(picture: Bytes) -> Array:
+    """The rest [256, 256, 3], levels."""
+    low = _resized(_resized(picture, WORK_SIDE, cv2.INTER_AREA), SIDE, cv2.INTER_LINEAR)
+    return np.asarray(cv2.subtract(picture, low, dtype=cv2.CV_32F), np.float32)
+
+
+def _energy(picture: Bytes) -> Array:
+    """Mean amount of the rest's luma [128, 128], 0..1."""
+    luma = cv2.transform(picture, _LUMA).astype(np.float32)
+    low = _resized(_resized(luma, WORK_SIDE, cv2.INTER_AREA), SIDE, cv2.INTER_LINEAR)
+    return np.asarray(_resized(cv2.absdiff(luma, low), WORK_SIDE, cv2.INTER_AREA) * np.float32(1 / 255), np.float32)
+
+
+def _traced(now: Array, then: Array, out: int) -> Array:
+    """Where each of `out` times `out` places lay at another moment [out, out, 2], by the displacements of both.
 
     What shows the same place of the source picture is the same: x0 + then(x0) = x + now(x).
     """
@@ -199,8 +202,8 @@ def _traced(now: Array, then: Array) -> Array:
     for _ in range(_TRACE_STEPS):
         there = cv2.remap(then, still + half * moved, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)  # type: ignore[call-overload]
         moved = now - np.asarray(there, np.float32)
-    large = _resized(moved, SIDE, cv2.INTER_LINEAR)
-    return np.asarray(cv2.scaleAdd(large, SIDE / 2, _grid(SIDE)), np.float32)
+    large = _resized(moved, out, cv2.INTER_LINEAR)
+    return np.asarray(cv2.scaleAdd(large, out / 2, _grid(out)), np.float32)
 
 
 _grids: dict[int, Array] = {}
