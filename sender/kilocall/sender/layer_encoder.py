@@ -38,7 +38,7 @@ class LayerSetting:
     crf: int
 
 
-#: By rate. Held-out speakers need about as much as the rate says; see docs/performance.md.
+#: By rate. Held-out speakers need about as much as the rate says; see docs/layer.md.
 LADDER: Final = (
     LayerSetting(1.5, 64, 6.25, 56),
     LayerSetting(3.0, 128, 6.25, 60),

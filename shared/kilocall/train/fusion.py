@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kilocall.model.compact.fusion import SIDE, WORK_SIDE
+from kilocall.model.compact.fusion import COARSE, SIDE, TRACE_STEPS, WORK_SIDE
 from kilocall.model.compact.fusion_network import FusionNetwork
 from kilocall.model.interior import LUMA
 from kilocall.proto.errors import BadInput
@@ -44,10 +44,6 @@ MEASURED: Final = 4
 MEASURED_AT_ONCE: Final = 8
 #: Rows of the picture that shows how it goes.
 ROWS: Final = 6
-
-# As `compact/fusion.py` has them; a test compares the results.
-_COARSE: Final = 4
-_TRACE_STEPS: Final = 2
 
 
 class FusionTask:
@@ -130,7 +126,7 @@ def changes(network: nn.Module, given: Batch) -> Tensor:
     layer_high = given.layer - _double(layer_low)
     difference = layer_low - low
     coarse = F.interpolate(
-        F.avg_pool2d(difference, _COARSE), scale_factor=float(_COARSE), mode="bilinear", align_corners=False
+        F.avg_pool2d(difference, COARSE), scale_factor=float(COARSE), mode="bilinear", align_corners=False
     )
     fine = difference - coarse
     features = torch.cat(
@@ -161,7 +157,7 @@ def moved(values: Tensor, now: Tensor, then: Tensor) -> Tensor:
     [B, 2, F, F]."""
     still = _grid(now)
     way = now - then
-    for _ in range(_TRACE_STEPS):
+    for _ in range(TRACE_STEPS):
         way = now - _sampled(then, still + way)
     return _sampled(values, _grid(values) + _wide(way, values.shape[-1]))
 

@@ -14,6 +14,7 @@ one: exactly the made picture.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 import cv2
@@ -21,12 +22,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kilocall.model import landmarks as lm
+from kilocall.model.compact.compose import still_grid
 from kilocall.model.family import Made, Placement
 
 if TYPE_CHECKING:
     from kilocall.runtime.engine import Network
 
-__all__ = ["FEATURES", "SIDE", "WORK_SIDE", "Correction", "Fusion"]
+__all__ = ["COARSE", "FEATURES", "SIDE", "TRACE_STEPS", "WORK_SIDE", "Correction", "Fusion"]
 
 Bytes = NDArray[np.uint8]
 Array = NDArray[np.float32]
@@ -38,7 +40,7 @@ WORK_SIDE: Final = 128
 #: how much of it is painted and visible in the source 2, the layer's size 1.
 FEATURES: Final = 14
 #: Side of a block over which a difference counts as coarse, in places of WORK_SIDE.
-_COARSE: Final = 4
+COARSE: Final = 4
 _LUMA: Final = np.array([[0.299, 0.587, 0.114]], np.float32)
 #: What an offset of one level of 255 is stored as, and a gain of one.
 _LEVEL: Final = 16
@@ -57,7 +59,7 @@ _LIGHT_SIDE: Final = 8
 #: A layer of this side has detail that WORK_SIDE cannot hold.
 _DETAILED: Final = 192
 #: Steps that find where a place was before; the third moves it by less than a tenth of a pixel.
-_TRACE_STEPS: Final = 2
+TRACE_STEPS: Final = 2
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,7 @@ class Fusion:
         large = layer if side == SIDE else _resized(layer, SIDE, cv2.INTER_AREA if side > SIDE else cv2.INTER_CUBIC)
         ours, theirs = _low(picture), _low(large)
         difference = theirs - ours
-        coarse = _resized(_resized(difference, WORK_SIDE // _COARSE, cv2.INTER_AREA), WORK_SIDE, cv2.INTER_LINEAR)
+        coarse = _resized(_resized(difference, WORK_SIDE // COARSE, cv2.INTER_AREA), WORK_SIDE, cv2.INTER_LINEAR)
         fine = difference - coarse
         size = np.full((WORK_SIDE, WORK_SIDE), np.log2(side / SIDE), np.float32)
         features = np.dstack(
@@ -199,21 +201,16 @@ def _traced(now: Array, then: Array, out: int) -> Array:
     half = np.float32(side / 2)
     still = _grid(side)
     moved = now - then
-    for _ in range(_TRACE_STEPS):
+    for _ in range(TRACE_STEPS):
         there = cv2.remap(then, still + half * moved, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)  # type: ignore[call-overload]
         moved = now - np.asarray(there, np.float32)
     large = _resized(moved, out, cv2.INTER_LINEAR)
     return np.asarray(cv2.scaleAdd(large, out / 2, _grid(out)), np.float32)
 
 
-_grids: dict[int, Array] = {}
-
-
+@cache
 def _grid(side: int) -> Array:
-    if side not in _grids:
-        line = np.arange(side, dtype=np.float32)
-        _grids[side] = np.dstack(np.meshgrid(line, line))
-    return _grids[side]
+    return still_grid(side)
 
 
 def _resized(values: NDArray[Any], side: int, method: int) -> NDArray[Any]:
