@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from queue import Queue
 
+import cv2
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
@@ -20,6 +21,8 @@ from kilocall.model.engine_choice import choose_engine
 from kilocall.model.family import Family, Picture, Source, weights_folder
 from kilocall.model.family_loader import load_family
 from kilocall.model.motion import Motion
+from kilocall.proto.layer_frame import LayerFrame
+from kilocall.proto.motion_message import MotionMessage
 from kilocall.proto.motion_packet import MotionPacket
 from kilocall.proto.stream_file import StreamReader
 from kilocall.receiver.live import Played, ReceiveEvents, ReceivePipeline, Rendered
@@ -28,6 +31,7 @@ from kilocall.receiver.render import FaceRenderer
 from kilocall.runtime.picture_process import PictureDecoder
 from kilocall.runtime.pictures import decode_picture, encode_picture
 from kilocall.sample import sample_stream
+from kilocall.sender.layer_encoder import LADDER, LayerEncoder
 from runtime.attacks import avif_that_lies, jpeg_of_many_scans
 
 SPACING_US = 40_000
@@ -425,3 +429,38 @@ def test_personal_files_that_come_fast_are_made_ready_one_at_a_time_and_the_last
     assert most == 1
     assert 2 <= len(made) < 206
     assert made[-1] == f"{205:064x}"
+
+
+def seen(made: Rendered) -> Picture:
+    bgr = cv2.imdecode(np.frombuffer(made.jpeg, np.uint8), cv2.IMREAD_COLOR)
+    return np.asarray(cv2.cvtColor(np.asarray(bgr, np.uint8), cv2.COLOR_BGR2RGB), np.uint8)
+
+
+def test_what_a_video_layer_saw_over_one_source_picture_changes_nothing_on_the_next(
+    rig: Rig, source: Source, family: Family
+) -> None:
+    drawing = StreamReader(sample_stream("drawing")).source_picture()
+    assert drawing is not None
+    encoder, layer = MotionEncoder(family.codebook), LayerEncoder(LADDER[1])
+    card = source.picture.copy()
+    card[170:240, 30:110] = (235, 205, 40)
+
+    def send(number: int, shown: Source) -> None:
+        packet = MotionPacket.parse(coded(encoder, shown, rig.now_us, 1))
+        frame = layer.push(card, rig.now_us)
+        coded_frame = LayerFrame(number, packet.time_ms, frame.key, frame.data).fragments(900) if frame else []
+        rig.receiving.push(bytes(MotionMessage(packet, tuple(coded_frame))), rig.now_us)
+        rig.step(0.4)
+
+    for number in range(4):
+        send(number, source)
+    assert rig.receiving.layer_used >= 2
+    assert np.abs(seen(rig.pictures[-1])[190:220, 50:90].mean((0, 1)) - (235, 205, 40)).max() < 60
+    rig.receiving.prepare(drawing.picture_hash, drawing.data)
+    rig.receiving.use(drawing.picture_hash, rig.now_us)
+    rig.step()
+    other = family.source(decode_picture(drawing.data))
+    rig.receiving.push(coded(encoder, other, rig.now_us, 1), rig.now_us)
+    rig.step(0.4)
+    alone = FaceRenderer(family, other).render(other.pose)
+    assert np.abs(seen(rig.pictures[-1]).astype(int) - alone).mean() < 3

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from kilocall.model.family import Family, Picture
 from kilocall.model.reference_pictures import base_reference
@@ -352,6 +353,23 @@ def test_who_moves_somebody_elses_picture_is_not_seen_in_a_video_layer(
     running.show(*faces[20:35])
     assert len(running.told.packets) > sent
     assert not running.told.layer
+
+
+def test_a_picture_from_a_file_that_was_never_compared_with_the_camera_brings_no_video_layer(
+    faces: list[Picture], drawing_clip: Path, tmp_path: Path
+) -> None:
+    avatar = tmp_path / "avatar.png"
+    Image.fromarray(next(iter(open_clip(drawing_clip))).rgb).save(avatar)
+    camera, told, clock, loop = Frames(), Told(), WorkClock(), EventLoop()
+    plan = FixedPlan(layer_bps=6000)
+    sending = SendPipeline(camera, told.events, loop.deliver, plan=plan, clock=clock, source=avatar)
+    sending.opened()
+    running = Running(sending, camera, told, clock, loop)
+    running.begin()
+    asked_for_layer(running)
+    running.show(*faces[:20])
+    assert told.packets
+    assert not told.layer
 
 
 def sent_times_ms(packets: list[MotionPacket]) -> list[float]:

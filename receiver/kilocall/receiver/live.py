@@ -325,7 +325,10 @@ class ReceivePipeline(Worker):
         if renderer is None or motion is None or not self.watched:
             return
         began, (began_s, had_s) = time.perf_counter(), self._clock()
-        renderer.view, renderer.layer = self._view, self._mixer
+        renderer.view = self._view
+        if self._mixer is not None and renderer.layer is not self._mixer:
+            self._mixer.reset()  # what was seen over another source picture does not fit this one
+            renderer.layer = self._mixer
         self._view_changed = False
         rgb = renderer.render(motion, time_us)
         if self.events.rgb is not None:

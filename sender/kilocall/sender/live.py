@@ -373,7 +373,7 @@ class SendPipeline(Worker):
         shown = self._family.source(source.picture)
         own = self._pictures.somebody_else(source, shown, self._family)
         self.motion.refer_to(self._family, own or shown, None if own is None else shown)
-        self.layer.allow(own is None)
+        self.layer.allow(own is None and self._pictures.shows_the_speaker(source))
         self._pictures.adopted()
         self.source = source
         if self._selector is not None:

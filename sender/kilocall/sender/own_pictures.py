@@ -113,6 +113,11 @@ class OwnPictures:
         own = family.source(*self._candidates[-1])
         return own if shape_distance(own.shape, shown.shape) > SAME_PERSON else None
 
+    def shows_the_speaker(self, source: OwnSource) -> bool:
+        """Whether that is known of a picture for which `somebody_else` found nobody: it was taken here, or what the
+        camera sees could be compared with it."""
+        return bool(source.taken_at or self._candidates)
+
     # Whether it is still the same person
 
     def adopted(self) -> None:
