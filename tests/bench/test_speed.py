@@ -27,6 +27,8 @@ def test_speed_is_measured_for_every_stage_and_compared_with_torch() -> None:
     stages = {s.stage: s for s in engine.stages}
     assert set(stages) >= {"face", "second look", "eyes", "mouth", "implicit points", "appearance"}
     assert set(stages) >= {"motion field", "generator", "moving and mixing"}
+    assert stages["moving on"].kind == "moved on"
+    assert engine.receiver_fps < engine.moving_on_fps < frames_per_second(engine.stages, "moved on")
     assert set(stages) >= {"cutting", "alignment", "motion fit"}
     assert all(0 < s.median_ms <= s.p95_ms for s in engine.stages)
     with_torch = importlib.util.find_spec("torch") is not None

@@ -93,8 +93,8 @@ def test_a_held_field_is_nearly_that_of_the_network(field: HeldField, source: So
     field.expect(keypoints, turned)
     wanted = field.at(keypoints, turned)
     assert field.made == 2
-    # A fifth of what it would be off if it stood still.
-    assert np.abs(held - wanted).mean() < 0.2 * np.abs(made - wanted).mean()
+    # A quarter of what it would be off if it stood still.
+    assert np.abs(held - wanted).mean() < 0.25 * np.abs(made - wanted).mean()
 
 
 def test_a_field_is_held_for_a_few_frames_and_over_little_movement(field: HeldField, source: Source) -> None:

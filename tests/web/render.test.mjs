@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { apart, copyAt, densely, halved, mix, move, sized, together } from "../../shared/kilocall/web/compose.js";
+import { apart, copyAt, densely, halved, move, paintedAt, paintedOf, paintedOver, sized, together, traced } from "../../shared/kilocall/web/compose.js";
 import { Codebook } from "../../shared/kilocall/web/codebook.js";
 import { readFaces } from "../../shared/kilocall/web/faces.js";
 import { fromVector } from "../../shared/kilocall/web/motion.js";
@@ -53,6 +53,28 @@ test("a closed gate shows the copy, an open one the smoothed painting", () => {
   near(mix(source, chequered, new Float32Array(FIELD * FIELD).fill(1)).subarray(4 * 2560, 4 * 2600), painted.subarray(0, 160), 0);
 });
 
+/**
+ * @param {Uint8ClampedArray} copied
+ * @param {Uint8Array | null} painted
+ * @param {Float32Array} gate
+ */
+function mix(copied, painted, gate) {
+  return paintedOver(paintedOf(/** @type {Uint8Array} */ (painted), gate), copied);
+}
+
+test("what has moved is found where it was, and what was painted with it", () => {
+  // All is shown two places further right than it was; half a crop is FIELD / 2 places wide.
+  const shifted = (/** @type {number} */ places) => Float32Array.from({ length: 2 * FIELD * FIELD }, (_, n) => n % 2 ? 0 : (-2 * places) / FIELD);
+  const trace = traced(shifted(5), shifted(3));
+  near(trace, shifted(2), 1e-6);
+  const side = 4 * FIELD;
+  const picture = Uint8ClampedArray.from({ length: 4 * side * side }, (_, n) => (n >> 2) % side);
+  const made = paintedAt({ picture, share: Float32Array.from({ length: side * side }, (_, n) => (n % side) / side) }, trace);
+  assert.equal(made.picture[4 * (side * 40 + 100)], 100 - 8);
+  near(made.share.subarray(side * 40 + 100, side * 40 + 101), [(100 - 8) / side], 1e-6);
+  assert.equal(made.picture[4 * (side * 40 + 3)], 0); // edges repeat
+});
+
 test("a picture of twice the size is seen as the means of its pixels", () => {
   const large = densely(source);
   const first = [0, 4, 4 * 512, 4 * 512 + 4].reduce((sum, at) => sum + large[at], 0);
@@ -75,6 +97,19 @@ test("a whole picture is Python's within a grey level", { skip: noEngine }, asyn
   const apart = meanDifference(made, wanted);
   console.log(`mean difference ${apart.toFixed(3)} grey levels; moved by ${meanDifference(source, wanted).toFixed(2)}`);
   assert.ok(apart <= 1, `pictures differ by ${apart}`);
+  // The same frames are moved on from others as in Python, and look the same.
+  const held = /** @type {boolean[]} */ (json("web_held.json"));
+  gallery.restart();
+  /** @type {Awaited<ReturnType<typeof gallery.render>>["frame"][]} */
+  const frames = [];
+  for (const { vector } of motions.slice(105, 109)) frames.push((await gallery.render(fromVector(vector), [0, 0, 0], 1)).frame);
+  assert.deepEqual(frames.map((one) => one.painted === null), held.slice(105, 109));
+  const [{ painted, gate }, last] = [frames[0], frames[3]];
+  const kept = paintedOf(/** @type {Uint8Array} */ (painted), gate);
+  const shown = paintedOver(paintedAt(kept, /** @type {Float32Array} */ (last.trace)), copyAt(densely(source), last.displacement));
+  const off = meanDifference(shown, png("web_held.png"));
+  console.log(`moved on: mean difference ${off.toFixed(3)} grey levels`);
+  assert.ok(off <= 1, `pictures that are moved on differ by ${off}`);
   // At rest the picture itself.
   const rest = await renderer.render(reference.source.pose);
   assert.ok(meanDifference(mix(copyAt(densely(source), rest.displacement), rest.painted, rest.gate), source) < 0.2);

@@ -107,3 +107,10 @@ def test_the_pictures_are_what_they_were(player: StreamPlayer, source: Source) -
     # Half a grey level: 8-bit networks differ a little from processor to processor.
     assert np.abs(rendered - picture(wv.VECTORS / "web_rendered.png")).mean() < 0.5
     assert np.abs(rendered - source.picture).mean() > 3
+    assert np.abs(wv.held(player, source).astype(int) - picture(wv.VECTORS / "web_held.png")).mean() < 0.5
+
+
+def test_the_same_frames_are_moved_on_from_others(player: StreamPlayer, source: Source) -> None:
+    first, last = wv.HELD
+    assert wv.what_is_held(player, source) == stored("held")
+    assert stored("held")[first : last + 1] == [False, True, True, True]

@@ -22,7 +22,10 @@ from kilocall.api.web_page import faces_of
 from kilocall.codec.codebook import Codebook
 from kilocall.codec.motion_codec import CodedMotion, MotionDecoder, MotionEncoder
 from kilocall.model.compact.align import look_at
+from kilocall.model.compact.compose import Painted
 from kilocall.model.compact.family import CompactFamily
+from kilocall.model.compact.held_field import FieldFor
+from kilocall.model.compact.held_picture import HeldPicture
 from kilocall.model.compact.likeness import face_colour, face_mask
 from kilocall.model.family import Picture, Source, Track, retarget
 from kilocall.model.motion import Motion
@@ -53,6 +56,8 @@ OTHER: Final = 133
 FRAMES: Final = ((40, View()), (133, View()), (133, View(yaw=20, pitch=-10, roll=5)))
 #: Of FRAMES, the one that is rendered.
 RENDERED: Final = 1
+#: Frames of which the last three are the first one's picture moved on.
+HELD: Final = (105, 108)
 #: The portrait tilted by 20 degrees, shifted and a ninth smaller: pixel of the new one to pixel of the portrait.
 TILT: Final = ((1.05, 0.38, -45.5), (-0.38, 1.05, 51.25))
 #: Where the portrait lies in a larger picture: left, top, side.
@@ -286,6 +291,33 @@ def rendered(player: StreamPlayer, source: Source) -> Picture:
     return renderer.render(list(player.motions())[number].motion)
 
 
+def held(player: StreamPlayer, source: Source) -> Picture:
+    """One of the sample's frames as a slow processor shows it."""
+    renderer = FaceRenderer(player.family, source)
+    renderer.hold = 1.0
+    first, last = HELD
+    return [renderer.render(timed.motion) for timed in list(player.motions())[first : last + 1]][-1]
+
+
+def what_is_held(player: StreamPlayer, source: Source) -> list[bool]:
+    """Which frames of the sample are moved on from one before."""
+    assert isinstance(player.family, CompactFamily)
+    said: list[bool] = []
+    nothing = np.zeros((1, 4096, len(source.keypoints) + 1), np.float32)
+    found = {"displacement": np.zeros((1, 64, 64, 2), np.float32), "masks": nothing}
+    blank = np.zeros((64, 64), np.float32)
+    nothing_painted = Painted(np.zeros((256, 256, 4), np.uint8), blank)
+    kept: HeldPicture | None = None
+    for timed in player.motions():
+        driving = player.family.driving(source, timed.motion)
+        x_d = driving["x_d"][0]
+        said.append(kept is not None and kept.reaches(x_d))
+        if kept is None or not said[-1]:
+            field = FieldFor(found, source.keypoints, x_d, driving["jacobian"][0])
+            kept = HeldPicture(field, found["displacement"][0], blank, nothing_painted)
+    return said
+
+
 def tilted(picture: Picture) -> Picture:
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     matrix, size = np.array(TILT), (picture.shape[1], picture.shape[0])
@@ -485,11 +517,13 @@ def write() -> None:
         "reframed": what_is_reframed(),
         "faces": found,
         "motion": motion(player, source),
+        "held": what_is_held(player, source),
         "tracked": tracked(player, source.picture),
     }
     for name, made in said.items():
         (VECTORS / f"web_{name}.json").write_text(json.dumps(made, separators=(",", ":")) + "\n")
-    for name, picture in (("source", source.picture), ("rendered", rendered(player, source))):
+    pictures = {"source": source.picture, "rendered": rendered(player, source), "held": held(player, source)}
+    for name, picture in pictures.items():
         (VECTORS / f"web_{name}.png").write_bytes(as_png(picture))
 
 

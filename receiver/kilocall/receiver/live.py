@@ -29,7 +29,7 @@ from kilocall.receiver.jitter_buffer import DueFrame, JitterBuffer, Verdict
 from kilocall.receiver.layer_mixer import LayerMixer
 from kilocall.receiver.layer_receiver import DecodedLayer, LayerReceiver
 from kilocall.receiver.remote_speaker import RemoteSpeaker
-from kilocall.receiver.render import FaceRenderer, View
+from kilocall.receiver.render import View, makes_slowly
 from kilocall.runtime.clock import now_us
 from kilocall.runtime.pace import EvenSteps, Pace
 from kilocall.runtime.pictures import as_jpeg
@@ -48,6 +48,8 @@ REST_S: Final = 0.1
 #: After so long without a due frame a changed view is shown on the last one.
 STILL_US: Final = 80_000
 KEEP_MOST: Final = 1500
+#: Beyond it pictures that are moved on fall apart (`FaceRenderer.hold`).
+MOST_HOLD: Final = 2.0
 #: Times of pictures: 13 minutes at 25 a second.
 TIMES_MOST: Final = 20_000
 
@@ -147,6 +149,7 @@ class ReceivePipeline(Worker):
         self.layer = LayerReceiver()
         """Of the connection that is followed."""
         self._mixer: LayerMixer | None = None
+        self._slow = False  # this processor, at making pictures
         self._view = View()
         self._view_changed = False
         self._last: Motion | None = None
@@ -241,7 +244,7 @@ class ReceivePipeline(Worker):
         # Loads every network now: the first picture of the call then takes 30 ms instead of 400.
         blank = np.zeros((self._family.size, self._family.size, 3), np.uint8)
         source = self._family.source(blank, replace(self._family.track(blank), certainty=1.0))
-        FaceRenderer(self._family, source).render(source.pose)
+        self._slow = makes_slowly(self._family, source)
         fusion = self._family.fusion()
         self._mixer = None if fusion is None else LayerMixer(fusion)
 
@@ -326,6 +329,8 @@ class ReceivePipeline(Worker):
             return
         began, (began_s, had_s) = time.perf_counter(), self._clock()
         renderer.view = self._view
+        # At a lower rate faces move further from frame to frame.
+        renderer.hold = min(MOST_HOLD, 25 / self.pace.fps) if self._slow else 0.0
         if self._mixer is not None and renderer.layer is not self._mixer:
             self._mixer.reset()  # what was seen over another source picture does not fit this one
             renderer.layer = self._mixer

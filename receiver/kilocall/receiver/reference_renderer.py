@@ -80,25 +80,25 @@ class ReferenceRenderer:
         """uint8 RGB, as large as the source picture makes it; the caller owns it."""
         return self.make(motion).picture
 
-    def make(self, motion: Motion) -> Made:
+    def make(self, motion: Motion, *, hold: float = 0.0) -> Made:
         """Placed on the picture that was chosen."""
         if self.pictures == 1:
             self.shown[0] += 1
-            return self._renderers[0].make(motion)
+            return self._renderers[0].make(motion, hold=hold)
         choice = self._chooser.choose(self._distance.to(motion, self._references))
         self.changes += choice.picture != self._last
         self._last = choice.picture
         self.shown[choice.picture] += 1
-        made = self._on(choice.picture, motion)
+        made = self._on(choice.picture, motion, hold)
         if choice.before is None:
             return made
-        before = self._on(choice.before, motion)
+        before = self._on(choice.before, motion, hold)
         return replace(made, picture=faded(made.picture, before.picture, choice.share))
 
-    def _on(self, number: int, motion: Motion) -> Made:
+    def _on(self, number: int, motion: Motion, hold: float) -> Made:
         if number == 0:
-            return self._renderers[0].make(motion)
-        made = self._renderers[number].make(retarget_to(motion, self._references[number]))
+            return self._renderers[0].make(motion, hold=hold)
+        made = self._renderers[number].make(retarget_to(motion, self._references[number]), hold=hold)
         own, picture = self._base.detail, made.picture
         # A further picture need not have the detail of the source, nor the source that of a further one.
         picture = fitted(picture, len(own)) if own is not None else self._without_detail(number, picture)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import time
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from kilocall.model.family import Family, Made, Picture, Source, retarget, turn_head
 from kilocall.model.motion import Motion
@@ -13,6 +14,10 @@ from kilocall.proto.errors import BadInput
 from kilocall.receiver.reference_renderer import ReferenceRenderer
 
 LARGEST_TURN_DEG = 90.0
+#: Where a picture takes longer, a quarter of the time from one to the next at 25 a second, a video is shown with
+#: pictures that are moved on between those that the networks make.
+HOLD_FROM_S: Final = 0.01
+_TRIED: Final = 4
 
 
 class Layer(Protocol):
@@ -41,6 +46,21 @@ class View:
         return turn_head(motion, yaw, pitch, roll, neck)
 
 
+def makes_slowly(family: Family, source: Source) -> bool:
+    """Whether a video should be shown with `FaceRenderer.hold` on this processor; makes a few pictures to find out."""
+    renderer = family.renderer(source)
+    renderer.make(source.pose)  # networks are loaded, and slow, the first time
+    for _ in range(_TRIED):
+        began = time.perf_counter()
+        renderer.make(source.pose)
+        took = time.perf_counter() - began
+        if took <= HOLD_FROM_S:
+            return False
+        if took > _TRIED * HOLD_FROM_S:
+            break
+    return True
+
+
 class FaceRenderer:
     """Moves one picture's face, or that of several pictures of the same speaker.
 
@@ -56,6 +76,9 @@ class FaceRenderer:
         self.view = View()
         self.layer: Layer | None = None
         """The video layer of the stream, where it has one."""
+        self.hold = 0.0
+        """How far the frames that come, one after the other, may be moved on from pictures of frames before; see
+        `FrameRenderer.make`."""
 
     @property
     def pictures(self) -> int:
@@ -93,7 +116,7 @@ class FaceRenderer:
         for reference in self.references[1:]:
             source = reference.source
             other.add_picture(source.picture if source.detail is None else source.detail)
-        other.view, other.layer = self.view, self.layer
+        other.view, other.layer, other.hold = self.view, self.layer, self.hold
         return other
 
     def render(self, motion: Motion, time_us: int | None = None) -> Picture:
@@ -104,7 +127,7 @@ class FaceRenderer:
         """
         if self._relative:
             motion = retarget(motion, self._stream_pose, self.source.pose)
-        made = self._renderer.make(self.view.apply(motion, self.source.neck))
+        made = self._renderer.make(self.view.apply(motion, self.source.neck), hold=self.hold)
         if self.layer is None or time_us is None or self._relative or self.view != View():
             return made.picture
         return self.layer.mix(made, time_us)

@@ -89,7 +89,7 @@ class ClipCamera:
                     due_us = began_us + frame.capture_us
                     if self._stop.wait(max(0, due_us - self._clock_us()) / 1e6):
                         return
-                    self._newest.put(Frame(frame.rgb, self._clock_us(), index))
+                    self._newest.put(frame.at(self._clock_us(), index))
                     index += 1
                 # The last frame is shown for its own length; a still picture comes at the clip's nominal rate.
                 self._stop.wait(1 / self.clip.fps)
@@ -106,7 +106,7 @@ class ClipCamera:
 
 
 class PageCamera:
-    """Pictures that the page sends. They are turned into RGB on the thread that asks for them."""
+    """Pictures that the page sends."""
 
     def __init__(self, clock_us: Clock = now_us) -> None:
         self.error: str | None = None
@@ -139,7 +139,8 @@ class PageCamera:
         if newest is None:
             return None
         self._count += 1
-        return Frame(np.asarray(newest[0].to_ndarray(format="rgb24"), np.uint8), newest[1], self._count - 1)
+        picture, taken_us = newest
+        return Frame(lambda: np.asarray(picture.to_ndarray(format="rgb24"), np.uint8), taken_us, self._count - 1)
 
 
 def open_camera(name: str, fps: float) -> Camera:

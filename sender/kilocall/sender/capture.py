@@ -12,7 +12,7 @@ import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
@@ -47,13 +47,24 @@ STILLS = Disposition.attached_pic | Disposition.still_image | Disposition.timed_
 TRANSPORT_STREAMS = (".ts", ".mts", ".m2ts")
 
 
-@dataclass(frozen=True)
 class Frame:
-    """One picture: `rgb` uint8 [H, W, 3], `capture_us` monotonic microseconds, `index` from 0."""
+    """One picture, its `capture_us` in monotonic microseconds, and its `index` from 0."""
 
-    rgb: NDArray[np.uint8]
-    capture_us: int
-    index: int
+    def __init__(
+        self, picture: NDArray[np.uint8] | Callable[[], NDArray[np.uint8]], capture_us: int, index: int
+    ) -> None:
+        """`picture` [H, W, 3], or what makes it: most of a camera's frames may never be looked at."""
+        self._picture = picture
+        self.capture_us, self.index = capture_us, index
+
+    @cached_property
+    def rgb(self) -> NDArray[np.uint8]:
+        """[H, W, 3]; made when it is first asked for, on the thread that asks."""
+        return self._picture() if callable(self._picture) else self._picture
+
+    def at(self, capture_us: int, index: int) -> Frame:
+        """The same picture at another time."""
+        return Frame(lambda: self.rgb, capture_us, index)
 
 
 def open_clip(path: str | Path, fps: float | None = None) -> Clip:
@@ -216,30 +227,31 @@ class Clip:
 
     def _as_stored(self, timed: Iterator[tuple[int, VideoFrame]]) -> Iterator[Frame]:
         for index, (time_us, frame) in enumerate(timed):
-            yield Frame(self.upright.rgb(frame), time_us, index)
+            yield Frame(partial(self.upright.rgb, frame), time_us, index)
 
     def _nearest(self, timed: Iterator[tuple[int, VideoFrame]]) -> Iterator[Frame]:
         """Constant rate: output k is the frame whose time is nearest to k / fps."""
         period_us = 1e6 / self.fps
         index = 0
-        held: tuple[int, VideoFrame] | None = None
+        held: Frame | None = None
         for time_us, frame in timed:
             if held is not None:
-                turn_us = (held[0] + time_us) / 2
-                rgb = None
+                turn_us = (held.capture_us + time_us) / 2
                 while index * period_us <= turn_us:
-                    rgb = self.upright.rgb(held[1]) if rgb is None else rgb
-                    yield Frame(rgb, round(index * period_us), index)
+                    yield held.at(round(index * period_us), index)
                     index += 1
-            held = (time_us, frame)
+            held = Frame(partial(self.upright.rgb, frame), time_us, index)
         if held is None:
             return
         # The last frame is shown for its own length, so that 10 frames at 10 fps give 25 at 25 fps.
-        end_us = held[0] + 1e6 / self.source_fps - period_us / 2
-        rgb = self.upright.rgb(held[1])
+        end_us = held.capture_us + 1e6 / self.source_fps - period_us / 2
         while index * period_us < end_us or index == 0:
-            yield Frame(rgb, round(index * period_us), index)
+            yield held.at(round(index * period_us), index)
             index += 1
+
+
+def _from_bgr(bgr: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
 
 
 def _why_no_file(name: str) -> str:
@@ -424,7 +436,7 @@ class CameraCapture:
                     self.error = f"camera {self.device!r} gives {bgr.shape[1]}x{bgr.shape[0]} frames"
                     return
                 self.error = None
-                self._newest.put(Frame(np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8), now_us, self._index))
+                self._newest.put(Frame(partial(_from_bgr, bgr), now_us, self._index))
                 self._index += 1
                 count += 1
         except (OSError, cv2.error) as error:

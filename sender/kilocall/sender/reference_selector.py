@@ -32,6 +32,8 @@ NICENESS: Final = 10
 SEEK_EVERY_S: Final = 5.0
 CANDIDATES: Final = 2
 PAUSE_S: Final = 0.08
+#: A pause is so many times as long as what was done before it: on a slow processor the call needs what there is.
+PAUSES: Final = 9.0
 #: A picture must not be chosen on the first seconds alone.
 FEWEST_PROBES: Final = 16
 MOST_PROBES: Final = 32
@@ -69,6 +71,7 @@ class ReferenceSelector(Worker):
         self._on_its_way: dict[str, Proposal] = {}
         self._waiting: Probe | None = None
         self._looked = self._sought = 0.0
+        self._pause_s = 0.0  # what was done last is followed by
 
     def follow(self, packed: SourcePicture | None, picture: Picture | None = None) -> None:
         """Another source picture, as the receiver has it; None: somebody else's, of which this side has no more."""
@@ -77,7 +80,7 @@ class ReferenceSelector(Worker):
     def wants(self) -> bool:
         """Whether a frame should be shown now; may be asked on any thread."""
         free = self._search is not None and self._seeking is None and self._waiting is None
-        return free and self._clock() - self._looked >= LOOK_EVERY_S
+        return free and self._clock() - self._looked >= max(LOOK_EVERY_S, self._pause_s)
 
     def look(self, crop: Picture, motion: Motion, candidate: Picture) -> None:
         """A frame that was sent: the crop [S, S, 3] and the same as it would be sent as a picture."""
@@ -100,6 +103,13 @@ class ReferenceSelector(Worker):
         self._family: Family = self._models.load(choose_engine(self._engine, self._threads))
 
     def step(self) -> float:
+        began = time.perf_counter()
+        rest_s = self._work()
+        self._pause_s = PAUSES * (time.perf_counter() - began)
+        return max(rest_s, self._pause_s)
+
+    def _work(self) -> float:
+        """Something of what is to be done; seconds until there may be more."""
         probe, self._waiting = self._waiting, None
         search = self._search
         if search is None:

@@ -92,7 +92,8 @@ def measure(
     for speed in report.engines:
         print_table(
             f"{speed.engine} {speed.version}, {speed.threads} threads, {speed.device}: sender "
-            f"{speed.sender_fps:.0f} fps, receiver {speed.receiver_fps:.0f} fps, loads in {speed.load_s:.1f} s, "
+            f"{speed.sender_fps:.0f} fps, receiver {speed.receiver_fps:.0f} fps, {speed.moving_on_fps:.0f} with "
+            f"pictures moved on in between, loads in {speed.load_s:.1f} s, "
             f"{speed.memory_mb:.0f} MB",
             ["stage", "for", "ms", "95 %", "torch takes"],
             [

@@ -75,6 +75,10 @@ LayerRate = Annotated[
         help="Kilobits a second for a thin layer of real video under the motion: 0 (none), 1.5, 3, 6, 12 or 24.",
     ),
 ]
+Hold = Annotated[
+    bool,
+    typer.Option("--hold", help="Pictures as on a slow processor, most moved on from one before."),
+]
 Yaw = Annotated[float, typer.Option(min=-90, max=90, help="Degrees to turn the head to its left.")]
 Pitch = Annotated[float, typer.Option(min=-90, max=90, help="Degrees to nod.")]
 Roll = Annotated[float, typer.Option(min=-90, max=90, help="Degrees to tilt the head.")]

@@ -13,7 +13,7 @@ from kilocall.cli.opening import find_stream, open_models
 from kilocall.cli.options import Models
 from kilocall.cli.screen import console, warn
 from kilocall.receiver.display import create_app, page_server
-from kilocall.receiver.render import View
+from kilocall.receiver.render import View, makes_slowly
 from kilocall.receiver.window import WINDOW_KEYS, show_in_window
 from kilocall.runtime.browser import open_in_browser
 from kilocall.runtime.picture_decoder import UPLOAD
@@ -41,6 +41,7 @@ def replay_stream(
     stream = find_stream(stream)
     player = StreamPlayer(stream, source=source, family=open_models(models, stream))
     player.renderer.view = View(*view)
+    player.renderer.hold = float(makes_slowly(player.family, player.renderer.source))
     if player.reader.damage:
         warn(f"{stream} breaks off: {player.reader.damage}; what came before is played")
     if window:

@@ -98,8 +98,12 @@ class Made:
 class FrameRenderer(Protocol):
     """Holds the appearance of one source picture."""
 
-    def make(self, motion: Motion) -> Made:
-        """The source's face moved by `motion`; the caller owns it."""
+    def make(self, motion: Motion, *, hold: float = 0.0) -> Made:
+        """The source's face moved by `motion`; the caller owns it.
+
+        With `hold`, for frames in their order, the picture of a frame before may be moved on instead, where that
+        takes less and, at 1, hardly shows; with more it may have moved so many times as far.
+        """
 
     def render(self, motion: Motion) -> Picture:
         """The picture alone."""

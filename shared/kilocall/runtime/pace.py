@@ -33,9 +33,9 @@ ENOUGH_PICTURES: Final = 4
 ENOUGH_S: Final = 1.0
 """Work that a decision is based on, if there are not enough pictures."""
 MOST_DOWN: Final = 2
-UP_AFTER_US: Final = 10_000_000
+UP_AFTER_US: Final = 4_000_000
 """What a step up is decided by; doubled with every time that the rung has failed, DOUBLINGS times at most."""
-DOUBLINGS: Final = 4
+DOUBLINGS: Final = 5
 HELD_US: Final = 60_000_000
 """A rung that was left sooner after a step up to it has failed."""
 IN_USE: Final = 0.8

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kilocall.model.compact.fusion import COARSE, SIDE, TRACE_STEPS, WORK_SIDE
+from kilocall.model.compact.compose import TRACE_STEPS
+from kilocall.model.compact.fusion import COARSE, SIDE, WORK_SIDE
 from kilocall.model.compact.fusion_network import FusionNetwork
 from kilocall.model.interior import LUMA
 from kilocall.proto.errors import BadInput

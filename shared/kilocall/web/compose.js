@@ -113,6 +113,51 @@ function bounded(place, last) {
   return place < 0 ? 0 : place > last ? last : place;
 }
 
+/** Steps that find where a place was before; the third moves it by less than a tenth of a pixel. */
+const TRACE_STEPS = 2;
+
+/**
+ * How far from each place [F, F, 2] it lay at another moment, crop units, by the displacements of both: what shows the same
+ * place of the source picture is the same, x0 + then(x0) = x + now(x).
+ * @param {Float32Array} now [F, F, 2]
+ * @param {Float32Array} then
+ */
+export function traced(now, then) {
+  const side = Math.sqrt(now.length / 2);
+  const made = now.map((value, n) => value - then[n]);
+  for (let step = 0; step < TRACE_STEPS; step++) {
+    for (let y = 0, n = 0; y < side; y++) {
+      for (let x = 0; x < side; x++, n += 2) {
+        const { low: [left, top], high: [right, below], share: [across, down] } =
+          between(x + (made[n] * side) / 2, y + (made[n + 1] * side) / 2, side);
+        for (let c = 0; c < 2; c++) {
+          const [a, b] = [then[2 * (top * side + left) + c], then[2 * (top * side + right) + c]];
+          const [p, q] = [then[2 * (below * side + left) + c], then[2 * (below * side + right) + c]];
+          const above = a + (b - a) * across;
+          made[n + c] = now[n + c] - (above + (p + (q - p) * across - above) * down);
+        }
+      }
+    }
+  }
+  return made;
+}
+
+/**
+ * The four places around one, to 1/32; edges repeat.
+ * @param {number} x
+ * @param {number} y
+ * @param {number} side
+ */
+function between(x, y, side) {
+  const [u, v] = [Math.round(x * PLACES), Math.round(y * PLACES)];
+  const [left, top] = [Math.floor(u / PLACES), Math.floor(v / PLACES)];
+  return {
+    low: [bounded(left, side - 1), bounded(top, side - 1)],
+    high: [bounded(left + 1, side - 1), bounded(top + 1, side - 1)],
+    share: [u / PLACES - left, v / PLACES - top],
+  };
+}
+
 /**
  * A picture [S, S, 4] with the cubic between every two pixels [2S, 2S, 4], pixel i at 2 i: taken linearly from that, a
  * moved picture stays nearly as sharp as it was.
@@ -214,20 +259,58 @@ export function apart(picture) {
 }
 
 /**
- * The picture [S, S, 4] of a copy [S, S, 4], what was painted [S / 2, S / 2, 16] and the gate [F, F].
- * @param {Uint8ClampedArray} copied
- * @param {Uint8Array} painted
- * @param {Float32Array} gate
+ * What was painted, ready to be mixed with the copy: a picture [S, S, 4], and how far each pixel is painted [S, S].
+ * @typedef {{ picture: Uint8ClampedArray, share: Float32Array }} Painted
  */
-export function mix(copied, painted, gate) {
-  const side = Math.sqrt(copied.length / 4);
-  const smooth = smoothed(together(painted), side);
-  const wide = sized(gate, 1, side);
+
+/**
+ * Of the generator's picture [S / 2, S / 2, 16] and the gate [F, F].
+ * @param {Uint8Array} pixels
+ * @param {Float32Array} gate
+ * @returns {Painted}
+ */
+export function paintedOf(pixels, gate) {
+  const side = Math.sqrt(pixels.length / 4);
+  const picture = smoothed(together(pixels), side);
+  return { picture, share: sized(gate, 1, side).map((wide, n) => (wide * picture[4 * n + 3]) / 255) };
+}
+
+/**
+ * Fetched from so far away [F, F, 2], crop units.
+ * @param {Painted} painted
+ * @param {Float32Array} trace
+ * @returns {Painted}
+ */
+export function paintedAt({ picture, share }, trace) {
+  const side = Math.sqrt(share.length);
+  const way = sized(trace, 2, side);
+  const made = { picture: new Uint8ClampedArray(picture.length), share: new Float32Array(share.length) };
+  for (let y = 0, n = 0; y < side; y++) {
+    for (let x = 0; x < side; x++, n++) {
+      const { low: [left, top], high: [right, below], share: [across, down] } =
+        between(x + (way[2 * n] * side) / 2, y + (way[2 * n + 1] * side) / 2, side);
+      const [a, b, c, d] = [top * side + left, top * side + right, below * side + left, below * side + right];
+      const weights = [(1 - across) * (1 - down), across * (1 - down), (1 - across) * down, across * down];
+      made.share[n] = share[a] * weights[0] + share[b] * weights[1] + share[c] * weights[2] + share[d] * weights[3];
+      for (let k = 0; k < 4; k++) {
+        made.picture[4 * n + k] = picture[4 * a + k] * weights[0] + picture[4 * b + k] * weights[1]
+          + picture[4 * c + k] * weights[2] + picture[4 * d + k] * weights[3];
+      }
+    }
+  }
+  return made;
+}
+
+/**
+ * The picture [S, S, 4] of what was painted and a copy [S, S, 4].
+ * @param {Painted} painted
+ * @param {Uint8ClampedArray} copied
+ */
+export function paintedOver({ picture, share }, copied) {
   const made = new Uint8ClampedArray(copied.length);
-  for (let n = 0; n < wide.length; n++) {
-    const share = (wide[n] * smooth[4 * n + 3]) / 255;
+  for (let n = 0; n < share.length; n++) {
     for (let c = 0; c < 3; c++) {
-      made[4 * n + c] = copied[4 * n + c] + share * (smooth[4 * n + c] - copied[4 * n + c]);
+      made[4 * n + c] = copied[4 * n + c] + share[n] * (picture[4 * n + c] - copied[4 * n + c]);
     }
     made[4 * n + 3] = 255;
   }

@@ -6,7 +6,11 @@
 import { TAPS, densely } from "./compose.js";
 import { KilocallError } from "./errors.js";
 
-/** @typedef {{ displacement: Float32Array, gate: Float32Array, painted: Uint8Array }} Frame what the networks made */
+/**
+ * What the networks made; or, without `painted`, that of the frame before moved on: `trace` [F, F, 2] then says how far from
+ * each place lay what was painted of it, crop units.
+ * @typedef {{ displacement: Float32Array, gate: Float32Array, painted: Uint8Array | null, trace: Float32Array | null }} Frame
+ */
 
 const CORNERS = `#version 300 es
 void main() {
@@ -44,10 +48,10 @@ vec4 asBytes(vec4 value) {
 }
 `;
 
-// How far it is a copy goes into alpha, where another pass needs it.
-const MIX = `${HEAD}
-uniform sampler2D dense, flow, gate, painted;
-uniform int side, last; // last: of the rows, where they are drawn from below; -1 otherwise
+// What was painted, smoothed; how far it counts goes into alpha.
+const PAINT = `${HEAD}
+uniform sampler2D gate, painted;
+uniform int side;
 
 vec4 shuffled(ivec2 pixel) {
   ivec2 at = bounded(pixel, ivec2(side));
@@ -55,17 +59,27 @@ vec4 shuffled(ivec2 pixel) {
 }
 void main() {
   ivec2 pixel = ivec2(gl_FragCoord.xy);
-  if (last >= 0) pixel.y = last - pixel.y;
-  vec2 where = vec2(2 * pixel) + seen(flow, pixel, side).xy * float(side);
-  vec4 copied = asBytes(between(dense, rounded(where)));
   const float taps[5] = float[5](${TAPS.map((tap) => `${tap}.0 / 16.0`).join(", ")});
   vec4 smoothed = vec4(0.0);
   for (int y = 0; y < 5; y++) {
     for (int x = 0; x < 5; x++) smoothed += taps[x] * taps[y] * shuffled(pixel + ivec2(x, y) - 2);
   }
   smoothed = asBytes(clamp(smoothed, 0.0, 1.0));
-  float share = seen(gate, pixel, side).x * smoothed.a;
-  colour = vec4(mix(copied.rgb, smoothed.rgb, share), last >= 0 ? 1.0 : 1.0 - share);
+  colour = vec4(smoothed.rgb, seen(gate, pixel, side).x * smoothed.a);
+}`;
+
+// How far it is a copy goes into alpha, where another pass needs it.
+const MIX = `${HEAD}
+uniform sampler2D dense, flow, smoothed, trace;
+uniform int side, last, moved; // last: of the rows, where they are drawn from below; -1 otherwise
+void main() {
+  ivec2 pixel = ivec2(gl_FragCoord.xy);
+  if (last >= 0) pixel.y = last - pixel.y;
+  vec2 where = vec2(2 * pixel) + seen(flow, pixel, side).xy * float(side);
+  vec4 copied = asBytes(between(dense, rounded(where)));
+  vec4 paint = moved == 0 ? texelFetch(smoothed, pixel, 0)
+    : between(smoothed, rounded(vec2(pixel) + seen(trace, pixel, side).xy * float(side) / 2.0));
+  colour = vec4(mix(copied.rgb, paint.rgb, paint.a), last >= 0 ? 1.0 : 1.0 - paint.a);
 }`;
 
 const MOVE = `${HEAD}
@@ -124,12 +138,15 @@ export class GlComposer {
     this.canvas = canvas;
     this.gl = gl;
     this.side = side;
+    this.painting = this.#program(PAINT);
     this.mixing = this.#program(MIX);
     this.moving = this.#program(MOVE);
     this.detailing = this.#program(DETAIL);
     this.flow = this.#texture();
     this.gate = this.#texture();
     this.painted = this.#texture();
+    this.trace = this.#texture();
+    this.smoothed = this.#target(side);
     this.made = this.#target(side);
     this.moved = this.#target(2 * side);
     gl.pixelStorei(gl.UNPACK_ALIGNMENT, 1);
@@ -158,17 +175,22 @@ export class GlComposer {
    * @param {Held} held
    * @param {Frame} frame
    */
-  draw(held, { displacement, gate, painted }) {
+  draw(held, { displacement, gate, painted, trace }) {
     const { gl, side } = this;
     const large = held.large !== null;
     const shown = large ? 2 * side : side;
     if (this.canvas.width !== shown) this.canvas.width = this.canvas.height = shown;
     const field = Math.sqrt(gate.length);
     this.#put(this.flow, "RG32F", field, displacement);
-    this.#put(this.gate, "R32F", field, gate);
-    this.#put(this.painted, "RGBA8", 2 * side, painted, side / 2);
-    const mixed = { dense: held.dense, flow: this.flow, gate: this.gate, painted: this.painted };
-    this.#run(this.mixing, large ? this.made : null, side, mixed, { side, last: large ? -1 : side - 1 });
+    if (painted !== null) {
+      this.#put(this.gate, "R32F", field, gate);
+      this.#put(this.painted, "RGBA8", 2 * side, painted, side / 2);
+      this.#run(this.painting, this.smoothed, side, { gate: this.gate, painted: this.painted }, { side });
+    }
+    if (trace !== null) this.#put(this.trace, "RG32F", field, trace);
+    const mixed = { dense: held.dense, flow: this.flow, smoothed: this.smoothed.texture, trace: this.trace };
+    const numbers = { side, last: large ? -1 : side - 1, moved: Number(trace !== null) };
+    this.#run(this.mixing, large ? this.made : null, side, mixed, numbers);
     if (held.large === null) return;
     this.#run(this.moving, this.moved, shown, { large: held.large, flow: this.flow }, { side: shown });
     this.#run(this.detailing, null, shown, { made: this.made.texture, moved: this.moved.texture }, { side: shown });

@@ -1,5 +1,5 @@
-// The receiver's motion field as the sender follows it: made by the network for some frames, moved on for the others. As
-// `model/compact/held_field.py`.
+// Motion fields that a network made for one frame, moved on for the next few: a sender needs the receiver's at every frame,
+// a receiver moves its picture by it. As `model/compact/held_field.py`.
 
 import { LANDMARKS } from "./landmarks.js";
 
@@ -10,61 +10,46 @@ import { LANDMARKS } from "./landmarks.js";
 export const FIELD = 64;
 /**
  * A field is held for so many frames beside its own, while the face's points are no further from where they were then (mean,
- * crop units; 4 pixels of 256).
+ * crop units; 8 pixels of 256).
  */
-const MOST_HELD = 2;
-const HELD_WITHIN = 4 / 128;
+const MOST_HELD = 3;
+const HELD_WITHIN = 8 / 128;
 const PLACES = FIELD * FIELD;
 
 /** What a keypoint's mask weighs, and the head's turn less none. @typedef {{ shift: Float32Array, turn: number[] }} Terms */
 
-/** The motion field of one source picture, made for a frame and moved on for the next few. */
-export class HeldField {
+/** The motion field that the network made for some driving keypoints, and what becomes of it when they move. */
+export class FieldFor {
   /**
-   * @param {Session} network that gives `displacement` and `masks`
-   * @param {(data: Float32Array, shape: number[]) => Tensor} floats
-   * @param {Tensor} cue the appearance network's
+   * @param {Record<string, Tensor>} made the network's `displacement` and `masks`
    * @param {Float32Array} sourcePoints x_s [K, 2]
-   */
-  constructor(network, floats, cue, sourcePoints) {
-    this.network = network;
-    this.floats = floats;
-    this.count = sourcePoints.length / 2;
-    this.sourcePoints = sourcePoints;
-    this.still = { motion_cue: cue, x_s: floats(sourcePoints, [1, this.count, 2]) };
-    /** How often the network ran. */
-    this.made = 0;
-    this.age = MOST_HELD + 1;
-    /** How far each place goes with each implicit keypoint [N][F, F]. @type {Float32Array[]} */
-    this.follows = [];
-    /** @type {Float32Array} */
-    this.displacement = new Float32Array(2 * PLACES);
-    /** @type {Float32Array} */
-    this.masks = new Float32Array(0);
-    this.byHead = new Float32Array(PLACES);
-    /** @type {Float32Array} */
-    this.points = new Float32Array(0);
-    /** @type {Terms} */
-    this.terms = { shift: new Float32Array(0), turn: [] };
-  }
-
-  /** The next frame has a field of its own. */
-  reset() {
-    this.age = MOST_HELD + 1;
-  }
-
-  /**
-   * The next frame: one that the field cannot be held over has another made.
-   * @param {Float32Array} points driving keypoints [K, 2]
+   * @param {Float32Array} points driving keypoints x_d [K, 2] that it was made for
    * @param {Float32Array} jacobian
    */
-  async expect(points, jacobian) {
-    this.age++;
-    if (this.age > MOST_HELD || this.#moved(points) > HELD_WITHIN) await this.#make(points, jacobian);
+  constructor(made, sourcePoints, points, jacobian) {
+    this.sourcePoints = sourcePoints;
+    this.points = points;
+    this.displacement = /** @type {Float32Array} */ (made.displacement.data);
+    this.masks = /** @type {Float32Array} */ (made.masks.data);
+    this.count = sourcePoints.length / 2;
+    this.terms = this.#termsOf(points, jacobian);
+    this.byHead = new Float32Array(PLACES);
+    for (let place = 0; place < PLACES; place++) {
+      const mask = place * (this.count + 1);
+      let sum = 0;
+      for (let k = 0; k < LANDMARKS; k++) sum += this.masks[mask + k];
+      this.byHead[place] = sum;
+    }
+  }
+
+  /** How far each place goes with each implicit keypoint [N][F, F]. */
+  follows() {
+    return Array.from({ length: this.count - LANDMARKS }, (_, n) =>
+      Float32Array.from({ length: PLACES }, (_, place) => this.masks[place * (this.count + 1) + LANDMARKS + n]));
   }
 
   /**
-   * Displacement [F, F, 2] for keypoints near those of the frame.
+   * Displacement [F, F, 2] for keypoints near those that it was made for.
    * @param {Float32Array} points
    * @param {Float32Array} jacobian
    */
@@ -93,6 +78,16 @@ export class HeldField {
   }
 
   /**
+   * How far the face's points are from where they were; the mean, crop units.
+   * @param {Float32Array} points
+   */
+  moved(points) {
+    let sum = 0;
+    for (let n = 0; n < 2 * LANDMARKS; n += 2) sum += Math.hypot(points[n] - this.points[n], points[n + 1] - this.points[n + 1]);
+    return sum / LANDMARKS;
+  }
+
+  /**
    * What the masks weigh: of every keypoint [K, 2], and of the head's turn [2, 2].
    * @param {Float32Array} points
    * @param {Float32Array} jacobian
@@ -107,37 +102,59 @@ export class HeldField {
     });
     return { shift, turn };
   }
+}
 
+/** The receiver's motion field of one source picture as the sender follows it. */
+export class HeldField {
   /**
-   * How far the face's points are from where they were when the field was made; the mean, crop units.
-   * @param {Float32Array} points
+   * @param {Session} network that gives `displacement` and `masks`
+   * @param {(data: Float32Array, shape: number[]) => Tensor} floats
+   * @param {Tensor} cue the appearance network's
+   * @param {Float32Array} sourcePoints x_s [K, 2]
    */
-  #moved(points) {
-    let sum = 0;
-    for (let n = 0; n < 2 * LANDMARKS; n += 2) sum += Math.hypot(points[n] - this.points[n], points[n + 1] - this.points[n + 1]);
-    return sum / LANDMARKS;
+  constructor(network, floats, cue, sourcePoints) {
+    this.network = network;
+    this.floats = floats;
+    this.sourcePoints = sourcePoints;
+    this.still = { motion_cue: cue, x_s: floats(sourcePoints, [1, sourcePoints.length / 2, 2]) };
+    /** How often the network ran. */
+    this.made = 0;
+    /** @type {FieldFor | null} */
+    this.field = null;
+    this.age = 0;
+    /** How far each place goes with each implicit keypoint [N][F, F]. @type {Float32Array[]} */
+    this.follows = [];
+  }
+
+  /** The next frame has a field of its own. */
+  reset() {
+    this.field = null;
   }
 
   /**
+   * The next frame: one that the field cannot be held over has another made.
+   * @param {Float32Array} points driving keypoints [K, 2]
+   * @param {Float32Array} jacobian
+   */
+  async expect(points, jacobian) {
+    this.age++;
+    if (this.field !== null && this.age <= MOST_HELD && this.field.moved(points) <= HELD_WITHIN) return;
+    const made = await this.network.run({
+      ...this.still, x_d: this.floats(points, [1, points.length / 2, 2]), jacobian: this.floats(jacobian, [1, 2, 2]),
+    }, ["displacement", "masks"]);
+    this.made++;
+    this.field = new FieldFor(made, this.sourcePoints, points, jacobian);
+    this.follows = this.field.follows();
+    this.age = 0;
+  }
+
+  /**
+   * Displacement [F, F, 2] for keypoints near those of the frame.
    * @param {Float32Array} points
    * @param {Float32Array} jacobian
    */
-  async #make(points, jacobian) {
-    const { count } = this;
-    const made = await this.network.run({
-      ...this.still, x_d: this.floats(points, [1, count, 2]), jacobian: this.floats(jacobian, [1, 2, 2]),
-    }, ["displacement", "masks"]);
-    this.made++;
-    this.displacement = /** @type {Float32Array} */ (made.displacement.data);
-    const masks = this.masks = /** @type {Float32Array} */ (made.masks.data);
-    this.follows = Array.from({ length: count - LANDMARKS }, () => new Float32Array(PLACES));
-    for (let place = 0; place < PLACES; place++) {
-      const mask = place * (count + 1);
-      let sum = 0;
-      for (let k = 0; k < LANDMARKS; k++) sum += masks[mask + k];
-      this.byHead[place] = sum;
-      this.follows.forEach((follow, n) => { follow[place] = masks[mask + LANDMARKS + n]; });
-    }
-    [this.age, this.points, this.terms] = [0, points, this.#termsOf(points, jacobian)];
+  at(points, jacobian) {
+    if (this.field === null) throw new Error("no frame was expected yet");
+    return this.field.at(points, jacobian);
   }
 }

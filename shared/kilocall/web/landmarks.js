@@ -23,7 +23,7 @@ const within = (mesh) => mesh.map((number) => MESH_INDEX.indexOf(number));
 
 export const RIGHT_EYE = within(RIGHT_EYE_MESH);
 export const LEFT_EYE = within(LEFT_EYE_MESH);
-const [RIGHT_IRIS, LEFT_IRIS] = within(IRISES);
+export const [RIGHT_IRIS, LEFT_IRIS] = within(IRISES);
 export const OUTER_LIPS = within(LIPS_OUTER);
 export const INNER_LIPS = within(LIPS_INNER);
 const BROWS = { right: within(RIGHT_BROW), left: within(LEFT_BROW) };

@@ -29,6 +29,8 @@ import { WorkerLoop } from "./worker_loop.js";
 const MOST_WAITING = 64;
 /** Two minutes of packets: while a slow renderer makes one picture none may be lost that later ones are predicted from. */
 const MOST_ARRIVED = 1024;
+/** Beyond it pictures that are moved on fall apart (`PictureRenderer.render`). */
+const MOST_HOLD = 2;
 const REST_MS = 100;
 /** After so long without a due frame a changed view is shown on the last one. */
 const STILL_US = 80_000;
@@ -208,7 +210,9 @@ class Receiver {
     this.viewChanged = false;
     const { yaw, pitch, roll } = this.view;
     const turn = /** @type {[number, number, number]} */ ([yaw, pitch, roll].map((degrees) => (degrees * Math.PI) / 180));
-    const { picture, frame } = await own.renderer.render(motion, turn);
+    // At a lower rate faces move further from frame to frame.
+    const hold = Math.min(MOST_HOLD, 25 / this.pace.fps);
+    const { picture, frame } = await own.renderer.render(motion, turn, hold);
     const made = performance.now();
     this.opened.screen.draw(own.held[picture], frame);
     const ended = performance.now();

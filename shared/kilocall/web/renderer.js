@@ -3,6 +3,8 @@
 
 import { move, copyAt, densely, apart } from "./compose.js";
 import { BadInput } from "./errors.js";
+import { FieldFor } from "./held_field.js";
+import { HeldPicture } from "./held_picture.js";
 import { MOST_PICTURES } from "./limits.js";
 import { Chooser, distance, retargetTo } from "./reference_pictures.js";
 import { transfer, turnHead } from "./motion.js";
@@ -23,8 +25,10 @@ import { sourceKeypoints } from "./shape.js";
 export const NETWORKS = /** @type {const} */ (["appearance", "field", "generator"]);
 /** Those of them that a sender runs. */
 export const SENDER_NETWORKS = /** @type {const} */ (["appearance", "field"]);
-/** Of the motion field, all but what a sender alone wants. */
-const FIELD_OUTPUTS = ["displacement", "visible", "gate", "fine", "coarse"];
+/** Of the motion field, what a receiver wants. */
+const FIELD_OUTPUTS = ["displacement", "visible", "gate", "fine", "coarse", "masks"];
+/** Where the networks take longer for a picture, it may be moved on from one before. */
+const HOLD_FROM_MS = 10;
 /** Features by the generator's name for them, the appearance network's, and channels. */
 const FEATURES = /** @type {const} */ ([["seen_128", "at_128"], ["seen_64", "at_64"], ["seen_32", "at_32"]]);
 
@@ -132,6 +136,14 @@ export class PictureRenderer {
       return { name, dims, values: /** @type {Float32Array} */ (data), channels: dims[3] };
     });
     this.dense = wanted.includes("copied") ? densely(picture) : null;
+    this.points = points;
+    /** @type {HeldPicture | null} */
+    this.kept = null;
+  }
+
+  /** The next frame does not follow the last one. */
+  restart() {
+    this.kept = null;
   }
 
   /**
@@ -145,14 +157,22 @@ export class PictureRenderer {
   }
 
   /**
-   * What the picture moved by `motion` is composed of, and what making it took.
+   * What the picture moved by `motion` is composed of, and what making it took. With `hold`, for frames in their order, it may
+   * be what was made for a frame before, moved on, where the networks are slow; at 1 that hardly shows, with more the face may
+   * have moved so many times as far.
    * @param {Motion} motion
+   * @param {number} [hold]
    * @returns {Promise<Frame & { ms: { field: number, move: number, generator: number } }>}
    */
-  async render(motion) {
-    const { networks, features, dense } = this;
+  async render(motion, hold = 0) {
+    const { networks, features, dense, kept } = this;
     const started = performance.now();
     const { points, jacobian, interior } = this.shapeModel.driving(this.source, motion);
+    if (hold > 0 && kept?.reaches(points, hold)) {
+      const { displacement, trace } = kept.movedOn(points, jacobian);
+      const ms = { field: performance.now() - started, move: 0, generator: 0 };
+      return { displacement, gate: kept.gate, painted: null, trace, ms };
+    }
     const driven = networks.floats(points, [1, points.length / 2, 2]);
     const field = await networks.field.run(
       { ...this.still, x_d: driven, jacobian: networks.floats(jacobian, [1, 2, 2]) }, FIELD_OUTPUTS);
@@ -170,8 +190,12 @@ export class PictureRenderer {
     }
     const moved = performance.now();
     const { painted } = await networks.generator.run(wanted);
-    const ms = { field: asked - started, move: moved - asked, generator: performance.now() - moved };
-    return { displacement: flow, gate: floats(field.gate), painted: /** @type {Uint8Array} */ (painted.data), ms };
+    const ended = performance.now();
+    const ms = { field: asked - started, move: moved - asked, generator: ended - moved };
+    const gate = floats(field.gate);
+    const slow = ended - started > HOLD_FROM_MS;
+    this.kept = hold > 0 && slow ? new HeldPicture(new FieldFor(field, this.points, points, jacobian), gate) : null;
+    return { displacement: flow, gate, painted: /** @type {Uint8Array} */ (painted.data), trace: null, ms };
   }
 }
 
@@ -194,6 +218,7 @@ export class ReferenceRenderer {
     this.references = references;
     this.renderers = renderers;
     this.chooser = new Chooser({ fadeFrames: 0 });
+    this.last = 0;
   }
 
   /**
@@ -212,21 +237,26 @@ export class ReferenceRenderer {
   /** The next frame does not follow the last one: after seeking. */
   restart() {
     this.chooser.reset();
+    this.renderers[this.last].restart();
   }
 
   /**
    * Which picture shows the frame, and what it is composed of.
    * @param {Motion} motion
    * @param {import("./geometry.js").Angles} turn the head turned further at the receiver, radians
+   * @param {number} [hold] as `PictureRenderer.render`
    */
-  async render(motion, turn) {
+  async render(motion, turn, hold = 0) {
     const base = this.references[0].source;
     const seen = turn.some(Boolean) ? turnHead(motion, turn, base.neck) : motion;
-    if (this.references.length === 1) return { picture: 0, frame: await this.renderers[0].render(seen) };
+    if (this.references.length === 1) return { picture: 0, frame: await this.renderers[0].render(seen, hold) };
     const points = this.shapeModel.keypoints(base, seen);
     const { picture } = this.chooser.choose(this.references.map(({ keypoints }) => distance(points, keypoints)));
     const own = picture === 0 ? seen : retargetTo(seen, this.references[picture]);
-    return { picture, frame: await this.renderers[picture].render(own) };
+    // What was painted is kept for the picture shown last alone.
+    if (picture !== this.last) this.renderers[picture].restart();
+    this.last = picture;
+    return { picture, frame: await this.renderers[picture].render(own, hold) };
   }
 }
 
@@ -244,17 +274,20 @@ export class OtherRenderer {
     this.streamPose = streamPose;
   }
 
-  /** A frame depends on none before it. */
-  restart() {}
+  /** The next frame does not follow the last one. */
+  restart() {
+    this.renderer.restart();
+  }
 
   /**
    * @param {Motion} motion
    * @param {import("./geometry.js").Angles} turn the head turned further at the receiver, radians
+   * @param {number} [hold] as `PictureRenderer.render`
    */
-  async render(motion, turn) {
+  async render(motion, turn, hold = 0) {
     const { source } = this.renderer;
     const moved = transfer(motion, this.streamPose, source.pose);
     const seen = turn.some(Boolean) ? turnHead(moved, turn, source.neck) : moved;
-    return { picture: null, frame: await this.renderer.render(seen) };
+    return { picture: null, frame: await this.renderer.render(seen, hold) };
   }
 }

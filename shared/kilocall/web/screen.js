@@ -1,6 +1,6 @@
 // What brings frames onto a canvas: the graphics processor, or plain JavaScript where the browser does not let a worker use it.
 
-import { copyAt, densely, mix } from "./compose.js";
+import { copyAt, densely, paintedAt, paintedOf, paintedOver } from "./compose.js";
 import { BadInput, KilocallError } from "./errors.js";
 import { GlComposer } from "./gl_compose.js";
 
@@ -49,10 +49,15 @@ function plainScreen(canvas, size) {
   const context = canvas.getContext("2d");
   if (context === null) throw new BadInput("this browser lets a page draw neither with WebGL 2 nor plainly");
   canvas.width = canvas.height = size;
+  /** @type {import("./compose.js").Painted | null} */
+  let kept = null;
   return {
     hold: densely,
-    draw(dense, { displacement, gate, painted }) {
-      const pixels = mix(copyAt(dense, displacement), painted, gate);
+    draw(dense, { displacement, gate, painted, trace }) {
+      if (painted !== null) kept = paintedOf(painted, gate);
+      if (kept === null) throw new BadInput("nothing was painted yet");
+      const here = trace === null ? kept : paintedAt(kept, trace);
+      const pixels = paintedOver(here, copyAt(dense, displacement));
       context.putImageData(new ImageData(pixels, size, size), 0, 0);
       return null;
     },

@@ -52,6 +52,8 @@ import { ShapeModel } from "./shape.js";
  */
 
 const MOST_THREADS = 4;
+/** How far pictures may be moved on where making them takes long; see `PictureRenderer.render`. */
+const HOLD = 1;
 
 /** What every picture needs.
  * @typedef {object} Opened
@@ -149,7 +151,7 @@ async function render({ number, vector, turn, restart }) {
   const { own, other, screen } = opened;
   const { renderer } = other ?? own;
   if (restart) renderer.restart();
-  const { picture, frame } = await renderer.render(fromVector(vector), turn);
+  const { picture, frame } = await renderer.render(fromVector(vector), turn, HOLD);
   const made = performance.now();
   const left = screen.draw(picture === null ? other?.held : own.held[picture], frame);
   answer({ did: "render", number, picture, frame: left, ms: { ...frame.ms, compose: performance.now() - made } });

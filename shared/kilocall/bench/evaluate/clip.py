@@ -52,6 +52,8 @@ class ClipSettings:
     gallery: int = 0
     gallery_kb: float = GALLERY_KB
     layer: float = 0
+    hold: bool = False
+    """Pictures as on a slow processor (`FaceRenderer.hold`)."""
 
     def __post_init__(self) -> None:
         if self.source not in ("first", "best"):
@@ -67,7 +69,9 @@ def evaluate_clip(path: Path, family: Family, scorer: Scorer, settings: ClipSett
     if count < 2:
         raise BadInput(f"{path}: has one frame, scoring needs two or more")
     chosen = 0 if settings.source == "first" else best_frame(footage)
-    transmission = Transmission(footage, chosen, family, settings.quality, settings.frames_per_packet, settings.layer)
+    transmission = Transmission(
+        footage, chosen, family, settings.quality, settings.frames_per_packet, settings.layer, settings.hold
+    )
     received = transmission.send()
     truth = _measured(footage, scorer)
     made = scorer.measured(received.pictures)

@@ -50,6 +50,7 @@ def evaluate_folder(
     gallery: int = 0,
     gallery_kb: float = GALLERY_KB,
     layer: float = 0,
+    hold: bool = False,
     progress: Progress | None = None,
     family: Family | None = None,
 ) -> Evaluation:
@@ -60,12 +61,13 @@ def evaluate_folder(
     are measured by the family's own extractor, or by MediaPipe where `mediapipe_python` names a Python that
     has it. With a `gallery` of two pictures or more each clip is also shown on 2, 4 and 8 pictures of its speaker, up
     to `gallery`, `gallery_kb` for all of them together: gallery.md, and gallery.png where matplotlib is installed.
-    With a `layer` of so many kbit/s clips are sent with real video under the motion. `progress` gets clips done and
+    With a `layer` of so many kbit/s clips are sent with real video under the motion; with `hold` pictures are made as
+    on a slow processor, some moved on from one before. `progress` gets clips done and
     clips in all. A clip that cannot be scored is listed with its reason; BadInput when that goes for all, or there is
     none.
     """
     started = time.monotonic()
-    settings = ClipSettings(quality, frames_per_packet, source, gallery, gallery_kb, layer)
+    settings = ClipSettings(quality, frames_per_packet, source, gallery, gallery_kb, layer, hold)
     paths = _clips_of(Path(folder), limit)
     out = Path(out)
     check_output_folder(out)
@@ -83,6 +85,7 @@ def evaluate_folder(
         quality=quality,
         frames_per_packet=frames_per_packet,
         layer=layer,
+        hold=hold,
         source=source,
         landmarks_by=scorer.meter.name,
         min_opening_std_px=metrics.MIN_OPENING_STD,

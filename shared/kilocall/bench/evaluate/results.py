@@ -134,6 +134,7 @@ class Evaluation(BaseModel):
     quality: float
     frames_per_packet: int
     layer: float = 0
+    hold: bool = False
     source: SourceChoice
     landmarks_by: str
     min_opening_std_px: float

@@ -137,12 +137,13 @@ def _cell(text: str) -> str:
 
 def _conditions(evaluation: Evaluation) -> str:
     mean, count = evaluation.mean, len(evaluation.clips)
+    held = " pictures moved on where a slow processor does," if evaluation.hold else ""
     layer = f" video layer of {mean.layer_kbps:.2f} kbit/s beside motion," if evaluation.layer else ""
     return " ".join(
         (
             f"{evaluation.family} {evaluation.weights_hash[:12]} on {evaluation.engine},",
             f"{evaluation.threads} threads; quality {evaluation.quality:g},",
-            f"{evaluation.frames_per_packet} frames a packet,{layer} source: {evaluation.source} frame as coded.",
+            f"{evaluation.frames_per_packet} frames a packet,{layer}{held} source: {evaluation.source} frame as coded.",
             f"Landmarks by {evaluation.landmarks_by}. Jitter in brackets: the original's.",
             f"Mouth r over {mean.mouth_clips} and eye r over {mean.eye_clips} of {count} clips: those whose",
             f"original opens by a standard deviation of {evaluation.min_opening_std_px:g} px or more.",

@@ -58,6 +58,7 @@ class Transmission:
     quality: float
     frames_per_packet: int
     layer_kbps: float = 0
+    hold: bool = False
 
     def send(self, references: Sequence[ReferencePicture] = (), *, show: bool = True) -> Received:
         """To a receiver that holds `references` beside the source picture; without `show` it renders nothing."""
@@ -71,6 +72,7 @@ class Transmission:
         )
         encoder.packets.set_references(references)
         decoder = Decoder(encoder.source_picture, family=family)
+        decoder.renderer.hold = float(self.hold)
         layer = self._layer(decoder)
         waiting: list[NDArray[np.float32]] = []  # keypoints before coding of frames that are not sent yet
         pictures: list[Picture] = []

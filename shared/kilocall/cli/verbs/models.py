@@ -17,6 +17,7 @@ from kilocall.cli.options import (
     FamilyName,
     GalleryKb,
     GallerySize,
+    Hold,
     LayerRate,
     Models,
     Threads,
@@ -144,6 +145,7 @@ def evaluate(
     gallery: GallerySize = 0,
     gallery_kb: GalleryKb = 40,
     layer: LayerRate = 0,
+    hold: Hold = False,
     mediapipe_python: Annotated[
         Path | None, typer.Option(help="A Python that has MediaPipe, to measure landmarks independently.")
     ] = None,
@@ -168,5 +170,6 @@ def evaluate(
         gallery=gallery,
         gallery_kb=gallery_kb,
         layer=layer,
+        hold=hold,
         mediapipe_python=mediapipe_python,
     )

@@ -9,6 +9,8 @@ take. Positions are rounded to 1/32 pixel there.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from functools import cache
 from typing import Any, Final
 
 import cv2
@@ -18,12 +20,14 @@ from numpy.typing import NDArray
 from kilocall.model.compact.renderer_constants import HALFWAY, TAPS
 from kilocall.model.family import Picture
 
-__all__ = ["Composer", "Copy", "apart", "densely", "mix", "move", "still_grid", "together"]
+__all__ = ["TRACE_STEPS", "Composer", "Copy", "Painted", "apart", "densely", "move", "still_grid", "together", "traced"]
 
 Array = NDArray[np.float32]
 Bytes = NDArray[np.uint8]
 
 _TAPS: Final = np.array(TAPS, np.float32)
+#: Steps that find where a place was before; the third moves it by less than a tenth of a pixel.
+TRACE_STEPS: Final = 2
 
 
 def still_grid(side: int, pixels: float = 1.0) -> Array:
@@ -37,6 +41,26 @@ def move(features: Array, displacement: Array, still: Array) -> Array:
     side = len(features)
     where = cv2.scaleAdd(displacement, side / 2, still)
     return np.asarray(cv2.remap(features, where, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE))  # type: ignore[call-overload]
+
+
+def traced(now: Array, then: Array, out: int) -> Array:
+    """Where each of `out` times `out` places lay at another moment [out, out, 2], by the displacements of both.
+
+    What shows the same place of the source picture is the same: x0 + then(x0) = x + now(x).
+    """
+    side = len(now)
+    half = np.float32(side / 2)
+    still = _grid(side)
+    moved = now - then
+    for _ in range(TRACE_STEPS):
+        there = cv2.remap(then, still + half * moved, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)  # type: ignore[call-overload]
+        moved = now - np.asarray(there, np.float32)
+    return np.asarray(cv2.scaleAdd(_sized(moved, out), out / 2, _grid(out)), np.float32)
+
+
+@cache
+def _grid(side: int) -> Array:
+    return still_grid(side)
 
 
 class Copy:
@@ -72,14 +96,35 @@ def _exchanged(pairs: Bytes) -> Bytes:
     return np.ascontiguousarray(numbers.transpose(0, 2, 1)).view(np.uint8)
 
 
-def mix(copied: Bytes, painted: Bytes, gate: Array) -> tuple[Picture, Array]:
-    """The picture [S, S, 3] of a copy [S, S, 4], what was painted [S / 2, S / 2, 16] and the gate [F, F]; and how far
-    it is painted [S, S]."""
-    smooth = cv2.sepFilter2D(together(painted), -1, _TAPS, _TAPS, borderType=cv2.BORDER_REPLICATE)
-    wide = cv2.resize(gate, copied.shape[:2], interpolation=cv2.INTER_LINEAR)
-    share = cv2.multiply(wide, cv2.extractChannel(smooth, 3), scale=1 / 255, dtype=cv2.CV_32F)
-    mixed = cv2.blendLinear(copied, smooth, 1 - share, share)
-    return np.asarray(cv2.cvtColor(mixed, cv2.COLOR_RGBA2RGB), np.uint8), np.asarray(share, np.float32)
+@dataclass(frozen=True, eq=False)
+class Painted:
+    """What was painted for a picture, ready to be mixed with the copy."""
+
+    picture: Bytes
+    """[S, S, 4]"""
+    share: Array
+    """How far each pixel is painted [S, S], 0..1."""
+
+    @staticmethod
+    def of(pixels: Bytes, gate: Array) -> Painted:
+        """Of the generator's picture [S / 2, S / 2, 16] and the gate [F, F]."""
+        smooth = cv2.sepFilter2D(together(pixels), -1, _TAPS, _TAPS, borderType=cv2.BORDER_REPLICATE)
+        wide = cv2.resize(gate, smooth.shape[:2], interpolation=cv2.INTER_LINEAR)
+        share = cv2.multiply(wide, cv2.extractChannel(smooth, 3), scale=1 / 255, dtype=cv2.CV_32F)
+        return Painted(np.asarray(smooth), np.asarray(share, np.float32))
+
+    def at(self, where: Array) -> Painted:
+        """Fetched from these pixels [S, S, 2]."""
+        picture, share = (
+            cv2.remap(one, where, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)  # type: ignore[call-overload]
+            for one in (self.picture, self.share)
+        )
+        return Painted(np.asarray(picture), np.asarray(share, np.float32))
+
+    def over(self, copied: Bytes) -> Picture:
+        """The picture [S, S, 3] of this and a copy [S, S, 4]."""
+        mixed = cv2.blendLinear(copied, self.picture, 1 - self.share, self.share)
+        return np.asarray(cv2.cvtColor(mixed, cv2.COLOR_RGBA2RGB), np.uint8)
 
 
 class Composer:
@@ -91,7 +136,7 @@ class Composer:
         self._features = {name: appearance[source][0] for name, source in sides.items() if name in wanted}
         self._still = {name: still_grid(len(features)) for name, features in self._features.items()}
         self._wants_copy = "copied" in wanted
-        self._copy = Copy(picture)
+        self.copy: Final = Copy(picture)
         self._copied: Bytes | None = None
 
     def move(self, field: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
@@ -104,15 +149,16 @@ class Composer:
             # What the source picture does not show counts nothing.
             moved *= _sized(visible, side)[..., None]
             made[name] = moved[None]
-        self._copied = self._copy.at(flow)
+        self._copied = self.copy.at(flow)
         if self._wants_copy:
             made["copied"] = apart(self._copied)[None]
         return {**made, **{name: field[name] for name in ("fine", "coarse")}}
 
-    def mix(self, painted: Bytes, gate: Array) -> tuple[Picture, Array]:
-        """`mix` with the picture as it was moved last, for `painted` and `gate` of a batch of one."""
+    def mix(self, painted: Bytes, gate: Array) -> tuple[Picture, Painted]:
+        """With the picture as it was moved last, for `painted` and `gate` of a batch of one."""
         assert self._copied is not None, "nothing was moved yet"
-        return mix(self._copied, painted[0], gate[0])
+        ready = Painted.of(painted[0], gate[0])
+        return ready.over(self._copied), ready
 
 
 def _sized(field: Array, side: int) -> Array:

@@ -22,6 +22,8 @@ from kilocall.model.compact.compose import Composer, move, still_grid
 from kilocall.model.compact.detail import Detail, halved
 from kilocall.model.compact.expression_gain import ExpressionGain
 from kilocall.model.compact.fusion import Fusion, speaking_parts
+from kilocall.model.compact.held_field import FieldFor
+from kilocall.model.compact.held_picture import HeldPicture
 from kilocall.model.compact.likeness import face_colour, face_mask
 from kilocall.model.compact.motion_fit import MotionFit
 from kilocall.model.compact.speaker_adapter import NETWORKS as ADAPTED_NETWORKS
@@ -37,8 +39,8 @@ if TYPE_CHECKING:
     from kilocall.runtime.engine import Engine, Network
 
 IMPLICIT_INPUT: Final = 64
-#: Of the motion field, all but what a sender alone wants.
-FIELD_OUTPUTS: Final = ("displacement", "visible", "gate", "fine", "coarse")
+#: Of the motion field, what a receiver wants.
+FIELD_OUTPUTS: Final = ("displacement", "visible", "gate", "fine", "coarse", "masks")
 #: The point about which the heads of the training clips turn: a least-squares fit over 190 clips of how the face moves
 #: when it turns. In units of the mean shape, which is 2.4 wide: 0.55 below and 1.43 behind the face's middle.
 NECK: Final = (0.0, 0.55, 1.43)
@@ -266,23 +268,32 @@ class CompactRenderer:
         self._detail = Detail(source.detail) if source.detail is not None else None
         self._speaking = speaking_parts(source.keypoints[: lm.LANDMARKS])
         self._still_field = still_grid(len(self._speaking))
+        self._held: HeldPicture | None = None
 
     def render(self, motion: Motion) -> Picture:
         return self.make(motion).picture
 
-    def make(self, motion: Motion) -> Made:
+    def make(self, motion: Motion, *, hold: float = 0.0) -> Made:
         driving = self._family.driving(self._source, motion, self.expression_gain)
+        x_d, turned = driving["x_d"][0], driving["jacobian"][0]
+        if hold and self._held is not None and self._held.reaches(x_d, hold):
+            return self._placed(*self._held.moved_on(self._composer.copy, x_d, turned))
         between_lips = driving.pop("interior")
-        made = self._field(**self._still, **driving)
-        moved = self._composer.move(made)
-        painted = self._painter(**moved, x_d=driving["x_d"], interior=between_lips)["painted"]
-        picture, share = self._composer.mix(painted, made["gate"])
-        displacement = made["displacement"][0]
+        found = self._field(**self._still, **driving)
+        moved = self._composer.move(found)
+        pixels = self._painter(**moved, x_d=driving["x_d"], interior=between_lips)["painted"]
+        picture, painted = self._composer.mix(pixels, found["gate"])
+        displacement, visible = found["displacement"][0], found["visible"][0, ..., 0]
+        if hold:
+            field = FieldFor(found, self._still["x_s"][0], x_d, turned)
+            self._held = HeldPicture(field, displacement, visible, painted)
+        return self._placed(picture, displacement, painted.share, visible)
+
+    def _placed(self, picture: Picture, displacement: Array, painted: Array, visible: Array) -> Made:
         speaking = move(self._speaking, displacement, self._still_field)
-        placement = Placement(displacement, share, made["visible"][0, ..., 0], speaking)
         if self._detail is not None:
-            picture = self._detail.add(picture, placement.displacement, share)
-        return Made(picture, placement)
+            picture = self._detail.add(picture, displacement, painted)
+        return Made(picture, Placement(displacement, painted, visible, speaking))
 
 
 def jacobian(source: Motion, driving: Motion) -> Array:

@@ -14,7 +14,6 @@ one: exactly the made picture.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 import cv2
@@ -22,13 +21,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kilocall.model import landmarks as lm
-from kilocall.model.compact.compose import still_grid
+from kilocall.model.compact.compose import traced
 from kilocall.model.family import Made, Placement
 
 if TYPE_CHECKING:
     from kilocall.runtime.engine import Network
 
-__all__ = ["COARSE", "FEATURES", "SIDE", "TRACE_STEPS", "WORK_SIDE", "Correction", "Fusion"]
+__all__ = ["COARSE", "FEATURES", "SIDE", "WORK_SIDE", "Correction", "Fusion"]
 
 Bytes = NDArray[np.uint8]
 Array = NDArray[np.float32]
@@ -58,8 +57,6 @@ _COVER_SIDE: Final = 27
 _LIGHT_SIDE: Final = 8
 #: A layer of this side has detail that WORK_SIDE cannot hold.
 _DETAILED: Final = 192
-#: Steps that find where a place was before; the third moves it by less than a tenth of a pixel.
-TRACE_STEPS: Final = 2
 
 
 @dataclass(frozen=True)
@@ -80,7 +77,7 @@ class Correction:
             return self
         if now.number != self.placement.number:  # moved from another picture: where places were is not known
             return self
-        where = _traced(now.displacement, self.placement.displacement, len(self.changes))
+        where = traced(now.displacement, self.placement.displacement, len(self.changes))
         changes = cv2.remap(self.changes, where, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)  # type: ignore[call-overload]
         return Correction(np.asarray(changes, np.int16), now)
 
@@ -190,27 +187,6 @@ def _energy(picture: Bytes) -> Array:
     luma = cv2.transform(picture, _LUMA).astype(np.float32)
     low = _resized(_resized(luma, WORK_SIDE, cv2.INTER_AREA), SIDE, cv2.INTER_LINEAR)
     return np.asarray(_resized(cv2.absdiff(luma, low), WORK_SIDE, cv2.INTER_AREA) * np.float32(1 / 255), np.float32)
-
-
-def _traced(now: Array, then: Array, out: int) -> Array:
-    """Where each of `out` times `out` places lay at another moment [out, out, 2], by the displacements of both.
-
-    What shows the same place of the source picture is the same: x0 + then(x0) = x + now(x).
-    """
-    side = len(now)
-    half = np.float32(side / 2)
-    still = _grid(side)
-    moved = now - then
-    for _ in range(TRACE_STEPS):
-        there = cv2.remap(then, still + half * moved, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)  # type: ignore[call-overload]
-        moved = now - np.asarray(there, np.float32)
-    large = _resized(moved, out, cv2.INTER_LINEAR)
-    return np.asarray(cv2.scaleAdd(large, out / 2, _grid(out)), np.float32)
-
-
-@cache
-def _grid(side: int) -> Array:
-    return still_grid(side)
 
 
 def _resized(values: NDArray[Any], side: int, method: int) -> NDArray[Any]:

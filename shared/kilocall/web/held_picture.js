@@ -1,0 +1,54 @@
+// Pictures that the networks made for one frame, moved on for the next few: what a slow processor shows in between. As
+// `model/compact/held_picture.py`; what was painted stays where pictures are composed.
+
+import { traced } from "./compose.js";
+import { INNER_LIPS, LANDMARKS, LEFT_EYE, LEFT_IRIS, OUTER_LIPS, RIGHT_EYE, RIGHT_IRIS } from "./landmarks.js";
+
+/** @typedef {import("./held_field.js").FieldFor} FieldFor */
+
+const MOST_HELD = 3;
+const HELD_WITHIN = 4 / 128;
+const PARTS_WITHIN = 1.3 / 128;
+const PARTS = [[...OUTER_LIPS, ...INNER_LIPS], [...RIGHT_EYE, ...LEFT_EYE, RIGHT_IRIS, LEFT_IRIS]];
+
+/** A picture of one source, as the networks made it. */
+export class HeldPicture {
+  /**
+   * @param {FieldFor} field
+   * @param {Float32Array} gate [F, F]
+   */
+  constructor(field, gate) {
+    this.field = field;
+    this.gate = gate;
+    this.age = 0;
+  }
+
+  /**
+   * Whether the next frame can be this picture moved on; its keypoints may be so many times as far from this one's, over so
+   * many times fewer frames.
+   * @param {Float32Array} points driving keypoints [K, 2]
+   * @param {number} further
+   */
+  reaches(points, further) {
+    this.age++;
+    if (this.age > Math.max(1, Math.round(MOST_HELD / further)) || this.field.moved(points) > HELD_WITHIN * further) return false;
+    const moved = Float32Array.from({ length: 2 * LANDMARKS }, (_, n) => points[n] - this.field.points[n]);
+    let [x, y] = [0, 0];
+    for (let n = 0; n < moved.length; n += 2) [x, y] = [x + moved[n] / LANDMARKS, y + moved[n + 1] / LANDMARKS];
+    return PARTS.every((part) => {
+      const sum = part.reduce((all, k) => all + Math.hypot(moved[2 * k] - x, moved[2 * k + 1] - y), 0);
+      return sum / part.length <= PARTS_WITHIN * further;
+    });
+  }
+
+  /**
+   * The displacement [F, F, 2] for other driving keypoints, and how far from each place [F, F, 2] lies what was painted of it
+   * then; crop units.
+   * @param {Float32Array} points
+   * @param {Float32Array} jacobian
+   */
+  movedOn(points, jacobian) {
+    const displacement = this.field.at(points, jacobian);
+    return { displacement, trace: traced(displacement, this.field.displacement) };
+  }
+}
