@@ -9,6 +9,7 @@ import { faceOfPicture, findFace } from "../../shared/kilocall/web/face_finder.j
 import { FACE_NETWORKS, FaceTracker, sourceOf } from "../../shared/kilocall/web/face_tracker.js";
 import { similarity } from "../../shared/kilocall/web/geometry.js";
 import { fittedSize, formatOf } from "../../shared/kilocall/web/given_picture.js";
+import { LentTracker, lend } from "../../shared/kilocall/web/lent_tracker.js";
 import { fromVector, transfer } from "../../shared/kilocall/web/motion.js";
 import { interpolated, part, reduced, rgb, warped } from "../../shared/kilocall/web/pixels.js";
 import { ReplayStream } from "../../shared/kilocall/web/player.js";
@@ -127,6 +128,20 @@ describe("with the networks", { skip: noEngine }, () => {
   /** @type {FaceTracker} */
   let tracker;
   before(async () => { tracker = await FaceTracker.open(await engine(), networkFiles(FACE_NETWORKS)); });
+
+  test("a tracker that is lent finds what its owner finds, whenever it was asked, and fails with the owner's reason", async (t) => {
+    const { port1, port2 } = new MessageChannel();
+    t.after(() => port1.close());
+    const lent = new LentTracker(port2);
+    const asked = [portrait, tilted].map((picture) => lent.track(picture));
+    lend(port1, async (crop) => {
+      if (crop.width !== SIZE) throw new BadInput("a crop of another size");
+      return tracker.track(crop);
+    });
+    assert.deepEqual(await Promise.all(asked), [await tracker.track(portrait), await tracker.track(tilted)]);
+    await assert.rejects(
+      lent.track({ width: 1, height: 1, data: new Uint8ClampedArray(4) }), { constructor: BadInput, message: "a crop of another size" });
+  });
 
   test("points, depth, certainty and what is between the lips are Python's; and so is the source made of them", async () => {
     for (const [n, picture] of [portrait, tilted].entries()) {

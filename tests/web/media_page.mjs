@@ -37,8 +37,8 @@ export class Receiving {
       picture: (/** @type {Rendered} */ picture) => { made.pictures.push(picture); },
       ...Object.fromEntries(["ready", "refused", "adapter", "reference", "rate", "problem"].map((what) => [what, tell(what)])),
     }, { threads }));
-    const hello = await made.pipeline.ready;
-    return { made, hello };
+    await made.pipeline.ready;
+    return made;
   }
 
   /** What was told of one kind, without its name. */

@@ -119,7 +119,7 @@ class MediaPage:
 @pytest.fixture
 def page(browser: Any, hosted: Hosted) -> Iterator[MediaPage]:
     page = MediaPage(browser, hosted.address)
-    page.page.evaluate("async () => { window.receiving = (await media.Receiving.open(1)).made; }")
+    page.page.evaluate("async () => { window.receiving = await media.Receiving.open(1); }")
     yield page
     page.close()
 
@@ -268,8 +268,6 @@ def test_a_camera_that_is_handed_over_frame_by_frame_is_sent_until_it_is_off(pag
     count = page.page.evaluate("sending.packets.length")
     page.page.wait_for_timeout(1500)
     assert page.page.evaluate("sending.packets.length") == count
-    hello = page.page.evaluate("sending.pipeline.hello(12.5)")
-    assert (hello["family"], hello["fpsNumerator"], hello["fpsDenominator"]) == ("compact-256", 12500, 1000)
     assert not page.told("sending", "problem")
 
 

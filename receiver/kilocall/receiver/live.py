@@ -49,7 +49,7 @@ REST_S: Final = 0.1
 STILL_US: Final = 80_000
 KEEP_MOST: Final = 1500
 #: Beyond it pictures that are moved on fall apart (`FaceRenderer.hold`).
-MOST_HOLD: Final = 2.0
+MOST_HOLD: Final = 3.0
 #: Times of pictures: 13 minutes at 25 a second.
 TIMES_MOST: Final = 20_000
 

@@ -10,8 +10,9 @@ import { CallStatistics } from "./call_statistics.js";
 import { nowUs } from "./clock.js";
 import { ReceiverReport, SourcePicture } from "./control.js";
 import { Codebook } from "./codebook.js";
-import { file } from "./engine.js";
+import { compileEngine, file } from "./engine.js";
 import { BadInput, KilocallError } from "./errors.js";
+import { helloOf, ownFamily } from "./hello.js";
 import { Link } from "./link.js";
 import { TIMES_MS } from "./motion_packet.js";
 import { RateControl } from "./rate_control.js";
@@ -80,13 +81,15 @@ export class CallNode {
   constructor(address, canvas, events, { threads = 1, stores = null } = {}) {
     this.#events = events;
     const rate = new RateControl();
+    const engine = compileEngine();
+    const faces = new MessageChannel();
     this.sending = new SendPipeline({
       packet: (packet, data) => this.#sendPacket(packet, data),
       face: (seen, sinceUs) => this.#ownFace(seen, sinceUs),
       source: (source) => this.#ownSource(source),
       overlay: (overlay) => this.#message(overlay),
       problem: (text) => this.#problem(text),
-    }, { fps: FPS, threads, plan: rate.plan });
+    }, { fps: FPS, threads, engine, lends: faces.port1, plan: rate.plan });
     this.receiving = new ReceivePipeline(canvas, {
       picture: (made) => this.#picture(made),
       ready: (pictureHash) => this.session.pictureReady(pictureHash),
@@ -96,7 +99,7 @@ export class CallNode {
       rate: (fps) => this.session.ownRate(fps),
       played: (played) => this.#recorder?.addMotion(played),
       problem: (text) => this.#problem(text),
-    }, { threads });
+    }, { threads, engine, faces: faces.port2 });
     this.link = new Link(address, {}, this);
     this.session = new Session(this.sending, this.receiving, {
       rate,
@@ -127,18 +130,29 @@ export class CallNode {
     this.#tellState();
     this.#message(this.#sources());
     try {
-      await Promise.all([this.sending.ready, this.receiving.ready]);
-      this.session.introduce(this.sending.hello(FPS));
+      const { family } = await ownFamily();
+      this.session.introduce(helloOf(family, FPS));
       this.#timer = setInterval(() => void this.#tick(), TICK_MS);
-      await this.link.run();
+      // The two sides meet and exchange pictures while the workers compile their networks.
+      await Promise.race([this.link.run(), this.#failed()]);
     } catch (error) {
       const reason = error instanceof Error ? error.message : String(error);
       if (!(error instanceof KilocallError)) console.error(error);
       this.session.closed("refused", reason);
+      await this.link.close(() => {});
     } finally {
       clearInterval(this.#timer);
       this.#tellState();
     }
+  }
+
+  /**
+   * Rejected where a worker cannot be made ready; otherwise never settled.
+   * @returns {Promise<never>}
+   */
+  async #failed() {
+    await Promise.all([this.sending.ready, this.receiving.ready]);
+    return new Promise(() => {});
   }
 
   /** Says goodbye and ends the call. */
@@ -407,14 +421,15 @@ export class CallNode {
       ? delays.slice(-RECENT_DELAYS).toSorted((a, b) => a - b)[Math.min(delays.length, RECENT_DELAYS) >> 1] - Math.min(...delays) : 0;
     session.loopLagMs = this.#loopLagMs;
     session.tick();
-    this.#message(await this.statistics.look());
+    // Before, the workers answer nothing.
+    if (this.sending.isReady && this.receiving.isReady) this.#message(await this.statistics.look());
     this.#tellState();
   }
 
   async #report() {
     const { peer } = this.link;
     const now = performance.now();
-    if (peer === null || !this.session.greeted || now - this.#reported.atMs < REPORT_EVERY_MS - 100) return;
+    if (peer === null || !this.session.greeted || !this.receiving.isReady || now - this.#reported.atMs < REPORT_EVERY_MS - 100) return;
     const { received: packets } = await this.receiving.numbers();
     if (packets === this.#reported.packets && now - this.#reported.atMs < IDLE_REPORT_EVERY_MS) return;
     const { bytes } = peer.traffic.received;

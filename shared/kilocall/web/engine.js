@@ -7,17 +7,38 @@ const AT = new URL("./", import.meta.url);
 const ENGINE = new URL("vendor/ort.wasm.bundle.min.mjs", AT).href;
 const ENGINE_WASM = new URL("vendor/ort-wasm-simd-threaded.wasm", AT).href;
 
+/** Compiled once, for all workers of a page. */
+export function compileEngine() {
+  return WebAssembly.compileStreaming(fetch(ENGINE_WASM));
+}
+
 /**
  * The engine, on so many threads at most; on one where the server does not isolate the page.
  * @param {number} mostThreads
+ * @param {WebAssembly.Module | null} [compiled] null: the engine is fetched and compiled here
  */
-export async function openEngine(mostThreads) {
+export async function openEngine(mostThreads, compiled = null) {
   const engine = /** @type {typeof import("onnxruntime-web")} */ (await import(ENGINE));
   const threads = crossOriginIsolated ? Math.min(navigator.hardwareConcurrency, mostThreads) : 1;
   engine.env.wasm.numThreads = threads;
   engine.env.wasm.wasmPaths = { wasm: ENGINE_WASM };
   engine.env.logLevel = "error";
+  if (compiled !== null) give(engine, compiled);
   return { engine, threads };
+}
+
+/**
+ * Has the library, which knows files alone, take a compiled module: it instantiates one in a worker, its own.
+ * @param {typeof import("onnxruntime-web")} engine
+ * @param {WebAssembly.Module} module
+ */
+function give(engine, module) {
+  const { instantiate } = WebAssembly;
+  engine.env.wasm.wasmBinary = new ArrayBuffer(0);
+  WebAssembly.instantiate = /** @type {any} */ (async (/** @type {BufferSource} */ _, /** @type {WebAssembly.Imports} */ imports) => {
+    WebAssembly.instantiate = instantiate;
+    return { module, instance: await instantiate(module, imports) };
+  });
 }
 
 /**

@@ -142,6 +142,7 @@ export class GlComposer {
     this.mixing = this.#program(MIX);
     this.moving = this.#program(MOVE);
     this.detailing = this.#program(DETAIL);
+    this.checked = false;
     this.flow = this.#texture();
     this.gate = this.#texture();
     this.painted = this.#texture();
@@ -177,6 +178,7 @@ export class GlComposer {
    */
   draw(held, { displacement, gate, painted, trace }) {
     const { gl, side } = this;
+    if (!this.checked) this.#check();
     const large = held.large !== null;
     const shown = large ? 2 * side : side;
     if (this.canvas.width !== shown) this.canvas.width = this.canvas.height = shown;
@@ -229,11 +231,18 @@ export class GlComposer {
       gl.attachShader(program, shader);
     }
     gl.linkProgram(program);
-    if (!gl.getProgramParameter(program, gl.LINK_STATUS) && !gl.isContextLost()) {
+    return program;
+  }
+
+  /** Not at once: to be asked for it, the graphics processor would have to have compiled all shaders. */
+  #check() {
+    const { gl } = this;
+    for (const program of [this.painting, this.mixing, this.moving, this.detailing]) {
+      if (gl.getProgramParameter(program, gl.LINK_STATUS) || gl.isContextLost()) continue;
       const logs = (gl.getAttachedShaders(program) ?? []).map((shader) => gl.getShaderInfoLog(shader));
       throw new KilocallError(`this browser's WebGL does not take a shader: ${logs.join(" ")}`);
     }
-    return program;
+    this.checked = true;
   }
 
   #texture() {

@@ -31,7 +31,7 @@ export class HeldPicture {
    */
   reaches(points, further) {
     this.age++;
-    if (this.age > Math.max(1, Math.round(MOST_HELD / further)) || this.field.moved(points) > HELD_WITHIN * further) return false;
+    if (this.age > Math.ceil(MOST_HELD / further) || this.field.moved(points) > HELD_WITHIN * further) return false;
     const moved = Float32Array.from({ length: 2 * LANDMARKS }, (_, n) => points[n] - this.field.points[n]);
     let [x, y] = [0, 0];
     for (let n = 0; n < moved.length; n += 2) [x, y] = [x + moved[n] / LANDMARKS, y + moved[n + 1] / LANDMARKS];

@@ -1,7 +1,9 @@
 // What a Hello says of the networks that this side has. As `model/hello.py` and `CompactFamily.weights_hash`.
 
 import { sha256 } from "./bytes.js";
+import { Codebook } from "./codebook.js";
 import { Hello } from "./control.js";
+import { file } from "./engine.js";
 import { BadInput } from "./errors.js";
 
 /**
@@ -27,6 +29,13 @@ export function familyHello(manifest, codebook) {
   const listed = Object.keys(files).sort().map((name) => `${JSON.stringify(name)}: ${JSON.stringify(files[name])}`);
   const weightsHash = sha256(new TextEncoder().encode(`{${listed.join(", ")}}`));
   return { family, weightsHash, codebookHash: codebook.hash, pictureSize: size };
+}
+
+/** The family whose files lie beside these modules, and its codebook. */
+export async function ownFamily() {
+  const [manifest, tables] = await Promise.all([file("networks/manifest.json"), file("networks/codebook.safetensors")]);
+  const codebook = Codebook.fromBytes(tables);
+  return { family: familyHello(manifest, codebook), codebook };
 }
 
 /**

@@ -2,10 +2,8 @@
 // `receive_worker.js` on a thread of its own. Methods and events are those of `receiver/live.py`.
 
 import { clockOffsetUs } from "./clock.js";
-import { helloOf } from "./hello.js";
 
 /** @typedef {import("./jitter_buffer.js").Report} Report */
-/** @typedef {import("./hello.js").FamilyHello} FamilyHello */
 
 /**
  * A picture that is on the canvas now.
@@ -52,7 +50,13 @@ import { helloOf } from "./hello.js";
  * @property {Record<string, number>} ms mean time of each stage for the last pictures
  */
 
-/** @typedef {{ threads?: number }} ReceiveSettings most threads that networks run on, where the server isolates the page */
+/**
+ * @typedef {object} ReceiveSettings
+ * @property {number} [threads] most threads that networks run on, where the server isolates the page
+ * @property {Promise<WebAssembly.Module> | null} [engine] compiled already (`compileEngine`); the worker does it otherwise
+ * @property {MessagePort | null} [faces] of a sender that is given the other end (`lends`): it finds the face in each source
+ * picture, and its networks are not loaded here as well
+ */
 
 /** What a call's session asks of the receiving side: `Incoming` of `control/session.py`, and `ReceivePipeline`'s other methods. */
 export class ReceivePipeline {
@@ -61,21 +65,23 @@ export class ReceivePipeline {
    * @param {ReceiveEvents} events
    * @param {ReceiveSettings} [settings]
    */
-  constructor(canvas, events, { threads = 1 } = {}) {
+  constructor(canvas, events, { threads = 1, engine = null, faces = null } = {}) {
     this.events = events;
     this.worker = new Worker(new URL("receive_worker.js", import.meta.url), { type: "module" });
     this.connection = 0;
     this.asked = 0;
     /** @type {Map<number, (value: any) => void>} */
     this.waiting = new Map();
-    /** @type {FamilyHello | null} */
-    this.family = null;
-    /** Settled once the networks are there, with what a hello says of them; fails with the reason. */
-    this.ready = /** @type {Promise<FamilyHello>} */ (new Promise((done, fail) => {
+    this.isReady = false;
+    /** Settled once the networks are there; fails with the reason. */
+    this.ready = /** @type {Promise<void>} */ (new Promise((done, fail) => {
       this.worker.onmessage = ({ data }) => this.#take(data, done, fail);
       this.worker.onerror = ({ message }) => fail(new Error(message || "the receiver's worker could not be started"));
+      const given = faces === null ? [canvas] : [canvas, faces];
+      Promise.resolve(engine).then((compiled) => {
+        this.worker.postMessage({ do: "open", canvas, threads, compiled, faces, clockOffsetUs: clockOffsetUs() }, given);
+      }).catch(fail);
     }));
-    this.worker.postMessage({ do: "open", canvas, threads, clockOffsetUs: clockOffsetUs() }, [canvas]);
   }
 
   /**
@@ -186,15 +192,6 @@ export class ReceivePipeline {
   }
 
   /**
-   * What a hello says of this side, with the frames a second that its camera has at most. Once ready.
-   * @param {number} fps
-   */
-  hello(fps) {
-    if (this.family === null) throw new Error("the receiver is not ready yet");
-    return helloOf(this.family, fps);
-  }
-
-  /**
    * @param {object} wish
    * @returns {Promise<any>}
    */
@@ -208,7 +205,7 @@ export class ReceivePipeline {
 
   /**
    * @param {any} told
-   * @param {(family: FamilyHello) => void} done
+   * @param {() => void} done
    * @param {(why: Error) => void} fail
    */
   #take(told, done, fail) {
@@ -222,8 +219,8 @@ export class ReceivePipeline {
       case "played": return events.played?.(told.played);
       case "problem": return events.problem(told.text);
       case "open":
-        this.family = told.family;
-        return done(told.family);
+        this.isReady = true;
+        return done();
       case "fail": return fail(new Error(told.text));
       case "answer": {
         this.waiting.get(told.number)?.(told.value);

@@ -2,13 +2,13 @@
 // As `receiver/live.py`; `receive_pipeline.js` is the page's end.
 
 import { followClock, nowUs } from "./clock.js";
-import { Codebook } from "./codebook.js";
 import { PacketDecoder } from "./decode.js";
 import { file, networkFiles, openEngine } from "./engine.js";
 import { BadInput, BadPacket, KilocallError } from "./errors.js";
 import { FACE_NETWORKS, FaceTracker, sourceOf } from "./face_tracker.js";
-import { familyHello } from "./hello.js";
+import { ownFamily } from "./hello.js";
 import { JitterBuffer } from "./jitter_buffer.js";
+import { LentTracker } from "./lent_tracker.js";
 import { MOST_PICTURES } from "./limits.js";
 import { fromVector } from "./motion.js";
 import { MotionFit, motionOf } from "./motion_fit.js";
@@ -30,8 +30,10 @@ const MOST_WAITING = 64;
 /** Two minutes of packets: while a slow renderer makes one picture none may be lost that later ones are predicted from. */
 const MOST_ARRIVED = 1024;
 /** Beyond it pictures that are moved on fall apart (`PictureRenderer.render`). */
-const MOST_HOLD = 2;
+const MOST_HOLD = 3;
 const REST_MS = 100;
+/** So long after the start a source picture may still be about to come. */
+const WARM_AFTER_MS = 1000;
 /** After so long without a due frame a changed view is shown on the last one. */
 const STILL_US = 80_000;
 const MOST_UNDECODED = 2 + MOST_PICTURES;
@@ -41,7 +43,7 @@ const STAGES = /** @type {const} */ (["field", "move", "generator", "compose"]);
 /** What is the same for every picture.
  * @typedef {object} Opened
  * @property {Networks} networks
- * @property {FaceTracker} faces
+ * @property {import("./lent_tracker.js").Tracker} faces
  * @property {ShapeModel} shapeModel
  * @property {import("./screen.js").Screen} screen
  * @property {number} size
@@ -60,7 +62,7 @@ const STAGES = /** @type {const} */ (["field", "move", "generator", "compose"]);
 class Receiver {
   /**
    * @param {Opened} opened
-   * @param {Codebook} codebook
+   * @param {import("./codebook.js").Codebook} codebook
    */
   constructor(opened, codebook) {
     this.opened = opened;
@@ -98,6 +100,20 @@ class Receiver {
     this.last = null;
     this.lastTimeUs = 0;
     this.renderedUs = 0;
+    this.cold = true; // no network has run yet
+    this.openedMs = performance.now();
+  }
+
+  /**
+   * Every network runs once while there is nothing else to do: the first picture of the call is then made as quickly as the
+   * others.
+   */
+  async #warm() {
+    const { networks, faces, shapeModel, size } = this.opened;
+    const blank = { width: size, height: size, data: new Uint8ClampedArray(4 * size * size).fill(128) };
+    const track = { ...await faces.track(blank), certainty: 1 };
+    const source = sourceOf(track, shapeModel, expressionNumbers(shapeModel, track.implicit));
+    await (await PictureRenderer.open(networks, shapeModel, source, blank.data)).render(source.pose);
   }
 
   /**
@@ -139,6 +155,11 @@ class Receiver {
       await this.#render(newest.timeUs, newest.motion, chosen.length - 1);
     } else if (this.viewChanged && this.last !== null && nowUs() - this.renderedUs > STILL_US) {
       await this.#render(this.lastTimeUs, this.last, 0);
+    }
+    this.cold &&= !this.sources.size && !this.undecoded;
+    if (this.cold && performance.now() - this.openedMs > WARM_AFTER_MS) {
+      this.cold = false;
+      await this.#warm();
     }
     const nextUs = this.jitter.nextDueUs();
     return nextUs === null ? REST_MS : Math.min(REST_MS, Math.max(0, (nextUs - nowUs()) / 1000));
@@ -222,7 +243,8 @@ class Receiver {
     this.rendered++;
     const side = this.opened.screen.side();
     tell({ did: "picture", made: { timeUs, madeUs, playoutUs: this.jitter.delayUs, side } });
-    if (this.pace.done(madeUs, (ended - began) / 1000, leftOut)) tell({ did: "rate", fps: this.pace.fps });
+    // The first picture is no measure: the browser has yet to compile much of what makes it.
+    if (this.rendered > 1 && this.pace.done(madeUs, (ended - began) / 1000, leftOut)) tell({ did: "rate", fps: this.pace.fps });
   }
 
   /** @param {string} pictureHash */
@@ -249,9 +271,9 @@ class Receiver {
     }
     this.#decode(data, (why) => tell({ did: "refused", pictureHash, why }), async (seen) => {
       if (!this.sources.has(pictureHash)) {
-        const source = await this.#sourceOf(seen);
         const { networks, shapeModel, screen } = this.opened;
-        const renderer = await PictureRenderer.open(networks, shapeModel, source, seen.small.data);
+        const [source, appearance] = await Promise.all([this.#sourceOf(seen), networks.appearanceOf(seen.small.data)]);
+        const renderer = new PictureRenderer(networks, shapeModel, source, appearance, seen.small.data);
         const base = { source, motion: source.pose, keypoints: shapeModel.keypoints(source, source.pose) };
         this.sources.set(pictureHash, {
           renderer: new ReferenceRenderer(shapeModel, [base], [renderer]),
@@ -440,27 +462,29 @@ function take(to, wish) {
   }
 }
 
-/** @param {{ canvas: OffscreenCanvas, threads: number, clockOffsetUs: number }} wish */
-async function open({ canvas, threads, clockOffsetUs }) {
+/**
+ * @param {{ canvas: OffscreenCanvas, threads: number, compiled: WebAssembly.Module | null, faces: MessagePort | null,
+ *   clockOffsetUs: number }} wish
+ */
+async function open({ canvas, threads, compiled, faces: lent, clockOffsetUs }) {
   followClock(clockOffsetUs);
-  const [{ engine }, manifest, shape, tables, files, faceFiles] = await Promise.all([
-    openEngine(threads), file("networks/manifest.json"), file("networks/shape.safetensors"),
-    file("networks/codebook.safetensors"), networkFiles(NETWORKS), networkFiles(FACE_NETWORKS),
+  const [{ engine }, { size, codebook, screen }, shape, files] = await Promise.all([
+    openEngine(threads, compiled), prepared(canvas), file("networks/shape.safetensors"), networkFiles(NETWORKS),
   ]);
-  const codebook = Codebook.fromBytes(tables);
-  const family = familyHello(manifest, codebook);
-  const size = family.pictureSize;
   const shapeModel = ShapeModel.fromBytes(shape);
   const networks = await Networks.open(engine, files);
-  const faces = await FaceTracker.open(engine, faceFiles);
-  const opened = { networks, faces, shapeModel, screen: screenOn(canvas, size), size };
-  // Every network runs once now: the first picture of the call is then made as quickly as the others.
-  const blank = { width: size, height: size, data: new Uint8ClampedArray(4 * size * size).fill(128) };
-  const track = { ...await faces.track(blank), certainty: 1 };
-  const source = sourceOf(track, shapeModel, expressionNumbers(shapeModel, track.implicit));
-  await (await PictureRenderer.open(networks, shapeModel, source, blank.data)).render(source.pose);
-  receiver = new Receiver(opened, codebook);
-  tell({ did: "open", family });
+  const faces = lent === null ? await FaceTracker.open(engine, await networkFiles(FACE_NETWORKS)) : new LentTracker(lent);
+  receiver = new Receiver({ networks, faces, shapeModel, screen, size }, codebook);
+  tell({ did: "open" });
+}
+
+/**
+ * The canvas early: the graphics processor compiles what draws on it while networks are loaded.
+ * @param {OffscreenCanvas} canvas
+ */
+async function prepared(canvas) {
+  const { family: { pictureSize: size }, codebook } = await ownFamily();
+  return { size, codebook, screen: screenOn(canvas, size) };
 }
 
 /** @param {object} message */

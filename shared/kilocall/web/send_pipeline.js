@@ -3,10 +3,8 @@
 
 import { clockOffsetUs, nowUs } from "./clock.js";
 import { BadInput } from "./errors.js";
-import { helloOf } from "./hello.js";
 import { MotionPacket } from "./motion_packet.js";
 
-/** @typedef {import("./hello.js").FamilyHello} FamilyHello */
 /** @typedef {import("./control.js").SourcePicture} SourcePicture */
 
 /**
@@ -58,6 +56,8 @@ import { MotionPacket } from "./motion_packet.js";
  * @typedef {object} SendSettings
  * @property {number} [fps] that the camera is asked for
  * @property {number} [threads] most threads that networks run on, where the server isolates the page
+ * @property {Promise<WebAssembly.Module> | null} [engine] compiled already (`compileEngine`); the worker does it otherwise
+ * @property {MessagePort | null} [lends] over which a receiver has faces found in its source pictures (`faces`)
  * @property {boolean} [align] whether implicit keypoints are aligned; quicker and coarser without
  * @property {Plan} plan
  */
@@ -68,25 +68,27 @@ export class SendPipeline {
    * @param {SendEvents} events
    * @param {SendSettings} settings
    */
-  constructor(events, { fps = 25, threads = 1, align = true, plan }) {
+  constructor(events, { fps = 25, threads = 1, engine = null, lends = null, align = true, plan }) {
     this.events = events;
     this.worker = new Worker(new URL("send_worker.js", import.meta.url), { type: "module" });
     this.connection = 0;
     this.asked = 0;
     /** @type {Map<number, { done: (value: any) => void, fail: (why: Error) => void }>} */
     this.waiting = new Map();
-    /** @type {FamilyHello | null} */
-    this.family = null;
     /** The source picture that motion refers to or that is offered. @type {OwnSource | null} */
     this.source = null;
     /** @type {(() => void) | null} */
     this.stopCamera = null;
-    /** Settled once the networks are there, with what a hello says of them; fails with the reason. */
-    this.ready = /** @type {Promise<FamilyHello>} */ (new Promise((done, fail) => {
+    this.isReady = false;
+    /** Settled once the networks are there; fails with the reason. */
+    this.ready = /** @type {Promise<void>} */ (new Promise((done, fail) => {
       this.worker.onmessage = ({ data }) => this.#take(data, done, fail);
       this.worker.onerror = ({ message }) => fail(new Error(message || "the sender's worker could not be started"));
+      const given = lends === null ? [] : [lends];
+      Promise.resolve(engine).then((compiled) => {
+        this.worker.postMessage({ do: "open", fps, threads, compiled, lends, align, plan, clockOffsetUs: clockOffsetUs() }, given);
+      }).catch(fail);
     }));
-    this.worker.postMessage({ do: "open", fps, threads, align, plan, clockOffsetUs: clockOffsetUs() });
   }
 
   /**
@@ -227,15 +229,6 @@ export class SendPipeline {
   }
 
   /**
-   * What a hello says of this side, with the frames a second that its camera has at most. Once ready.
-   * @param {number} fps
-   */
-  hello(fps) {
-    if (this.family === null) throw new BadInput("the sender is not ready yet");
-    return helloOf(this.family, fps);
-  }
-
-  /**
    * @param {object} wish
    * @param {Transferable[]} [given]
    * @returns {Promise<any>}
@@ -250,7 +243,7 @@ export class SendPipeline {
 
   /**
    * @param {any} told
-   * @param {(family: FamilyHello) => void} done
+   * @param {() => void} done
    * @param {(why: Error) => void} fail
    */
   #take(told, done, fail) {
@@ -268,8 +261,8 @@ export class SendPipeline {
       case "problem": return events.problem(told.text);
       case "taken": return this.onTaken?.();
       case "open":
-        this.family = told.family;
-        return done(told.family);
+        this.isReady = true;
+        return done();
       case "fail": return fail(new BadInput(told.text));
       case "answer": {
         const waiting = this.waiting.get(told.number);

@@ -4,7 +4,6 @@
 import { CompactAligner, lookAt } from "./align.js";
 import { Calibration } from "./calibration.js";
 import { CaptureClock, followClock, nowUs } from "./clock.js";
-import { Codebook } from "./codebook.js";
 import { PacketEncoder } from "./encoder.js";
 import { file, networkFiles, openEngine } from "./engine.js";
 import { BadInput, NoFace } from "./errors.js";
@@ -12,8 +11,9 @@ import { FaceCropper } from "./face_crop.js";
 import { faceOfPicture } from "./face_finder.js";
 import { FACE_CERTAINTY, FACE_NETWORKS, FaceTracker, sourceOf } from "./face_tracker.js";
 import { readPicture } from "./given_picture.js";
-import { familyHello } from "./hello.js";
+import { ownFamily } from "./hello.js";
 import { KeypointAligner } from "./keypoint_aligner.js";
+import { lend } from "./lent_tracker.js";
 import { LEVELS } from "./limits.js";
 import { MotionExtractor } from "./motion_extractor.js";
 import { EvenSteps, Pace, framesInMessage } from "./pace.js";
@@ -42,6 +42,8 @@ const ON_THE_WAY_US = 50_000;
 const KEY_EVERY_S = 4;
 const OVERLAY_EVERY_US = 100_000;
 const REST_MS = 40;
+/** So long after the start a camera's first frame may still be about to come. */
+const WARM_AFTER_MS = 1000;
 /** Where only the pose of a face is asked for. */
 const NO_EXPRESSION = 0;
 const STAGES = /** @type {const} */ (["read", "crop", "motion", "all"]);
@@ -51,7 +53,7 @@ const STAGES = /** @type {const} */ (["read", "crop", "motion", "all"]);
  * @property {FieldNetworks} networks
  * @property {FaceTracker} faces
  * @property {ShapeModel} shapeModel
- * @property {Codebook} codebook
+ * @property {import("./codebook.js").Codebook} codebook
  * @property {number} size
  */
 
@@ -469,6 +471,7 @@ let sender = null;
 const loop = new WorkerLoop(async () => sender?.step() ?? REST_MS, (text) => tell({ did: "problem", text }));
 /** How often frames have been given to be read: only the last is read on. */
 let cameras = 0;
+let filmed = false;
 
 addEventListener("message", ({ data: wish }) => {
   if (wish.do === "open") {
@@ -508,6 +511,7 @@ async function read(camera, readable) {
  * @param {number} captureUs
  */
 function hand(image, captureUs) {
+  filmed = true;
   if (sender === null) {
     image.close();
     tell({ did: "taken" });
@@ -552,27 +556,44 @@ async function answer(number, work) {
   }
 }
 
-/** @param {{ fps: number, threads: number, align: boolean, plan: Plan, clockOffsetUs: number }} settings */
+/**
+ * @param {{ fps: number, threads: number, compiled: WebAssembly.Module | null, lends: MessagePort | null, align: boolean,
+ *   plan: Plan, clockOffsetUs: number }} settings
+ */
 async function open(settings) {
   followClock(settings.clockOffsetUs);
-  const [{ engine }, manifest, shape, tables, files, faceFiles] = await Promise.all([
-    openEngine(settings.threads), file("networks/manifest.json"), file("networks/shape.safetensors"),
-    file("networks/codebook.safetensors"), networkFiles(SENDER_NETWORKS), networkFiles(FACE_NETWORKS),
+  const [{ engine }, { family, codebook }, shape, files, faceFiles] = await Promise.all([
+    openEngine(settings.threads, settings.compiled), ownFamily(), file("networks/shape.safetensors"), networkFiles(SENDER_NETWORKS),
+    networkFiles(FACE_NETWORKS),
   ]);
-  const codebook = Codebook.fromBytes(tables);
-  const family = familyHello(manifest, codebook);
   const size = family.pictureSize;
   const shapeModel = ShapeModel.fromBytes(shape);
   const faces = await FaceTracker.open(engine, faceFiles);
   const networks = await FieldNetworks.open(engine, files);
-  // Every network runs once now rather than in the first second of the call.
+  sender = new Sender({ networks, faces, shapeModel, codebook, size }, settings);
+  if (settings.lends !== null) {
+    // Between two frames, as all that is asked for.
+    lend(settings.lends, (crop) => new Promise((done, fail) => loop.ask(() => faces.track(crop).then(done, fail))));
+  }
+  tell({ did: "open" });
+  setTimeout(() => {
+    if (!filmed) loop.ask(() => warm(networks, faces, shapeModel, size));
+  }, WARM_AFTER_MS);
+}
+
+/**
+ * Every network runs once while no camera is there yet, rather than in the first second of the call.
+ * @param {FieldNetworks} networks
+ * @param {FaceTracker} faces
+ * @param {ShapeModel} shapeModel
+ * @param {number} size
+ */
+async function warm(networks, faces, shapeModel, size) {
   const blank = { width: size, height: size, data: new Uint8ClampedArray(4 * size * size).fill(128) };
   const track = { ...await faces.track(blank), certainty: 1 };
   const source = sourceOf(track, shapeModel, expressionNumbers(shapeModel, track.implicit));
   const aligner = await CompactAligner.open(networks, shapeModel, source, blank);
   await aligner.align(source.pose, track, lookAt(blank, track.points));
-  sender = new Sender({ networks, faces, shapeModel, codebook, size }, settings);
-  tell({ did: "open", family });
 }
 
 /** @param {object} message */

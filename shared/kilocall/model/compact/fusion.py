@@ -57,6 +57,9 @@ _COVER_SIDE: Final = 27
 _LIGHT_SIDE: Final = 8
 #: A layer of this side has detail that WORK_SIDE cannot hold.
 _DETAILED: Final = 192
+#: One of the full side comes often: of lips and lids it says so much. With all of it they are as late as the layer
+#: (24 kbit/s: mouth r .966, lids .93, gaze .83; half: .977, .95 and .84; none: .977, .96 and .80).
+_SAYS_OF_PARTS: Final = 0.5
 
 
 @dataclass(frozen=True)
@@ -129,6 +132,8 @@ class Fusion:
         of_coarse, of_fine, more, gain, detail = np.split(said, (1, 2, 5, 6), axis=-1)
         offset = of_coarse * coarse + of_fine * fine + more
         ours_alone = _resized(_kept(placement.speaking, coarse), WORK_SIDE, cv2.INTER_LINEAR)[..., None]
+        if side >= SIDE:
+            ours_alone *= 1 - _SAYS_OF_PARTS
         offset += ours_alone * (_light(offset) - offset)
         gain = gain + ours_alone * (1 - gain)
         changes = np.concatenate((255 * _LEVEL * offset, _ONE * gain), -1)

@@ -8,6 +8,7 @@ the networks take.
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
 import cv2
@@ -44,7 +45,7 @@ class HeldPicture:
         """Whether the next frame, with driving keypoints [K, 2], can be this picture moved on; these may be so many
         times as far from its own, over so many times fewer frames."""
         self._age += 1
-        if self._age > max(1, round(MOST_HELD / further)) or self._field.moved(x_d) > HELD_WITHIN * further:
+        if self._age > math.ceil(MOST_HELD / further) or self._field.moved(x_d) > HELD_WITHIN * further:
             return False
         moved = (x_d - self._field.x_d)[: lm.LANDMARKS]
         within = np.linalg.norm(moved - moved.mean(0), axis=1)

@@ -1,0 +1,100 @@
+"""The page of a call in Firefox: it sees a `kilocall call` and is seen."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Final
+
+import cv2
+import numpy as np
+
+from kilocall.api import StreamPlayer
+from kilocall.call import ROOM_VARIABLE
+from kilocall.call.report import CallReport
+from kilocall.sample import sample_clip
+from meeting import SECRET, Server
+from web.firefox import Firefox, has_firefox
+from web.hosting import has_engine
+
+pytestmark = [has_engine, has_firefox]
+
+ROOT: Final = Path(__file__).parents[2]
+#: Compiling the engine and its networks takes seconds; a busy machine takes several times that.
+WITHIN_S: Final = 180
+CAMERA_FPS: Final = 8
+SIDE: Final = 32
+#: What is on the other side's canvas, SIDE wide.
+SHOWN: Final = f"""(() => {{
+  const small = Object.assign(document.createElement("canvas"), {{ width: {SIDE}, height: {SIDE} }}).getContext("2d");
+  small.drawImage(document.getElementById("remote-picture"), 0, 0, {SIDE}, {SIDE});
+  return JSON.stringify([...small.getImageData(0, 0, {SIDE}, {SIDE}).data]);
+}})()"""
+
+
+def test_firefox_sees_a_python_party_and_is_seen(server: Server, player: StreamPlayer, tmp_path: Path) -> None:
+    link = f"{server.url}/tea#{SECRET.text}"
+    clip = sample_clip("astronaut", tmp_path, threads=1)
+    roots = os.pathsep.join(str(ROOT / root) for root in ("sender", "receiver", "shared", "proto"))
+    report = tmp_path / "report.json"
+    options = ["call", "--headless", "--camera", str(clip), "--seconds", "300", "--report", str(report)]
+    node = subprocess.Popen(
+        [sys.executable, "-m", "kilocall.cli", *options],
+        env={**os.environ, "PYTHONPATH": roots, "KILOCALL_CACHE": str(tmp_path), ROOM_VARIABLE: link},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    # Its pipe is read, or it would stand still when that is full.
+    said: list[str] = []
+    reader = threading.Thread(target=lambda: said.extend(node.stdout or ()))
+    reader.start()
+    firefox: Firefox | None = None
+    try:
+        firefox = Firefox(tmp_path / "profile")
+        ground = np.full((480, 640, 3), 90, np.uint8)
+        film = []
+        for frame in list(player.frames())[: 2 * 25 : 25 // CAMERA_FPS]:
+            ground[60:420, 140:500] = cv2.resize(frame.rgb, (360, 360), interpolation=cv2.INTER_LINEAR)
+            film.append(ground.copy())
+        firefox.film(film, CAMERA_FPS)
+        firefox.open(link)
+        # It does not say that camera and microphone may be used, so that the page asks for a click.
+        firefox.until("document.getElementById('sound')?.hidden === false", WITHIN_S)
+        firefox.evaluate("document.getElementById('sound-button').click()")
+        firefox.until("window.kilocall.stats().drawn >= 3", WITHIN_S)
+        assert firefox.evaluate("document.querySelectorAll('#words li').length") == 4
+        firefox.until("document.getElementById('source-caption').textContent.startsWith('Taken at')", WITHIN_S)
+        # What is shown is the other side's speaker.
+        shown = np.array(json.loads(firefox.evaluate(SHOWN)), np.uint8).reshape(SIDE, SIDE, 4)[..., :3]
+        speaker = cv2.resize(player.stream_source.picture, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
+        # Another crop of the same film; a canvas that nothing was drawn on has no correlation with anything.
+        assert np.corrcoef(speaker.ravel(), shown.ravel())[0, 1] > 0.6
+        # The other side has said that it can move this side's picture.
+        firefox.until("document.getElementById('gallery-pictures').textContent === '1'", WITHIN_S)
+        firefox.until("Number(document.getElementById('fps-out').textContent) > 0", WITHIN_S)
+        time.sleep(5)  # until it has, on a busy machine
+        firefox.evaluate("document.getElementById('leave').click()")
+        firefox.until("document.getElementById('status-title').textContent === 'The call is over'", WITHIN_S)
+        time.sleep(3)  # what the farewell needs
+        # Nobody is there to hang up on that side: it would wait for the other to come back.
+        node.terminate()
+        node.wait(60)
+        assert not firefox.problems
+    finally:
+        node.kill()
+        node.wait()
+        reader.join()
+        if firefox is not None:
+            firefox.close()
+        assert node.stdout is not None
+        node.stdout.close()
+    assert node.returncode == 0, "".join(said)
+    told = CallReport.model_validate_json(report.read_text())
+    assert told.pictures >= 1
+    assert (told.phase, told.malformed, told.connections) == ("ended", 0, 1)
