@@ -54,6 +54,7 @@ check-all: $(VENV)/.dev engine
 web: node_modules/.package-lock.json
 	mkdir -p $(WEB)/vendor
 	cp $(addprefix node_modules/onnxruntime-web/dist/,$(ENGINE)) $(WEB)/vendor
+	@if [ -x $(BIN)/python ]; then $(BIN)/python -m kilocall.runtime.web_networks; fi
 
 # What needs it is skipped by the tests where it cannot be had.
 engine:

@@ -3,6 +3,7 @@
 import assert from "node:assert/strict";
 import { before, describe, test } from "node:test";
 
+import { loading } from "../../shared/kilocall/web/engine.js";
 import { BadInput, NoFace } from "../../shared/kilocall/web/errors.js";
 import { cut } from "../../shared/kilocall/web/crop_place.js";
 import { faceOfPicture, findFace } from "../../shared/kilocall/web/face_finder.js";
@@ -122,6 +123,11 @@ test("a file is taken by its bytes, and only of a size and kind that is allowed"
   assert.deepEqual(fittedSize(5000, 4000), { width: 1024, height: 819 });
   assert.deepEqual(fittedSize(640, 1), { width: 640, height: 1 });
   assert.throws(() => fittedSize(5001, 5000), BadInput);
+});
+
+test("a network that was rewritten beforehand is not rewritten again", () => {
+  assert.equal(loading(file(`${WEIGHTS}eye.onnx`)).graphOptimizationLevel, "all");
+  assert.equal(loading(new TextEncoder().encode("graph\x12\x13com.microsoft.nchwc\x10\x01")).graphOptimizationLevel, "disabled");
 });
 
 describe("with the networks", { skip: noEngine }, () => {

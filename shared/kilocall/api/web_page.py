@@ -32,7 +32,7 @@ from kilocall.proto.control import SourcePicture
 from kilocall.proto.errors import BadInput
 from kilocall.proto.stream_file import StreamReader
 from kilocall.runtime.picture_process import decode_from_others
-from kilocall.runtime.web_files import ENGINE_FILES, NETWORK_FILES, WEB, has_engine, modules_of
+from kilocall.runtime.web_files import ENGINE_FILES, NETWORK_FILES, WEB, for_browsers, has_engine, modules_of
 
 __all__ = ["ENGINE_FILES", "WEB", "PageReport", "export_page", "faces_of"]
 
@@ -81,7 +81,7 @@ def export_page(stream: Path | str, out: Path | str, *, family: Family) -> PageR
         shutil.copyfile(REPLAY_STYLE, partial / "replay.css")
         (partial / "networks").mkdir()
         for name in NETWORK_FILES:
-            (partial / "networks" / name).write_bytes(family.stored(name))
+            (partial / "networks" / name).write_bytes(for_browsers(name, family.stored(name)))
         (partial / "stream.kcs").write_bytes(stream.read_bytes())
         (partial / FACES).write_text(json.dumps(faces, separators=(",", ":")))
         written = [file.stat().st_size for file in partial.rglob("*") if file.is_file()]

@@ -17,13 +17,14 @@ import logging
 import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final
 
 from fastapi import FastAPI, Request, Response
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import StreamingResponse
 
-from kilocall.runtime.web_files import CALL_PAGE, ENGINE_FILES, NETWORK_FILES, WEB, WEIGHTS, has_engine
+from kilocall.runtime.web_files import CALL_PAGE, ENGINE_FILES, NETWORK_FILES, WEB, WEIGHTS, for_browsers, has_engine
 
 __all__ = ["WebPage", "add_web_page", "read_web_page"]
 
@@ -103,10 +104,10 @@ def read_web_page() -> WebPage | None:
         if path.suffix in MEDIA_TYPES and path.suffix != ".html" and path.name not in OF_A_PROGRAM
     }
     found |= {f"vendor/{name}": WEB / "vendor" / name for name in ENGINE_FILES}
-    found |= {f"networks/{name}": WEIGHTS / name for name in (*NETWORK_FILES, "manifest.json")}
-    files = {
-        name: WebFile(path.read_bytes(), MEDIA_TYPES.get(path.suffix, OTHER)) for name, path in sorted(found.items())
-    }
+    read = {name: path.read_bytes() for name, path in found.items()}
+    for name in (*NETWORK_FILES, "manifest.json"):
+        read[f"networks/{name}"] = for_browsers(name, (WEIGHTS / name).read_bytes())
+    files = {name: WebFile(data, MEDIA_TYPES.get(Path(name).suffix, OTHER)) for name, data in sorted(read.items())}
     digest = hashlib.sha256()
     for name, file in files.items():
         digest.update(f"{name}\n{len(file.data)}\n".encode() + file.data)

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
-__all__ = ["CALL_PAGE", "ENGINE_FILES", "NETWORK_FILES", "WEB", "WEIGHTS", "has_engine", "modules_of"]
+__all__ = [
+    "CALL_PAGE",
+    "ENGINE_FILES",
+    "NETWORK_FILES",
+    "WEB",
+    "WEIGHTS",
+    "for_browsers",
+    "has_engine",
+    "modules_of",
+    "rewritten_path",
+]
 
 WEB: Final = Path(__file__).parents[1] / "web"
 #: The page of a call, which is served as `call/` with what is in WEB/call in place of its own.
@@ -35,6 +46,17 @@ _IMPORT: Final = re.compile(
 def has_engine() -> bool:
     """Whether `make web` has been run."""
     return all((WEB / "vendor" / name).is_file() for name in ENGINE_FILES)
+
+
+def for_browsers(name: str, stored: bytes) -> bytes:
+    """A file of `networks/` as a page gets it, for the one that is `stored` with the weights."""
+    path = rewritten_path(WEB / "vendor" / "networks", name, stored)
+    return path.read_bytes() if path.is_file() else stored
+
+
+def rewritten_path(folder: Path, name: str, stored: bytes) -> Path:
+    """Where `web_networks.py` puts its version of a network; other weights' networks lie elsewhere."""
+    return folder / f"{Path(name).stem}-{hashlib.sha256(stored).hexdigest()[:16]}.onnx"
 
 
 def modules_of(entries: Iterable[str]) -> frozenset[str]:

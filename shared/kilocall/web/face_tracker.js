@@ -1,6 +1,7 @@
 // Finds a face's points in a crop, by the four networks that a sender runs, and makes a source of one picture.
 // As `CompactFamily.track` and `CompactFamily.source` of `model/compact/family.py`, for a picture alone.
 
+import { loading } from "./engine.js";
 import { NoFace } from "./errors.js";
 import { rotationAngles, similarity, unpose } from "./geometry.js";
 import { interior } from "./interior.js";
@@ -68,7 +69,7 @@ export class FaceTracker {
     /** @type {Partial<Record<typeof FACE_NETWORKS[number], Session>>} */
     const sessions = {};
     for (const name of FACE_NETWORKS) {
-      sessions[name] = await engine.InferenceSession.create(files[name], { executionProviders: ["wasm"] });
+      sessions[name] = await engine.InferenceSession.create(files[name], loading(files[name]));
     }
     return new FaceTracker(engine, /** @type {Record<typeof FACE_NETWORKS[number], Session>} */ (sessions));
   }

@@ -2,6 +2,7 @@
 // and `receiver/reference_renderer.py`; `vendor/` has the engine that runs the networks.
 
 import { move, copyAt, densely, apart } from "./compose.js";
+import { loading } from "./engine.js";
 import { BadInput } from "./errors.js";
 import { FieldFor } from "./held_field.js";
 import { HeldPicture } from "./held_picture.js";
@@ -110,7 +111,7 @@ async function sessionsOf(engine, names, files) {
   /** @type {Partial<Record<Name, Session>>} */
   const sessions = {};
   for (const name of names) {
-    sessions[name] = await engine.InferenceSession.create(files[name], { executionProviders: ["wasm"] });
+    sessions[name] = await engine.InferenceSession.create(files[name], loading(files[name]));
   }
   return /** @type {Record<Name, Session>} */ (sessions);
 }
