@@ -254,13 +254,15 @@ class View {
     const lead = this.head.playing ? Math.min(this.leadUs * this.head.speed, this.head.durationUs / 4) : 0;
     const found = this.cursor.at(Math.min(position + lead, this.head.durationUs));
     if (found === null || found === this.last) return;
+    const stepUs = Math.max(0, found.timeUs - (this.last?.timeUs ?? found.timeUs));
     this.last = found;
     this.busy = true;
     this.sentMs = performance.now();
     const number = Math.min(1 + Math.round((found.timeUs * this.fps) / 1e6), this.frames);
     const turn = /** @type {[number, number, number]} */ (ANGLES.map((angle) => (input(angle).valueAsNumber * Math.PI) / 180));
+    const restart = this.jumps !== this.cursor.jumps;
     /** @type {import("./worker.js").Rendering} */
-    const wish = { do: "render", number, vector: found.vector, turn, restart: this.jumps !== this.cursor.jumps };
+    const wish = { do: "render", number, vector: found.vector, turn, restart, stepUs };
     this.jumps = this.cursor.jumps;
     worker.postMessage(wish);
   }

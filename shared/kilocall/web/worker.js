@@ -36,6 +36,7 @@ import { ShapeModel } from "./shape.js";
  * @property {Float32Array} vector
  * @property {import("./geometry.js").Angles} turn
  * @property {boolean} restart
+ * @property {number} stepUs stream time since the frame before: where there is more of it faces move further
  */
 
 /**
@@ -52,8 +53,8 @@ import { ShapeModel } from "./shape.js";
  */
 
 const MOST_THREADS = 4;
-/** How far pictures may be moved on where making them takes long; see `PictureRenderer.render`. */
-const HOLD = 1;
+/** Beyond it pictures that are moved on fall apart (`PictureRenderer.render`). */
+const MOST_HOLD = 3;
 
 /** What every picture needs.
  * @typedef {object} Opened
@@ -146,12 +147,12 @@ async function show({ picture }) {
 }
 
 /** @param {Rendering} wish */
-async function render({ number, vector, turn, restart }) {
+async function render({ number, vector, turn, restart, stepUs }) {
   if (opened === null) throw new BadInput("nothing is open");
   const { own, other, screen } = opened;
   const { renderer } = other ?? own;
   if (restart) renderer.restart();
-  const { picture, frame } = await renderer.render(fromVector(vector), turn, HOLD);
+  const { picture, frame } = await renderer.render(fromVector(vector), turn, Math.min(MOST_HOLD, Math.max(1, stepUs / 40_000)));
   const made = performance.now();
   const left = screen.draw(picture === null ? other?.held : own.held[picture], frame);
   answer({ did: "render", number, picture, frame: left, ms: { ...frame.ms, compose: performance.now() - made } });
