@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import os
-import subprocess
-import sys
-import threading
 import time
 from pathlib import Path
 from typing import Final
@@ -15,12 +12,10 @@ import cv2
 import numpy as np
 
 from kilocall.api import StreamPlayer
-from kilocall.call import ROOM_VARIABLE
-from kilocall.call.report import CallReport
-from kilocall.sample import sample_clip
 from meeting import SECRET, Server
 from web.firefox import Firefox, has_firefox
 from web.hosting import has_engine
+from web.python_party import python_party
 
 pytestmark = [has_engine, has_firefox]
 
@@ -37,26 +32,14 @@ SHOWN: Final = f"""(() => {{
 }})()"""
 
 
-def test_firefox_sees_a_python_party_and_is_seen(server: Server, player: StreamPlayer, tmp_path: Path) -> None:
+def test_firefox_sees_a_python_party_and_is_seen(
+    server: Server, player: StreamPlayer, astronaut_clip: Path, tmp_path: Path
+) -> None:
     link = f"{server.url}/tea#{SECRET.text}"
-    clip = sample_clip("astronaut", tmp_path, threads=1)
-    roots = os.pathsep.join(str(ROOT / root) for root in ("sender", "receiver", "shared", "proto"))
-    report = tmp_path / "report.json"
-    options = ["call", "--headless", "--camera", str(clip), "--seconds", "300", "--report", str(report)]
-    node = subprocess.Popen(
-        [sys.executable, "-m", "kilocall.cli", *options],
-        env={**os.environ, "PYTHONPATH": roots, "KILOCALL_CACHE": str(tmp_path), ROOM_VARIABLE: link},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    # Its pipe is read, or it would stand still when that is full.
-    said: list[str] = []
-    reader = threading.Thread(target=lambda: said.extend(node.stdout or ()))
-    reader.start()
-    firefox: Firefox | None = None
-    try:
-        firefox = Firefox(tmp_path / "profile")
+    with (
+        python_party(link, astronaut_clip, tmp_path) as party,
+        contextlib.closing(Firefox(tmp_path / "profile")) as firefox,
+    ):
         ground = np.full((480, 640, 3), 90, np.uint8)
         film = []
         for frame in list(player.frames())[: 2 * 25 : 25 // CAMERA_FPS]:
@@ -82,19 +65,8 @@ def test_firefox_sees_a_python_party_and_is_seen(server: Server, player: StreamP
         firefox.evaluate("document.getElementById('leave').click()")
         firefox.until("document.getElementById('status-title').textContent === 'The call is over'", WITHIN_S)
         time.sleep(3)  # what the farewell needs
-        # Nobody is there to hang up on that side: it would wait for the other to come back.
-        node.terminate()
-        node.wait(60)
+        party.end()
         assert not firefox.problems
-    finally:
-        node.kill()
-        node.wait()
-        reader.join()
-        if firefox is not None:
-            firefox.close()
-        assert node.stdout is not None
-        node.stdout.close()
-    assert node.returncode == 0, "".join(said)
-    told = CallReport.model_validate_json(report.read_text())
+    told = party.told()
     assert told.pictures >= 1
     assert (told.phase, told.malformed, told.connections) == ("ended", 0, 1)

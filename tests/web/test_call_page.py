@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,12 +13,11 @@ import pytest
 
 from kilocall.api import StreamPlayer
 from kilocall.bench.two_pages import write_camera
-from kilocall.call import ROOM_VARIABLE
-from kilocall.call.report import CallReport
 from kilocall.call.signalling import Joined, Signalling
 from meeting import OTHER_SECRET, SECRET, Server
 from web.background import Background
 from web.hosting import CHROMIUM, has_browser, has_engine
+from web.python_party import python_party
 
 pytestmark = [has_engine, has_browser]
 
@@ -106,21 +101,7 @@ def test_the_page_sees_a_python_party_and_is_seen(
     server: Server, browser: Any, astronaut_clip: Path, tmp_path: Path
 ) -> None:
     link = f"{server.url}/tea#{SECRET.text}"
-    roots = os.pathsep.join(str(ROOT / root) for root in ("sender", "receiver", "shared", "proto"))
-    report = tmp_path / "report.json"
-    options = ["call", "--headless", "--camera", str(astronaut_clip), "--seconds", "300", "--report", str(report)]
-    node = subprocess.Popen(
-        [sys.executable, "-m", "kilocall.cli", *options],
-        env={**os.environ, "PYTHONPATH": roots, "KILOCALL_CACHE": str(tmp_path), ROOM_VARIABLE: link},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    # Its pipe is read, or it would stand still when that is full.
-    said: list[str] = []
-    reader = threading.Thread(target=lambda: said.extend(node.stdout or ()))
-    reader.start()
-    try:
+    with python_party(link, astronaut_clip, tmp_path) as party:
         page = CallPage(browser, link)
         page.until("window.kilocall?.stats().drawn >= 5")
         page.sees("Reconstructed from", OPEN_WITHIN_MS)
@@ -152,17 +133,9 @@ def test_the_page_sees_a_python_party_and_is_seen(
         page.page.locator("#leave").click()
         page.sees("The call is over", OPEN_WITHIN_MS)
         page.page.wait_for_timeout(5000)  # what the farewell needs, on a busy machine
-        # Nobody is there to hang up on that side: it would wait for the other to come back.
-        node.terminate()
-        node.wait(60)
+        party.end()
         page.close()
-    finally:
-        node.kill()
-        reader.join()
-        assert node.stdout is not None
-        node.stdout.close()
-    assert node.returncode == 0, "".join(said)
-    told = CallReport.model_validate_json(report.read_text())
+    told = party.told()
     # The browser's face was shown on the other side; how often, the machine decides.
     assert told.pictures >= 3
     assert (told.phase, told.malformed, told.connections) == ("ended", 0, 1)
