@@ -111,6 +111,8 @@ class SquareFamily:
 
 
 class SquareRenderer:
+    can_hold = False
+
     def __init__(self, source: Source) -> None:
         self._source = source
 

@@ -130,8 +130,9 @@ def test_a_renderer_holds_what_it_is_told_to_and_passes_it_on(
 class Timed:
     """A family whose pictures take so long each, the first excepted."""
 
-    def __init__(self, *took_s: float) -> None:
+    def __init__(self, *took_s: float, can_hold: bool = True) -> None:
         self.took_s = list(took_s)
+        self.can_hold = can_hold
 
     def renderer(self, source: Source) -> Timed:
         return self
@@ -151,3 +152,9 @@ def test_a_processor_is_slow_if_no_picture_is_made_quickly(
 ) -> None:
     family = Timed(*(HOLD_FROM_S * each for each in took))
     assert makes_slowly(family, player.renderer.source) == slow  # type: ignore[arg-type]
+
+
+def test_a_family_that_moves_nothing_on_makes_one_picture_and_no_more(player: StreamPlayer) -> None:
+    family = Timed(HOLD_FROM_S, can_hold=False)
+    assert not makes_slowly(family, player.renderer.source)  # type: ignore[arg-type]
+    assert family.took_s == []

@@ -53,6 +53,10 @@ class ReferenceRenderer:
         self._last = 0
 
     @property
+    def can_hold(self) -> bool:
+        return self._renderers[0].can_hold
+
+    @property
     def pictures(self) -> int:
         return len(self._references)
 

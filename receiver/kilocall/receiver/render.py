@@ -50,6 +50,8 @@ def makes_slowly(family: Family, source: Source) -> bool:
     """Whether a video should be shown with `FaceRenderer.hold` on this processor; makes a few pictures to find out."""
     renderer = family.renderer(source)
     renderer.make(source.pose)  # networks are loaded, and slow, the first time
+    if not renderer.can_hold:
+        return False
     for _ in range(_TRIED):
         began = time.perf_counter()
         renderer.make(source.pose)

@@ -98,6 +98,10 @@ class Made:
 class FrameRenderer(Protocol):
     """Holds the appearance of one source picture."""
 
+    @property
+    def can_hold(self) -> bool:
+        """Whether `hold` changes anything."""
+
     def make(self, motion: Motion, *, hold: float = 0.0) -> Made:
         """The source's face moved by `motion`; the caller owns it.
 

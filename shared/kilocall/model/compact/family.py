@@ -258,6 +258,8 @@ class CompactFamily:
 class CompactRenderer:
     """One source picture's features; the networks that move them are the family's."""
 
+    can_hold: Final = True
+
     def __init__(self, family: CompactFamily, source: Source) -> None:
         self._family, self._source = family, source
         self.expression_gain = family.expression_gain

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import cv2
 import numpy as np
@@ -161,6 +161,8 @@ class VolumeFamily:
 
 class VolumeRenderer:
     """One source picture's features."""
+
+    can_hold: Final = False
 
     def __init__(self, family: VolumeFamily, source: VolumeSource) -> None:
         self._family, self._source = family, source
