@@ -314,7 +314,7 @@ def what_is_held(player: StreamPlayer, source: Source) -> list[bool]:
         said.append(kept is not None and kept.reaches(x_d))
         if kept is None or not said[-1]:
             field = FieldFor(found, source.keypoints, x_d, driving["jacobian"][0])
-            kept = HeldPicture(field, found["displacement"][0], blank, nothing_painted)
+            kept = HeldPicture(field, blank, nothing_painted)
     return said
 
 

@@ -48,8 +48,6 @@ REST_S: Final = 0.1
 #: After so long without a due frame a changed view is shown on the last one.
 STILL_US: Final = 80_000
 KEEP_MOST: Final = 1500
-#: Beyond it pictures that are moved on fall apart (`FaceRenderer.hold`).
-MOST_HOLD: Final = 3.0
 #: Times of pictures: 13 minutes at 25 a second.
 TIMES_MOST: Final = 20_000
 
@@ -330,7 +328,7 @@ class ReceivePipeline(Worker):
         began, (began_s, had_s) = time.perf_counter(), self._clock()
         renderer.view = self._view
         # At a lower rate faces move further from frame to frame.
-        renderer.hold = min(MOST_HOLD, 25 / self.pace.fps) if self._slow else 0.0
+        renderer.hold = 25 / self.pace.fps if self._slow else 0.0
         if self._mixer is not None and renderer.layer is not self._mixer:
             self._mixer.reset()  # what was seen over another source picture does not fit this one
             renderer.layer = self._mixer

@@ -234,7 +234,6 @@ class _Bench:
         self._painted = painter(**moved, **told)["painted"]
         self._held = HeldPicture(
             FieldFor(self._found, self.source.keypoints, driving["x_d"][0], driving["jacobian"][0]),
-            self._found["displacement"][0],
             self._found["visible"][0, ..., 0],
             Painted.of(self._painted[0], self._found["gate"][0]),
         )

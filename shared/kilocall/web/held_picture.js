@@ -6,6 +6,8 @@ import { INNER_LIPS, LANDMARKS, LEFT_EYE, LEFT_IRIS, OUTER_LIPS, RIGHT_EYE, RIGH
 
 /** @typedef {import("./held_field.js").FieldFor} FieldFor */
 
+/** What was painted falls apart where it is moved further than so many times as far as hardly shows. */
+const MOST_FURTHER = 3;
 const MOST_HELD = 3;
 const HELD_WITHIN = 4 / 128;
 const PARTS_WITHIN = 1.3 / 128;
@@ -25,19 +27,20 @@ export class HeldPicture {
 
   /**
    * Whether the next frame can be this picture moved on; its keypoints may be so many times as far from this one's, over so
-   * many times fewer frames.
+   * many times fewer frames; three times at most.
    * @param {Float32Array} points driving keypoints [K, 2]
    * @param {number} further
    */
   reaches(points, further) {
+    const times = Math.min(further, MOST_FURTHER);
     this.age++;
-    if (this.age > Math.ceil(MOST_HELD / further) || this.field.moved(points) > HELD_WITHIN * further) return false;
+    if (this.age > Math.ceil(MOST_HELD / times) || this.field.moved(points) > HELD_WITHIN * times) return false;
     const moved = Float32Array.from({ length: 2 * LANDMARKS }, (_, n) => points[n] - this.field.points[n]);
     let [x, y] = [0, 0];
     for (let n = 0; n < moved.length; n += 2) [x, y] = [x + moved[n] / LANDMARKS, y + moved[n + 1] / LANDMARKS];
     return PARTS.every((part) => {
       const sum = part.reduce((all, k) => all + Math.hypot(moved[2 * k] - x, moved[2 * k + 1] - y), 0);
-      return sum / part.length <= PARTS_WITHIN * further;
+      return sum / part.length <= PARTS_WITHIN * times;
     });
   }
 

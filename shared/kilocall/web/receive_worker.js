@@ -29,8 +29,6 @@ import { WorkerLoop } from "./worker_loop.js";
 const MOST_WAITING = 64;
 /** Two minutes of packets: while a slow renderer makes one picture none may be lost that later ones are predicted from. */
 const MOST_ARRIVED = 1024;
-/** Beyond it pictures that are moved on fall apart (`PictureRenderer.render`). */
-const MOST_HOLD = 3;
 const REST_MS = 100;
 /** So long after the start a source picture may still be about to come. */
 const WARM_AFTER_MS = 1000;
@@ -232,8 +230,7 @@ class Receiver {
     const { yaw, pitch, roll } = this.view;
     const turn = /** @type {[number, number, number]} */ ([yaw, pitch, roll].map((degrees) => (degrees * Math.PI) / 180));
     // At a lower rate faces move further from frame to frame.
-    const hold = Math.min(MOST_HOLD, 25 / this.pace.fps);
-    const { picture, frame } = await own.renderer.render(motion, turn, hold);
+    const { picture, frame } = await own.renderer.render(motion, turn, 25 / this.pace.fps);
     const made = performance.now();
     this.opened.screen.draw(own.held[picture], frame);
     const ended = performance.now();

@@ -53,8 +53,6 @@ import { ShapeModel } from "./shape.js";
  */
 
 const MOST_THREADS = 4;
-/** Beyond it pictures that are moved on fall apart (`PictureRenderer.render`). */
-const MOST_HOLD = 3;
 
 /** What every picture needs.
  * @typedef {object} Opened
@@ -152,7 +150,7 @@ async function render({ number, vector, turn, restart, stepUs }) {
   const { own, other, screen } = opened;
   const { renderer } = other ?? own;
   if (restart) renderer.restart();
-  const { picture, frame } = await renderer.render(fromVector(vector), turn, Math.min(MOST_HOLD, Math.max(1, stepUs / 40_000)));
+  const { picture, frame } = await renderer.render(fromVector(vector), turn, Math.max(1, stepUs / 40_000));
   const made = performance.now();
   const left = screen.draw(picture === null ? other?.held : own.held[picture], frame);
   answer({ did: "render", number, picture, frame: left, ms: { ...frame.ms, compose: performance.now() - made } });

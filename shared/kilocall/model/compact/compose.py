@@ -20,7 +20,19 @@ from numpy.typing import NDArray
 from kilocall.model.compact.renderer_constants import HALFWAY, TAPS
 from kilocall.model.family import Picture
 
-__all__ = ["TRACE_STEPS", "Composer", "Copy", "Painted", "apart", "densely", "move", "still_grid", "together", "traced"]
+__all__ = [
+    "TRACE_STEPS",
+    "Composer",
+    "Copy",
+    "Painted",
+    "apart",
+    "densely",
+    "move",
+    "places",
+    "still_grid",
+    "together",
+    "traced",
+]
 
 Array = NDArray[np.float32]
 Bytes = NDArray[np.uint8]
@@ -43,8 +55,8 @@ def move(features: Array, displacement: Array, still: Array) -> Array:
     return np.asarray(cv2.remap(features, where, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE))  # type: ignore[call-overload]
 
 
-def traced(now: Array, then: Array, out: int) -> Array:
-    """Where each of `out` times `out` places lay at another moment [out, out, 2], by the displacements of both.
+def traced(now: Array, then: Array) -> Array:
+    """How far from each place it lay at another moment [F, F, 2], crop units, by the displacements of both.
 
     What shows the same place of the source picture is the same: x0 + then(x0) = x + now(x).
     """
@@ -55,7 +67,12 @@ def traced(now: Array, then: Array, out: int) -> Array:
     for _ in range(TRACE_STEPS):
         there = cv2.remap(then, still + half * moved, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)  # type: ignore[call-overload]
         moved = now - np.asarray(there, np.float32)
-    return np.asarray(cv2.scaleAdd(_sized(moved, out), out / 2, _grid(out)), np.float32)
+    return moved
+
+
+def places(way: Array, side: int) -> Array:
+    """Where `side` times `side` places are fetched from [side, side, 2], so far away [F, F, 2] in crop units."""
+    return np.asarray(cv2.scaleAdd(_sized(way, side), side / 2, _grid(side)), np.float32)
 
 
 @cache

@@ -288,7 +288,7 @@ class CompactRenderer:
         displacement, visible = found["displacement"][0], found["visible"][0, ..., 0]
         if hold:
             field = FieldFor(found, self._still["x_s"][0], x_d, turned)
-            self._held = HeldPicture(field, displacement, visible, painted)
+            self._held = HeldPicture(field, visible, painted)
         return self._placed(picture, displacement, painted.share, visible)
 
     def _placed(self, picture: Picture, displacement: Array, painted: Array, visible: Array) -> Made:

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kilocall.model import landmarks as lm
-from kilocall.model.compact.compose import traced
+from kilocall.model.compact.compose import places, traced
 from kilocall.model.family import Made, Placement
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ class Correction:
             return self
         if now.number != self.placement.number:  # moved from another picture: where places were is not known
             return self
-        where = traced(now.displacement, self.placement.displacement, len(self.changes))
+        where = places(traced(now.displacement, self.placement.displacement), len(self.changes))
         changes = cv2.remap(self.changes, where, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)  # type: ignore[call-overload]
         return Correction(np.asarray(changes, np.int16), now)
 

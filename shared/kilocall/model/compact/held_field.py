@@ -53,6 +53,11 @@ class FieldFor:
         return displacement
 
     @property
+    def displacement(self) -> Array:
+        """As it was made [F, F, 2]."""
+        return self._displacement.reshape(FIELD, FIELD, 2)
+
+    @property
     def follows(self) -> Array:
         """How far each place goes with each implicit keypoint [N, F, F]."""
         return np.ascontiguousarray(self._masks[:, lm.LANDMARKS : -1].T).reshape(-1, FIELD, FIELD)

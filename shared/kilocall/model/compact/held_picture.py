@@ -15,12 +15,14 @@ import cv2
 import numpy as np
 
 from kilocall.model import landmarks as lm
-from kilocall.model.compact.compose import Copy, Painted, still_grid, traced
+from kilocall.model.compact.compose import Copy, Painted, places, traced
 from kilocall.model.compact.held_field import FieldFor
 from kilocall.model.family import Array, Picture
 
-__all__ = ["HELD_WITHIN", "MOST_HELD", "PARTS_WITHIN", "HeldPicture"]
+__all__ = ["HELD_WITHIN", "MOST_FURTHER", "MOST_HELD", "PARTS_WITHIN", "HeldPicture"]
 
+#: What was painted falls apart where it is moved further than so many times as far as hardly shows.
+MOST_FURTHER: Final = 3.0
 #: A picture is moved on for so many frames, while the face's points are no further from where they were then (mean,
 #: crop units; 4 pixels of 256), and while lips and lids have moved no further within the face: there much is painted.
 MOST_HELD: Final = 3
@@ -35,15 +37,15 @@ _PARTS: Final = (
 class HeldPicture:
     """A picture of one source, as the networks made it."""
 
-    def __init__(self, field: FieldFor, displacement: Array, visible: Array, painted: Painted) -> None:
-        """displacement [F, F, 2] and visible [F, F] as the network gave them with the field."""
-        self._field, self._displacement, self._visible, self._painted = field, displacement, visible, painted
-        self._still = still_grid(len(visible))
+    def __init__(self, field: FieldFor, visible: Array, painted: Painted) -> None:
+        """visible [F, F] as the network gave it with the field."""
+        self._field, self._visible, self._painted = field, visible, painted
         self._age = 0
 
     def reaches(self, x_d: Array, further: float = 1.0) -> bool:
         """Whether the next frame, with driving keypoints [K, 2], can be this picture moved on; these may be so many
-        times as far from its own, over so many times fewer frames."""
+        times as far from its own, MOST_FURTHER at most, over so many times fewer frames."""
+        further = min(further, MOST_FURTHER)
         self._age += 1
         if self._age > math.ceil(MOST_HELD / further) or self._field.moved(x_d) > HELD_WITHIN * further:
             return False
@@ -56,7 +58,8 @@ class HeldPicture:
         driving keypoints."""
         displacement = self._field.at(x_d, jacobian)
         copied = copy.at(displacement)
-        painted = self._painted.at(traced(displacement, self._displacement, len(copied)))
-        where = traced(displacement, self._displacement, len(self._still))
+        way = traced(displacement, self._field.displacement)
+        painted = self._painted.at(places(way, len(copied)))
+        where = places(way, len(self._visible))
         visible = cv2.remap(self._visible, where, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)  # type: ignore[call-overload]
         return painted.over(copied), displacement, painted.share, np.asarray(visible, np.float32)
