@@ -13,13 +13,13 @@ import numpy as np
 
 from kilocall.api import StreamPlayer
 from meeting import SECRET, Server
+from web.film import film_of
 from web.firefox import Firefox, has_firefox
 from web.hosting import has_engine
 from web.python_party import python_party
 
 pytestmark = [has_engine, has_firefox]
 
-ROOT: Final = Path(__file__).parents[2]
 #: Compiling the engine and its networks takes seconds; a busy machine takes several times that.
 WITHIN_S: Final = 180
 CAMERA_FPS: Final = 8
@@ -40,12 +40,7 @@ def test_firefox_sees_a_python_party_and_is_seen(
         python_party(link, astronaut_clip, tmp_path) as party,
         contextlib.closing(Firefox(tmp_path / "profile")) as firefox,
     ):
-        ground = np.full((480, 640, 3), 90, np.uint8)
-        film = []
-        for frame in list(player.frames())[: 2 * 25 : 25 // CAMERA_FPS]:
-            ground[60:420, 140:500] = cv2.resize(frame.rgb, (360, 360), interpolation=cv2.INTER_LINEAR)
-            film.append(ground.copy())
-        firefox.film(film, CAMERA_FPS)
+        firefox.film(film_of(player, CAMERA_FPS), CAMERA_FPS)
         firefox.open(link)
         # It does not say that camera and microphone may be used, so that the page asks for a click.
         firefox.until("document.getElementById('sound')?.hidden === false", WITHIN_S)

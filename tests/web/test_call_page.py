@@ -16,12 +16,12 @@ from kilocall.bench.two_pages import write_camera
 from kilocall.call.signalling import Joined, Signalling
 from meeting import OTHER_SECRET, SECRET, Server
 from web.background import Background
+from web.film import film_of
 from web.hosting import CHROMIUM, has_browser, has_engine
 from web.python_party import python_party
 
 pytestmark = [has_engine, has_browser]
 
-ROOT: Final = Path(__file__).parents[2]
 #: Loading 17 MB and compiling the networks twice takes seconds; a busy machine takes several times that.
 OPEN_WITHIN_MS: Final = 120_000
 SEEN_WITHIN_MS: Final = 180_000
@@ -32,13 +32,7 @@ CAMERA_FPS: Final = 10
 def camera(player: StreamPlayer, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two seconds of the built-in speaker, over and over."""
     path = tmp_path_factory.mktemp("camera") / "speaker.y4m"
-    ground = np.full((480, 640, 3), 90, np.uint8)
-    frames = []
-    for frame in list(player.frames())[: 2 * 25 : 25 // CAMERA_FPS]:
-        picture = ground.copy()
-        picture[60:420, 140:500] = cv2.resize(frame.rgb, (360, 360), interpolation=cv2.INTER_LINEAR)
-        frames.append(picture)
-    write_camera(path, frames, CAMERA_FPS)
+    write_camera(path, film_of(player, CAMERA_FPS), CAMERA_FPS)
     return path
 
 
