@@ -205,7 +205,7 @@ def _taken(reader: TypeAdapter[Any], text: str) -> Any:
 
 def _told(plan: Plan) -> tuple[Any, ...]:
     """The plan without its video layer: the modules send none."""
-    *told, layer_bps = astuple(plan)
+    *told, layer_bps, _ = astuple(plan)
     assert not layer_bps
     return tuple(told)
 
@@ -275,6 +275,8 @@ class Recorder:
         self.note("follow", *_told(plan))
 
     def ask_layer(self, report: LayerReport) -> None: ...
+    def take_camera(self) -> None: ...
+    def show_camera(self, shown: bool, from_us: int) -> None: ...
 
     def limit(self, fps: float) -> None:
         self.note("limit", fps)
