@@ -442,6 +442,24 @@ def test_what_the_camera_sees_is_shown_when_it_is_asked_for_whoever_is_in_the_pi
     assert not running.told.layer
 
 
+def test_who_was_never_in_the_picture_shows_what_the_camera_sees_all_the_same(faces: list[Picture]) -> None:
+    camera, told, clock, loop = Frames(), Told(), WorkClock(), EventLoop()
+    sending = SendPipeline(camera, told.events, loop.deliver, plan=FixedPlan(), clock=clock, camera_when_away=True)
+    sending.opened()
+    running = Running(sending, camera, told, clock, loop)
+    shows_camera(running)
+    running.show(*[black(faces[0])] * 70)
+    assert told.cameras[-1][0] == "away"
+    assert told.layer[0].whole
+    running.show(*faces[:30])
+    assert told.cameras[-1][0] is None
+    assert len(told.sources) == 1
+    packets = len(told.packets)
+    running.show(*faces[30:40])
+    assert len(told.packets) > packets
+    assert not told.layer[-1].whole
+
+
 def test_the_camera_is_not_shown_to_who_cannot_nor_where_the_plan_has_no_room(
     running: Running, faces: list[Picture]
 ) -> None:

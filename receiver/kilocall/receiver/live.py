@@ -336,16 +336,18 @@ class ReceivePipeline(Worker):
 
     def _render(self, time_us: int, motion: Motion | None, left_out: int = 0) -> None:
         renderer, camera = self.speaker.renderer(time_us), self._camera_view.picture(time_us)
-        if renderer is None or motion is None or not self.watched:
+        if not self.watched:
             return
         began, (began_s, had_s) = time.perf_counter(), self._clock()
         self._view_changed = False
-        if camera is None:
+        if camera is not None:  # there may be no source picture yet
+            rgb, jpeg = camera, self._as_camera_jpeg(camera)
+            self.camera_pictures += 1
+        elif renderer is not None and motion is not None:
             rgb = self._moved(renderer, motion, time_us)
             jpeg = as_jpeg(rgb, JPEG_QUALITY)
         else:
-            rgb, jpeg = camera, self._as_camera_jpeg(camera)
-            self.camera_pictures += 1
+            return
         if self.events.rgb is not None:
             self.events.rgb(rgb)
         self.render_ms.add(time.perf_counter() - began)

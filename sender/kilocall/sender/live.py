@@ -15,7 +15,7 @@ import numpy as np
 
 from kilocall.codec.codebook import Codebook
 from kilocall.model.engine_choice import choose_engine
-from kilocall.model.family import Family, Picture, Track, interrupt
+from kilocall.model.family import Family, Picture, Source, Track, interrupt
 from kilocall.model.family_loader import FamilyChoice
 from kilocall.model.hello import hello_of
 from kilocall.model.reference_pictures import ReferencePicture
@@ -240,14 +240,18 @@ class SendPipeline(Worker):
         )
         # Loads the networks and the cascades now rather than in the first second of the call.
         self._cropper.crop(Frame(np.zeros((256, 256, 3), np.uint8), 0, 0))
-        blank = np.zeros((self._family.size, self._family.size, 3), np.uint8)
-        self._family.aligner(self._family.source(blank, replace(self._family.track(blank), certainty=1.0)))
+        self._family.aligner(self._nobody())
         self._cropper.reset()
         if self._source_file is not None:
             self._offer(self._pictures.of(self._source_file, self._family))
 
     def closed(self) -> None:
         self.camera.stop()
+
+    def _nobody(self) -> Source:
+        """A source picture without a face."""
+        blank = np.zeros((self._family.size, self._family.size, 3), np.uint8)
+        return self._family.source(blank, replace(self._family.track(blank), certainty=1.0))
 
     def _use_camera(self, camera: Camera) -> None:
         before, self.camera = self.camera, camera
@@ -328,7 +332,7 @@ class SendPipeline(Worker):
 
     @property
     def _can_show_camera(self) -> bool:
-        return self._sending and self._camera_taken and self.source is not None and self.layer.may_show_camera
+        return self._sending and self._camera_taken and self.layer.may_show_camera
 
     def _show_camera(self, frame: Frame) -> bool:
         """Sends the camera's whole picture where that is what is shown; the face stands still meanwhile."""
@@ -340,6 +344,8 @@ class SendPipeline(Worker):
             self._switch_camera(why, frame.capture_us)
         if why is None:
             return False
+        if self.motion.extractor is None:
+            self.motion.refer_to(self._family, self._nobody(), None)  # pictures go with motion, be it of nobody
         self.motion.push(None, frame.capture_us)
         self.layer.push(lambda: frame.rgb, frame.capture_us)
         return True
@@ -347,7 +353,7 @@ class SendPipeline(Worker):
     def _look_who(self, track: Track, capture_us: int) -> None:
         """Whether it is the speaker whose face is there again."""
         extractor = self.motion.extractor
-        if extractor is not None:
+        if extractor is not None and self.source is not None:
             extractor.from_track(track, capture_us)
             self._mind(extractor)
 
