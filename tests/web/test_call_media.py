@@ -24,7 +24,8 @@ from kilocall.model.family import Family, Picture
 from kilocall.model.motion import Motion
 from kilocall.proto.motion_packet import TIMES_MS, MotionPacket
 from kilocall.receiver.render import FaceRenderer
-from kilocall.runtime.pictures import encode_picture
+from kilocall.runtime.picture_header import read_header
+from kilocall.runtime.pictures import decode_picture, encode_picture
 from kilocall.sender.encoder import PacketEncoder
 from web.hosting import CHROMIUM, Hosted, has_browser, has_engine
 from web.test_modules import needs_node, node
@@ -293,6 +294,37 @@ def _stopped(page: MediaPage) -> tuple[Picture, NDArray[np.float64]] | None:
 
 
 @needs_node
+@pytest.mark.parametrize(("side", "most"), [(256, 6144), (512, 14 * 1024)])
+def test_a_browser_that_writes_no_webp_has_its_encoder_for_calls_write_one(
+    browser: Any, hosted: Hosted, player: StreamPlayer, side: int, most: int
+) -> None:
+    face = np.asarray(cv2.resize(player.stream_source.picture, (side, side), interpolation=cv2.INTER_CUBIC), np.uint8)
+    rgba = np.dstack([face, np.full((side, side), 255, np.uint8)])
+    page = MediaPage(browser, hosted.address)
+    # As Safari does where it is asked for what it cannot write.
+    page.page.evaluate(
+        """() => {
+          const write = OffscreenCanvas.prototype.convertToBlob;
+          OffscreenCanvas.prototype.convertToBlob = function () { return write.call(this, { type: "image/png" }); };
+        }"""
+    )
+    text = page.page.evaluate(
+        """async ([pixels, side]) => {
+          const { packSource } = await import(new URL("source_picture.js", location.href).href);
+          const { packed } = await packSource({ width: side, height: side, data: media.bytes(pixels) });
+          return [packed.format, btoa(String.fromCharCode(...packed.data))];
+        }""",
+        [_text(rgba.tobytes()), side],
+    )
+    page.close()
+    data = base64.b64decode(text[1])
+    assert most // 2 < len(data) <= most
+    assert read_header(data) == (text[0], side, side)
+    made = decode_picture(data).astype(np.float32)
+    error = np.square(made - face).mean()
+    assert 10 * np.log10(255**2 / error) > 28
+
+
 def test_the_same_frames_cost_as_much_as_python_makes_them_cost(player: StreamPlayer, tmp_path: Path) -> None:
     family, source = player.family, player.stream_source
     renderer = FaceRenderer(family, source)

@@ -1,5 +1,5 @@
-// Chooses the one picture from which the receiver will generate all others, and packs it. As `sender/source_picture.py`; a
-// browser writes WebP where it writes any, and at a lower quality for the same bytes than Python's AVIF.
+// Chooses the one picture from which the receiver will generate all others, and packs it. As `sender/source_picture.py`; what a
+// browser writes is WebP, at a lower quality for the same bytes than Python's AVIF.
 
 import { sha256 } from "./bytes.js";
 import { SourcePicture } from "./control.js";
@@ -7,6 +7,7 @@ import { BadInput, NoFace } from "./errors.js";
 import { FACE_CERTAINTY } from "./face_tracker.js";
 import { INNER_LIPS, LEFT_EYE, RIGHT_EYE, meanPoint } from "./landmarks.js";
 import { decoded } from "./picture_decoder.js";
+import { vp8Picture } from "./vp8_picture.js";
 
 /** @typedef {import("./pixels.js").Picture} Picture */
 /** @typedef {import("./face_tracker.js").Track} Track */
@@ -18,6 +19,7 @@ const LARGE_MOST_BYTES = 14 * 1024;
 const SIDE = 256;
 /** The highest quality that is no lossless picture. */
 const MOST_QUALITY = 99;
+const WEBP = "image/webp";
 
 /** An open eye is 0.25 to 0.40 as high as wide; above this more is no merit. */
 const OPEN_EYE = 0.3;
@@ -31,6 +33,16 @@ const [EYES, TURN, MOUTH, EXTREME, BLUR] = [3, 2.5, 1, 2, 1];
  */
 export async function packSource(crop) {
   const most = crop.width <= SIDE ? MOST_BYTES : LARGE_MOST_BYTES;
+  const best = await webpPicture(crop, most) ?? await vp8Picture(crop, most);
+  return { packed: new SourcePicture("webp", best, sha256(best), null), picture: await decoded(best) };
+}
+
+/**
+ * The best WebP of so many bytes; null where the browser writes none, as Safari.
+ * @param {Picture} crop
+ * @param {number} most
+ */
+async function webpPicture(crop, most) {
   const canvas = new OffscreenCanvas(crop.width, crop.height);
   const context = canvas.getContext("2d", { alpha: false });
   if (context === null) throw new BadInput("this browser lets a worker draw no pictures");
@@ -41,10 +53,8 @@ export async function packSource(crop) {
   let smallest = 0;
   while (low <= high) {
     const quality = (low + high) >> 1;
-    const blob = await canvas.convertToBlob({ type: "image/webp", quality: quality / 100 });
-    if (blob.type !== "image/webp") {
-      throw new BadInput("this browser cannot write WebP, which your source picture is sent as: use one that can, as Chromium or Firefox");
-    }
+    const blob = await canvas.convertToBlob({ type: WEBP, quality: quality / 100 });
+    if (blob.type !== WEBP) return null;
     smallest = blob.size;
     if (blob.size <= most) {
       best = plain(new Uint8Array(await blob.arrayBuffer()));
@@ -54,7 +64,7 @@ export async function packSource(crop) {
     }
   }
   if (best === null) throw new BadInput(`source picture does not fit into ${most} bytes: the lowest quality takes ${smallest}`);
-  return { packed: new SourcePicture("webp", best, sha256(best), null), picture: await decoded(best) };
+  return best;
 }
 
 /**
