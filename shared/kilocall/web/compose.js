@@ -56,17 +56,17 @@ export function sized(field, channels, side) {
 }
 
 /**
- * Features [S, S, C] fetched for a displacement [F, F, 2] in crop units, times how much is visible [F, F]. Edges repeat.
- * 3 ms for the three sizes of one frame.
+ * Features [S, S, C] fetched for a displacement [F, F, 2] in crop units, times how much is visible [F, F]; null: all. Edges
+ * repeat. 3 ms for the three sizes of one frame.
  * @param {Float32Array} features
  * @param {number} channels
  * @param {Float32Array} displacement
- * @param {Float32Array} visible
+ * @param {Float32Array | null} visible
  */
 export function move(features, channels, displacement, visible) {
   const side = Math.sqrt(features.length / channels);
   const flow = sized(displacement, 2, side);
-  const shown = sized(visible, 1, side);
+  const shown = visible === null ? new Float32Array(side * side).fill(1) : sized(visible, 1, side);
   const moved = new Float32Array(features.length);
   const last = side - 1;
   const row = side * channels;
