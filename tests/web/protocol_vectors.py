@@ -447,6 +447,13 @@ def _session(seed: int) -> list[Any]:
         else:
             does = _do(chance, session, theirs, recorder)
         trace.append(_noted(recorder, does))
+        if number == 4:
+            session.take_layer(24_000)
+            trace.append(_noted(recorder, ["takeLayer", 24_000]))
+        if number % 30 == 20:
+            newest = None if number == 20 else number
+            session.layer_lost(newest)
+            trace.append(_noted(recorder, ["layerLost", newest]))
     return trace
 
 

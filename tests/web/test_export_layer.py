@@ -14,6 +14,7 @@ from PIL import Image
 from kilocall import api
 from kilocall.api import StreamPlayer, export_page
 from kilocall.model.family import Family, Picture
+from kilocall.receiver.render import View
 from kilocall.receiver.video_file import VideoFile
 from kilocall.runtime.pictures import as_png
 from kilocall.sample import sample_stream
@@ -25,7 +26,7 @@ pytestmark = [has_engine, has_browser]
 
 COUNT = 75
 #: Frames at which the card is seen, forwards and back, near and far.
-SOUGHT = (60, 30, 35, 70, 12)
+SOUGHT = (60, 30, 70, 12)
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +80,7 @@ def test_the_page_shows_the_layer_that_python_shows(
         found = shown.comes_to_show(layered, NEAR)
         assert apart(found, layered) < apart(found, plain) / 3
         assert decibels(found, truth[number]) > decibels(plain, truth[number]) + 3
-    assert int(shown.data("layered")) == len(SOUGHT)
+    assert int(shown.data("layered")) == len(SOUGHT) + 1  # and the first frame
 
     # A turned head has none, in the page as in Python.
     before = int(shown.data("shown"))
@@ -91,7 +92,7 @@ def test_the_page_shows_the_layer_that_python_shows(
     shown.page.evaluate(turn, 15)
     shown.until(f"document.documentElement.dataset.shown > {before}")
     turned = StreamPlayer(stream, family=family, layer=False)
-    turned.renderer.view = api.View(yaw=15)
+    turned.renderer.view = View(yaw=15)
     shown.comes_to_show(next(iter(turned.frames(SOUGHT[-1] * FRAME_US))).rgb)
     shown.page.evaluate(turn, 0)
     shown.comes_to_show(layered)
@@ -148,7 +149,7 @@ def test_a_browser_without_a_decoder_plays_the_motion_alone(
     shown.seek(60 * FRAME_US / 1e6, 61)
     shown.comes_to_show(seen(stream, family, 60, layer=False))
     assert shown.data("layered") == "0"
-    assert not any("fusion" in url for url in shown.asked)
+    assert not any(url.endswith("fusion.onnx") for url in shown.asked)
     assert shown.problems == []
     context.close()
 

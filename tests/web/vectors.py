@@ -21,6 +21,7 @@ from kilocall.api import StreamPlayer
 from kilocall.api.web_page import faces_of
 from kilocall.codec.codebook import Codebook
 from kilocall.codec.motion_codec import CodedMotion, MotionDecoder, MotionEncoder
+from kilocall.model import landmarks as lm
 from kilocall.model.compact.align import look_at
 from kilocall.model.compact.compose import Painted
 from kilocall.model.compact.family import CompactFamily
@@ -28,7 +29,6 @@ from kilocall.model.compact.fusion import Correction, speaking_parts
 from kilocall.model.compact.held_field import FieldFor
 from kilocall.model.compact.held_picture import HeldPicture
 from kilocall.model.compact.likeness import face_colour, face_mask
-from kilocall.model import landmarks as lm
 from kilocall.model.family import Made, Picture, Placement, Source, Track, retarget
 from kilocall.model.motion import Motion
 from kilocall.model.reference_pictures import Chooser, Distance, ReferencePicture, base_reference, retarget_to
@@ -48,6 +48,7 @@ from kilocall.sender.crop_plan import plan_crops
 from kilocall.sender.encoder import PacketEncoder
 from kilocall.sender.face_finder import FaceBox
 from kilocall.sender.keypoint_aligner import KeypointAligner
+from kilocall.sender.layer_encoder import LayerEncoder, LayerSetting
 from kilocall.sender.motion import MotionExtractor
 from kilocall.sender.reframe import ReframePolicy
 from kilocall.sender.source_picture import openness, sharpness, source_scores, turn
@@ -295,6 +296,20 @@ def layer_of(picture: Picture, side: int) -> Picture:
         small = picture[np.ix_(rows, rows)].astype(int)
     small[:, side // 2 :, 0] += 60
     return np.clip(small, 0, 255).astype(np.uint8)
+
+
+def units() -> dict[str, str]:
+    """A key frame of the layer, the frame after it, and a key frame of a side that is not taken."""
+    y, x = np.mgrid[:256, :256]
+    pictures = [np.stack(((x + 4 * n) // 2, y // 2, (x + y) // 4), -1).astype(np.uint8) for n in range(2)]
+    coded = []
+    for side in (64, 288):
+        encoder = LayerEncoder(LayerSetting(6.0, side, 10.0, 56))
+        for number, picture in enumerate(pictures):
+            crop = np.asarray(cv2.resize(picture, (max(side, 256),) * 2), np.uint8)
+            coded.append(encoder.push(crop, 200_000 * number))
+    key, after, larger, _ = (frame.data.hex() for frame in coded if frame is not None)
+    return {"key": key, "next": after, "larger": larger}
 
 
 def what_the_layer_changes(player: StreamPlayer, source: Source, made: Picture) -> dict[str, Any]:
@@ -617,6 +632,7 @@ def write() -> None:
         "pace": what_pace_holds(),
         "packed": what_is_packed(player),
         "fragments": what_becomes_of_fragments(),
+        "units": units(),
         "layer": what_the_layer_changes(player, source, rendered(player, source)),
         "extracted": what_is_extracted(player, source),
         "reframed": what_is_reframed(),

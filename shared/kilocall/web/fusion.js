@@ -112,7 +112,6 @@ export function comparison(made, layer) {
     for (let c = 0; c < 3; c++) difference[n + c] = (theirs[from + c] - ours[from + c]) / 255;
   }
   const coarse = sized(means(difference, 3, WORK_SIDE / COARSE), 3, WORK_SIDE);
-  const fine = difference.map((value, n) => value - coarse[n]);
   const [own, other] = [energy(picture), energy(large)];
   const painted = sized(made.painted(), 1, WORK_SIDE);
   const visible = sized(made.visible(), 1, WORK_SIDE);
@@ -122,7 +121,7 @@ export function comparison(made, layer) {
     for (let c = 0; c < 3; c++) {
       features[at + c] = ours[4 * n + c] / 255 - 0.5;
       features[at + 3 + c] = 4 * coarse[3 * n + c];
-      features[at + 6 + c] = 8 * fine[3 * n + c];
+      features[at + 6 + c] = 8 * (difference[3 * n + c] - coarse[3 * n + c]);
     }
     features[at + 9] = 10 * own[n];
     features[at + 10] = 10 * other[n];
@@ -131,21 +130,21 @@ export function comparison(made, layer) {
     features[at + 13] = size;
   }
   const kept = sized(keptParts(made.speaking(), coarse), 1, WORK_SIDE);
-  return { features, coarse, fine, large, kept: side >= SIDE ? kept.map((value) => value * (1 - SAYS_OF_PARTS)) : kept, side };
+  return { features, coarse, difference, large, kept: side >= SIDE ? kept.map((value) => value * (1 - SAYS_OF_PARTS)) : kept, side };
 }
 
 /**
  * @param {Float32Array} said the network's answer [F, F, 7]
  * @param {ReturnType<typeof comparison>} compared
  */
-export function changesOf(said, { coarse, fine, large, kept, side }) {
+export function changesOf(said, { coarse, difference, large, kept, side }) {
   const [ofCoarse, ofFine, more, gainAt, detailAt, count] = [0, 1, 2, 5, 6, 7];
   const wide = sized(said, count, WORK_SIDE);
   const offset = new Float32Array(3 * WORK_SIDE * WORK_SIDE);
   for (let n = 0; n < WORK_SIDE * WORK_SIDE; n++) {
     const at = count * n;
     for (let c = 0, to = 3 * n; c < 3; c++, to++) {
-      offset[to] = wide[at + ofCoarse] * coarse[to] + wide[at + ofFine] * fine[to] + wide[at + more + c];
+      offset[to] = wide[at + ofCoarse] * coarse[to] + wide[at + ofFine] * (difference[to] - coarse[to]) + wide[at + more + c];
     }
   }
   // What of an offset is light and colour, and no shape.
@@ -206,8 +205,10 @@ function enlarged(picture) {
  * @param {Float32Array} coarse [W, W, 3]
  */
 function keptParts(speaking, coarse) {
-  const amount = Float32Array.from({ length: WORK_SIDE * WORK_SIDE }, (_, n) =>
-    (Math.abs(coarse[3 * n]) + Math.abs(coarse[3 * n + 1]) + Math.abs(coarse[3 * n + 2])) / 3);
+  const amount = new Float32Array(WORK_SIDE * WORK_SIDE);
+  for (let n = 0; n < amount.length; n++) {
+    amount[n] = (Math.abs(coarse[3 * n]) + Math.abs(coarse[3 * n + 1]) + Math.abs(coarse[3 * n + 2])) / 3;
+  }
   const apart = sized(blurred(means(amount, 1, COVER_SIDE), COVER_SIDE), 1, FIELD);
   const kept = new Float32Array(FIELD * FIELD);
   for (const part of [0, 1]) {
@@ -245,8 +246,11 @@ function blurred(field, side) {
  * @param {Uint8Array | Uint8ClampedArray} picture [256, 256, 4]
  */
 function energy(picture) {
-  const luma = Float32Array.from({ length: SIDE * SIDE }, (_, n) =>
-    Math.round(LUMA[0] * picture[4 * n] + LUMA[1] * picture[4 * n + 1] + LUMA[2] * picture[4 * n + 2]));
+  const luma = new Float32Array(SIDE * SIDE);
+  for (let n = 0, from = 0; n < luma.length; n++, from += 4) {
+    luma[n] = Math.round(LUMA[0] * picture[from] + LUMA[1] * picture[from + 1] + LUMA[2] * picture[from + 2]);
+  }
   const low = sized(sized(luma, 1, WORK_SIDE), 1, SIDE);
-  return sized(luma.map((value, n) => Math.abs(value - low[n])), 1, WORK_SIDE).map((value) => value / 255);
+  for (let n = 0; n < luma.length; n++) luma[n] = Math.abs(luma[n] - low[n]) / 255;
+  return sized(luma, 1, WORK_SIDE);
 }

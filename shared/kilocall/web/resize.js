@@ -19,7 +19,7 @@ export function means(field, channels, side) {
       ((Math.min(end, first + k + 1) - Math.max(start, first + k)) * side) / from);
     return { first, weights };
   });
-  return resized(field, channels, shares, false);
+  return resized(field, channels, shares);
 }
 
 /**
@@ -39,37 +39,36 @@ export function cubic(field, channels, side) {
     const [a, b, c] = [outer(x + 1), inner(x), inner(1 - x)];
     return { first: low - 1, weights: [a, b, c, 1 - a - b - c] };
   });
-  return resized(field, channels, taps, true);
+  return resized(field, channels, taps);
 }
 
 /**
- * Each new line and column the sum of some old ones.
+ * Each new line and column the sum of some old ones; edges repeat.
  * @param {ArrayLike<number>} field
  * @param {number} channels
  * @param {{ first: number, weights: number[] }[]} sums
- * @param {boolean} beyond whether they reach over the edges
  */
-function resized(field, channels, sums, beyond) {
+function resized(field, channels, sums) {
   const from = Math.sqrt(field.length / channels);
   const side = sums.length;
-  const place = beyond ? (/** @type {number} */ at) => Math.max(0, Math.min(from - 1, at)) : (/** @type {number} */ at) => at;
   const [row, wide] = [from * channels, side * channels];
   const along = new Float32Array(from * wide);
-  sums.forEach(({ first, weights }, x) => {
-    weights.forEach((weight, n) => {
-      const column = place(first + n) * channels;
-      for (let y = 0; y < from; y++) {
-        const [at, to] = [y * row + column, y * wide + x * channels];
+  const made = new Float32Array(side * wide);
+  for (let line = 0; line < side; line++) {
+    const { first, weights } = sums[line];
+    for (let n = 0; n < weights.length; n++) {
+      const [weight, column] = [weights[n], Math.max(0, Math.min(from - 1, first + n)) * channels];
+      for (let y = 0, at = column, to = line * channels; y < from; y++, at += row, to += wide) {
         for (let c = 0; c < channels; c++) along[to + c] += weight * field[at + c];
       }
-    });
-  });
-  const made = new Float32Array(side * wide);
-  sums.forEach(({ first, weights }, y) => {
-    weights.forEach((weight, n) => {
-      const at = place(first + n) * wide;
-      for (let k = 0, to = y * wide; k < wide; k++, to++) made[to] += weight * along[at + k];
-    });
-  });
+    }
+  }
+  for (let line = 0; line < side; line++) {
+    const { first, weights } = sums[line];
+    for (let n = 0; n < weights.length; n++) {
+      const [weight, at] = [weights[n], Math.max(0, Math.min(from - 1, first + n)) * wide];
+      for (let k = 0, to = line * wide; k < wide; k++, to++) made[to] += weight * along[at + k];
+    }
+  }
   return made;
 }
