@@ -108,6 +108,12 @@ class MediaPage:
             assert time.monotonic() < deadline, f"{condition}; {self.problems}"
             self.page.wait_for_timeout(50)
 
+    def counted(self, condition: str) -> dict[str, Any]:
+        """The receiving side's numbers once they are such, however slow this machine is."""
+        self.until(f"receiving.pipeline.numbers().then(({{ layer }}) => {condition})")
+        numbers: dict[str, Any] = self.page.evaluate("receiving.pipeline.numbers()")
+        return numbers
+
     def told(self, side: str, what: str) -> list[Any]:
         found: list[Any] = self.page.evaluate(f"{side}.all({what!r})")
         return found
@@ -208,11 +214,10 @@ def test_a_layer_that_python_sends_is_shown(page: MediaPage, player: StreamPlaye
     page.until("receiving.all('ready').length")
     assert page.page.evaluate("receiving.pipeline.takesLayer")
     page.page.evaluate("packets => receiving.play(packets)", _layered(player))
-    page.page.wait_for_timeout(800)
-    numbers = page.page.evaluate("receiving.pipeline.numbers()")
+    wanted = len(_coded(player))
+    numbers = page.counted(f"layer.decoded === {wanted}")
     assert numbers["malformed"] == 0
     # All were decoded; how many of them were compared, this machine's speed decides.
-    wanted = len(_coded(player))
     assert numbers["layer"] == {"decoded": wanted, "missing": 0, "refused": 0, "used": ANY, "newest": wanted - 1}
     assert numbers["layer"]["used"] >= 1
     frame = round(page.page.evaluate("receiving.pictures.at(-1).timeUs") / FRAME_US)
@@ -229,7 +234,7 @@ def test_a_layer_that_python_sends_is_shown(page: MediaPage, player: StreamPlaye
 
 def test_for_a_layer_that_misses_a_frame_a_key_frame_is_asked_for(page: MediaPage, player: StreamPlayer) -> None:
     page.page.evaluate("packets => receiving.play(packets)", _layered(player, missing=4))
-    numbers = page.page.evaluate("receiving.pipeline.numbers()")
+    numbers = page.counted("layer.decoded === 4")
     assert (numbers["layer"]["decoded"], numbers["layer"]["missing"]) == (4, 1)
     # At most once a second, and the first time a second after the loss; the newest is named.
     lost = page.told("receiving", "layerLost")

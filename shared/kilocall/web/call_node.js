@@ -99,6 +99,7 @@ export class CallNode {
       adapter: () => {},
       reference: (pictureHash, why) => this.#reference(pictureHash, why),
       rate: (fps) => this.session.ownRate(fps),
+      layer: (frame) => this.#recorder?.addLayer(frame),
       layerLost: (newest) => this.session.layerLost(newest),
       played: (played) => this.#recorder?.addMotion(played),
       problem: (text) => this.#problem(text),
@@ -250,6 +251,8 @@ export class CallNode {
     const codebook = Codebook.fromBytes(await file("networks/codebook.safetensors"));
     this.#recorder = new Recorder(codebook, session.hello, picture, session.references.held.values());
     this.receiving.setRecording(true);
+    // The file's layer begins with a key frame.
+    if (this.receiving.takesLayer) session.layerLost((await this.receiving.numbers()).layer.newest);
     this.#tellState();
   }
 
