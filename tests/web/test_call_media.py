@@ -110,7 +110,7 @@ class MediaPage:
 
     def counted(self, condition: str) -> dict[str, Any]:
         """The receiving side's numbers once they are such, however slow this machine is."""
-        self.until(f"receiving.pipeline.numbers().then(({{ layer }}) => {condition})")
+        self.until(f"receiving.pipeline.numbers().then(({{ layer, received }}) => {condition})")
         numbers: dict[str, Any] = self.page.evaluate("receiving.pipeline.numbers()")
         return numbers
 
@@ -213,13 +213,16 @@ def test_a_layer_that_python_sends_is_shown(page: MediaPage, player: StreamPlaye
     page.prepare(source.picture_hash, source.data)
     page.until("receiving.all('ready').length")
     assert page.page.evaluate("receiving.pipeline.takesLayer")
-    page.page.evaluate("packets => receiving.play(packets)", _layered(player))
-    wanted = len(_coded(player))
-    numbers = page.counted(f"layer.decoded === {wanted}")
+    packets, wanted = _layered(player), len(_coded(player))
+    page.page.evaluate("packets => receiving.play(packets)", packets)
+    numbers = page.counted(f"layer.decoded === {wanted} && received === {len(packets)}")
     assert numbers["malformed"] == 0
     # All were decoded; how many of them were compared, this machine's speed decides.
     assert numbers["layer"] == {"decoded": wanted, "missing": 0, "refused": 0, "used": ANY, "newest": wanted - 1}
     assert numbers["layer"]["used"] >= 1
+    count = -1
+    while count != (count := page.page.evaluate("receiving.pictures.length")):
+        page.page.wait_for_timeout(1000)
     frame = round(page.page.evaluate("receiving.pictures.at(-1).timeUs") / FRAME_US)
     truth = pictures_with_card(player, CARD_FRAMES)[frame]
     plain = FaceRenderer(player.family, player.stream_source).render(list(player.motions())[frame].motion)
@@ -233,14 +236,14 @@ def test_a_layer_that_python_sends_is_shown(page: MediaPage, player: StreamPlaye
 
 
 def test_for_a_layer_that_misses_a_frame_a_key_frame_is_asked_for(page: MediaPage, player: StreamPlayer) -> None:
-    page.page.evaluate("packets => receiving.play(packets)", _layered(player, missing=4))
-    numbers = page.counted("layer.decoded === 4")
-    assert (numbers["layer"]["decoded"], numbers["layer"]["missing"]) == (4, 1)
+    packets = _layered(player, missing=4)
+    page.page.evaluate("packets => receiving.play(packets)", packets)
+    numbers = page.counted(f"layer.decoded === 4 && received === {len(packets)}")
+    assert numbers["layer"]["missing"] == 1
     # At most once a second, and the first time a second after the loss; the newest is named.
     lost = page.told("receiving", "layerLost")
     assert 1 <= len(lost) <= 3
     assert lost[0] == [3]
-    assert numbers["received"] == len(_layered(player))
 
 
 def test_a_view_turns_the_head_that_stands_still(page: MediaPage, player: StreamPlayer) -> None:
