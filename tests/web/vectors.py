@@ -11,11 +11,13 @@ import base64
 import hashlib
 import json
 import struct
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from kilocall.api import StreamPlayer
 from kilocall.api.web_page import faces_of
@@ -283,19 +285,17 @@ def _message(data: bytes) -> int | None:
 LAYER_SIDES: Final = (64, 128, 192, 256)
 
 
-def wave(length: int, step: float) -> Any:
+def wave(length: int, step: float) -> NDArray[np.float32]:
     """0..1"""
-    return (0.5 + 0.5 * np.sin(step * np.arange(length))).astype(np.float32)
+    return np.asarray(0.5 + 0.5 * np.sin(step * np.arange(length)), np.float32)
 
 
 def layer_of(picture: Picture, side: int) -> Picture:
     """Every so many pixels of a picture, with its right half redder."""
-    small = picture[:: 256 // side, :: 256 // side][:side, :side].astype(int)
-    if side == 192:
-        rows = np.arange(side) * 4 // 3
-        small = picture[np.ix_(rows, rows)].astype(int)
+    places = np.arange(side) * 256 // side
+    small = picture[np.ix_(places, places)].astype(int)
     small[:, side // 2 :, 0] += 60
-    return np.clip(small, 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(small, 0, 255), np.uint8)
 
 
 def units() -> dict[str, str]:
@@ -322,7 +322,7 @@ def what_the_layer_changes(player: StreamPlayer, source: Source, made: Picture) 
         visible=wave(64 * 64, 0.002).reshape(64, 64),
         speaking=wave(64 * 64 * 2, 0.001).reshape(64, 64, 2),
     )
-    later = Placement(0.1 * wave(64 * 64 * 2, 0.0031).reshape(64, 64, 2), *[placement.painted] * 3)
+    later = replace(placement, displacement=0.1 * wave(64 * 64 * 2, 0.0031).reshape(64, 64, 2))
     found = []
     for side in LAYER_SIDES:
         correction = fusion.correction(Made(made, placement), layer_of(source.picture, side))
