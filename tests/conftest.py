@@ -27,6 +27,7 @@ REAL_TIME = (
     "bench/test_streams.py",
     "call/test_bad_networks.py",
     "call/test_behind_nats.py",
+    "call/test_camera_shown.py",
     "call/test_cameras.py",
     "call/test_floods.py",
     "call/test_further_pictures.py",

@@ -98,6 +98,7 @@ class FakeNode:
             "muted": False,
             "camera_off": False,
             "camera": {"number": 0, "problem": ""},
+            "camera_view": {"available": False, "shown": None},
             "recording": False,
             "remote": {
                 "present": True,
@@ -387,6 +388,36 @@ def test_mute_is_sent_by_key_and_by_button(page: Any, node: FakeNode) -> None:
     wait(lambda: node.asked("mute")[-1] == {"type": "mute", "on": False})
 
 
+def test_what_the_camera_sees_is_shown_when_the_other_side_can_and_both_sides_say_so(page: Any, node: FakeNode) -> None:
+    assert not page.is_visible("#show-camera")
+    page.keyboard.press("w")
+    node.become(camera_view={"available": True, "shown": None})
+    wait(lambda: page.is_visible("#show-camera"))
+    assert page.inner_text("#show-camera") == "Show camera"
+    page.click("#show-camera")
+    wait(lambda: node.asked("show_camera") == [{"type": "show_camera", "on": True}])
+    node.become(camera_view={"available": True, "shown": "asked"})
+    wait(lambda: page.inner_text("#show-camera") == "Stop showing")
+    assert page.inner_text("#own-note") == "They see what your camera sees, as it is"
+    page.keyboard.press("w")
+    wait(lambda: node.asked("show_camera")[-1] == {"type": "show_camera", "on": False})
+    node.become(camera_view={"available": True, "shown": "away"})
+    wait(lambda: page.inner_text("#own-note") == "Your face is not in view, so they see what your camera sees")
+    assert page.inner_text("#show-camera") == "Show camera"
+
+
+def test_a_picture_of_a_camera_says_that_it_is_one_and_keeps_its_shape(page: Any, node: FakeNode) -> None:
+    node.become(remote={"reconstructed": False, "face": False})
+    wait(lambda: page.inner_text(".badge") == "Camera, not reconstructed")
+    assert page.inner_text("#remote-note") == ""
+    assert page.get_attribute("#remote-picture", "aria-label") == "What the other person's camera sees"
+    node.show(5_000_000, jpeg((20, 90, 160), 320, 180))
+    wait(lambda: page.evaluate("document.getElementById('remote-picture').width") == 320)
+    assert page.evaluate("getComputedStyle(document.getElementById('remote-picture')).objectFit") == "contain"
+    node.become(remote={"reconstructed": True})
+    wait(lambda: page.inner_text(".badge").startswith("Reconstructed from"))
+
+
 def test_keys_do_not_disturb_typing_dialogs_or_those_who_switch_them_off(page: Any, node: FakeNode) -> None:
     node.become(phase="alone")
     wait(lambda: page.is_visible("#link"))
@@ -610,9 +641,19 @@ def test_a_note_on_the_own_preview_is_readable_at_any_width(page: Any, node: Fak
     assert page.evaluate("document.documentElement.scrollHeight") <= 800 or width < 960
 
 
-@pytest.mark.parametrize("width", [320, 390, 768, 1100, 1920])
+@pytest.mark.parametrize("width", [320, 390, 768, 1100, 1280, 1920])
 def test_nothing_sticks_out_at_any_width(page: Any, node: FakeNode, width: int) -> None:
     page.set_viewport_size({"width": width, "height": 800})
+    node.become(muted=True, camera_view={"available": True, "shown": "asked"})
+    wait(lambda: page.inner_text("#show-camera").startswith("Stop"))
+    rows = "[...document.querySelectorAll('.buttons button')].map((one) => one.getBoundingClientRect())"
+    assert (
+        page.evaluate(
+            f"{rows}.every((one) => one.left >= 0 && one.right <= document.querySelector('main, .controls')"
+            f".getBoundingClientRect().right)"
+        )
+        or width < 960
+    )
     page.click("#new-picture")
     node.say(OVERLAY)
     assert page.evaluate("document.documentElement.scrollWidth") <= width

@@ -3,69 +3,21 @@
 from __future__ import annotations
 
 import math
-import os
-import re
-import signal
-import subprocess
-import sys
 import wave
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from call.kept import distances, kept
-from kilocall.call import ROOM_VARIABLE
-from kilocall.call.link import RoomAddress
-from kilocall.call.report import CallReport
+from call.two_processes import Finished, call_of_two
 from kilocall.model.engine_choice import choose_engine
 from kilocall.model.family import Family
 from kilocall.model.family_loader import load_family
-from kilocall.proto.trust import LinkSecret
 from kilocall.sample import NAMES
 
-ROOT = Path(__file__).parents[2]
 SECONDS = 8
 BEEP_AT_S, BEEP_S = 0.5, 0.3
-ROOM = "test"
-
-
-@dataclass
-class Finished:
-    """How the call ended, by speaker."""
-
-    codes: dict[str, int]
-    reports: dict[str, CallReport]
-    output: dict[str, str]
-    server_code: int
-    folder: Path
-
-
-def _environment(cache: Path) -> dict[str, str]:
-    roots = [str(ROOT / root) for root in ("sender", "receiver", "shared", "proto")]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(roots), "OMP_NUM_THREADS": "1", "KILOCALL_CACHE": str(cache)}
-
-
-def _kilocall(cache: Path, *arguments: str, link: str = "") -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "kilocall.cli", *arguments],
-        env={**_environment(cache), ROOM_VARIABLE: link},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
-def _serve(folder: Path) -> tuple[subprocess.Popen[str], str]:
-    server = _kilocall(folder, "serve", "--port", "0")
-    assert server.stdout is not None
-    said = server.stdout.readline()
-    address = re.search(r"http://[\d.]+:\d+", said)
-    if address is None:
-        server.kill()
-        pytest.fail(f"the meeting point did not start: {said}{server.communicate()[0]}")
-    return server, address.group()
 
 
 def _beeps(path: Path) -> None:
@@ -91,28 +43,7 @@ def finished(astronaut_clip: Path, drawing_clip: Path, tmp_path_factory: pytest.
     folder = tmp_path_factory.mktemp("call")
     _beeps(folder / "beeps.wav")
     clips = dict(zip(NAMES, (astronaut_clip, drawing_clip), strict=True))
-    server, address = _serve(folder)
-    link = RoomAddress(address, ROOM, LinkSecret.make()).link
-    nodes: dict[str, subprocess.Popen[str]] = {}
-    try:
-        for name in NAMES:
-            nodes[name] = _kilocall(
-                folder / f"cache_{name}",
-                *("call", "--headless"),
-                *("--camera", str(clips[name]), "--microphone", str(folder / "beeps.wav"), "--seconds", str(SECONDS)),
-                *("--report", str(folder / f"{name}.json"), "--keep-pictures", str(folder / name)),
-                link=link,
-            )
-        output = {name: node.communicate(timeout=50)[0] for name, node in nodes.items()}
-    finally:
-        for process in nodes.values():
-            process.kill()
-        server.send_signal(signal.SIGINT)
-        server.communicate(timeout=10)
-    codes = {name: node.returncode for name, node in nodes.items()}
-    assert set(codes.values()) == {0}, output
-    reports = {name: CallReport.model_validate_json((folder / f"{name}.json").read_text()) for name in NAMES}
-    return Finished(codes, reports, output, server.returncode, folder)
+    return call_of_two(folder, clips, SECONDS, "--microphone", str(folder / "beeps.wav"))
 
 
 def test_all_three_processes_end_by_themselves_and_cleanly(finished: Finished) -> None:

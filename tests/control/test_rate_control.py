@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from kilocall.control.rate_control import (
     PROFILES,
     Feedback,
+    Profile,
     RateControl,
     audio_wire_bps,
     ladder,
@@ -261,3 +262,24 @@ def test_any_reports_give_a_plan_of_the_ladder(
         allowed = {replace(one, redundant_frames=0) for one in (*control.plans, *control.guarded_plans)}
         assert replace(plan, redundant_frames=0) in allowed
         assert plan.redundant_frames in (0, 2, 4)
+
+
+@pytest.mark.parametrize("profile", list(PROFILES.values()), ids=lambda profile: profile.name)
+def test_what_the_camera_sees_has_room_on_every_rung_and_less_on_each(profile: Profile) -> None:
+    shares = [plan.camera_bps for plan in ladder(profile, BITS)]
+    assert shares[0] == profile.camera_bps
+    assert shares == sorted(shares, reverse=True)
+    assert min(shares) >= 1500
+
+
+def test_a_narrow_link_that_shows_the_camera_goes_further_down_than_for_motion_alone() -> None:
+    """What got through fits the second rung's motion, and not with what the camera takes."""
+    rungs = []
+    for camera in (False, True):
+        control = RateControl(bits_per_frame=BITS)
+        control.show_camera(camera)
+        for second in range(1, 4):
+            report = Feedback(second * 1_000_000, 0.0, 60.0 + 60 * second, 20_000.0)
+            control.update(report)
+        rungs.append(control.rung)
+    assert rungs[0] < rungs[1]

@@ -11,6 +11,7 @@ from kilocall.control.rate_control import Plan, RateControl
 from kilocall.control.session import Session
 from kilocall.proto.control import (
     Bye,
+    CameraState,
     ControlMessage,
     FaceState,
     HavePicture,
@@ -50,6 +51,8 @@ class Side:
         self.limits: list[float] = []
         self.expected: list[float] = []
         self.layer_reports: list[LayerReport] = []
+        self.camera_taken = 0
+        self.camera_shown: list[tuple[bool, int]] = []
         self.said: list[ControlMessage] = []
         self.references_held: list[str] = []
         self.rate = RateControl()
@@ -75,6 +78,12 @@ class Side:
 
     def ask_layer(self, report: LayerReport) -> None:
         self.layer_reports.append(report)
+
+    def take_camera(self) -> None:
+        self.camera_taken += 1
+
+    def show_camera(self, shown: bool, from_us: int) -> None:
+        self.camera_shown.append((shown, from_us))
 
     def limit(self, fps: float) -> None:
         self.limits.append(fps)
@@ -150,6 +159,38 @@ def test_what_the_other_side_can_show_limits_what_is_sent_and_its_camera_what_is
     side.hear(PictureRate(12_500))
     assert side.limits == [12.5]
     assert side.expected == [25.0]
+
+
+def test_who_takes_a_layer_says_that_a_camera_can_be_shown_and_is_told_from_which_frame_on() -> None:
+    side = Side()
+    side.session.take_layer(24_000)
+    side.open()
+    assert CameraState(False, 0) in side.said
+    side.hear(HELLO)
+    assert not side.session.remote.takes_camera
+    side.hear(CameraState(False, 0), CameraState(True, 7_000_000))
+    assert side.camera_taken == 1
+    assert side.camera_shown == [(False, 0), (True, 7_000_000)]
+    assert side.session.remote.takes_camera
+    assert side.session.remote.camera_shown
+    side.session.closed("lost", "gone")
+    assert not side.session.remote.camera_shown
+    assert not side.session.remote.takes_camera
+
+
+def test_what_this_sides_camera_shows_is_told_and_planned_for() -> None:
+    side = meet()
+    side.session.own_camera(True, 5_000_000)
+    assert side.take_said() == [CameraState(True, 5_000_000)]
+    assert side.rate.camera
+    side.session.own_camera(False, 6_000_000)
+    assert not side.rate.camera
+
+
+def test_a_side_that_takes_no_layer_says_nothing_of_cameras() -> None:
+    side = Side()
+    side.open()
+    assert not [message for message in side.said if isinstance(message, CameraState)]
 
 
 def test_a_computer_that_shows_all_says_nothing_of_it() -> None:

@@ -15,6 +15,7 @@ from kilocall.proto.control import (
     MAX_PICTURE_BYTES,
     Acknowledge,
     Bye,
+    CameraState,
     Compared,
     ControlMessage,
     CropPlace,
@@ -64,6 +65,7 @@ EXAMPLES: dict[str, ControlMessage] = {
     "compared": Compared(),
     "layer": LayerReport(6_000, 17, False),
     "layer wanted first": LayerReport(24_000, None, True),
+    "camera": CameraState(True, 1_234_567),
 }
 HELLO, PICTURE, PLACE = EXAMPLES["hello"], EXAMPLES["picture"], EXAMPLES["place"]
 
@@ -122,6 +124,7 @@ messages = st.one_of(
     st.builds(ReferenceOffer, hashes, hashes, st.sampled_from(("webp", "avif")), st.integers(1, 16 << 10)),
     st.builds(PictureRate, st.integers(1000, 240_000)),
     st.builds(LayerReport, st.integers(0, 64_000), st.none() | st.integers(0, 255), st.booleans()),
+    st.builds(CameraState, st.booleans(), st.integers(0, 1 << 50)),
     st.builds(ReferencePiece, hashes, st.integers(0, 15_000), st.binary(min_size=1, max_size=1000)),
     st.builds(Reveal, st.binary(min_size=32, max_size=32)),
     st.builds(Recognise, st.binary(min_size=32, max_size=32)),
@@ -141,7 +144,7 @@ def test_messages_have_their_frozen_bytes() -> None:
 
 def test_every_type_has_its_own_number_and_an_example() -> None:
     assert {type(message) for message in EXAMPLES.values()} == set(CONTROL_TYPES.values())
-    assert sorted(CONTROL_TYPES) == list(range(1, 21))
+    assert sorted(CONTROL_TYPES) == list(range(1, 22))
 
 
 @given(messages)

@@ -21,7 +21,7 @@ from kilocall.model.engine_choice import choose_engine
 from kilocall.model.family import Family, Picture, Source, weights_folder
 from kilocall.model.family_loader import load_family
 from kilocall.model.motion import Motion
-from kilocall.proto.layer_frame import LayerFrame
+from kilocall.proto.layer_frame import LayerFragment, LayerFrame
 from kilocall.proto.motion_message import MotionMessage
 from kilocall.proto.motion_packet import MotionPacket
 from kilocall.proto.stream_file import StreamReader
@@ -31,7 +31,7 @@ from kilocall.receiver.render import FaceRenderer
 from kilocall.runtime.picture_process import PictureDecoder
 from kilocall.runtime.pictures import decode_picture, encode_picture
 from kilocall.sample import sample_stream
-from kilocall.sender.layer_encoder import LADDER, LayerEncoder
+from kilocall.sender.layer_encoder import CAMERA_LADDER, LADDER, LayerEncoder
 from runtime.attacks import avif_that_lies, jpeg_of_many_scans
 
 SPACING_US = 40_000
@@ -434,6 +434,42 @@ def test_personal_files_that_come_fast_are_made_ready_one_at_a_time_and_the_last
 def seen(made: Rendered) -> Picture:
     bgr = cv2.imdecode(np.frombuffer(made.jpeg, np.uint8), cv2.IMREAD_COLOR)
     return np.asarray(cv2.cvtColor(np.asarray(bgr, np.uint8), cv2.COLOR_BGR2RGB), np.uint8)
+
+
+def test_what_the_other_sides_camera_sees_is_shown_from_the_frame_that_is_named_and_no_longer(
+    rig: Rig, source: Source, family: Family
+) -> None:
+    encoder, layer = MotionEncoder(family.codebook), LayerEncoder(CAMERA_LADDER[-1])
+    room = np.full((360, 640, 3), (40, 90, 160), np.uint8)
+    number = 0
+
+    def send(*, whole: bool) -> int:
+        nonlocal number
+        now_us = rig.now_us
+        packet = MotionPacket.parse(coded(encoder, source, now_us, 1))
+        frame = layer.push(room, now_us) if whole else None
+        pieces: list[LayerFragment] = []
+        if frame is not None:
+            number += 1
+            pieces = LayerFrame(number, packet.time_ms, frame.key, frame.data, whole=True).fragments(900)
+        rig.receiving.push(bytes(MotionMessage(packet, tuple(pieces))), now_us)
+        rig.step(0.2)
+        return now_us
+
+    send(whole=False)
+    send(whole=True)  # ahead of the word of it: nothing of it is mixed into the face
+    alone = FaceRenderer(family, source).render(source.pose)
+    assert np.abs(seen(rig.pictures[-1]).astype(int) - alone).mean() < 3
+    rig.receiving.show_camera(True, rig.now_us)
+    for _ in range(3):
+        send(whole=True)
+    shown = seen(rig.pictures[-1])
+    assert shown.shape[1] > 1.7 * shown.shape[0]
+    assert np.abs(shown.mean((0, 1)) - (40, 90, 160)).max() < 6
+    assert rig.receiving.camera_pictures >= 2
+    rig.receiving.show_camera(False, rig.now_us)
+    send(whole=False)
+    assert np.abs(seen(rig.pictures[-1]).astype(int) - alone).mean() < 3
 
 
 def test_what_a_video_layer_saw_over_one_source_picture_changes_nothing_on_the_next(

@@ -7,8 +7,10 @@ import pytest
 from kilocall.api import StreamPlayer
 from kilocall.model.family import Picture
 from kilocall.proto.errors import BadInput
+from kilocall.proto.layer_frame import MAX_LAYER_BYTES
 from kilocall.receiver.layer_decoder import LayerDecoder
 from kilocall.sender.layer_encoder import (
+    CAMERA_LADDER,
     FRAME_BYTES,
     LADDER,
     SAVED_S,
@@ -16,6 +18,7 @@ from kilocall.sender.layer_encoder import (
     LayerEncoder,
     LayerSetting,
     check_layer_kbps,
+    fitted_size,
     setting_for,
 )
 from layers import FRAME_US, decibels, pictures_with_card
@@ -88,3 +91,56 @@ def test_a_rate_is_one_of_the_ladders_or_none() -> None:
     assert check_layer_kbps(24) == 24
     with pytest.raises(BadInput, match=r"layer is 5 kbit/s; allowed are 0 \(none\), 1\.5, 3, 6, 12, 24"):
         check_layer_kbps(5)
+
+
+@pytest.mark.parametrize("setting", CAMERA_LADDER, ids=lambda setting: f"{setting.kbps:g} kbit/s")
+@pytest.mark.parametrize("shape", [(480, 640), (1080, 1920), (640, 360), (200, 200)])
+def test_a_whole_picture_keeps_its_shape_and_has_no_more_pixels_than_the_square(
+    setting: LayerSetting, shape: tuple[int, int]
+) -> None:
+    y, x = np.mgrid[0 : shape[0], 0 : shape[1]]
+    picture = np.dstack([255 * x // shape[1], 255 * y // shape[0], 0 * x + 90]).astype(np.uint8)
+    frame = LayerEncoder(setting).push(lambda: picture, 0)
+    assert frame is not None
+    made = LayerDecoder().push(frame.data, key=True, whole=True)
+    assert made is not None
+    assert made.shape[0] * made.shape[1] <= setting.side**2
+    assert made.shape[1] / made.shape[0] == pytest.approx(shape[1] / shape[0], rel=0.06)
+    assert decibels(made, np.asarray(cv2.resize(picture, made.shape[1::-1], interpolation=cv2.INTER_AREA))) > 25
+
+
+def test_a_picture_that_is_no_square_is_refused_where_a_crop_is_expected() -> None:
+    frame = LayerEncoder(CAMERA_LADDER[0]).push(np.zeros((480, 640, 3), np.uint8), 0)
+    assert frame is not None
+    decoder = LayerDecoder()
+    assert decoder.push(frame.data, key=True) is None
+    assert decoder.refused == 1
+
+
+def test_the_most_stretched_pictures_are_squeezed() -> None:
+    assert fitted_size(4000, 10, 96) == (192, 48)
+    assert fitted_size(10, 4000, 96) == (48, 192)
+
+
+def test_a_camera_that_is_turned_begins_a_new_run_of_frames() -> None:
+    encoder, decoder = LayerEncoder(CAMERA_LADDER[1]), LayerDecoder()
+    shapes, keys = [], []
+    for number, shape in enumerate([(480, 640), (480, 640), (640, 480), (640, 480)]):
+        frame = encoder.push(np.full((*shape, 3), 80, np.uint8), 500_000 * number)
+        assert frame is not None
+        keys.append(frame.key)
+        made = decoder.push(frame.data, key=frame.key, whole=True)
+        assert made is not None
+        shapes.append(made.shape[:2])
+    assert keys == [True, False, True, False]
+    assert shapes[0] == shapes[1] == shapes[2][::-1] == shapes[3][::-1]
+
+
+def test_noise_that_does_not_fit_into_a_message_is_coded_coarser_until_it_does() -> None:
+    random = np.random.default_rng(3)
+    encoder = LayerEncoder(CAMERA_LADDER[-1])
+    made = [encoder.push(random.integers(0, 256, (480, 640, 3), np.uint8), 400_000 * number) for number in range(40)]
+    sent = [frame for frame in made if frame is not None]
+    assert sent
+    assert sent[0].key
+    assert max(len(frame.data) for frame in sent) <= MAX_LAYER_BYTES

@@ -17,7 +17,8 @@ from kilocall.proto.control import LayerReport
 from kilocall.proto.errors import NoFace
 from kilocall.proto.layer_frame import LayerFragment
 from kilocall.proto.motion_message import MotionMessage
-from kilocall.proto.motion_packet import MotionPacket
+from kilocall.proto.motion_packet import MotionPacket, wire_time_ms
+from kilocall.sender.camera_view import AWAY_US
 from kilocall.sender.capture import Frame, open_clip
 from kilocall.sender.face_crop import FaceCrop, FaceCropper
 from kilocall.sender.live import OwnSource, SendEvents, SendPipeline
@@ -58,6 +59,7 @@ class FixedPlan:
     level: int = 4
     redundant_frames: int = 0
     layer_bps: int = 0
+    camera_bps: int = 0
 
 
 class Told:
@@ -69,11 +71,13 @@ class Told:
         self.faces: list[tuple[bool, int]] = []
         self.sources: list[OwnSource] = []
         self.overlays: list[dict[str, object]] = []
+        self.cameras: list[tuple[str | None, int]] = []
         self.events = SendEvents(
             packet=self._packet,
             face=lambda seen, time_us: self.faces.append((seen, time_us)),
             source=self.sources.append,
             overlay=self.overlays.append,
+            camera=lambda why, time_us: self.cameras.append((why, time_us)),
         )
 
     def _packet(self, packet: MotionPacket, data: bytes) -> None:
@@ -370,6 +374,134 @@ def test_a_picture_from_a_file_that_was_never_compared_with_the_camera_brings_no
     running.show(*faces[:20])
     assert told.packets
     assert not told.layer
+
+
+def shows_camera(running: Running, plan: FixedPlan | None = None) -> None:
+    """A connection to a side that shows what the camera sees."""
+    running.sending.follow(plan or FixedPlan(layer_bps=3000, camera_bps=24_000))
+    running.begin()
+    running.sending.take_camera()
+    asked_for_layer(running)
+
+
+@pytest.fixture
+def away(faces: list[Picture]) -> Running:
+    """Somebody who has a source picture, and shows the camera while out of view."""
+    camera, told, clock, loop = Frames(), Told(), WorkClock(), EventLoop()
+    sending = SendPipeline(camera, told.events, loop.deliver, plan=FixedPlan(), clock=clock, camera_when_away=True)
+    sending.opened()
+    running = Running(sending, camera, told, clock, loop)
+    running.show(*faces[:12])
+    shows_camera(running)
+    return running
+
+
+def test_who_goes_out_of_view_shows_what_the_camera_sees_until_he_is_back(away: Running, faces: list[Picture]) -> None:
+    away.show(*faces[12:18])
+    assert away.told.layer
+    assert not any(fragment.whole for fragment in away.told.layer)
+    empty = black(faces[0])[:144]
+    left_us = away.show(*[empty] * 70)
+    (why, from_us), packets = away.told.cameras[-1], len(away.told.packets)
+    assert why == "away"
+    assert AWAY_US <= from_us - away.told.faces[-1][1] <= AWAY_US + 5 * PERIOD_US
+    whole = [fragment for fragment in away.told.layer if fragment.whole]
+    assert whole[0].key
+    assert wire_time_ms(from_us) == whole[0].time_ms
+    away.show(*[empty] * 10)
+    assert len(away.told.packets) > packets  # the face rests, and its motion goes on to carry the pictures
+    away.told.layer.clear()
+    away.show(*faces[12:36])
+    assert away.told.cameras[-1][0] is None
+    assert left_us < away.told.cameras[-1][1]
+    assert away.told.layer[-1].whole is False
+    assert next(fragment.key for fragment in away.told.layer if not fragment.whole)
+    assert away.sending.camera_shown is None
+
+
+def test_what_the_camera_sees_is_shown_when_it_is_asked_for_whoever_is_in_the_picture(
+    running: Running, faces: list[Picture]
+) -> None:
+    running.show(*faces[:12])
+    shows_camera(running, FixedPlan(camera_bps=24_000))  # no layer under the motion
+    running.show(*faces[12:15])
+    running.sending.show_camera(True)
+    running.sending.do_what_was_asked()
+    running.show(*faces[15:30])
+    assert running.told.cameras[-1][0] == "asked"
+    assert running.told.layer
+    assert all(fragment.whole for fragment in running.told.layer)
+    running.sending.show_camera(False)
+    running.sending.do_what_was_asked()
+    running.show(faces[30])  # with it goes what had waited for a message
+    running.told.layer.clear()
+    packets = len(running.told.packets)
+    running.show(*faces[31:40])
+    assert running.told.cameras[-1][0] is None
+    assert len(running.told.packets) > packets
+    assert not running.told.layer
+
+
+def test_who_was_never_in_the_picture_shows_what_the_camera_sees_all_the_same(faces: list[Picture]) -> None:
+    camera, told, clock, loop = Frames(), Told(), WorkClock(), EventLoop()
+    sending = SendPipeline(camera, told.events, loop.deliver, plan=FixedPlan(), clock=clock, camera_when_away=True)
+    sending.opened()
+    running = Running(sending, camera, told, clock, loop)
+    shows_camera(running)
+    running.show(*[black(faces[0])] * 70)
+    assert told.cameras[-1][0] == "away"
+    assert told.layer[0].whole
+    running.show(*faces[:30])
+    assert told.cameras[-1][0] is None
+    assert len(told.sources) == 1
+    packets = len(told.packets)
+    running.show(*faces[30:40])
+    assert len(told.packets) > packets
+    assert not told.layer[-1].whole
+
+
+def test_the_camera_is_not_shown_to_who_cannot_nor_where_the_plan_has_no_room(
+    running: Running, faces: list[Picture]
+) -> None:
+    running.show(*faces[:12])
+    running.sending.follow(FixedPlan(layer_bps=3000, camera_bps=24_000))
+    running.begin()
+    asked_for_layer(running)
+    running.sending.show_camera(True)
+    running.sending.do_what_was_asked()
+    running.show(*faces[12:24])
+    assert not any(fragment.whole for fragment in running.told.layer)
+    shows_camera(running, FixedPlan(layer_bps=3000, camera_bps=500))
+    running.show(*faces[24:36])
+    assert not any(fragment.whole for fragment in running.told.layer)
+    assert running.told.cameras == []
+
+
+def test_a_camera_that_is_off_is_not_shown(away: Running, faces: list[Picture]) -> None:
+    away.show(*[black(faces[0])] * 60)
+    assert away.sending.camera_shown == "away"
+    away.sending.camera_off = True
+    away.told.layer.clear()
+    away.show(*[black(faces[0])] * 60)
+    assert away.sending.camera_shown is None
+    assert not away.told.layer
+
+
+def test_who_moves_somebody_elses_picture_is_not_shown_unasked(
+    away: Running, faces: list[Picture], drawing_clip: Path
+) -> None:
+    away.show(*faces[12:20])
+    away.sending.use_picture(next(iter(open_clip(drawing_clip))).rgb)
+    away.sending.do_what_was_asked()
+    away.sending.confirm(away.told.sources[-1].packed.picture_hash)
+    away.sending.do_what_was_asked()
+    away.told.layer.clear()
+    away.show(*[black(faces[0])] * 70)
+    assert not away.told.layer
+    away.sending.show_camera(True)
+    away.sending.do_what_was_asked()
+    away.show(*[black(faces[0])] * 10)
+    assert away.told.layer[0].whole
 
 
 def sent_times_ms(packets: list[MotionPacket]) -> list[float]:

@@ -28,7 +28,7 @@ const messages = /** @type {{ packet: any, fragments: any[], bytes: string }[]} 
 const read = json("web_fragments.json");
 
 /** @param {any} fields as Python has them */
-const frameOf = ({ number, time_ms: timeMs, key, data }) => new LayerFrame({ number, timeMs, key, data: fromHex(data) });
+const frameOf = ({ number, time_ms: timeMs, key, data, whole }) => new LayerFrame({ number, timeMs, key, data: fromHex(data), whole });
 
 test("the golden frames become their fragments, and are put together of them", () => {
   for (const { fields, most, fragments } of frames) {
@@ -79,7 +79,7 @@ test("fragments in any order, repeated, lost and changed make what they make in 
     let found = null;
     try {
       found = LayerFragment.parseRun(fromHex(bytes)).map((one) => assembly.add(one))
-        .map((one) => one && [one.number, one.timeMs, one.key, hex(one.data)]);
+        .map((one) => one && [one.number, one.timeMs, one.key, hex(one.data), one.whole]);
     } catch (error) {
       assert.ok(error instanceof BadPacket, String(error));
     }
@@ -271,6 +271,13 @@ test("a receiver decodes frames in their order, waits for one that is late, and 
   push(260);
   await give();
   assert.deepEqual([receiver.frames, receiver.newest, receiver.asksForKey(9_000_000)], [6, 4, false]);
+  // A camera's whole picture, which nobody has asked for, is not mixed into a face.
+  const whole = new LayerFrame({ number: 5, timeMs: 0, key: true, data: KEY, whole: true });
+  for (const one of whole.fragments(1000)) receiver.push(one, 0);
+  push(262);
+  await give();
+  assert.deepEqual([receiver.frames, receiver.newest, receiver.unshown, receiver.refused], [6, 4, 1, 1]);
+  assert.equal(receiver.asksForKey(10_000_000), true);
   receiver.close();
 });
 

@@ -207,8 +207,8 @@ test("control messages are read and written as golden, and no prefix is one", ()
     }
     assert.throws(() => parseControl(fromHex(`${bytes}00`)), BadPacket, name);
   }
-  assert.deepEqual([...CONTROL_TYPES.keys()], Array.from({ length: 20 }, (_, n) => n + 1));
-  assert.equal(kinds.size, 20);
+  assert.deepEqual([...CONTROL_TYPES.keys()], Array.from({ length: 21 }, (_, n) => n + 1));
+  assert.equal(kinds.size, 21);
   assert.throws(() => parseControl(new Uint8Array(MAX_MESSAGE_BYTES + 1)), /most is/);
 });
 

@@ -23,6 +23,7 @@ from kilocall.proto.control import (
     MAX_REFERENCE_BYTES,
     Acknowledge,
     Bye,
+    CameraState,
     Compared,
     ControlMessage,
     CropPlace,
@@ -205,7 +206,7 @@ def _taken(reader: TypeAdapter[Any], text: str) -> Any:
 
 def _told(plan: Plan) -> tuple[Any, ...]:
     """The plan without its video layer: the modules send none."""
-    *told, layer_bps = astuple(plan)
+    *told, layer_bps, _ = astuple(plan)
     assert not layer_bps
     return tuple(told)
 
@@ -264,7 +265,8 @@ class Recorder:
         self.asked.append([what, *values])
 
     def send(self, data: bytes) -> bool:
-        self.note("say", data.hex())
+        if data[1] != CameraState.TYPE:  # the modules cannot show what a camera sees, and do not say it
+            self.note("say", data.hex())
         return True
 
     def acknowledge(self, sequence: int) -> None: ...  # the modules take it from reports instead
@@ -275,6 +277,8 @@ class Recorder:
         self.note("follow", *_told(plan))
 
     def ask_layer(self, report: LayerReport) -> None: ...
+    def take_camera(self) -> None: ...
+    def show_camera(self, shown: bool, from_us: int) -> None: ...
 
     def limit(self, fps: float) -> None:
         self.note("limit", fps)

@@ -242,7 +242,13 @@ def what_becomes_of_fragments() -> dict[str, Any]:
         number, time_ms = (number + jump) % 256, (time_ms + 80 * jump) % 65_536
         # Some frames are given before others that were taken before them.
         frames = [
-            LayerFrame((number + n) % 256, (time_ms + 80 * n) % 65_536, bool(random.random() < 0.2), random.bytes(size))
+            LayerFrame(
+                (number + n) % 256,
+                (time_ms + 80 * n) % 65_536,
+                bool(random.random() < 0.2),
+                random.bytes(size),
+                whole=bool(random.random() < 0.2),
+            )
             for n, size in enumerate(random.integers(1, 30, 3))
         ]
         pieces = [piece for frame in frames for piece in frame.fragments(4)]
@@ -270,7 +276,7 @@ def _assembled(assembly: LayerAssembly, data: bytes) -> list[Any] | None:
     except BadPacket:
         return None
     made = [assembly.add(fragment) for fragment in fragments]
-    return [None if one is None else [one.number, one.time_ms, one.key, one.data.hex()] for one in made]
+    return [None if one is None else [one.number, one.time_ms, one.key, one.data.hex(), one.whole] for one in made]
 
 
 def _message(data: bytes) -> int | None:

@@ -29,6 +29,7 @@ __all__ = [
     "PICTURE_FORMATS",
     "Acknowledge",
     "Bye",
+    "CameraState",
     "Compared",
     "ControlMessage",
     "CropPlace",
@@ -387,6 +388,19 @@ class LayerReport(ControlMessage, number=20):
     """Number of the layer frame that was decoded last; None: none yet."""
     key_needed: Annotated[bool, Flag()]
     """Frames are missing: nothing more can be decoded until a key frame comes."""
+
+
+@dataclass(frozen=True)
+class CameraState(ControlMessage, number=21):
+    """Whether the layer is what the sender's camera sees, to be shown as it is, from `time_us` on.
+
+    Said with each connection, which tells the other side that this one can show it as well. Who has not said it is sent
+    none.
+    """
+
+    shown: Annotated[bool, Flag()]
+    time_us: CaptureTime
+    """Of the first frame this holds for."""
 
 
 def parse_control(data: bytes) -> ControlMessage:

@@ -1,6 +1,6 @@
 """Frames of the layer: a thin video stream under the motion, one AV1 temporal unit each, in fragments on the wire.
 
-    number u8 | key 1, last 1, index 3, zero 3 bits | time u16 | length LEB128 | data
+    number u8 | key 1, last 1, index 3, whole 1, zero 2 bits | time u16 | length LEB128 | data
 
 A frame travels as up to eight fragments, behind motion packets in the same messages (`motion_message.py`). In a stream
 file it is whole. Numbers are big-endian; `wire.md` beside this file has examples. What a temporal unit's bytes mean is
@@ -42,7 +42,7 @@ MAX_UNFINISHED: Final = 4
 _FIXED = struct.Struct(">BBH")  # number, flags, time
 FRAGMENT_HEADER_BYTES: Final = _FIXED.size + 2
 """Bytes of a fragment beside its data, at most; one less below 128 bytes."""
-_KEY, _LAST, _INDEX_SHIFT = 0x80, 0x40, 3
+_KEY, _LAST, _INDEX_SHIFT, _WHOLE, _ZERO = 0x80, 0x40, 3, 0x04, 0x03
 _WINDOW: Final = LAYER_NUMBERS // 2
 _TIME_BYTES: Final = 5
 
@@ -59,6 +59,8 @@ class LayerFrame:
     """Whether it can be decoded without any other."""
     data: bytes
     """An AV1 temporal unit without its temporal delimiter, 1 to MAX_LAYER_BYTES bytes."""
+    whole: bool = False
+    """Whether it is the camera's whole picture, to be shown as it is, and not the crop under the motion."""
 
     def __post_init__(self) -> None:
         _check("frame number", self.number, 0, LAYER_NUMBERS - 1)
@@ -86,6 +88,7 @@ class LayerFrame:
                 index=index,
                 last=index == count - 1,
                 data=self.data[index * most : (index + 1) * most],
+                whole=self.whole,
             )
             for index in range(count)
         ]
@@ -99,7 +102,7 @@ class LayerFragment:
     """
 
     number: int
-    """Of the frame, as are the next two."""
+    """Of the frame, as are the next two, and `whole`."""
     time_ms: int
     key: bool
     index: int
@@ -108,6 +111,7 @@ class LayerFragment:
     """Whether the frame ends with it; piece 7 is always the last."""
     data: bytes
     """1 to MAX_FRAGMENT_BYTES bytes."""
+    whole: bool = False
 
     def __post_init__(self) -> None:
         _check("fragment number", self.number, 0, LAYER_NUMBERS - 1)
@@ -120,6 +124,7 @@ class LayerFragment:
 
     def __bytes__(self) -> bytes:
         flags = (_KEY if self.key else 0) | (_LAST if self.last else 0) | self.index << _INDEX_SHIFT
+        flags |= _WHOLE if self.whole else 0
         return _FIXED.pack(self.number, flags, self.time_ms) + leb128(len(self.data)) + self.data
 
     @classmethod
@@ -141,8 +146,8 @@ class LayerFragment:
         if place >= len(data):
             raise BadPacket(f"layer fragment is cut after {len(data) - start} bytes, inside its header")
         number, flags, time_ms = _FIXED.unpack_from(data, start)
-        if flags & (1 << _INDEX_SHIFT) - 1:
-            raise BadPacket(f"layer fragment has flags {flags:08b}, the last {_INDEX_SHIFT} bits must be zero")
+        if flags & _ZERO:
+            raise BadPacket(f"layer fragment has flags {flags:08b}, the last two bits must be zero")
         length, place = data[place], place + 1
         if length > 127:
             if place == len(data):
@@ -160,6 +165,7 @@ class LayerFragment:
             index=flags >> _INDEX_SHIFT & MAX_FRAGMENTS - 1,
             last=bool(flags & _LAST),
             data=data[place:end],
+            whole=bool(flags & _WHOLE),
         )
         return fragment, end
 
@@ -250,7 +256,8 @@ class _Unfinished:
 
     def contradicts(self, other: LayerFragment) -> bool:
         """Whether `other` cannot be of the same frame."""
-        if (other.key, other.time_ms) != (self._first.key, self._first.time_ms):
+        first = self._first
+        if (other.key, other.time_ms, other.whole) != (first.key, first.time_ms, first.whole):
             return True
         held = self.pieces.get(other.index)
         if held is not None:
@@ -266,7 +273,7 @@ class _Unfinished:
         if self._last is None or len(self.pieces) <= self._last:
             return None
         data = b"".join(self.pieces[index].data for index in range(self._last + 1))
-        return LayerFrame(fragment.number, fragment.time_ms, fragment.key, data)
+        return LayerFrame(fragment.number, fragment.time_ms, fragment.key, data, fragment.whole)
 
 
 @dataclass(frozen=True)

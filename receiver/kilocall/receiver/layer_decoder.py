@@ -39,8 +39,9 @@ class LayerDecoder:
         """A frame is missing."""
         self._decoder = None
 
-    def push(self, data: bytes, *, key: bool) -> NDArray[np.uint8] | None:
-        """The picture [L, L, 3]; None while a key frame is waited for, or where it cannot be decoded."""
+    def push(self, data: bytes, *, key: bool, whole: bool = False) -> NDArray[np.uint8] | None:
+        """The picture [L, L, 3], or of any shape where it is the camera's `whole` one; None while a key frame is waited
+        for, or where it cannot be decoded."""
         if key:
             self._decoder = _decoder()
         if self._decoder is None:
@@ -49,7 +50,7 @@ class LayerDecoder:
             frames = self._decoder.decode(av.Packet(checked_unit(data)))
         except (BadPacket, av.FFmpegError):
             frames = []
-        if len(frames) != 1 or not _fits(frames[0]):
+        if len(frames) != 1 or not _fits(frames[0], whole):
             self.refused += 1
             self.lost()
             return None
@@ -57,8 +58,10 @@ class LayerDecoder:
         return np.asarray(picture, np.uint8)
 
 
-def _fits(frame: av.VideoFrame) -> bool:
-    return frame.width == frame.height and LEAST_SIDE <= frame.width <= MOST_SIDE
+def _fits(frame: av.VideoFrame, whole: bool) -> bool:
+    sides = frame.width, frame.height
+    square = sides[0] == sides[1]
+    return (whole or square) and min(sides) >= LEAST_SIDE and sides[0] * sides[1] <= MOST_SIDE * MOST_SIDE
 
 
 def _decoder() -> VideoCodecContext:

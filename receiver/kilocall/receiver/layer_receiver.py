@@ -27,7 +27,9 @@ class DecodedLayer:
     """Capture time."""
     key: bool
     data: bytes
-    picture: Picture  # [L, L, 3]
+    picture: Picture  # [L, L, 3], of a whole picture [H, W, 3]
+    whole: bool = False
+    """Whether it is the camera's whole picture."""
 
 
 class LayerReceiver:
@@ -69,11 +71,12 @@ class LayerReceiver:
         while self._expected is not None and self._expected in self._ahead:
             next_frame = self._ahead.pop(self._expected)
             self._expected = (self._expected + 1) % LAYER_NUMBERS
-            picture = self._decoder.push(next_frame.data, key=next_frame.key)
+            whole = next_frame.whole
+            picture = self._decoder.push(next_frame.data, key=next_frame.key, whole=whole)
             if picture is not None:
                 self.frames += 1
                 self.newest = next_frame.number
-                yield DecodedLayer(next_frame.time_us(near_us), next_frame.key, next_frame.data, picture)
+                yield DecodedLayer(next_frame.time_us(near_us), next_frame.key, next_frame.data, picture, whole)
 
     def asks_for_key(self, now_us: int) -> bool:
         """Whether a key frame has to be asked for now; not at once, for the first one may be on its way."""

@@ -23,13 +23,14 @@ from kilocall.proto.control import Hello, ReceiverReport
 from kilocall.proto.errors import BadPacket
 from kilocall.proto.layer_frame import LayerFragment
 from kilocall.proto.motion_message import MotionMessage
-from kilocall.proto.motion_packet import MotionPacket
+from kilocall.proto.motion_packet import MotionPacket, time_in_full_us, wire_time_ms
+from kilocall.receiver.camera_view import CameraView
 from kilocall.receiver.decode import PacketDecoder
 from kilocall.receiver.jitter_buffer import DueFrame, JitterBuffer, Verdict
 from kilocall.receiver.layer_mixer import LayerMixer
 from kilocall.receiver.layer_receiver import DecodedLayer, LayerReceiver
 from kilocall.receiver.remote_speaker import RemoteSpeaker
-from kilocall.receiver.render import View, makes_slowly
+from kilocall.receiver.render import FaceRenderer, View, makes_slowly
 from kilocall.runtime.clock import now_us
 from kilocall.runtime.pace import EvenSteps, Pace
 from kilocall.runtime.pictures import as_jpeg
@@ -92,7 +93,7 @@ class ReceiveEvents:
     played: Callable[[Played], None] | None = None
     """Called on the model thread, while something records."""
     layer: Callable[[DecodedLayer], None] | None = None
-    """The same for frames of the video layer, as they are decoded."""
+    """The same for frames of the video layer under the motion, as they are decoded."""
     layer_lost: Callable[[int | None], None] = lambda newest: None
     """The video layer cannot be shown until a key frame comes; number of the frame that was decoded last."""
     rate: Callable[[float], None] = lambda fps: None
@@ -147,6 +148,10 @@ class ReceivePipeline(Worker):
         self.layer = LayerReceiver()
         """Of the connection that is followed."""
         self._mixer: LayerMixer | None = None
+        self._camera_view = CameraView()
+        self._camera_jpeg: tuple[Picture, bytes] | None = None
+        self.camera_pictures = 0
+        """Of the pictures made, those of what the other side's camera sees."""
         self._slow = False  # this processor, at making pictures
         self._view = View()
         self._view_changed = False
@@ -195,6 +200,11 @@ class ReceivePipeline(Worker):
     def expect(self, fps: float) -> None:
         """The other side has a camera of `fps`; 25 unless told."""
         self.ask(lambda: self._expect(fps))
+
+    def show_camera(self, shown: bool, from_us: int) -> None:
+        """What the other side's camera sees is shown from the frame captured at `from_us` (sender's clock) on, or no
+        more."""
+        self.ask(lambda: self._switch_camera(shown, from_us))
 
     def forget(self) -> None:
         """Another speaker: nothing is shown until the next picture is ready."""
@@ -296,6 +306,9 @@ class ReceivePipeline(Worker):
             return
         for fragment in fragments:
             for frame in self.layer.push(fragment, self._jitter.newest_us):
+                if frame.whole:
+                    self._camera_view.push(frame.time_us, frame.picture)
+                    continue
                 self._mixer.push(frame.time_us, frame.picture)
                 if self.events.layer is not None:
                     self.events.layer(frame)
@@ -322,22 +335,46 @@ class ReceivePipeline(Worker):
                 self.events.played(Played(due.time_us, due.packet, vectors[due.index :]))
 
     def _render(self, time_us: int, motion: Motion | None, left_out: int = 0) -> None:
-        renderer = self.speaker.renderer(time_us)
-        if renderer is None or motion is None or not self.watched:
+        renderer, camera = self.speaker.renderer(time_us), self._camera_view.picture(time_us)
+        if not self.watched:
             return
         began, (began_s, had_s) = time.perf_counter(), self._clock()
+        self._view_changed = False
+        if camera is not None:  # there may be no source picture yet
+            rgb, jpeg = camera, self._as_camera_jpeg(camera)
+            self.camera_pictures += 1
+        elif renderer is not None and motion is not None:
+            rgb = self._moved(renderer, motion, time_us)
+            jpeg = as_jpeg(rgb, JPEG_QUALITY)
+        else:
+            return
+        if self.events.rgb is not None:
+            self.events.rgb(rgb)
+        self.render_ms.add(time.perf_counter() - began)
+        self._tell_made(time_us, jpeg)
+        ended_s, had_in_all_s = self._clock()
+        if self.pace.done(round(1e6 * ended_s), ended_s - began_s, had_in_all_s - had_s, left_out):
+            fps = self.pace.fps
+            logger.info("pace: %g pictures a second can be shown (%s)", fps, self.pace.bound)
+            self._deliver(lambda: self.events.rate(fps))
+
+    def _moved(self, renderer: FaceRenderer, motion: Motion, time_us: int) -> Picture:
+        """The speaker, made from a picture."""
         renderer.view = self._view
         # At a lower rate faces move further from frame to frame.
         renderer.hold = 25 / self.pace.fps if self._slow else 0.0
         if self._mixer is not None and renderer.layer is not self._mixer:
             self._mixer.reset()  # what was seen over another source picture does not fit this one
             renderer.layer = self._mixer
-        self._view_changed = False
-        rgb = renderer.render(motion, time_us)
-        if self.events.rgb is not None:
-            self.events.rgb(rgb)
-        jpeg = as_jpeg(rgb, JPEG_QUALITY)
-        self.render_ms.add(time.perf_counter() - began)
+        return renderer.render(motion, time_us)
+
+    def _as_camera_jpeg(self, picture: Picture) -> bytes:
+        """One picture is shown for several frames."""
+        if self._camera_jpeg is None or self._camera_jpeg[0] is not picture:
+            self._camera_jpeg = picture, as_jpeg(picture, JPEG_QUALITY)
+        return self._camera_jpeg[1]
+
+    def _tell_made(self, time_us: int, jpeg: bytes) -> None:
         now_us = self._clock_us()
         self._rendered_us = now_us
         self.rendered += 1
@@ -347,11 +384,6 @@ class ReceivePipeline(Worker):
             if len(self.kept_times) < 2 * TIMES_MOST:
                 self.kept_times.extend((time_us, now_us))
         self._deliver(lambda: self.events.picture(made))
-        ended_s, had_in_all_s = self._clock()
-        if self.pace.done(round(1e6 * ended_s), ended_s - began_s, had_in_all_s - had_s, left_out):
-            fps = self.pace.fps
-            logger.info("pace: %g pictures a second can be shown (%s)", fps, self.pace.bound)
-            self._deliver(lambda: self.events.rate(fps))
 
     def _expect(self, fps: float) -> None:
         if fps != self._fps:
@@ -362,6 +394,11 @@ class ReceivePipeline(Worker):
     def _forget(self) -> None:
         self.speaker.forget()
         self._last = None
+
+    def _switch_camera(self, shown: bool, from_us: int) -> None:
+        # Frame times are known but for multiples of 65.5 s, and to the ms: the nearest moment to theirs.
+        near_us = time_in_full_us(wire_time_ms(from_us), self._jitter.newest_us)
+        self._camera_view.switch(shown, near_us - 2000)
 
     def _set_view(self, view: View) -> None:
         self._view, self._view_changed = view, view != self._view
@@ -379,6 +416,7 @@ class ReceivePipeline(Worker):
         self._decoder.reset()
         self._motions.clear()
         self.layer = LayerReceiver()
+        self._camera_view = CameraView()
         if self._mixer is not None:
             self._mixer.reset()
         self.speaker.restart()

@@ -74,6 +74,12 @@ class PacketEncoder:
         self._gathered.append((capture_us, self.last_motion.vector))
         return self.flush() if len(self._gathered) >= self.frames_per_packet else None
 
+    def push_still(self, capture_us: int) -> MotionPacket | None:
+        """A frame in which nothing has moved since the one before, whatever the camera sees."""
+        self.last_motion = self.last_motion or self.extractor.rest
+        self._gathered.append((capture_us, self.last_motion.vector))
+        return self.flush() if len(self._gathered) >= self.frames_per_packet else None
+
     def breaks_off(self, capture_us: int) -> bool:
         """Whether a frame at this time must begin a new packet (`flush` first) to keep its own time: a packet has one
         spacing for all its frames."""

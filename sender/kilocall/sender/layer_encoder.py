@@ -1,4 +1,4 @@
-"""Crops to frames of the video layer: AV1 of a small picture a few times a second, within a bit rate.
+"""Crops, or the camera's whole pictures, to frames of the video layer: small AV1 a few times a second, within a rate.
 
 SVT-AV1 in its low-delay mode gives each frame at once. The quantiser stays as it is; what is too much for the rate is
 left out in whole frames, so that a still speaker has all of them and a lively one fewer.
@@ -7,6 +7,7 @@ left out in whole frames, so that a still speaker has all of them and a lively o
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Final
@@ -24,7 +25,7 @@ from kilocall.runtime.obu import is_key, without_delimiter
 from kilocall.runtime.pace import EvenSteps
 from kilocall.runtime.thread_priority import priorities_kept
 
-__all__ = ["LADDER", "CodedLayer", "LayerEncoder", "LayerSetting", "check_layer_kbps", "setting_for"]
+__all__ = ["CAMERA_LADDER", "LADDER", "CodedLayer", "LayerEncoder", "LayerSetting", "check_layer_kbps", "setting_for"]
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class LayerSetting:
     kbps: float
     """What is used at most, in the mean."""
     side: int
+    """Of the square that is coded; a picture of another shape has at most as many pixels."""
     fps: float
     crf: int
 
@@ -46,6 +48,20 @@ LADDER: Final = (
     LayerSetting(12.0, 192, 12.5, 50),
     LayerSetting(24.0, 256, 12.5, 46),
 )
+#: The same for the camera's whole picture, which is looked at as it is: fewer frames, each in more detail.
+CAMERA_LADDER: Final = (
+    LayerSetting(1.5, 96, 2.0, 55),
+    LayerSetting(3.0, 128, 2.5, 52),
+    LayerSetting(6.0, 176, 3.125, 50),
+    LayerSetting(12.0, 216, 5.0, 48),
+    LayerSetting(24.0, 256, 6.25, 44),
+)
+#: A picture whose frames are too large for a message's pieces is coded so much coarser, until they fit.
+COARSER: Final = 6
+COARSEST: Final = 63
+#: Wider or taller ones are squeezed.
+MOST_STRETCHED: Final = 4.0
+LEAST_SIDE: Final = 16
 #: Head of a frame in a message, and its length.
 FRAME_BYTES: Final = 5
 #: How much of the rate may be saved up: about what a key frame takes.
@@ -72,18 +88,20 @@ def check_layer_kbps(kbps: float) -> float:
     return kbps
 
 
-def setting_for(kbps: float) -> LayerSetting | None:
+def setting_for(kbps: float, ladder: tuple[LayerSetting, ...] = LADDER) -> LayerSetting | None:
     """The richest setting that fits into a rate; None where none does."""
-    return next((setting for setting in reversed(LADDER) if setting.kbps <= kbps), None)
+    return next((setting for setting in reversed(ladder) if setting.kbps <= kbps), None)
 
 
 class LayerEncoder:
-    """Takes every crop and codes some. Times in microseconds of one clock."""
+    """Takes every picture and codes some. Times in microseconds of one clock."""
 
     def __init__(self, setting: LayerSetting) -> None:
         self.setting = setting
         self._steps = EvenSteps()
-        self._encoder = _encoder(setting)
+        self._crf = setting.crf
+        self._size = (setting.side, setting.side)
+        self._encoder = self._open()
         self._key_wanted = False
         self._last_us: int | None = None
         self._saved_bits = 1000 * setting.kbps * SAVED_S
@@ -92,13 +110,12 @@ class LayerEncoder:
         """The next frame can be decoded without any other."""
         self._key_wanted = True
 
-    def push(self, crop: NDArray[np.uint8], time_us: int) -> CodedLayer | None:
-        """A crop [S, S, 3]; None where it is not its turn, or the rate has been used up."""
+    def push(self, picture: NDArray[np.uint8] | Callable[[], NDArray[np.uint8]], time_us: int) -> CodedLayer | None:
+        """A picture [H, W, 3], or what makes it; None where it is not its turn, or the rate has been used up."""
         self._save(time_us)
         if not self._steps.take(time_us, self.setting.fps) or self._saved_bits < 0:
             return None
-        side = self.setting.side
-        small = crop if len(crop) == side else cv2.resize(crop, (side, side), interpolation=cv2.INTER_AREA)
+        small = self._small(picture() if callable(picture) else picture)
         frame = av.VideoFrame.from_ndarray(np.asarray(small, np.uint8), "rgb24").reformat(
             format="yuv420p", dst_colorspace="ITU601"
         )
@@ -109,11 +126,23 @@ class LayerEncoder:
         if not unit:
             return None
         self._saved_bits -= 8 * (len(unit) + FRAME_BYTES)
-        # Too large for a message's pieces, as noise is: nobody gets it, so nothing may refer to it.
-        self._key_wanted = len(unit) > MAX_LAYER_BYTES
-        if self._key_wanted:
+        self._key_wanted = False
+        if len(unit) > MAX_LAYER_BYTES:
+            # Too large for a message's pieces, as noise is: nobody gets it, so nothing may refer to it.
+            self._crf = min(COARSEST, self._crf + COARSER)
+            self._encoder = self._open()
             return None
         return CodedLayer(time_us, is_key(unit), unit)
+
+    def _small(self, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """The picture as it is coded; one of another shape than before begins a new run of frames."""
+        size = fitted_size(picture.shape[1], picture.shape[0], self.setting.side)
+        if size != self._size:
+            self._size = size
+            self._encoder = self._open()
+        if picture.shape[1::-1] == size:
+            return picture
+        return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8)
 
     def _save(self, time_us: int) -> None:
         since_us = 0 if self._last_us is None else max(0, time_us - self._last_us)
@@ -121,23 +150,34 @@ class LayerEncoder:
         rate = 1000 * self.setting.kbps
         self._saved_bits = min(rate * SAVED_S, self._saved_bits + rate * since_us / 1e6)
 
+    def _open(self) -> VideoCodecContext:
+        # Otherwise the library writes its settings to the terminal, whatever its caller's log level is.
+        os.environ.setdefault("SVT_LOG", "0")
+        encoder = av.CodecContext.create("libsvtav1", "w")
+        assert isinstance(encoder, VideoCodecContext)
+        encoder.width, encoder.height = self._size
+        encoder.pix_fmt = "yuv420p"
+        encoder.time_base = Fraction(1, 1_000_000)
+        encoder.framerate = Fraction(self.setting.fps).limit_denominator(100)
+        encoder.thread_count = 1
+        encoder.options = {
+            "preset": str(_PRESET),
+            "crf": str(self._crf),
+            "g": "999999",
+            "svtav1-params": _SVT,
+        }
+        with priorities_kept():
+            encoder.open()
+        return encoder
 
-def _encoder(setting: LayerSetting) -> VideoCodecContext:
-    # Otherwise the library writes its settings to the terminal, whatever its caller's log level is.
-    os.environ.setdefault("SVT_LOG", "0")
-    encoder = av.CodecContext.create("libsvtav1", "w")
-    assert isinstance(encoder, VideoCodecContext)
-    encoder.width = encoder.height = setting.side
-    encoder.pix_fmt = "yuv420p"
-    encoder.time_base = Fraction(1, 1_000_000)
-    encoder.framerate = Fraction(setting.fps).limit_denominator(100)
-    encoder.thread_count = 1
-    encoder.options = {
-        "preset": str(_PRESET),
-        "crf": str(setting.crf),
-        "g": "999999",
-        "svtav1-params": _SVT,
-    }
-    with priorities_kept():
-        encoder.open()
-    return encoder
+
+def fitted_size(width: int, height: int, side: int) -> tuple[int, int]:
+    """Width and height, even, of a picture of this shape with at most `side` x `side` pixels."""
+    if width == height:
+        return side, side
+    shape = min(MOST_STRETCHED, max(1 / MOST_STRETCHED, width / height))
+
+    def even(length: float) -> int:
+        return 2 * max(LEAST_SIDE // 2, int(length / 2))
+
+    return even(side * shape**0.5), even(side / shape**0.5)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import Final
 
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from kilocall.proto.control import LayerReport
 from kilocall.proto.layer_frame import LAYER_NUMBERS, MAX_FRAGMENTS, LayerFragment, LayerFrame
 from kilocall.proto.motion_packet import wire_time_ms
-from kilocall.sender.layer_encoder import LayerEncoder, LayerSetting, setting_for
+from kilocall.sender.layer_encoder import CAMERA_LADDER, LADDER, LayerEncoder, LayerSetting, setting_for
 
 __all__ = ["LayerSender"]
 
@@ -28,8 +29,9 @@ class LayerSender:
 
     def __init__(self) -> None:
         self.frames = self.key_frames = self.bytes_sent = 0
-        self._planned_bps = self._asked_bps = 0
+        self._planned_bps = self._camera_bps = self._asked_bps = 0
         self._allowed = True
+        self._whole = False
         self._encoder: LayerEncoder | None = None
         self._waiting: deque[LayerFragment] = deque()
         self._sent_last: tuple[LayerFragment, ...] = ()
@@ -45,9 +47,29 @@ class LayerSender:
         self._asked_bps = 0
         self._set()
 
-    def follow(self, planned_bps: int) -> None:
-        """So much may be spent."""
-        self._planned_bps = planned_bps
+    def follow(self, planned_bps: int, camera_bps: int = 0) -> None:
+        """So much may be spent, and so much while the camera's whole picture is shown."""
+        self._planned_bps, self._camera_bps = planned_bps, camera_bps
+        self._set()
+
+    @property
+    def may_show_camera(self) -> bool:
+        """Whether the other side and the plan have room for the camera's whole picture."""
+        return setting_for(min(self._camera_bps, self._asked_bps) / 1000, CAMERA_LADDER) is not None
+
+    @property
+    def allowed(self) -> bool:
+        """Whether the layer may show who speaks."""
+        return self._allowed
+
+    @property
+    def whole(self) -> bool:
+        """Whether what is pushed is the camera's whole picture."""
+        return self._whole
+
+    def show_camera(self, whole: bool) -> None:
+        """From now on the camera's whole picture is pushed, or crops again."""
+        self._whole = whole
         self._set()
 
     def asked(self, report: LayerReport) -> None:
@@ -63,21 +85,23 @@ class LayerSender:
         self._set()
 
     def _set(self) -> None:
-        bps = min(self._planned_bps, self._asked_bps) if self._allowed else 0
-        setting = setting_for(bps / 1000)
+        planned_bps = self._planned_bps if self._allowed else 0
+        if self._whole:  # somebody has said so, or nothing else is moved
+            planned_bps = self._camera_bps
+        setting = setting_for(min(planned_bps, self._asked_bps) / 1000, CAMERA_LADDER if self._whole else LADDER)
         if setting != self.setting:
             self._drop()
             self._encoder = None if setting is None else LayerEncoder(setting)
 
-    def push(self, crop: NDArray[np.uint8], capture_us: int) -> None:
-        """A crop [S, S, 3] whose motion is sent as well."""
+    def push(self, picture: NDArray[np.uint8] | Callable[[], NDArray[np.uint8]], capture_us: int) -> None:
+        """A picture [H, W, 3], or what makes it, whose motion is sent as well."""
         if self._encoder is None:
             return
-        coded = self._encoder.push(crop, capture_us)
+        coded = self._encoder.push(picture, capture_us)
         if coded is None:
             return
         self._number = (self._number + 1) % LAYER_NUMBERS
-        frame = LayerFrame(self._number, wire_time_ms(capture_us), coded.key, coded.data)
+        frame = LayerFrame(self._number, wire_time_ms(capture_us), coded.key, coded.data, self._whole)
         if coded.key:
             self._waiting.clear()  # nobody needs what was before it
         self._waiting.extend(frame.fragments(FRAGMENT_BYTES))

@@ -15,7 +15,7 @@ import numpy as np
 
 from kilocall.codec.codebook import Codebook
 from kilocall.model.engine_choice import choose_engine
-from kilocall.model.family import Family, Picture, Track, interrupt
+from kilocall.model.family import Family, Picture, Source, Track, interrupt
 from kilocall.model.family_loader import FamilyChoice
 from kilocall.model.hello import hello_of
 from kilocall.model.reference_pictures import ReferencePicture
@@ -27,6 +27,7 @@ from kilocall.runtime.clock import now_us
 from kilocall.runtime.pictures import as_jpeg
 from kilocall.runtime.worker import Deliver, Milliseconds, WorkClock, Worker, work_clock
 from kilocall.sender.camera import Camera
+from kilocall.sender.camera_view import CameraView, Why
 from kilocall.sender.capture import Frame
 from kilocall.sender.clip import Tracker
 from kilocall.sender.face_crop import FaceCrop, FaceCropper
@@ -64,6 +65,8 @@ class SendEvents:
     """Whether a face is seen, and since which capture time."""
     source: Callable[[OwnSource], None]
     """A new source picture, to be offered to the other side."""
+    camera: Callable[[Why | None, int], None] = lambda why, time_us: None
+    """What the camera sees is shown from this capture time on, and why; None: no more."""
     preview: Callable[[bytes, int], None] = lambda jpeg, time_us: None
     overlay: Callable[[dict[str, Any]], None] = lambda message: None
     problem: Callable[[str], None] = lambda text: None
@@ -91,6 +94,7 @@ class SendPipeline(Worker):
         plan: Plan,
         keep: bool = False,
         selector: ReferenceSelector | None = None,
+        camera_when_away: bool = False,
         clock: WorkClock = work_clock,
     ) -> None:
         """`camera` is started by whoever made it, and stopped here. `fps` is what it is asked for; fewer are sent where
@@ -98,6 +102,7 @@ class SendPipeline(Worker):
         has the pixels; the networks' own unless given.
 
         `selector` is shown what is sent, to find further pictures of the speaker; who made it starts and ends it.
+        `camera_when_away`: where the other side can, it is shown what the camera sees while that is no face.
         """
         super().__init__("sender", lambda text: deliver(lambda: events.problem(text)))
         self.camera = camera
@@ -112,7 +117,11 @@ class SendPipeline(Worker):
         self.motion = MotionSender(self.rate, self._emit)
         self.layer = LayerSender()
         """Real video under the motion, where the other side takes it."""
-        self.layer.follow(plan.layer_bps)
+        self.layer.follow(plan.layer_bps, plan.camera_bps)
+        self._camera_view = CameraView(when_away=camera_when_away)
+        self._camera_taken = False
+        self.camera_shown: Why | None = None
+        """Why the other side is shown what the camera sees; None: it is not. Set here, read anywhere."""
         self._pictures = OwnPictures(size)
         self.preview_wanted = False
         self.overlay_wanted = False
@@ -170,6 +179,14 @@ class SendPipeline(Worker):
         """The other side takes a video layer, or misses a frame of it."""
         self.ask(lambda: self.layer.asked(report))
 
+    def take_camera(self) -> None:
+        """The other side can show what the camera sees; forgotten with the next connection."""
+        self.ask(lambda: setattr(self, "_camera_taken", True))
+
+    def show_camera(self, on: bool) -> None:
+        """Shows what the camera sees, where the other side can, until it is switched off again."""
+        self.ask(lambda: setattr(self._camera_view, "asked", on))
+
     def limit(self, fps: float) -> None:
         """The other side shows no more pictures a second; forgotten with the next connection."""
         self.ask(lambda: self._limit(fps))
@@ -223,14 +240,18 @@ class SendPipeline(Worker):
         )
         # Loads the networks and the cascades now rather than in the first second of the call.
         self._cropper.crop(Frame(np.zeros((256, 256, 3), np.uint8), 0, 0))
-        blank = np.zeros((self._family.size, self._family.size, 3), np.uint8)
-        self._family.aligner(self._family.source(blank, replace(self._family.track(blank), certainty=1.0)))
+        self._family.aligner(self._nobody())
         self._cropper.reset()
         if self._source_file is not None:
             self._offer(self._pictures.of(self._source_file, self._family))
 
     def closed(self) -> None:
         self.camera.stop()
+
+    def _nobody(self) -> Source:
+        """A source picture without a face."""
+        blank = np.zeros((self._family.size, self._family.size, 3), np.uint8)
+        return self._family.source(blank, replace(self._family.track(blank), certainty=1.0))
 
     def _use_camera(self, camera: Camera) -> None:
         before, self.camera = self.camera, camera
@@ -257,6 +278,9 @@ class SendPipeline(Worker):
             return 0.0
         if self.camera_off:
             self._note_face(False, frame.capture_us)
+            self._camera_view.restart()
+            if self.camera_shown is not None:
+                self._switch_camera(None, frame.capture_us)
             return 0.0
         began_s, had_s = self._clock()
         self._look(frame)
@@ -272,6 +296,12 @@ class SendPipeline(Worker):
             self.motion.fit_messages()
 
     def _look(self, frame: Frame) -> None:
+        if self._camera_view.asked and self._can_show_camera:  # whoever is in the picture is not looked for
+            self.frames += 1
+            self._show_camera(frame)
+            if self.preview_wanted:
+                self._preview.show(frame)
+            return
         began = time.perf_counter()
         crop = self._cropper.crop(frame)
         cropped = time.perf_counter()
@@ -283,18 +313,59 @@ class SendPipeline(Worker):
         # A frame or two without landmarks is a blur: nothing is sent, and nobody is told.
         if seen or not crop.found:
             self._note_face(seen, frame.capture_us)
+        showing = self._show_camera(frame)
         if seen and track is not None:
             self._pictures.see(frame, crop, track)
             if self.source is None and self._offered is None and self._pictures.enough:
                 self._take_from_camera()
-            self._code(crop, track, frame)
+            if showing:
+                self._look_who(track, frame.capture_us)
+            else:
+                self._code(crop, track, frame)
             self.motion_ms.add(time.perf_counter() - cropped)
-        else:
+        elif not showing:
             self.motion.flush()
         if self.preview_wanted:
             self._preview.show(frame)
         if self.overlay_wanted:
             self._preview.advise(frame, crop if seen else None, track)
+
+    @property
+    def _can_show_camera(self) -> bool:
+        return self._sending and self._camera_taken and self.layer.may_show_camera
+
+    def _show_camera(self, frame: Frame) -> bool:
+        """Sends the camera's whole picture where that is what is shown; the face stands still meanwhile."""
+        why = self._camera_view.look(self.face_seen and not self._pictures.another, frame.capture_us)
+        # Not unasked while somebody else's picture is moved: it would show who moves it.
+        if not self._can_show_camera or (why == "away" and not self.layer.allowed):
+            why = None
+        if why != self.camera_shown:
+            self._switch_camera(why, frame.capture_us)
+        if why is None:
+            return False
+        if self.motion.extractor is None:
+            self.motion.refer_to(self._family, self._nobody(), None)  # pictures go with motion, be it of nobody
+        self.motion.push(None, frame.capture_us)
+        self.layer.push(lambda: frame.rgb, frame.capture_us)
+        return True
+
+    def _look_who(self, track: Track, capture_us: int) -> None:
+        """Whether it is the speaker whose face is there again."""
+        extractor = self.motion.extractor
+        if extractor is not None and self.source is not None:
+            extractor.from_track(track, capture_us)
+            self._mind(extractor)
+
+    def _switch_camera(self, why: Why | None, capture_us: int) -> None:
+        shown_before, self.camera_shown = self.camera_shown, why
+        if (why is None) != (shown_before is None):
+            self.motion.flush()
+            self.motion.face_again()
+            self.layer.show_camera(why is not None)
+            if why is None and shown_before == "asked":
+                self._cropper.reset()  # whoever was looked for meanwhile may be anywhere
+        self._deliver(lambda: self._events.camera(why, capture_us))
 
     def _code(self, crop: FaceCrop, track: Track, frame: Frame) -> None:
         if not self._sending or self.source is None:
@@ -389,6 +460,10 @@ class SendPipeline(Worker):
             self._adopt(self._offered)
         self.motion.begin()
         self.layer.begin()
+        self._camera_taken = False
+        self._camera_view.restart()
+        if self.camera_shown is not None:
+            self._switch_camera(None, now_us())
         self._limit(UNLIMITED)
         self._face_told = None
         self._announce = False
@@ -396,7 +471,7 @@ class SendPipeline(Worker):
 
     def _follow(self, plan: Plan) -> None:
         self.motion.follow(plan)
-        self.layer.follow(plan.layer_bps)
+        self.layer.follow(plan.layer_bps, plan.camera_bps)
 
     def _limit(self, fps: float) -> None:
         self.rate.shown_fps = fps

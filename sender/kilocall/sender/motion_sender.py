@@ -86,8 +86,8 @@ class MotionSender:
         self._known.clear()
         self._held.clear()
 
-    def push(self, track: Track, capture_us: int) -> MotionExtractor | None:
-        """A frame of the face; None while there is no source picture."""
+    def push(self, track: Track | None, capture_us: int) -> MotionExtractor | None:
+        """A frame of the face, or one in which it stays as it was; None while there is no source picture."""
         encoder = self._encoder
         if encoder is None:
             return None
@@ -97,7 +97,7 @@ class MotionSender:
             self._gathered_since_us = capture_us
         self._last_us = capture_us
         self.sent_frames += 1
-        self._emit(encoder.push_track(track, capture_us))
+        self._emit(encoder.push_still(capture_us) if track is None else encoder.push_track(track, capture_us))
         if self._alone_once:
             self._alone_once = False
             self.flush()

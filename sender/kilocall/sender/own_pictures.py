@@ -120,6 +120,11 @@ class OwnPictures:
 
     # Whether it is still the same person
 
+    @property
+    def another(self) -> bool:
+        """Whether somebody else is seen than the speaker."""
+        return self._speaker == "another"
+
     def adopted(self) -> None:
         """There is a source picture of whoever is seen now."""
         self._speaker, self._retake = "same", False

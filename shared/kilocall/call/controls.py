@@ -90,13 +90,14 @@ class Controls:
             "camera": self._camera(),
             "recording": outputs.recording,
             "own_face": sending.face_seen,
+            "camera_view": {"available": remote.takes_camera, "shown": sending.camera_shown},
             "slow": {"shows": self._statistics.receives.text, "sends": self._statistics.sends.text},
             "remote": {
                 "present": remote.present,
                 "face": remote.face,
                 "since_ms": (now_us() - remote.face_since_us) // 1000 if remote.face_since_us else 0,
                 "source_taken_at": self._remote_taken_at if remote.picture_hash else None,
-                "reconstructed": True,
+                "reconstructed": not remote.camera_shown,
                 "pictures": 1 + len(session.references.held),
                 "camera_off": remote.camera_off,
                 "muted": remote.muted,
@@ -171,6 +172,12 @@ class Controls:
     def camera(self, on: bool) -> None:
         self._sending.camera_off = not on
         self._say_media()
+
+    def show_camera(self, on: bool) -> None:
+        """What the camera sees is shown as it is, or no more. Raises BadInput where the other side cannot show it."""
+        if on and not self._session.remote.takes_camera:
+            raise BadInput("the other side cannot show what your camera sees")
+        self._sending.show_camera(on)
 
     async def choose_camera(self, number: int) -> None:
         """Another camera of this computer. Raises BadInput when it cannot be opened; then the one before stays."""

@@ -38,6 +38,7 @@ from kilocall.runtime.peer_settings import PeerSettings
 from kilocall.runtime.tasks import Tasks
 from kilocall.runtime.worker import Deliver, Worker, deliver_to
 from kilocall.sender.camera import Camera, open_camera
+from kilocall.sender.camera_view import Why
 from kilocall.sender.live import OwnSource, SendEvents, SendPipeline
 from kilocall.sender.reference_search import Proposal
 from kilocall.sender.reference_selector import ReferenceSelector
@@ -144,6 +145,7 @@ class CallNode:
                 face=self._own_face,
                 source=self._own_source,
                 preview=lambda jpeg, time_us: self._on_binary(PREVIEW, time_us, jpeg),
+                camera=self._own_camera,
                 overlay=self._on_message,
                 problem=self._problem,
             ),
@@ -157,6 +159,8 @@ class CallNode:
             plan=plan,
             keep=settings.keep_pictures is not None,
             selector=self._selector,
+            # Who wants no real video wants none unasked either.
+            camera_when_away=settings.layer_kbps > 0,
         )
 
     def _make_receiving(self, deliver: Deliver) -> ReceivePipeline:
@@ -371,6 +375,10 @@ class CallNode:
 
     def _own_face(self, seen: bool, time_us: int) -> None:
         self.session.own_face(seen, time_us)
+        self.controls.tell_state()
+
+    def _own_camera(self, why: Why | None, time_us: int) -> None:
+        self.session.own_camera(why is not None, time_us)
         self.controls.tell_state()
 
     def _own_source(self, source: OwnSource) -> None:

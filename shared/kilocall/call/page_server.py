@@ -61,6 +61,13 @@ class CameraOn(_Command):
     on: bool
 
 
+class ShowCamera(_Command):
+    """What the camera sees is shown as it is, or no more."""
+
+    type: Literal["show_camera"]
+    on: bool
+
+
 class ChooseCamera(_Command):
     type: Literal["choose_camera"]
     number: Annotated[int, Field(ge=0, le=MOST_CAMERAS - 1)]
@@ -129,6 +136,7 @@ class Visible(_Command):
 Command = (
     Mute
     | CameraOn
+    | ShowCamera
     | ChooseCamera
     | Calibrate
     | ComparedWords
@@ -269,6 +277,8 @@ async def _obey(command: Command, viewer: Viewer, node: CallNode, hub: Hub) -> N
             node.controls.mute(command.on)
         case CameraOn():
             node.controls.camera(command.on)
+        case ShowCamera():
+            node.controls.show_camera(command.on)
         case ChooseCamera():
             await node.controls.choose_camera(command.number)
         case Calibrate():

@@ -167,6 +167,8 @@ class LayerCounts(BaseModel):
     """Times that a frame was missing, so that nothing was decoded until a key frame."""
     used: int
     """Of the decoded, those that a picture was compared with."""
+    camera_pictures: int
+    """Pictures shown of what the other side's camera saw, as it was."""
 
 
 class CallReport(BaseModel):

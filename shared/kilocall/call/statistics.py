@@ -341,6 +341,7 @@ class CallStatistics:
             decoded=received.frames,
             missing=received.lost_frames,
             used=self._receiving.layer_used,
+            camera_pictures=self._receiving.camera_pictures,
         )
 
     def _sound(self) -> Sound:

@@ -47,14 +47,27 @@ class VirtualCamera:
         self._failed = False
 
     def send(self, rgb: Picture) -> None:
-        """A picture uint8 [S, S, 3]; on the model thread."""
+        """A picture uint8 [H, W, 3]; on the model thread."""
         if self._failed:
             return
         try:
-            self._camera.send(np.ascontiguousarray(cv2.resize(rgb, (SIDE, SIDE), interpolation=cv2.INTER_CUBIC)))
+            self._camera.send(np.ascontiguousarray(_fitted(rgb)))
         except Exception as error:  # the device may go away; the call must not
             self._failed = True
             logger.error("virtual camera %s ends: %s", self.device, error)
 
     def close(self) -> None:
         self._camera.close()
+
+
+def _fitted(rgb: Picture) -> Picture:
+    """As large as fits, in the middle of black."""
+    scale = SIDE / max(rgb.shape[:2])
+    height, width = (round(scale * length) for length in rgb.shape[:2])
+    large = np.asarray(cv2.resize(rgb, (width, height), interpolation=cv2.INTER_CUBIC), np.uint8)
+    if height == width:
+        return large
+    whole: Picture = np.zeros((SIDE, SIDE, 3), np.uint8)
+    top, left = (SIDE - height) // 2, (SIDE - width) // 2
+    whole[top : top + height, left : left + width] = large
+    return whole

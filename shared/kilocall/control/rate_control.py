@@ -92,17 +92,25 @@ class Profile:
     level: int
     """Quality level of the best rung, 0..8."""
     audio_bps: int
+    camera_bps: int
+    """For what the camera sees, while it is shown instead of the speaker made from a picture."""
     guard: tuple[int, int, int]
     """On a link that loses: frames a message, and frames repeated from those before at little loss and at much."""
 
 
 PROFILES = {
-    "default": Profile("default", video_bps=10_000, wait_ms=200, fps=25, level=4, audio_bps=12_000, guard=(2, 2, 4)),
+    "default": Profile(
+        "default", video_bps=10_000, wait_ms=200, fps=25, level=4, audio_bps=12_000, camera_bps=24_000, guard=(2, 2, 4)
+    ),
     # No repeated frames: they would cost the bits that the profile is there to save.
-    "saver": Profile("saver", video_bps=6_000, wait_ms=200, fps=25, level=2, audio_bps=8_000, guard=(4, 0, 0)),
+    "saver": Profile(
+        "saver", video_bps=6_000, wait_ms=200, fps=25, level=2, audio_bps=8_000, camera_bps=6_000, guard=(4, 0, 0)
+    ),
 }
 LAYER_SHARES = (1.0, 0.5)
 """Of the video layer's rate on the best rungs."""
+LEAST_CAMERA_BPS = 1500
+"""What the camera sees is shown on every rung: half as much on each as on the one before, and this at least."""
 GUARDED_AUDIO = ((8000, 60), (6000, 60), (6000, 120))
 """Bit rate and packet length of speech on the guarded rungs, the best first; lower ones have no guard."""
 
@@ -121,6 +129,8 @@ class Plan:
     """Frames of the messages before that are carried again at most."""
     layer_bps: int = 0
     """Most that the video layer may take, in the same messages."""
+    camera_bps: int = 0
+    """The same while it is what the camera sees."""
 
     def wire_bps(self, bits_per_frame: float) -> float:
         """Everything on the wire for this plan, while someone speaks."""
@@ -163,6 +173,9 @@ def ladder(profile: Profile, bits_per_frame: float = 40, layer_bps: int = 0) -> 
     wanted.append(Plan(3, profile.fps / 5, thriftiest, 6000, 120))
     for rung, share in enumerate(LAYER_SHARES):
         wanted[rung] = replace(wanted[rung], layer_bps=round(share * layer_bps))
+    wanted = [
+        replace(plan, camera_bps=max(LEAST_CAMERA_BPS, profile.camera_bps >> rung)) for rung, plan in enumerate(wanted)
+    ]
     plans: list[Plan] = []
     for plan in wanted:
         if not plans or plan.wire_bps(bits_per_frame) < plans[-1].wire_bps(bits_per_frame):
@@ -217,6 +230,8 @@ class RateControl:
         """Which of the plans is followed; 0 is the best."""
         self.guarded = False
         """Whether it is one of `guarded_plans`, where little is lost with fewer repeats."""
+        self.camera = False
+        """Whether what the camera sees is shown."""
         self.steps = 0
         """How often the rung has changed."""
         self._changed_us = 0
@@ -283,6 +298,10 @@ class RateControl:
             self._go_to(now_us, self.rung + 1)
         return self.plan
 
+    def show_camera(self, on: bool) -> None:
+        """What the camera sees is shown, which takes more; or no more."""
+        self.camera = on
+
     def _queueing_ms(self, feedback: Feedback) -> float:
         """What the reported delay and the round trip's growth agree on.
 
@@ -305,9 +324,14 @@ class RateControl:
         if drain:
             return last
         for rung in range(self.rung + 1, last):
-            if received_bps and self.plans[rung].wire_bps(self.bits_per_frame) <= SHARE * received_bps:
+            if received_bps and self._wire_bps(rung) <= SHARE * received_bps:
                 return rung
         return max(self.rung, last - 1) if received_bps else min(self.rung + 1, last)
+
+    def _wire_bps(self, rung: int) -> float:
+        plan = self.plans[rung]
+        more_bps = plan.camera_bps - plan.layer_bps if self.camera else 0
+        return plan.wire_bps(self.bits_per_frame) + more_bps
 
     def _step_down(self, now_us: int, rung: int) -> None:
         if self._climbed_us is not None and now_us - self._climbed_us < QUIET_US:
@@ -389,3 +413,6 @@ class FixedRate:
 
     def tick(self, now_us: int) -> Plan:
         return self.plan
+
+    def show_camera(self, on: bool) -> None:
+        pass

@@ -27,6 +27,7 @@ from kilocall.model.family import OWN_WEIGHTS
 from kilocall.proto.control import (
     CONTROL_TYPES,
     Bye,
+    CameraState,
     Compared,
     ControlMessage,
     CropPlace,
@@ -73,6 +74,7 @@ class Outgoing(Protocol):
     def confirm(self, picture_hash: str) -> None: ...
     def follow(self, plan: Plan) -> None: ...
     def ask_layer(self, report: LayerReport) -> None: ...
+    def take_camera(self) -> None: ...
     def limit(self, fps: float) -> None: ...
 
 
@@ -85,6 +87,7 @@ class Rate(Protocol):
     def plan(self) -> Plan: ...
     def update(self, feedback: Feedback) -> Plan: ...
     def tick(self, now_us: int) -> Plan: ...
+    def show_camera(self, on: bool) -> None: ...
 
 
 class Incoming(Protocol):
@@ -95,6 +98,7 @@ class Incoming(Protocol):
     def adapt(self, file_hash: str, data: bytes) -> None: ...
     def refer(self, base_hash: str, picture_hash: str, data: bytes) -> None: ...
     def expect(self, fps: float) -> None: ...
+    def show_camera(self, shown: bool, from_us: int) -> None: ...
     def forget(self) -> None: ...
 
 
@@ -108,6 +112,10 @@ class Remote:
     """On this side's clock."""
     muted: bool = False
     camera_off: bool = False
+    camera_shown: bool = False
+    """Whether what its camera sees is shown, and not its speaker made from a picture."""
+    takes_camera: bool = False
+    """Whether it can show what this side's camera sees."""
     picture_hash: str | None = None
     """Of the picture that is moved."""
 
@@ -194,6 +202,7 @@ class Session:
         self._media = MediaState(muted=False, camera_off=False)
         self._own_rate: PictureRate | None = None
         self._layer_bps = 0
+        self._own_camera = CameraState(shown=False, time_us=0)
         self._sent_at: dict[int, int] = {}
         self._dropped_us: int | None = None
         self._ready: str | None = None
@@ -245,6 +254,7 @@ class Session:
             self._say(self._own_rate)
         if self._layer_bps:
             self._say(LayerReport(self._layer_bps, None, False))
+            self._say(self._own_camera)
         for exchange in self._exchanges:
             exchange.opened()
         self.adapters.opened()
@@ -258,7 +268,7 @@ class Session:
         self._send = None
         self._greeted = False
         self.acquaintance.closed()
-        self.remote = replace(self.remote, present=False, face=False)
+        self.remote = replace(self.remote, present=False, face=False, camera_shown=False, takes_camera=False)
         if self.phase != "refused":
             self._to(phase, reason)
 
@@ -294,10 +304,17 @@ class Session:
         """So much of a video layer is taken here, on this and every later connection."""
         self._layer_bps = wanted_bps
         self._say(LayerReport(wanted_bps, None, False))
+        self._say(self._own_camera)
 
     def layer_lost(self, newest: int | None) -> None:
         """A frame of the layer is missing; number of the one that was decoded last."""
         self._say(LayerReport(self._layer_bps, newest, True))
+
+    def own_camera(self, shown: bool, time_us: int) -> None:
+        """What this side's camera sees is shown as it is from this capture time on, or no more."""
+        self._own_camera = CameraState(shown, time_us)
+        self._say(self._own_camera)
+        self.rate.show_camera(shown)
 
     def picture_ready(self, picture_hash: str) -> None:
         """The receiving side can move this picture."""
@@ -395,6 +412,8 @@ class Session:
                 self._outgoing.limit(message.fps)
             case LayerReport():
                 self._outgoing.ask_layer(message)
+            case CameraState():
+                self._take_camera(message)
             case Bye():
                 self.said_bye = message.reason
             case CropPlace():
@@ -458,6 +477,13 @@ class Session:
         if face.seen and ready is not None and ready != self.remote.picture_hash:
             self._incoming.use(ready, face.time_us)
             self._shown(ready)
+        self._on_change()
+
+    def _take_camera(self, state: CameraState) -> None:
+        if not self.remote.takes_camera:
+            self._outgoing.take_camera()
+        self._incoming.show_camera(state.shown, state.time_us)
+        self.remote = replace(self.remote, camera_shown=state.shown, takes_camera=True)
         self._on_change()
 
     def _shown(self, picture_hash: str) -> None:

@@ -514,12 +514,34 @@ export class LayerReport extends ControlMessage {
   }
 }
 
+/**
+ * Whether the layer is what the sender's camera sees, to be shown as it is, from `timeUs` on.
+ *
+ * Said with each connection, which tells the other side that this one can show it as well. Who has not said it is sent
+ * none.
+ */
+export class CameraState extends ControlMessage {
+  static TYPE = 21;
+  static KINDS = { shown: flag(), timeUs: captureTime };
+
+  /**
+   * @param {boolean} shown
+   * @param {number} timeUs of the first frame this holds for
+   */
+  constructor(shown, timeUs) {
+    super();
+    this.shown = shown;
+    this.timeUs = timeUs;
+    this.check();
+  }
+}
+
 /** @typedef {{ new (...fields: any[]): ControlMessage, TYPE: number, KINDS: Record<string, Field>, TAKES: readonly string[] | null }} MessageClass */
 
 const MESSAGES = /** @type {readonly MessageClass[]} */ ([
   Hello, SourcePicture, CropPlace, Acknowledge, Bye, WantPicture, ReceiverReport, FaceState, Part, HavePicture, MediaState,
   PersonalPiece, WantPersonal, ReferenceOffer, ReferencePiece, Reveal, Recognise, Compared, PictureRate,
-  LayerReport,
+  LayerReport, CameraState,
 ]);
 
 /** Message class by type number. */

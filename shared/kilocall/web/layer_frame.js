@@ -1,6 +1,6 @@
 // Frames of the layer: a thin video stream under the motion, one AV1 temporal unit each, in fragments on the wire.
 //
-//   number u8 | key 1, last 1, index 3, zero 3 bits | time u16 | length LEB128 | data
+//   number u8 | key 1, last 1, index 3, whole 1, zero 2 bits | time u16 | length LEB128 | data
 //
 // `proto/wire.md` has examples. As `proto/layer_frame.py`.
 
@@ -18,7 +18,7 @@ export const MAX_LAYER_BYTES = MAX_FRAGMENTS * MAX_FRAGMENT_BYTES;
 export const MAX_UNFINISHED = 4;
 
 const FIXED_BYTES = 4;
-const [KEY, LAST, INDEX_SHIFT] = [0x80, 0x40, 3];
+const [KEY, LAST, INDEX_SHIFT, WHOLE, ZERO] = [0x80, 0x40, 3, 0x04, 0x03];
 const WINDOW = LAYER_NUMBERS / 2;
 const TIME_BYTES = 5;
 
@@ -31,12 +31,15 @@ export class LayerFrame {
    * @param {number} fields.timeMs capture time on the sender's clock, milliseconds modulo 65536, as a motion packet's
    * @param {boolean} fields.key whether it can be decoded without any other
    * @param {Uint8Array} fields.data an AV1 temporal unit without its temporal delimiter, 1 to MAX_LAYER_BYTES bytes
+   * @param {boolean} [fields.whole] whether it is the camera's whole picture, to be shown as it is, and not the crop under the
+   * motion
    */
-  constructor({ number, timeMs, key, data }) {
+  constructor({ number, timeMs, key, data, whole = false }) {
     this.number = number;
     this.timeMs = timeMs;
     this.key = key;
     this.data = data;
+    this.whole = whole;
     check("frame number", number, 0, LAYER_NUMBERS - 1);
     check("frame timeMs", timeMs, 0, TIMES_MS - 1);
     if (data.length < 1 || data.length > MAX_LAYER_BYTES) {
@@ -58,13 +61,13 @@ export class LayerFrame {
    */
   fragments(most) {
     check("fragment data's limit", most, 1, MAX_FRAGMENT_BYTES);
-    const { number, timeMs, key, data } = this;
+    const { number, timeMs, key, data, whole } = this;
     const count = Math.ceil(data.length / most);
     if (count > MAX_FRAGMENTS) {
       throw new BadPacket(`layer frame of ${data.length} bytes is ${count} fragments of ${most} bytes, most is ${MAX_FRAGMENTS}`);
     }
     return Array.from({ length: count }, (_, index) => new LayerFragment({
-      number, timeMs, key, index, last: index === count - 1, data: data.subarray(index * most, (index + 1) * most),
+      number, timeMs, key, index, last: index === count - 1, data: data.subarray(index * most, (index + 1) * most), whole,
     }));
   }
 }
@@ -74,20 +77,22 @@ export class LayerFragment {
   /**
    * Raises BadPacket when a field is out of its range.
    * @param {object} fields
-   * @param {number} fields.number of the frame, as are the next two
+   * @param {number} fields.number of the frame, as are the next two, and `whole`
    * @param {number} fields.timeMs
    * @param {boolean} fields.key
    * @param {number} fields.index 0..7: which piece of the frame
    * @param {boolean} fields.last whether the frame ends with it; piece 7 is always the last
    * @param {Uint8Array} fields.data 1 to MAX_FRAGMENT_BYTES bytes
+   * @param {boolean} [fields.whole]
    */
-  constructor({ number, timeMs, key, index, last, data }) {
+  constructor({ number, timeMs, key, index, last, data, whole = false }) {
     this.number = number;
     this.timeMs = timeMs;
     this.key = key;
     this.index = index;
     this.last = last;
     this.data = data;
+    this.whole = whole;
     check("fragment number", number, 0, LAYER_NUMBERS - 1);
     check("fragment timeMs", timeMs, 0, TIMES_MS - 1);
     check("fragment index", index, 0, MAX_FRAGMENTS - 1);
@@ -102,7 +107,7 @@ export class LayerFragment {
   /** What goes on the wire; `parseRun` reads any number of them. */
   bytes() {
     const { length } = this.data;
-    const flags = (this.key ? KEY : 0) | (this.last ? LAST : 0) | this.index << INDEX_SHIFT;
+    const flags = (this.key ? KEY : 0) | (this.last ? LAST : 0) | this.index << INDEX_SHIFT | (this.whole ? WHOLE : 0);
     const size = length < 128 ? [length] : [length & 127 | 128, length >> 7];
     return joined([Uint8Array.of(this.number, flags, this.timeMs >> 8, this.timeMs & 255, ...size), this.data]);
   }
@@ -133,9 +138,7 @@ function taken(data, start) {
   let place = start + FIXED_BYTES;
   if (place >= data.length) throw new BadPacket(`layer fragment is cut after ${data.length - start} bytes, inside its header`);
   const [number, flags] = [data[start], data[start + 1]];
-  if (flags & (1 << INDEX_SHIFT) - 1) {
-    throw new BadPacket(`layer fragment has flags ${flags.toString(2)}, the last ${INDEX_SHIFT} bits must be zero`);
-  }
+  if (flags & ZERO) throw new BadPacket(`layer fragment has flags ${flags.toString(2)}, the last two bits must be zero`);
   let length = data[place++];
   if (length > 127) {
     if (place === data.length) throw new BadPacket("layer fragment is cut inside its length");
@@ -151,6 +154,7 @@ function taken(data, start) {
     index: flags >> INDEX_SHIFT & MAX_FRAGMENTS - 1,
     last: Boolean(flags & LAST),
     data: data.subarray(place, end),
+    whole: Boolean(flags & WHOLE),
   });
   return { fragment, end };
 }
@@ -263,7 +267,8 @@ class Unfinished {
    * @param {LayerFragment} other
    */
   contradicts(other) {
-    if (other.key !== this.first.key || other.timeMs !== this.first.timeMs) return true;
+    const { key, timeMs, whole } = this.first;
+    if (other.key !== key || other.timeMs !== timeMs || other.whole !== whole) return true;
     const held = this.pieces.get(other.index);
     if (held !== undefined) return held.last !== other.last || !same(held.data, other.data);
     if (other.last) return this.#last !== null || other.index < Math.max(...this.pieces.keys());
@@ -278,9 +283,9 @@ class Unfinished {
     this.pieces.set(fragment.index, fragment);
     if (fragment.last) this.#last = fragment.index;
     if (this.#last === null || this.pieces.size <= this.#last) return null;
-    const { number, timeMs, key } = fragment;
+    const { number, timeMs, key, whole } = fragment;
     const parts = [...this.pieces.values()].sort((one, other) => one.index - other.index);
-    return new LayerFrame({ number, timeMs, key, data: joined(parts.map(({ data }) => data)) });
+    return new LayerFrame({ number, timeMs, key, data: joined(parts.map(({ data }) => data)), whole });
   }
 }
 

@@ -38,6 +38,8 @@ export class LayerReceiver {
     this.frames = 0;
     /** Times that a frame was missing. */
     this.lostFrames = 0;
+    /** Frames that are not of the crop under the motion. */
+    this.unshown = 0;
     /** @type {number | null} number of the frame decoded last */
     this.newest = null;
     this.#decoder = /** @type {LayerDecoder<{ number: number, timeUs: number, key: boolean, data: Uint8Array }>} */ (
@@ -50,7 +52,7 @@ export class LayerReceiver {
 
   /** Frames and fragments that made no sense. */
   get refused() {
-    return this.#assembly.refused + this.#decoder.refused;
+    return this.#assembly.refused + this.#decoder.refused + this.unshown;
   }
 
   /**
@@ -77,7 +79,13 @@ export class LayerReceiver {
       if (next === undefined) break;
       this.#ahead.delete(this.#expected);
       this.#expected = (this.#expected + 1) % LAYER_NUMBERS;
-      const { number, key, data } = next;
+      const { number, key, data, whole } = next;
+      if (whole) {
+        // Of what a camera sees as it is, which this side has not asked for (`CameraState`); nothing may refer to it.
+        this.unshown++;
+        this.#decoder.lost();
+        continue;
+      }
       this.#decoder.push(data, { key, about: { number, key, data, timeUs: next.timeUs(nearUs) } });
     }
   }

@@ -17,6 +17,7 @@ import { utf8 } from "./bytes.js";
 import { Acquaintance } from "./acquaintance.js";
 import {
   Bye,
+  CameraState,
   Compared,
   CropPlace,
   FaceState,
@@ -424,6 +425,7 @@ export class Session {
     else if (message instanceof Bye) this.saidBye = message.reason;
     else if (message instanceof CropPlace) return; // for files; a call shows the square alone
     else if (message instanceof LayerReport) return; // a page sends no video layer
+    else if (message instanceof CameraState) return; // nor shows what a camera sees
     else if (message instanceof PersonalPiece && !message.data.length) return; // an offer that is not taken up
     else this.#drop(`${message.constructor.name} is not expected`);
   }

@@ -147,6 +147,9 @@ function tellChanges(before, next) {
   if (before.muted !== next.muted) announcer.say(next.muted ? "Your microphone is off" : "Your microphone is on");
   if (before.camera_off !== next.camera_off) announcer.say(next.camera_off ? "Your camera is off" : "Your camera is on");
   if (!before.trust?.verified && next.trust?.verified) announcer.say("Verified: nobody is in between");
+  if (before.remote.reconstructed !== next.remote.reconstructed) {
+    announcer.say(next.remote.reconstructed ? "They are reconstructed from a picture again" : "You see what their camera sees");
+  }
   if (before.recording !== next.recording) announcer.say(next.recording ? "Recording" : "Recording stopped");
 }
 
@@ -168,7 +171,9 @@ function renderStage() {
   $("remote").classList.toggle("empty", !seen);
   const note = state && !status ? remoteNote(state) : "";
   $("remote-note").textContent = note;
-  $("badge-text").textContent = badgeText(state?.remote.source_taken_at, state?.remote.pictures);
+  $("badge-text").textContent = badgeText(state?.remote);
+  $("remote-picture").ariaLabel = state && !state.remote.reconstructed
+    ? "What the other person's camera sees" : "The other person, reconstructed";
   $("badge-button").disabled = !seen && !state?.remote.source_taken_at;
   if ($("badge-button").disabled) showSource(false);
   document.title = status && hello ? `${status.title} – kilocall` : "kilocall";
@@ -197,10 +202,13 @@ function renderTrust() {
 
 function renderControls() {
   const running = connected && state !== null && !OVER.includes(state.phase);
-  for (const id of ["mute", "camera", "new-picture", "record"]) $(id).disabled = !running;
+  for (const id of ["mute", "camera", "show-camera", "new-picture", "record"]) $(id).disabled = !running;
   $("leave").disabled = !connected || left; // after the other person's goodbye as well: kilocall still runs then
   press("mute", state?.muted, "Mute", "Unmute");
   press("camera", state?.camera_off, "Camera off", "Camera on");
+  press("show-camera", state?.camera_view?.shown === "asked", "Show camera", "Stop showing");
+  $("show-camera").hidden = !state?.camera_view?.available;
+  $("show-camera").disabled ||= Boolean(state?.camera_off) || waitsForCamera();
   press("record", state?.recording, "Record", "Stop");
   $("new-picture").disabled ||= Boolean(state?.camera_off) || waitsForCamera();
   $("new-picture-here").disabled = $("new-picture").disabled;
@@ -300,6 +308,9 @@ const mute = ifEnabled("mute", () => {
   connection.ask("mute", { on: !state.muted });
 });
 const camera = ifEnabled("camera", () => connection.ask("camera", { on: state.camera_off }));
+const showCamera = ifEnabled("show-camera", () => {
+  if (!$("show-camera").hidden) connection.ask("show_camera", { on: state.camera_view.shown !== "asked" });
+});
 const record = ifEnabled("record", () => connection.ask("record", { on: !state.recording }));
 const newPicture = ifEnabled("new-picture", () => {
   if (calibration.active) calibration.close();
@@ -310,6 +321,7 @@ const help = () => $("help").showModal();
 
 $("mute").onclick = mute;
 $("camera").onclick = camera;
+$("show-camera").onclick = showCamera;
 $("record").onclick = record;
 $("new-picture").onclick = newPicture;
 $("new-picture-here").onclick = newPicture;
@@ -330,6 +342,7 @@ document.addEventListener("visibilitychange", () => connection.ask("visible", { 
 new Keyboard({
   m: mute,
   v: camera,
+  w: showCamera,
   c: newPicture,
   r: record,
   l: copyLink,

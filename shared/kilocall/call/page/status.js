@@ -42,6 +42,7 @@ function told({ phase, reason, trouble, in_room: inRoom }) {
 // A small note on their picture.
 export function remoteNote({ phase, remote, slow }) {
   if (phase !== "open" || remote.camera_off) return "";
+  if (!remote.reconstructed) return "";
   if (remote.face === false) return "They are out of view for a moment. The picture moves again when they are back.";
   return slow?.shows ? sentence(slow.shows) : "";
 }
@@ -51,11 +52,14 @@ export function ownNote({ state, face, needsStart }) {
   if (needsStart) return "Your camera is not on yet";
   if (state.camera_off) return "Your camera is off";
   if (state.camera?.problem) return `${sentence(state.camera.problem)} They see you standing still.`;
+  if (state.camera_view?.shown === "asked") return "They see what your camera sees, as it is";
+  if (state.camera_view?.shown === "away") return "Your face is not in view, so they see what your camera sees";
   if (face === false) return "Your face is not in view, so they see you standing still";
   return state.slow?.sends ? sentence(state.slow.sends) : "";
 }
 
-export function badgeText(takenAt, pictures = 1) {
+export function badgeText({ source_taken_at: takenAt, pictures = 1, reconstructed = true } = {}) {
+  if (!reconstructed) return "Camera, not reconstructed";
   if (!takenAt) return "Reconstructed from one picture, not filmed";
   if (pictures > 1) return `Reconstructed from ${pictures} pictures, the first taken at ${takenAt}`;
   return `Reconstructed from a picture taken at ${takenAt}`;
