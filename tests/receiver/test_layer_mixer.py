@@ -129,6 +129,16 @@ def test_after_a_jump_the_layer_starts_at_the_key_frame_before(
     assert track.damaged == 0
 
 
+def test_after_a_step_forward_the_layer_of_that_moment_is_seen_at_once(
+    family: Family, made: list[Made], truth: list[Picture], layer: list[CodedLayer]
+) -> None:
+    track, at = LayerTrack(layer, mixer(family)), 30
+    track.mix(made[0], 0)
+    stepped = track.mix(made[at], at * FRAME_US)
+    assert track.used == 2
+    assert decibels(stepped, truth[at]) > decibels(made[at].picture, truth[at]) + 3
+
+
 def test_frames_that_are_damaged_cost_themselves_and_those_after_until_a_key_frame(
     family: Family, made: list[Made], layer: list[CodedLayer]
 ) -> None:

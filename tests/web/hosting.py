@@ -39,6 +39,7 @@ class Hosted:
     """A folder on a plain web server."""
 
     def __init__(self, folder: Path) -> None:
+        self.folder = folder
         self.server = http.server.ThreadingHTTPServer(
             ("127.0.0.1", 0), functools.partial(QuietHandler, directory=str(folder))
         )

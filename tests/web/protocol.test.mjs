@@ -436,6 +436,8 @@ const DOES = {
     session.loopLagMs = loop;
   },
   bye: (session, _, reason) => session.bye(reason),
+  takeLayer: (session, _, bps) => session.takeLayer(bps),
+  layerLost: (session, _, newest) => session.layerLost(newest),
 };
 
 test("sessions ask for what Python's ask for, and know the same", () => {

@@ -23,6 +23,7 @@ from kilocall.proto.control import (
     MAX_REFERENCE_BYTES,
     Acknowledge,
     Bye,
+    CameraState,
     Compared,
     ControlMessage,
     CropPlace,
@@ -264,7 +265,8 @@ class Recorder:
         self.asked.append([what, *values])
 
     def send(self, data: bytes) -> bool:
-        self.note("say", data.hex())
+        if data[1] != CameraState.TYPE:  # the modules cannot show what a camera sees, and do not say it
+            self.note("say", data.hex())
         return True
 
     def acknowledge(self, sequence: int) -> None: ...  # the modules take it from reports instead
@@ -449,6 +451,13 @@ def _session(seed: int) -> list[Any]:
         else:
             does = _do(chance, session, theirs, recorder)
         trace.append(_noted(recorder, does))
+        if number == 4:
+            session.take_layer(24_000)
+            trace.append(_noted(recorder, ["takeLayer", 24_000]))
+        if number % 30 == 20:
+            newest = None if number == 20 else number
+            session.layer_lost(newest)
+            trace.append(_noted(recorder, ["layerLost", newest]))
     return trace
 
 

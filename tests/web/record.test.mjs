@@ -3,9 +3,11 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
+import { hex } from "../../shared/kilocall/web/bytes.js";
 import { Codebook } from "../../shared/kilocall/web/codebook.js";
 import { CropPlace, Hello, SourcePicture } from "../../shared/kilocall/web/control.js";
 import { BadInput } from "../../shared/kilocall/web/errors.js";
+import { TimedLayerFrame } from "../../shared/kilocall/web/layer_frame.js";
 import { MotionDecoder } from "../../shared/kilocall/web/motion_codec.js";
 import { Recorder } from "../../shared/kilocall/web/recorder.js";
 import { ReferencePicture, StreamReader, TimedPacket } from "../../shared/kilocall/web/stream_file.js";
@@ -14,6 +16,30 @@ import { file, vector, WEIGHTS } from "./helpers.mjs";
 
 test("a stream that is written again is the same file", () => {
   const golden = vector("stream.kcs");
+  assert.deepEqual(writtenAgain(golden), golden);
+});
+
+test("layer frames are written as Python writes them", () => {
+  const golden = vector("layer.kcs");
+  const written = writtenAgain(golden);
+  const frames = [...new StreamReader(golden).layerFrames()];
+  assert.ok(frames.length >= 2);
+  assert.deepEqual([...new StreamReader(written).layerFrames()], frames);
+  for (const frame of frames) {
+    // Type, length, body and checksum.
+    const body = hex(frame.bytes());
+    const head = body.length < 256 ? 4 : 6;
+    const [found, wanted] = [written, golden].map((one) => {
+      const at = hex(one).indexOf(body);
+      return hex(one).slice(at - head, at + body.length + 8);
+    });
+    assert.ok(found.startsWith("08"));
+    assert.equal(found, wanted);
+  }
+});
+
+/** @param {Uint8Array} golden */
+function writtenAgain(golden) {
   const reader = new StreamReader(golden);
   const writer = new StreamWriter(reader.header);
   for (const record of reader.records()) {
@@ -21,9 +47,10 @@ test("a stream that is written again is the same file", () => {
     else if (record instanceof ReferencePicture) writer.addReference(record.picture);
     else if (record instanceof CropPlace) writer.addPlace(record);
     else if (record instanceof TimedPacket) writer.addPacket(record.timeUs, record.packet);
+    else if (record instanceof TimedLayerFrame) writer.addLayer(record.timeUs, record.key, record.data);
   }
-  assert.deepEqual(writer.end(), golden);
-});
+  return writer.end();
+}
 
 /** The built-in speaker's motion as a receiver decodes it, and what it is moved with. */
 function call() {
@@ -73,6 +100,23 @@ test("a further picture is in a recording once, and no more than a reader takes"
   for (const one of further) recorder.addPicture(one);
   const reader = new StreamReader(recorder.end());
   assert.deepEqual([...reader.references()].map(({ pictureHash }) => pictureHash), further.slice(0, 7).map(({ pictureHash }) => pictureHash));
+});
+
+test("a recording has the layer from its first key frame on", () => {
+  const { codebook, hello, picture, played } = call();
+  const recorder = new Recorder(codebook, hello, picture, []);
+  const add = (/** @type {number} */ timeUs, key = false) => recorder.addLayer({ timeUs, key, data: Uint8Array.of(1, timeUs & 255) });
+  add(played[3].timeUs, true); // nothing was shown yet
+  for (const one of played.slice(3, 9)) recorder.addMotion(one);
+  const startUs = played[3].timeUs;
+  add(startUs + 1);
+  add(startUs + 80_000, true);
+  add(startUs + 240_000);
+  add(startUs + 160_000); // goes back
+  add(startUs + 400_000);
+  const reader = new StreamReader(recorder.end());
+  assert.equal(reader.truncated, false);
+  assert.deepEqual([...reader.layerFrames()].map(({ timeUs, key }) => [timeUs, key]), [[80_000, true], [240_000, false], [400_000, false]]);
 });
 
 test("times that go back and pictures that are too many are refused", () => {

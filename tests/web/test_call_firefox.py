@@ -53,6 +53,8 @@ def test_firefox_sees_a_python_party_and_is_seen(
         speaker = cv2.resize(player.stream_source.picture, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
         # Another crop of the same film; a canvas that nothing was drawn on has no correlation with anything.
         assert np.corrcoef(speaker.ravel(), shown.ravel())[0, 1] > 0.6
+        # It decodes the layer as well.
+        firefox.until("window.kilocall.stats().layer?.used >= 1", WITHIN_S)
         # The other side has said that it can move this side's picture.
         firefox.until("document.getElementById('gallery-pictures').textContent === '1'", WITHIN_S)
         firefox.until("Number(document.getElementById('fps-out').textContent) > 0", WITHIN_S)

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
+from unittest.mock import ANY
 
 import cv2
 import numpy as np
@@ -22,11 +23,15 @@ from kilocall.api.web_page import WEB
 from kilocall.codec.motion_codec import MotionDecoder
 from kilocall.model.family import Family, Picture
 from kilocall.model.motion import Motion
+from kilocall.proto.layer_frame import LayerFragment, LayerFrame
+from kilocall.proto.motion_message import MotionMessage
 from kilocall.proto.motion_packet import TIMES_MS, MotionPacket
 from kilocall.receiver.render import FaceRenderer
 from kilocall.runtime.picture_header import read_header
 from kilocall.runtime.pictures import decode_picture, encode_picture
 from kilocall.sender.encoder import PacketEncoder
+from kilocall.sender.layer_encoder import LADDER, CodedLayer, LayerEncoder
+from layers import FRAME_US, decibels, pictures_with_card
 from web.hosting import CHROMIUM, Hosted, has_browser, has_engine
 from web.test_modules import needs_node, node
 
@@ -41,6 +46,8 @@ TURNED: Final = 133
 NEAR: Final = 1.5
 #: Crop units are half a picture of 256 wide.
 PX: Final = 128
+#: Of the sample with a card before it.
+CARD_FRAMES: Final = 75
 PLAN: Final = {"framesPerMessage": 1, "fps": 25, "level": 4, "redundantFrames": 0}
 
 
@@ -102,6 +109,12 @@ class MediaPage:
             assert time.monotonic() < deadline, f"{condition}; {self.problems}"
             self.page.wait_for_timeout(50)
 
+    def counted(self, condition: str) -> dict[str, Any]:
+        """The receiving side's numbers once they are such, however slow this machine is."""
+        self.until(f"receiving.pipeline.numbers().then(({{ layer, received }}) => {condition})")
+        numbers: dict[str, Any] = self.page.evaluate("receiving.pipeline.numbers()")
+        return numbers
+
     def told(self, side: str, what: str) -> list[Any]:
         found: list[Any] = self.page.evaluate(f"{side}.all({what!r})")
         return found
@@ -162,6 +175,80 @@ def test_what_python_sends_is_shown_at_its_time(page: MediaPage, player: StreamP
     wanted = FaceRenderer(player.family, player.stream_source).render(motions[frame])
     assert np.abs(page.shown().astype(int) - wanted).mean() < NEAR
     assert not page.told("receiving", "problem")
+
+
+def _coded(player: StreamPlayer) -> list[CodedLayer]:
+    """A layer of the first seconds of the sample with a card before it, which the layer alone shows."""
+    encoder = LayerEncoder(LADDER[1])
+    pictures = pictures_with_card(player, CARD_FRAMES)
+    coded = [encoder.push(picture, FRAME_US * number) for number, picture in enumerate(pictures)]
+    return [frame for frame in coded if frame is not None]
+
+
+def _layered(player: StreamPlayer, missing: int | None = None) -> list[dict[str, Any]]:
+    """Motion and layer in the same messages, without the layer frame of a number."""
+    coming = [
+        (one.time_us, LayerFrame(number, one.time_us // 1000, one.key, one.data).fragments(200))
+        for number, one in enumerate(_coded(player))
+        if number != missing
+    ]
+    waiting: list[LayerFragment] = []
+    packets = []
+    for timed in player.reader.packets():
+        last_us = timed.time_us + FRAME_US * (timed.packet.frame_count - 1)
+        if last_us >= FRAME_US * CARD_FRAMES:
+            break
+        while coming and coming[0][0] <= last_us:
+            waiting += coming.pop(0)[1]
+        # What does not fit goes with the next one.
+        data = bytes(MotionMessage(timed.packet, tuple(waiting[:4])))
+        del waiting[:4]
+        packets.append({"timeUs": timed.time_us + 80_000, "data": _text(data)})
+    assert not waiting
+    return packets
+
+
+def test_a_layer_that_python_sends_is_shown(page: MediaPage, player: StreamPlayer) -> None:
+    source = player.reader.source_picture()
+    assert source is not None
+    page.prepare(source.picture_hash, source.data)
+    page.until("receiving.all('ready').length")
+    assert page.page.evaluate("receiving.pipeline.takesLayer")
+    packets, wanted = _layered(player), len(_coded(player))
+    pictures, motions = pictures_with_card(player, CARD_FRAMES), list(player.motions())
+    gains: list[float] = []
+    # A machine that is busy with something else makes few pictures, and may decode the layer too late for the last one.
+    while not gains or (gains[-1] <= 3 and len(gains) < 5):
+        page.page.evaluate("packets => receiving.pipeline.restart() ?? receiving.play(packets)", packets)
+        numbers = page.counted(f"layer.decoded === {wanted} && received === {len(packets)}")
+        assert numbers["malformed"] == 0
+        # All were decoded; how many of them were compared, this machine's speed decides.
+        assert numbers["layer"] == {"decoded": wanted, "missing": 0, "refused": 0, "used": ANY, "newest": wanted - 1}
+        count = -1
+        while count != (count := page.page.evaluate("receiving.pictures.length")):
+            page.page.wait_for_timeout(1000)
+        frame = round(page.page.evaluate("receiving.pictures.at(-1).timeUs") / FRAME_US)
+        plain = FaceRenderer(player.family, player.stream_source).render(motions[frame].motion)
+        gains.append(decibels(page.shown(), pictures[frame]) - decibels(plain, pictures[frame]))
+    assert gains[-1] > 3, gains
+    assert numbers["layer"]["used"] >= 1
+    assert not page.told("receiving", "problem")
+    assert not page.told("receiving", "layerLost")
+    # A new connection begins without one.
+    page.page.evaluate("receiving.pipeline.restart()")
+    numbers = page.page.evaluate("receiving.pipeline.numbers()")
+    assert (numbers["layer"]["decoded"], numbers["layer"]["newest"]) == (0, None)
+
+
+def test_for_a_layer_that_misses_a_frame_a_key_frame_is_asked_for(page: MediaPage, player: StreamPlayer) -> None:
+    packets = _layered(player, missing=4)
+    page.page.evaluate("packets => receiving.play(packets)", packets)
+    numbers = page.counted(f"layer.decoded === 4 && received === {len(packets)}")
+    assert numbers["layer"]["missing"] == 1
+    # At most once a second, and the first time a second after the loss; the newest is named.
+    lost = page.told("receiving", "layerLost")
+    assert 1 <= len(lost) <= 3
+    assert lost[0] == [3]
 
 
 def test_a_view_turns_the_head_that_stands_still(page: MediaPage, player: StreamPlayer) -> None:

@@ -101,11 +101,14 @@ def test_the_page_sees_a_python_party_and_is_seen(
         page.sees("Reconstructed from", OPEN_WITHIN_MS)
         assert len(page.words) == 4
         page.until("document.getElementById('source-caption').textContent.startsWith('Taken at')")
+        # The layer was asked for, and is shown.
+        page.until("window.kilocall.stats().layer?.used >= 2")
 
         # Their head turns here, and nowhere else.
         before = page.shown()
+        drawn = page.page.evaluate("window.kilocall.stats().drawn")
         page.page.locator("#yaw").fill("30")
-        page.until("window.kilocall.stats().drawn >= 12")
+        page.until(f"window.kilocall.stats().drawn >= {drawn + 6}")
         assert np.abs(page.shown().astype(int) - before).mean() > 2
 
         # What is shown can be saved, and played elsewhere.
@@ -132,6 +135,7 @@ def test_the_page_sees_a_python_party_and_is_seen(
     told = party.told()
     # The browser's face was shown on the other side; how often, the machine decides.
     assert told.pictures >= 3
+    assert told.layer.sent >= told.layer.sent_keys >= 1
     assert (told.phase, told.malformed, told.connections) == ("ended", 0, 1)
     assert "hung up" in told.reason
 

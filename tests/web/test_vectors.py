@@ -12,6 +12,7 @@ from PIL import Image
 
 from kilocall.api import StreamPlayer
 from kilocall.model.family import Picture, Source
+from kilocall.receiver.layer_decoder import LayerDecoder
 from web import vectors as wv
 
 
@@ -35,6 +36,29 @@ def test_what_is_read_of_cut_and_changed_bytes_is_what_was_stored() -> None:
 
 def test_what_is_encoded_is_what_was_stored() -> None:
     assert wv.what_is_encoded() == stored("encoded")
+
+
+def test_what_becomes_of_fragments() -> None:
+    assert json.loads(json.dumps(wv.what_becomes_of_fragments())) == stored("fragments")
+
+
+def test_layer_frames_are_decoded_but_for_one_that_is_too_large() -> None:
+    decoder, units = LayerDecoder(), {name: bytes.fromhex(unit) for name, unit in stored("units").items()}
+    for name in ("key", "next"):
+        decoded = decoder.push(units[name], key=name == "key")
+        assert decoded is not None
+        assert decoded.shape == (64, 64, 3)
+    assert decoder.push(units["larger"], key=True) is None
+    assert wv.units().keys() == units.keys()
+
+
+def test_what_a_layer_changes(player: StreamPlayer, source: Source) -> None:
+    made = picture(wv.VECTORS / "web_rendered.png")
+    found, before = wv.what_the_layer_changes(player, source, made), stored("layer")
+    assert found["speaking"] == pytest.approx(before["speaking"], abs=1e-6)
+    for one, other in zip(found["compared"], before["compared"], strict=True):
+        for name, within in (("changes", 16), ("moved", 16), ("shown", 1)):
+            assert np.abs(np.subtract(one[name], other[name])).mean() < within, name
 
 
 def test_what_is_played_of_packets_that_come_late_or_not_at_all() -> None:

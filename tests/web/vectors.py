@@ -11,26 +11,32 @@ import base64
 import hashlib
 import json
 import struct
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from kilocall.api import StreamPlayer
 from kilocall.api.web_page import faces_of
 from kilocall.codec.codebook import Codebook
 from kilocall.codec.motion_codec import CodedMotion, MotionDecoder, MotionEncoder
+from kilocall.model import landmarks as lm
 from kilocall.model.compact.align import look_at
 from kilocall.model.compact.compose import Painted
 from kilocall.model.compact.family import CompactFamily
+from kilocall.model.compact.fusion import Correction, speaking_parts
 from kilocall.model.compact.held_field import FieldFor
 from kilocall.model.compact.held_picture import HeldPicture
 from kilocall.model.compact.likeness import face_colour, face_mask
-from kilocall.model.family import Picture, Source, Track, retarget
+from kilocall.model.family import Made, Picture, Placement, Source, Track, retarget
 from kilocall.model.motion import Motion
 from kilocall.model.reference_pictures import Chooser, Distance, ReferencePicture, base_reference, retarget_to
 from kilocall.proto.errors import BadInput, BadPacket
+from kilocall.proto.layer_frame import LayerAssembly, LayerFragment, LayerFrame
+from kilocall.proto.motion_message import MotionMessage
 from kilocall.proto.motion_packet import MotionPacket
 from kilocall.proto.stream_file import StreamReader
 from kilocall.receiver.jitter_buffer import JitterBuffer
@@ -44,6 +50,7 @@ from kilocall.sender.crop_plan import plan_crops
 from kilocall.sender.encoder import PacketEncoder
 from kilocall.sender.face_finder import FaceBox
 from kilocall.sender.keypoint_aligner import KeypointAligner
+from kilocall.sender.layer_encoder import LayerEncoder, LayerSetting
 from kilocall.sender.motion import MotionExtractor
 from kilocall.sender.reframe import ReframePolicy
 from kilocall.sender.source_picture import openness, sharpness, source_scores, turn
@@ -220,6 +227,123 @@ def what_pace_holds() -> list[dict[str, Any]]:
         said.append([now_us, free_us, wall_s, left_out, changed, pace.fps])
     messages = [[planned, fps, frames_in_message(planned, 25.0, fps)] for planned in (1, 2, 3, 8) for fps in LADDER]
     return [{"pictures": said, "messages": messages}]
+
+
+def what_becomes_of_fragments() -> dict[str, Any]:
+    """Messages that are cut or changed: taken or not. Fragments in any order, repeated, lost, changed: what is made of
+    them, and what is counted."""
+    messages = [bytes.fromhex(one["bytes"]) for one in json.loads((VECTORS / "motion_messages.json").read_text())]
+    random = np.random.default_rng(7)
+    assembly = LayerAssembly()
+    steps: list[list[Any]] = []
+    number, time_ms = 250, 65_000
+    for _ in range(150):
+        jump = int(random.choice((1, 1, 1, 1, 2, 100, 130, 200)))
+        number, time_ms = (number + jump) % 256, (time_ms + 80 * jump) % 65_536
+        # Some frames are given before others that were taken before them.
+        frames = [
+            LayerFrame(
+                (number + n) % 256,
+                (time_ms + 80 * n) % 65_536,
+                bool(random.random() < 0.2),
+                random.bytes(size),
+                whole=bool(random.random() < 0.2),
+            )
+            for n, size in enumerate(random.integers(1, 30, 3))
+        ]
+        pieces = [piece for frame in frames for piece in frame.fragments(4)]
+        order = random.permutation(len(pieces)) if random.random() < 0.5 else np.arange(len(pieces))
+        for at in order:
+            run = [bytes(pieces[at])] * int(random.choice((0, 1, 1, 1, 1, 1, 1, 2)))
+            if random.random() < 0.1:
+                run.append(bytes(pieces[int(random.integers(len(pieces)))]))
+            data = bytearray(b"".join(run))
+            if data and random.random() < 0.15:
+                # Number, flags, time, length or data.
+                data[int(random.integers(min(8, len(data))))] ^= 1 << int(random.integers(8))
+            steps.append([bytes(data).hex(), _assembled(assembly, bytes(data))])
+    return {
+        "message prefixes": [[_message(one[:length]) for length in range(len(one))] for one in messages],
+        "message bytes flipped": [[_message(flipped(one, at)) for at in range(min(len(one), 200))] for one in messages],
+        "steps": steps,
+        "counts": [assembly.given_up, assembly.unused, assembly.refused],
+    }
+
+
+def _assembled(assembly: LayerAssembly, data: bytes) -> list[Any] | None:
+    try:
+        fragments = LayerFragment.parse_run(data)
+    except BadPacket:
+        return None
+    made = [assembly.add(fragment) for fragment in fragments]
+    return [None if one is None else [one.number, one.time_ms, one.key, one.data.hex(), one.whole] for one in made]
+
+
+def _message(data: bytes) -> int | None:
+    """How many fragments it has."""
+    try:
+        return len(MotionMessage.parse(data).fragments)
+    except BadPacket:
+        return None
+
+
+#: Sides of the layer; the last two have detail of their own.
+LAYER_SIDES: Final = (64, 128, 192, 256)
+
+
+def wave(length: int, step: float) -> NDArray[np.float32]:
+    """0..1"""
+    return np.asarray(0.5 + 0.5 * np.sin(step * np.arange(length)), np.float32)
+
+
+def layer_of(picture: Picture, side: int) -> Picture:
+    """Every so many pixels of a picture, with its right half redder."""
+    places = np.arange(side) * 256 // side
+    small = picture[np.ix_(places, places)].astype(int)
+    small[:, side // 2 :, 0] += 60
+    return np.asarray(np.clip(small, 0, 255), np.uint8)
+
+
+def units() -> dict[str, str]:
+    """A key frame of the layer, the frame after it, and a key frame of a side that is not taken."""
+    y, x = np.mgrid[:256, :256]
+    pictures = [np.stack(((x + 4 * n) // 2, y // 2, (x + y) // 4), -1).astype(np.uint8) for n in range(2)]
+    coded = []
+    for side in (64, 288):
+        encoder = LayerEncoder(LayerSetting(6.0, side, 10.0, 56))
+        for number, picture in enumerate(pictures):
+            crop = np.asarray(cv2.resize(picture, (max(side, 256),) * 2), np.uint8)
+            coded.append(encoder.push(crop, 200_000 * number))
+    key, after, larger, _ = (frame.data.hex() for frame in coded if frame is not None)
+    return {"key": key, "next": after, "larger": larger}
+
+
+def what_the_layer_changes(player: StreamPlayer, source: Source, made: Picture) -> dict[str, Any]:
+    """A picture compared with layers of all sides: what is found, some of it, and how it looks a moment later."""
+    fusion = player.family.fusion()
+    assert fusion is not None
+    placement = Placement(
+        displacement=0.1 * wave(64 * 64 * 2, 0.003).reshape(64, 64, 2),
+        painted=wave(256 * 256, 0.0007).reshape(256, 256),
+        visible=wave(64 * 64, 0.002).reshape(64, 64),
+        speaking=wave(64 * 64 * 2, 0.001).reshape(64, 64, 2),
+    )
+    later = replace(placement, displacement=0.1 * wave(64 * 64 * 2, 0.0031).reshape(64, 64, 2))
+    found = []
+    for side in LAYER_SIDES:
+        correction = fusion.correction(Made(made, placement), layer_of(source.picture, side))
+        assert isinstance(correction, Correction)
+        moved = correction.moved_to(Made(made, later))
+        found.append(
+            {
+                "side": side,
+                "changes": correction.changes.reshape(-1)[::101].tolist(),
+                "moved": moved.changes.reshape(-1)[::101].tolist(),
+                "shown": moved.apply(made, 0.75).reshape(-1)[::103].tolist(),
+            }
+        )
+    points = source.keypoints[: lm.LANDMARKS]
+    return {"points": _list(points), "speaking": _list(speaking_parts(points)), "compared": found}
 
 
 def faces(player: StreamPlayer) -> dict[str, Any]:
@@ -513,6 +637,9 @@ def write() -> None:
         "played": what_is_played(),
         "pace": what_pace_holds(),
         "packed": what_is_packed(player),
+        "fragments": what_becomes_of_fragments(),
+        "units": units(),
+        "layer": what_the_layer_changes(player, source, rendered(player, source)),
         "extracted": what_is_extracted(player, source),
         "reframed": what_is_reframed(),
         "faces": found,

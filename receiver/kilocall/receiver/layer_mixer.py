@@ -73,10 +73,12 @@ class LayerMixer:
         if newest is None:
             return
         time_us, layer = newest
-        if self._correction is not None and time_us - self._corrected_us < apart_us:
+        # After a step forward in a stream the one before no longer counts, and no picture since was made.
+        stale = self._correction is None or not 0 <= now_us - self._corrected_us < FRESH_US
+        if not stale and time_us - self._corrected_us < apart_us:
             return
         nearest = min(self._made, key=lambda one: abs(one.time_us - time_us))
-        near_us = FIRST_NEAR_US if self._correction is None else NEAR_US
+        near_us = FIRST_NEAR_US if stale else NEAR_US
         if abs(nearest.time_us - time_us) > near_us:
             return
         self._correction = self._fusion.correction(nearest.made, layer)

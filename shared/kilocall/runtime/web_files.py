@@ -35,6 +35,7 @@ NETWORK_FILES: Final = (
     "eye.onnx",
     "mouth.onnx",
     "implicit.onnx",
+    "fusion.onnx",
     "codebook.safetensors",
     "shape.safetensors",
 )

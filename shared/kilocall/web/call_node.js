@@ -38,6 +38,8 @@ import { Session } from "./session.js";
  */
 
 const FPS = 25;
+/** What the other side may spend on a video layer: all that there is. */
+const LAYER_TAKEN_BPS = 24_000;
 const TICK_MS = 1000;
 const REPORT_EVERY_MS = 2000;
 /** While nothing comes there is nothing to report; a sign of life now and then is enough. */
@@ -97,6 +99,8 @@ export class CallNode {
       adapter: () => {},
       reference: (pictureHash, why) => this.#reference(pictureHash, why),
       rate: (fps) => this.session.ownRate(fps),
+      layer: (frame) => this.#recorder?.addLayer(frame),
+      layerLost: (newest) => this.session.layerLost(newest),
       played: (played) => this.#recorder?.addMotion(played),
       problem: (text) => this.#problem(text),
     }, { threads, engine, faces: faces.port2 });
@@ -151,7 +155,9 @@ export class CallNode {
    * @returns {Promise<never>}
    */
   async #failed() {
-    await Promise.all([this.sending.ready, this.receiving.ready]);
+    await Promise.all([this.sending.ready, this.receiving.ready.then(() => {
+      if (this.receiving.takesLayer) this.session.takeLayer(LAYER_TAKEN_BPS);
+    })]);
     return new Promise(() => {});
   }
 
@@ -245,6 +251,8 @@ export class CallNode {
     const codebook = Codebook.fromBytes(await file("networks/codebook.safetensors"));
     this.#recorder = new Recorder(codebook, session.hello, picture, session.references.held.values());
     this.receiving.setRecording(true);
+    // The file's layer begins with a key frame.
+    if (this.receiving.takesLayer) session.layerLost((await this.receiving.numbers()).layer.newest);
     this.#tellState();
   }
 

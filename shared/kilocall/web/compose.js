@@ -56,17 +56,17 @@ export function sized(field, channels, side) {
 }
 
 /**
- * Features [S, S, C] fetched for a displacement [F, F, 2] in crop units, times how much is visible [F, F]. Edges repeat.
- * 3 ms for the three sizes of one frame.
+ * Features [S, S, C] fetched for a displacement [F, F, 2] in crop units, times how much is visible [F, F]; null: all. Edges
+ * repeat. 3 ms for the three sizes of one frame.
  * @param {Float32Array} features
  * @param {number} channels
  * @param {Float32Array} displacement
- * @param {Float32Array} visible
+ * @param {Float32Array | null} visible
  */
 export function move(features, channels, displacement, visible) {
   const side = Math.sqrt(features.length / channels);
   const flow = sized(displacement, 2, side);
-  const shown = sized(visible, 1, side);
+  const shown = visible === null ? new Float32Array(side * side).fill(1) : sized(visible, 1, side);
   const moved = new Float32Array(features.length);
   const last = side - 1;
   const row = side * channels;
@@ -167,21 +167,24 @@ export function densely(picture) {
   const side = Math.sqrt(picture.length / 4);
   const tall = new Float32Array(2 * picture.length);
   const row = 4 * side;
+  const [outer, inner] = HALFWAY.map((tap) => tap / 16);
   for (let y = 0; y < side; y++) {
-    const rows = HALFWAY.map((_, k) => bounded(y + k - 1, side - 1) * row);
+    const [a, b, c, d] = [-1, 0, 1, 2].map((n) => bounded(y + n, side - 1) * row);
     for (let n = 0; n < row; n++) {
-      tall[2 * y * row + n] = picture[y * row + n];
-      tall[(2 * y + 1) * row + n] = HALFWAY.reduce((sum, tap, k) => sum + tap * picture[rows[k] + n], 0) / 16;
+      tall[2 * y * row + n] = picture[b + n];
+      tall[(2 * y + 1) * row + n] = inner * (picture[b + n] + picture[c + n]) + outer * (picture[a + n] + picture[d + n]);
     }
   }
   const made = new Uint8ClampedArray(4 * picture.length); // which rounds to even, as numpy does
-  for (let y = 0; y < 2 * side; y++) {
-    for (let x = 0; x < side; x++) {
-      const columns = HALFWAY.map((_, k) => y * row + 4 * bounded(x + k - 1, side - 1));
-      for (let c = 0; c < 4; c++) {
-        const to = 8 * (y * side + x) + c;
-        made[to] = tall[y * row + 4 * x + c];
-        made[to + 4] = HALFWAY.reduce((sum, tap, k) => sum + tap * tall[columns[k] + c], 0) / 16;
+  for (let y = 0, to = 0; y < 2 * side; y++) {
+    for (let x = 0; x < side; x++, to += 8) {
+      const b = y * row + 4 * x;
+      const a = x > 0 ? b - 4 : b;
+      const c = x < side - 1 ? b + 4 : b;
+      const d = x < side - 2 ? b + 8 : c;
+      for (let k = 0; k < 4; k++) {
+        made[to + k] = tall[b + k];
+        made[to + 4 + k] = inner * (tall[b + k] + tall[c + k]) + outer * (tall[a + k] + tall[d + k]);
       }
     }
   }
@@ -326,10 +329,13 @@ function smoothed(picture, side) {
   const along = new Int16Array(picture.length);
   for (let y = 0; y < side; y++) {
     for (let x = 0; x < side; x++) {
-      const [a, b, c, d, e] = TAPS.map((_, k) => y * row + 4 * bounded(x + k - 2, side - 1));
+      const c = y * row + 4 * x;
+      const b = x > 0 ? c - 4 : c;
+      const a = x > 1 ? c - 8 : b;
+      const d = x < side - 1 ? c + 4 : c;
+      const e = x < side - 2 ? c + 8 : d;
       for (let k = 0; k < 4; k++) {
-        const to = y * row + 4 * x + k;
-        along[to] = 10 * picture[c + k] + 4 * (picture[b + k] + picture[d + k]) - picture[a + k] - picture[e + k];
+        along[c + k] = 10 * picture[c + k] + 4 * (picture[b + k] + picture[d + k]) - picture[a + k] - picture[e + k];
       }
     }
   }

@@ -2,15 +2,27 @@
 // `model/compact/detail.py` for pictures of twice the networks' size:
 //
 //   out = up(made) + (1 - painted share) * (moved - up(down(moved)))
+//
+// and of `fusion.js` for what a video layer changes of either.
 
 import { TAPS, densely } from "./compose.js";
 import { KilocallError } from "./errors.js";
 
 /**
+ * What a video layer changes: `changes` [C, C, 4], offsets of colours in sixteenths of a level and the gain of detail in 4096ths,
+ * fetched from so far away [F, F, 2] in crop units, null: from where they are; with a `strength` below one, less.
+ * @typedef {{ changes: Float32Array, way: Float32Array | null, strength: number }} Change
+ */
+
+/**
  * What the networks made; or, without `painted`, that of the frame before moved on: `trace` [F, F, 2] then says how far from
  * each place lay what was painted of it, crop units.
- * @typedef {{ displacement: Float32Array, gate: Float32Array, painted: Uint8Array | null, trace: Float32Array | null }} Frame
+ * @typedef {{ displacement: Float32Array, gate: Float32Array, painted: Uint8Array | null, trace: Float32Array | null,
+ *   change?: Change | null }} Frame
  */
+
+/** Detail is what half of the networks' side cannot hold, at any size. */
+const LOW_SIDE = 128;
 
 const CORNERS = `#version 300 es
 void main() {
@@ -92,7 +104,7 @@ void main() {
 
 const DETAIL = `${HEAD}
 uniform sampler2D made, moved;
-uniform int side;
+uniform int side, last; // last: as in the final mix
 vec3 halved(ivec2 at) {
   ivec2 pixel = 2 * bounded(at, ivec2(side / 2));
   vec3 sum = texelFetch(moved, pixel, 0).rgb + texelFetch(moved, pixel + ivec2(1, 0), 0).rgb
@@ -101,7 +113,7 @@ vec3 halved(ivec2 at) {
 }
 void main() {
   ivec2 pixel = ivec2(gl_FragCoord.xy);
-  pixel.y = side - 1 - pixel.y;
+  if (last >= 0) pixel.y = last - pixel.y;
   vec2 at = clamp((vec2(pixel) - 0.5) / 2.0, vec2(0.0), vec2(side / 2 - 1));
   ivec2 low = ivec2(floor(at));
   vec2 part = at - vec2(low);
@@ -109,6 +121,37 @@ void main() {
     mix(halved(low + ivec2(0, 1)), halved(low + 1), part.x), part.y);
   vec4 base = between(made, at);
   colour = vec4(base.rgb + base.a * (texelFetch(moved, pixel, 0).rgb - coarse), 1.0);
+}`;
+
+// What half of the networks' side holds of a picture.
+const LOW = `${HEAD}
+uniform sampler2D picture;
+uniform int side;
+void main() {
+  int block = textureSize(picture, 0).x / side;
+  ivec2 first = block * ivec2(gl_FragCoord.xy);
+  vec4 sum = vec4(0.0);
+  for (int y = 0; y < block; y++) {
+    for (int x = 0; x < block; x++) sum += texelFetch(picture, first + ivec2(x, y), 0);
+  }
+  colour = sum / float(block * block);
+}`;
+
+const CHANGE = `${HEAD}
+uniform sampler2D picture, low, changes, way;
+uniform int side, moved;
+uniform float strength;
+void main() {
+  ivec2 pixel = ivec2(gl_FragCoord.xy);
+  pixel.y = side - 1 - pixel.y;
+  float places = float(textureSize(changes, 0).x);
+  vec2 at = (vec2(pixel) + 0.5) * places / float(side) - 0.5;
+  if (moved != 0) at += seen(way, pixel, side).xy * places / 2.0;
+  vec4 change = between(changes, at);
+  vec3 coarse = asBytes(seen(low, pixel, side)).rgb;
+  float gain = change.a * strength / 4096.0 + 1.0 - strength;
+  vec4 blended = asBytes(vec4(clamp(mix(coarse, texelFetch(picture, pixel, 0).rgb, gain), 0.0, 1.0), 1.0));
+  colour = vec4(blended.rgb + change.rgb * strength / (16.0 * 255.0), 1.0);
 }`;
 
 /** A source picture as the graphics processor holds it. */
@@ -142,6 +185,8 @@ export class GlComposer {
     this.mixing = this.#program(MIX);
     this.moving = this.#program(MOVE);
     this.detailing = this.#program(DETAIL);
+    this.lowering = this.#program(LOW);
+    this.changing = this.#program(CHANGE);
     this.checked = false;
     this.flow = this.#texture();
     this.gate = this.#texture();
@@ -150,6 +195,13 @@ export class GlComposer {
     this.smoothed = this.#target(side);
     this.made = this.#target(side);
     this.moved = this.#target(2 * side);
+    this.low = this.#target(LOW_SIDE);
+    this.changes = this.#texture();
+    this.way = this.#texture();
+    /** @type {Float32Array | null} that the texture holds */
+    this.changesHeld = null;
+    /** @type {{ texture: WebGLTexture, buffer: WebGLFramebuffer } | null} a picture with detail that is still to be changed */
+    this.detailed = null;
     gl.pixelStorei(gl.UNPACK_ALIGNMENT, 1);
   }
 
@@ -176,7 +228,7 @@ export class GlComposer {
    * @param {Held} held
    * @param {Frame} frame
    */
-  draw(held, { displacement, gate, painted, trace }) {
+  draw(held, { displacement, gate, painted, trace, change = null }) {
     const { gl, side } = this;
     if (!this.checked) this.#check();
     const large = held.large !== null;
@@ -191,12 +243,36 @@ export class GlComposer {
     }
     if (trace !== null) this.#put(this.trace, "RG32F", field, trace);
     const mixed = { dense: held.dense, flow: this.flow, smoothed: this.smoothed.texture, trace: this.trace };
-    const numbers = { side, last: large ? -1 : side - 1, moved: Number(trace !== null) };
-    this.#run(this.mixing, large ? this.made : null, side, mixed, numbers);
-    if (held.large === null) return;
-    this.#run(this.moving, this.moved, shown, { large: held.large, flow: this.flow }, { side: shown });
-    this.#run(this.detailing, null, shown, { made: this.made.texture, moved: this.moved.texture }, { side: shown });
-    gl.flush();
+    // What goes onto the canvas itself is drawn from below.
+    const numbers = { side, last: large || change ? -1 : side - 1, moved: Number(trace !== null) };
+    this.#run(this.mixing, large || change ? this.made : null, side, mixed, numbers);
+    let picture = this.made;
+    if (held.large !== null) {
+      this.#run(this.moving, this.moved, shown, { large: held.large, flow: this.flow }, { side: shown });
+      if (change) picture = this.detailed ??= this.#target(shown);
+      const detailed = { made: this.made.texture, moved: this.moved.texture };
+      this.#run(this.detailing, change ? picture : null, shown, detailed, { side: shown, last: change ? -1 : shown - 1 });
+    }
+    if (change) this.#change(picture.texture, shown, change);
+    if (large || change) gl.flush();
+  }
+
+  /**
+   * What a video layer changes of a picture, onto the canvas.
+   * @param {WebGLTexture} picture
+   * @param {number} shown
+   * @param {Change} change
+   */
+  #change(picture, shown, { changes, way, strength }) {
+    if (changes !== this.changesHeld) this.#put(this.changes, "RGBA32F", Math.sqrt(changes.length / 4), changes);
+    this.changesHeld = changes;
+    if (way !== null) this.#put(this.way, "RG32F", Math.sqrt(way.length / 2), way);
+    this.#run(this.lowering, this.low, LOW_SIDE, { picture }, { side: LOW_SIDE });
+    const { gl } = this;
+    gl.useProgram(this.changing);
+    gl.uniform1f(gl.getUniformLocation(this.changing, "strength"), strength);
+    const textures = { picture, low: this.low.texture, changes: this.changes, way: this.way };
+    this.#run(this.changing, null, shown, textures, { side: shown, moved: Number(way !== null) });
   }
 
   /**
@@ -237,7 +313,7 @@ export class GlComposer {
   /** Not at once: to be asked for it, the graphics processor would have to have compiled all shaders. */
   #check() {
     const { gl } = this;
-    for (const program of [this.painting, this.mixing, this.moving, this.detailing]) {
+    for (const program of [this.painting, this.mixing, this.moving, this.detailing, this.lowering, this.changing]) {
       if (gl.getProgramParameter(program, gl.LINK_STATUS) || gl.isContextLost()) continue;
       const logs = (gl.getAttachedShaders(program) ?? []).map((shader) => gl.getShaderInfoLog(shader));
       throw new KilocallError(`this browser's WebGL does not take a shader: ${logs.join(" ")}`);
@@ -267,7 +343,7 @@ export class GlComposer {
 
   /**
    * @param {WebGLTexture} texture
-   * @param {"RGBA8" | "RG32F" | "R32F"} format
+   * @param {"RGBA8" | "RGBA32F" | "RG32F" | "R32F"} format
    * @param {number} width
    * @param {Uint8Array | Uint8ClampedArray | Float32Array} data
    * @param {number} [height]
@@ -276,6 +352,7 @@ export class GlComposer {
     const { gl } = this;
     const [layout, kind] = {
       RGBA8: [gl.RGBA, gl.UNSIGNED_BYTE],
+      RGBA32F: [gl.RGBA, gl.FLOAT],
       RG32F: [gl.RG, gl.FLOAT],
       R32F: [gl.RED, gl.FLOAT],
     }[format];

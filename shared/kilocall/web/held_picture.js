@@ -5,6 +5,7 @@ import { traced } from "./compose.js";
 import { INNER_LIPS, LANDMARKS, LEFT_EYE, LEFT_IRIS, OUTER_LIPS, RIGHT_EYE, RIGHT_IRIS } from "./landmarks.js";
 
 /** @typedef {import("./held_field.js").FieldFor} FieldFor */
+/** @typedef {import("./made.js").Paint} Paint */
 
 /** What was painted falls apart where it is moved further than so many times as far as hardly shows. */
 const MOST_FURTHER = 3;
@@ -17,11 +18,13 @@ const PARTS = [[...OUTER_LIPS, ...INNER_LIPS], [...RIGHT_EYE, ...LEFT_EYE, RIGHT
 export class HeldPicture {
   /**
    * @param {FieldFor} field
-   * @param {Float32Array} gate [F, F]
+   * @param {Paint} paint
+   * @param {Float32Array} visible [F, F] as the network gave it with the field
    */
-  constructor(field, gate) {
+  constructor(field, paint, visible) {
     this.field = field;
-    this.gate = gate;
+    this.paint = paint;
+    this.visible = visible;
     this.age = 0;
   }
 

@@ -102,6 +102,11 @@ export class JitterBuffer {
     return this.offsetUs - this.#fastestUs();
   }
 
+  /** Newest capture time heard of. */
+  get newestUs() {
+    return this.lastTimeUs ?? 0;
+  }
+
   /** Sequence number of the newest packet. */
   get highest() {
     return this.highestNumber === null ? null : modulo(this.highestNumber, SEQUENCES);

@@ -96,9 +96,7 @@ export class MotionPacket {
    * @param {number} nearUs
    */
   timeUs(nearUs) {
-    const nearMs = Math.floor(nearUs / 1000);
-    const ahead = modulo(this.timeMs - nearMs + TIMES_MS / 2, TIMES_MS) - TIMES_MS / 2;
-    return (nearMs + ahead) * 1000;
+    return timeInFullUs(this.timeMs, nearUs);
   }
 
   /**
@@ -181,6 +179,17 @@ function unpacked(data, most) {
 function check(name, value, least, most) {
   if (value >= least && value <= most) return;
   throw new BadPacket(`motion packet ${name} is ${value}, allowed is ${least} to ${most}`);
+}
+
+/**
+ * The moment nearest to `nearUs` that ends in `timeMs`.
+ * @param {number} timeMs milliseconds modulo 65536
+ * @param {number} nearUs
+ */
+export function timeInFullUs(timeMs, nearUs) {
+  const nearMs = Math.floor(nearUs / 1000);
+  const ahead = modulo(timeMs - nearMs + TIMES_MS / 2, TIMES_MS) - TIMES_MS / 2;
+  return (nearMs + ahead) * 1000;
 }
 
 /**

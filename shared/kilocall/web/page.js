@@ -129,8 +129,10 @@ class View {
     }
     worker.onmessage = ({ data }) => this.#heard(data);
     worker.onerror = (event) => say(`the page's worker failed: ${event.message ?? "it cannot be loaded"}`);
+    const layer = [...this.replay.reader.layerFrames()].map(({ timeUs, key, data }) => ({ timeUs, key, data: data.slice() }))
+      .sort((one, other) => one.timeUs - other.timeUs);
     /** @type {Opening} */
-    const wish = { do: "open", canvas: offscreen, size, pictures };
+    const wish = { do: "open", canvas: offscreen, size, pictures, layer };
     worker.postMessage(wish, offscreen ? [offscreen] : []);
   }
 
@@ -160,7 +162,7 @@ class View {
     }
     const held = answer.picture === null ? this.heldOther : this.held[answer.picture];
     if (answer.frame !== null && held !== null) this.composer?.draw(held, answer.frame);
-    const { field, move, generator, compose } = answer.ms;
+    const { field, move, generator, layer, compose } = answer.ms;
     const took = performance.now() - this.sentMs;
     this.leadUs = this.leadUs ? 0.8 * this.leadUs + 0.2 * took * 1000 : took * 1000;
     this.recent.push([performance.now(), this.#bitsAt(this.last?.timeUs ?? 0)]);
@@ -168,7 +170,8 @@ class View {
     const { dataset } = document.documentElement;
     dataset.shown = String(this.shown);
     dataset.frame = String(answer.number);
-    dataset.ms = [field, move, generator, compose].map((ms) => ms.toFixed(1)).join(" ");
+    dataset.ms = [field, move, generator, compose, layer].map((ms) => ms.toFixed(1)).join(" ");
+    dataset.layered = String(answer.layered);
     $("frame").textContent = `${answer.number} of ${this.frames}`;
     $("made").textContent = (this.leadUs / 1000).toFixed(0);
     // Not with the screen's next refresh: the worker would stand idle until then.
@@ -262,7 +265,7 @@ class View {
     const turn = /** @type {[number, number, number]} */ (ANGLES.map((angle) => (input(angle).valueAsNumber * Math.PI) / 180));
     const restart = this.jumps !== this.cursor.jumps;
     /** @type {import("./worker.js").Rendering} */
-    const wish = { do: "render", number, vector: found.vector, turn, restart, stepUs };
+    const wish = { do: "render", number, timeUs: found.timeUs, vector: found.vector, turn, restart, stepUs };
     this.jumps = this.cursor.jumps;
     worker.postMessage(wish);
   }

@@ -27,6 +27,10 @@ import { clockOffsetUs } from "./clock.js";
  * why not
  * @property {(fps: number) => void} rate so many pictures a second can be shown from now on
  * @property {(played: import("./recorder.js").Played) => void} [played] while something records
+ * @property {(frame: import("./layer_track.js").TimedLayer) => void} [layer] the same for frames of the video layer, as they are
+ * decoded
+ * @property {(newest: number | null) => void} [layerLost] the video layer cannot be shown until a key frame comes; number of the
+ * frame that was decoded last
  * @property {(text: string) => void} problem
  */
 
@@ -48,6 +52,17 @@ import { clockOffsetUs } from "./clock.js";
  * @property {number} fps that this computer can show
  * @property {string | null} shownHash
  * @property {Record<string, number>} ms mean time of each stage for the last pictures
+ * @property {LayerNumbers} layer
+ */
+
+/**
+ * Of the video layer.
+ * @typedef {object} LayerNumbers
+ * @property {number} decoded frames of this connection
+ * @property {number} missing times that a frame was missing, so that nothing was decoded until a key frame
+ * @property {number} refused frames and fragments that made no sense
+ * @property {number} used frames that a picture was compared with
+ * @property {number | null} newest number of the frame decoded last
  */
 
 /**
@@ -73,6 +88,8 @@ export class ReceivePipeline {
     /** @type {Map<number, (value: any) => void>} */
     this.waiting = new Map();
     this.isReady = false;
+    /** Once ready: whether this side makes use of a video layer. */
+    this.takesLayer = false;
     /** Settled once the networks are there; fails with the reason. */
     this.ready = /** @type {Promise<void>} */ (new Promise((done, fail) => {
       this.worker.onmessage = ({ data }) => this.#take(data, done, fail);
@@ -217,9 +234,12 @@ export class ReceivePipeline {
       case "reference": return events.reference(told.pictureHash, told.why);
       case "rate": return events.rate(told.fps);
       case "played": return events.played?.(told.played);
+      case "layer": return events.layer?.(told.frame);
+      case "layerLost": return events.layerLost?.(told.newest);
       case "problem": return events.problem(told.text);
       case "open":
         this.isReady = true;
+        this.takesLayer = told.takesLayer;
         return done();
       case "fail": return fail(new Error(told.text));
       case "answer": {

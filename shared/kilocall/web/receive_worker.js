@@ -6,13 +6,18 @@ import { PacketDecoder } from "./decode.js";
 import { file, networkFiles, openEngine } from "./engine.js";
 import { BadInput, BadPacket, KilocallError } from "./errors.js";
 import { FACE_NETWORKS, FaceTracker, sourceOf } from "./face_tracker.js";
+import { Fusion } from "./fusion.js";
 import { ownFamily } from "./hello.js";
 import { JitterBuffer } from "./jitter_buffer.js";
+import { layerIsSupported } from "./layer_decoder.js";
+import { LayerMixer } from "./layer_mixer.js";
+import { LayerReceiver } from "./layer_receiver.js";
 import { LentTracker } from "./lent_tracker.js";
 import { MOST_PICTURES } from "./limits.js";
 import { fromVector } from "./motion.js";
 import { MotionFit, motionOf } from "./motion_fit.js";
-import { MotionPacket, TIMES_MS, modulo } from "./motion_packet.js";
+import { MotionMessage } from "./motion_message.js";
+import { TIMES_MS, modulo } from "./motion_packet.js";
 import { EvenSteps, Pace } from "./pace.js";
 import { decodedSource } from "./picture_decoder.js";
 import { NETWORKS, Networks, PictureRenderer, ReferenceRenderer } from "./renderer.js";
@@ -36,7 +41,7 @@ const WARM_AFTER_MS = 1000;
 const STILL_US = 80_000;
 const MOST_UNDECODED = 2 + MOST_PICTURES;
 const MOST_SOURCES = 3;
-const STAGES = /** @type {const} */ (["field", "move", "generator", "compose"]);
+const STAGES = /** @type {const} */ (["field", "move", "generator", "layer", "compose"]);
 
 /** What is the same for every picture.
  * @typedef {object} Opened
@@ -45,6 +50,7 @@ const STAGES = /** @type {const} */ (["field", "move", "generator", "compose"]);
  * @property {ShapeModel} shapeModel
  * @property {import("./screen.js").Screen} screen
  * @property {number} size
+ * @property {Fusion | null} fusion null: this browser takes no video layer
  */
 
 /**
@@ -83,6 +89,9 @@ class Receiver {
     this.followed = 0; // connection that jitter buffer and decoder belong to
     this.jitter = new JitterBuffer();
     this.decoder = new PacketDecoder(codebook);
+    this.mixer = opened.fusion === null ? null : new LayerMixer(opened.fusion);
+    /** Of the connection that is followed. */
+    this.layer = this.#layerReceiver();
     /** @type {Map<number, Float32Array[]>} */
     this.motions = new Map();
     /** @type {Map<string, Own>} */
@@ -171,15 +180,17 @@ class Receiver {
   #take(data, arrivedUs, connection) {
     this.follow(connection);
     if (connection < this.followed) return;
-    let packet;
+    let message;
     try {
-      packet = MotionPacket.parse(data);
+      message = MotionMessage.parse(data);
     } catch (error) {
       if (!(error instanceof BadPacket)) throw error;
       this.malformed++;
       return;
     }
+    const { packet } = message;
     const verdict = this.jitter.push(packet, arrivedUs);
+    this.#takeLayer(message.fragments);
     if (verdict === "duplicate" || verdict === "old") return;
     const vectors = this.decoder.push(packet);
     if (!vectors.length) return;
@@ -189,6 +200,20 @@ class Receiver {
       if (this.motions.size <= MOST_WAITING) break;
       this.motions.delete(oldest);
     }
+  }
+
+  #layerReceiver() {
+    return new LayerReceiver(({ timeUs, key, data, picture }) => {
+      this.mixer?.push(timeUs, picture);
+      if (this.recording) tell({ did: "layer", frame: { timeUs, key, data } });
+    });
+  }
+
+  /** @param {readonly import("./layer_frame.js").LayerFragment[]} fragments */
+  #takeLayer(fragments) {
+    if (this.mixer === null) return;
+    for (const fragment of fragments) this.layer.push(fragment, this.jitter.newestUs);
+    if (this.layer.asksForKey(nowUs())) tell({ did: "layerLost", newest: this.layer.newest });
   }
 
   /**
@@ -201,6 +226,9 @@ class Receiver {
     this.jitter = new JitterBuffer();
     this.decoder.reset();
     this.motions.clear();
+    this.layer.close();
+    this.layer = this.#layerReceiver();
+    this.mixer?.reset();
     this.next = this.playedSequence = null;
   }
 
@@ -231,10 +259,14 @@ class Receiver {
     const turn = /** @type {[number, number, number]} */ ([yaw, pitch, roll].map((degrees) => (degrees * Math.PI) / 180));
     // At a lower rate faces move further from frame to frame.
     const { picture, frame } = await own.renderer.render(motion, turn, 25 / this.pace.fps);
+    const rendered = performance.now();
+    // What the layer saw fits no head that is turned further.
+    const change = turn.some(Boolean) ? null : await this.mixer?.mix(frame.made, timeUs);
     const made = performance.now();
-    this.opened.screen.draw(own.held[picture], frame);
+    this.opened.screen.draw(own.held[picture], { ...frame, change });
     const ended = performance.now();
-    for (const [stage, ms] of Object.entries({ ...frame.ms, compose: ended - made })) this.ms[stage].add(ms);
+    const took = { ...frame.ms, layer: made - rendered, compose: ended - made };
+    for (const [stage, ms] of Object.entries(took)) this.ms[stage].add(ms);
     const madeUs = nowUs();
     this.renderedUs = madeUs;
     this.rendered++;
@@ -246,6 +278,8 @@ class Receiver {
 
   /** @param {string} pictureHash */
   #show(pictureHash) {
+    // What was seen over another source picture does not fit this one.
+    if (pictureHash !== this.shownHash) this.mixer?.reset();
     this.shownHash = pictureHash;
     for (const other of this.sources.keys()) if (other !== pictureHash) this.#drop(other);
     this.next = this.playedSequence = null;
@@ -400,9 +434,13 @@ class Receiver {
     const { rendered, wanted, malformed, inboxDropped, jitter, decoder, shownHash } = this;
     const { received, late, duplicates, played, skipped, repeated, delayUs } = jitter;
     const ms = Object.fromEntries(STAGES.map((stage) => [stage, this.ms[stage].mean]));
+    const layer = {
+      decoded: this.layer.frames, missing: this.layer.lostFrames, refused: this.layer.refused, used: this.mixer?.used ?? 0,
+      newest: this.layer.newest,
+    };
     return {
       rendered, wanted, malformed, undecodable: decoder.dropped, inboxDropped, received, late, duplicates, played, skipped,
-      repeated, delayUs, fps: this.pace.fps, shownHash, ms,
+      repeated, delayUs, fps: this.pace.fps, shownHash, ms, layer,
     };
   }
 }
@@ -465,14 +503,16 @@ function take(to, wish) {
  */
 async function open({ canvas, threads, compiled, faces: lent, clockOffsetUs }) {
   followClock(clockOffsetUs);
-  const [{ engine }, { size, codebook, screen }, shape, files] = await Promise.all([
+  const [{ engine }, { size, codebook, screen }, shape, files, layered] = await Promise.all([
     openEngine(threads, compiled), prepared(canvas), file("networks/shape.safetensors"), networkFiles(NETWORKS),
+    layerIsSupported().then((supported) => (supported ? networkFiles(["fusion"]) : null)),
   ]);
   const shapeModel = ShapeModel.fromBytes(shape);
   const networks = await Networks.open(engine, files);
+  const fusion = layered === null ? null : await Fusion.open(engine, layered.fusion);
   const faces = lent === null ? await FaceTracker.open(engine, await networkFiles(FACE_NETWORKS)) : new LentTracker(lent);
-  receiver = new Receiver({ networks, faces, shapeModel, screen, size }, codebook);
-  tell({ did: "open" });
+  receiver = new Receiver({ networks, faces, shapeModel, screen, size, fusion }, codebook);
+  tell({ did: "open", takesLayer: fusion !== null });
 }
 
 /**

@@ -32,6 +32,8 @@ export class Recorder {
   /** @type {number | null} */
   #startUs = null;
   #lastUs = 0;
+  /** Time of the layer frame written last; null: none that another could refer to. @type {number | null} */
+  #layerUs = null;
 
   /**
    * @param {Codebook} codebook
@@ -64,6 +66,15 @@ export class Recorder {
     this.#lastUs = since;
     this.#codec.setQuality((100 * level) / (LEVELS - 1));
     this.#writer.addPacket(since, MotionPacket.carry(this.#codec.encode(vectors), since, spacingUs));
+  }
+
+  /** @param {import("./layer_track.js").TimedLayer} frame of the video layer; the file has it from the first key frame on */
+  addLayer({ timeUs, key, data }) {
+    // The stream begins with its first picture, and what refers to a frame before it cannot be decoded.
+    if (this.#startUs === null || timeUs < this.#startUs || !(key || this.#layerUs !== null)) return;
+    if (timeUs < (this.#layerUs ?? 0)) return; // the other side's clock
+    this.#layerUs = timeUs;
+    this.#writer.addLayer(timeUs - this.#startUs, key, data);
   }
 
   /** @param {SourcePicture} picture a further one of the same speaker, once in the file */

@@ -6,11 +6,14 @@ import { loading } from "./engine.js";
 import { BadInput } from "./errors.js";
 import { FieldFor } from "./held_field.js";
 import { HeldPicture } from "./held_picture.js";
+import { LANDMARKS } from "./landmarks.js";
 import { MOST_PICTURES } from "./limits.js";
+import { Made, Paint } from "./made.js";
 import { Chooser, distance, retargetTo } from "./reference_pictures.js";
 import { transfer, turnHead } from "./motion.js";
 import { rgb } from "./pixels.js";
 import { sourceKeypoints } from "./shape.js";
+import { speakingParts } from "./speaking.js";
 
 /** @typedef {import("onnxruntime-web").InferenceSession} Session */
 /** @typedef {import("onnxruntime-web").Tensor} Tensor */
@@ -19,6 +22,12 @@ import { sourceKeypoints } from "./shape.js";
 /** @typedef {import("./reference_pictures.js").ReferencePicture} ReferencePicture */
 /** @typedef {import("./gl_compose.js").Frame} Frame */
 /** @typedef {Uint8Array | Uint8ClampedArray} Pixels */
+/** @typedef {import("./made.js").Origin} Origin */
+
+/**
+ * What a picture is composed of, and what making it took.
+ * @typedef {Frame & { made: Made, ms: { field: number, move: number, generator: number } }} Rendered
+ */
 
 /** What networks need of the engine's library: `onnxruntime-web`. */
 /** @typedef {Pick<typeof import("onnxruntime-web"), "InferenceSession" | "Tensor">} Engine */
@@ -136,8 +145,11 @@ export class PictureRenderer {
       const { data, dims } = appearance[from];
       return { name, dims, values: /** @type {Float32Array} */ (data), channels: dims[3] };
     });
-    this.dense = wanted.includes("copied") ? densely(picture) : null;
+    this.copies = wanted.includes("copied");
+    this.picture = picture;
     this.points = points;
+    /** @type {Origin | null} */
+    this.held = null;
     /** @type {HeldPicture | null} */
     this.kept = null;
   }
@@ -145,6 +157,12 @@ export class PictureRenderer {
   /** The next frame does not follow the last one. */
   restart() {
     this.kept = null;
+  }
+
+  /** What is made of the picture alone, once it is needed. */
+  get origin() {
+    this.held ??= { dense: densely(this.picture), speaking: speakingParts(this.points.subarray(0, 2 * LANDMARKS)) };
+    return this.held;
   }
 
   /**
@@ -158,21 +176,23 @@ export class PictureRenderer {
   }
 
   /**
-   * What the picture moved by `motion` is composed of, and what making it took. With `hold`, for frames in their order, it may
+   * What the picture moved by `motion` is composed of. With `hold`, for frames in their order, it may
    * be what was made for a frame before, moved on, where the networks are slow; at 1 that hardly shows, with more the face may
    * have moved so many times as far.
    * @param {Motion} motion
    * @param {number} [hold]
-   * @returns {Promise<Frame & { ms: { field: number, move: number, generator: number } }>}
+   * @returns {Promise<Rendered>}
    */
   async render(motion, hold = 0) {
-    const { networks, features, dense, kept } = this;
+    const { networks, features, kept } = this;
+    const origin = () => this.origin;
     const started = performance.now();
     const { points, jacobian, interior } = this.shapeModel.driving(this.source, motion);
     if (hold > 0 && kept?.reaches(points, hold)) {
       const { displacement, trace } = kept.movedOn(points, jacobian);
       const ms = { field: performance.now() - started, move: 0, generator: 0 };
-      return { displacement, gate: kept.gate, painted: null, trace, ms };
+      const made = new Made(origin, displacement, { paint: kept.paint, visible: kept.visible, trace });
+      return { displacement, gate: kept.paint.gate, painted: null, trace, made, ms };
     }
     const driven = networks.floats(points, [1, points.length / 2, 2]);
     const field = await networks.field.run(
@@ -184,8 +204,8 @@ export class PictureRenderer {
     for (const { name, dims, values, channels } of features) {
       wanted[name] = networks.floats(move(values, channels, flow, visible), [...dims]);
     }
-    if (dense !== null) {
-      const copied = apart(copyAt(dense, flow));
+    if (this.copies) {
+      const copied = apart(copyAt(this.origin.dense, flow));
       const half = Math.sqrt(copied.length / 16);
       wanted.copied = networks.bytes(copied, [1, half, half, 16]);
     }
@@ -193,10 +213,11 @@ export class PictureRenderer {
     const { painted } = await networks.generator.run(wanted);
     const ended = performance.now();
     const ms = { field: asked - started, move: moved - asked, generator: ended - moved };
-    const gate = floats(field.gate);
+    const paint = new Paint(/** @type {Uint8Array} */ (painted.data), floats(field.gate));
     const slow = ended - started > HOLD_FROM_MS;
-    this.kept = hold > 0 && slow ? new HeldPicture(new FieldFor(field, this.points, points, jacobian), gate) : null;
-    return { displacement: flow, gate, painted: /** @type {Uint8Array} */ (painted.data), trace: null, ms };
+    this.kept = hold > 0 && slow ? new HeldPicture(new FieldFor(field, this.points, points, jacobian), paint, visible) : null;
+    const made = new Made(origin, flow, { paint, visible, trace: null });
+    return { displacement: flow, gate: paint.gate, painted: paint.pixels, trace: null, made, ms };
   }
 }
 
@@ -257,7 +278,9 @@ export class ReferenceRenderer {
     // What was painted is kept for the picture shown last alone.
     if (picture !== this.last) this.renderers[picture].restart();
     this.last = picture;
-    return { picture, frame: await this.renderers[picture].render(own, hold) };
+    const frame = await this.renderers[picture].render(own, hold);
+    frame.made.number = picture;
+    return { picture, frame };
   }
 }
 

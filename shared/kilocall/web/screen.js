@@ -2,6 +2,7 @@
 
 import { copyAt, densely, paintedAt, paintedOf, paintedOver } from "./compose.js";
 import { BadInput, KilocallError } from "./errors.js";
+import { changed } from "./fusion.js";
 import { GlComposer } from "./gl_compose.js";
 
 /** @typedef {import("./renderer.js").Pixels} Pixels */
@@ -21,7 +22,7 @@ import { GlComposer } from "./gl_compose.js";
  * @returns {Screen}
  */
 export function screenOn(canvas, size) {
-  if (canvas === null) return { hold: () => null, draw: (_, frame) => frame, release() {}, side: () => size };
+  if (canvas === null) return { hold: () => null, draw: (_, frame) => asMessage(frame), release() {}, side: () => size };
   try {
     const composer = new GlComposer(canvas, size);
     return {
@@ -40,6 +41,15 @@ export function screenOn(canvas, size) {
 }
 
 /**
+ * What a page needs of a frame, and nothing of how it was made.
+ * @param {Frame} frame
+ * @returns {Frame}
+ */
+function asMessage({ displacement, gate, painted, trace, change = null }) {
+  return { displacement, gate, painted, trace, change };
+}
+
+/**
  * The same without a graphics processor, and without detail.
  * @param {OffscreenCanvas} canvas
  * @param {number} size
@@ -53,12 +63,13 @@ function plainScreen(canvas, size) {
   let kept = null;
   return {
     hold: densely,
-    draw(dense, { displacement, gate, painted, trace }) {
+    draw(dense, { displacement, gate, painted, trace, change = null }) {
       if (painted !== null) kept = paintedOf(painted, gate);
       if (kept === null) throw new BadInput("nothing was painted yet");
       const here = trace === null ? kept : paintedAt(kept, trace);
       const pixels = paintedOver(here, copyAt(dense, displacement));
-      context.putImageData(new ImageData(pixels, size, size), 0, 0);
+      const shown = change === null ? pixels : changed(pixels, change);
+      context.putImageData(new ImageData(shown, size, size), 0, 0);
       return null;
     },
     release() {},

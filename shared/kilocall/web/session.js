@@ -117,6 +117,8 @@ export class Session {
   #media = new MediaState(false, false);
   /** @type {PictureRate | null} */
   #ownRate = null;
+  /** Of the video layer that is taken here. */
+  #layerBps = 0;
   /** @type {Map<number, number>} when each motion packet was sent */
   #sentAt = new Map();
   /** @type {number | null} */
@@ -233,6 +235,7 @@ export class Session {
     this.acquaintance.opened(handshake);
     if (this.#media.muted || this.#media.cameraOff) this.#say(this.#media);
     if (this.#ownRate !== null) this.#say(this.#ownRate);
+    if (this.#layerBps) this.#say(new LayerReport(this.#layerBps, null, false));
     this.pictures.opened();
     this.references.opened();
     if (this.#ownFace !== null) this.#say(this.#ownFace);
@@ -304,6 +307,23 @@ export class Session {
   ownRate(fps) {
     this.#ownRate = new PictureRate(Math.round(1000 * fps));
     this.#say(this.#ownRate);
+  }
+
+  /**
+   * So much of a video layer is taken here, on this and every later connection.
+   * @param {number} wantedBps
+   */
+  takeLayer(wantedBps) {
+    this.#layerBps = wantedBps;
+    this.#say(new LayerReport(wantedBps, null, false));
+  }
+
+  /**
+   * A frame of the layer is missing.
+   * @param {number | null} newest number of the one that was decoded last
+   */
+  layerLost(newest) {
+    this.#say(new LayerReport(this.#layerBps, newest, true));
   }
 
   /**

@@ -1,19 +1,20 @@
 // The stream file, `.kcs`, read from its bytes, also where it was cut. As `proto/stream_file.py`.
 //
-//   magic, 8 bytes | version u16 | header record | picture, reference, place, motion and sound records | index | footer
+//   magic, 8 bytes | version u16 | header record | picture, reference, place, motion, sound and layer records | index | footer
 //
 // A record is type u8, length LEB128, body, CRC-32 of all three.
 
 import { crc32, hex, same, unsigned } from "./bytes.js";
 import { CropPlace, SourcePicture, parseControl } from "./control.js";
 import { BadInput, KilocallError } from "./errors.js";
+import { TimedLayerFrame } from "./layer_frame.js";
 import { MOST_PICTURES } from "./limits.js";
 import { MotionPacket, SPACING_UNIT_US } from "./motion_packet.js";
 import { Float, unpack } from "./msgpack.js";
 import { SoundPackets } from "./sound.js";
 
 /** @typedef {import("./msgpack.js").Value} Value */
-/** @typedef {SourcePicture | CropPlace | TimedPacket | ReferencePicture | SoundPackets} Record */
+/** @typedef {SourcePicture | CropPlace | TimedPacket | ReferencePicture | SoundPackets | TimedLayerFrame} Record */
 /** @typedef {{ timeUs: number, offset: number, frame: number }} IndexEntry where decoding can begin */
 /** @typedef {{ numerator: number, denominator: number }} Fraction */
 
@@ -30,6 +31,7 @@ export const PLACE = 4;
 export const INDEX = 5;
 export const REFERENCE = 6;
 const SOUND = 7;
+export const LAYER = 8;
 export const END = Uint8Array.of(0x53, 0x43, 0x4b, 0x0a);
 const FOOTER_BYTES = 16;
 const START_BYTES = MAGIC.length + 2;
@@ -196,6 +198,11 @@ export class StreamReader {
   /** The speech alone. */
   *sounds() {
     for (const record of this.records()) if (record instanceof SoundPackets) yield record;
+  }
+
+  /** The frames of the video layer alone. */
+  *layerFrames() {
+    for (const record of this.records()) if (record instanceof TimedLayerFrame) yield record;
   }
 
   /** The first source picture, null when the file holds none. */
@@ -367,6 +374,7 @@ function parseRecord(kind, body) {
     if (body.length < 5) throw new BadInput(`motion record is ${body.length} bytes, its time needs 5`);
     return new TimedPacket(unsigned(body.subarray(0, 5)), MotionPacket.parse(body.subarray(5)));
   }
+  if (kind === LAYER) return TimedLayerFrame.parse(body);
   if (kind === SOUND) return SoundPackets.parse(body);
   if (kind !== PICTURE && kind !== PLACE && kind !== REFERENCE) return null;
   const message = parseControl(body);

@@ -2,10 +2,11 @@
 
 import { crc32, fromHex, joined } from "./bytes.js";
 import { BadInput } from "./errors.js";
+import { TimedLayerFrame } from "./layer_frame.js";
 import { MOST_PICTURES } from "./limits.js";
 import { Double, pack } from "./msgpack.js";
 import {
-  END, FILE_VERSION, HEADER, INDEX, MAGIC, MOTION, PICTURE, PLACE, REFERENCE, TimedPacket, rounded,
+  END, FILE_VERSION, HEADER, INDEX, LAYER, MAGIC, MOTION, PICTURE, PLACE, REFERENCE, TimedPacket, rounded,
 } from "./stream_file.js";
 
 /** @typedef {import("./control.js").SourcePicture} SourcePicture */
@@ -21,6 +22,7 @@ export class StreamWriter {
   #spacingUs;
   #pictures = 0;
   #lastUs = 0;
+  #lastLayerUs = 0;
   #endUs = 0;
   /** @type {[timeUs: number, offset: number, frame: number][]} */
   #index = [];
@@ -78,6 +80,18 @@ export class StreamWriter {
     this.frames += packet.frameCount;
     const last = new TimedPacket(timeUs, packet).frameTimesUs(this.#fps).at(-1) ?? timeUs;
     this.#endUs = Math.max(this.#endUs, last + this.#spacingUs);
+  }
+
+  /**
+   * A frame of the video layer, captured `timeUs` after the stream's start. Times must not go back.
+   * @param {number} timeUs
+   * @param {boolean} key
+   * @param {Uint8Array} data
+   */
+  addLayer(timeUs, key, data) {
+    if (timeUs < this.#lastLayerUs) throw new BadInput(`layer frame time is ${timeUs} us, least is ${this.#lastLayerUs}`);
+    this.#put(LAYER, new TimedLayerFrame(timeUs, key, data).bytes());
+    this.#lastLayerUs = timeUs;
   }
 
   /** The whole file, with index and footer. */

@@ -6,6 +6,10 @@ import { file, networkFiles, openEngine } from "./engine.js";
 import { BadInput, KilocallError } from "./errors.js";
 import { faceOfPicture } from "./face_finder.js";
 import { FACE_NETWORKS, FaceTracker, sourceOf } from "./face_tracker.js";
+import { Fusion } from "./fusion.js";
+import { layerIsSupported } from "./layer_decoder.js";
+import { LayerMixer } from "./layer_mixer.js";
+import { LayerTrack } from "./layer_track.js";
 import { fromVector } from "./motion.js";
 import { ReferenceRenderer, NETWORKS, Networks, OtherRenderer, PictureRenderer } from "./renderer.js";
 import { screenOn } from "./screen.js";
@@ -20,6 +24,7 @@ import { ShapeModel } from "./shape.js";
  * @property {OffscreenCanvas | null} canvas null: frames are handed back
  * @property {number} size
  * @property {Picture[]} pictures the source picture first
+ * @property {import("./layer_track.js").TimedLayer[]} layer of the stream, in the order of time
  */
 
 /**
@@ -33,6 +38,7 @@ import { ShapeModel } from "./shape.js";
  * @typedef {object} Rendering
  * @property {"render"} do
  * @property {number} number
+ * @property {number} timeUs
  * @property {Float32Array} vector
  * @property {import("./geometry.js").Angles} turn
  * @property {boolean} restart
@@ -45,10 +51,11 @@ import { ShapeModel } from "./shape.js";
  * @property {import("./pixels.js").Picture | null} picture null: the stream's own
  */
 
-/** @typedef {{ field: number, move: number, generator: number, compose: number }} Ms */
+/** @typedef {{ field: number, move: number, generator: number, layer: number, compose: number }} Ms */
 
 /**
- * @typedef {{ did: "open", threads: number } | { did: "render", number: number, ms: Ms, picture: number | null, frame: Frame | null }
+ * @typedef {{ did: "open", threads: number }
+ *   | { did: "render", number: number, ms: Ms, picture: number | null, frame: Frame | null, layered: number }
  *   | { did: "show", picture: { small: Pixels, detail: Pixels | null } | null } | { did: "refuse", reason: string } | { did: "fail", reason: string }} Answer
  */
 
@@ -64,7 +71,7 @@ const MOST_THREADS = 4;
  * @property {import("./shape.js").Source} source of the stream
  */
 
-/** @typedef {{ renderer: ReferenceRenderer, held: any[] }} Own the stream's pictures */
+/** @typedef {{ renderer: ReferenceRenderer, held: any[], track: LayerTrack | null }} Own the stream's pictures, and its layer */
 /** @typedef {{ renderer: OtherRenderer, held: any }} Other one that a person has given */
 
 /** @type {Opened & { own: Own, other: Other | null } | null} */
@@ -92,7 +99,7 @@ async function take(wish) {
 }
 
 /** @param {Opening} wish */
-async function open({ canvas, size, pictures }) {
+async function open({ canvas, size, pictures, layer }) {
   const { engine, threads } = await openEngine(MOST_THREADS);
   const [shape, files] = await Promise.all([file("networks/shape.safetensors"), networkFiles(NETWORKS)]);
   const shapeModel = ShapeModel.fromBytes(shape);
@@ -108,9 +115,21 @@ async function open({ canvas, size, pictures }) {
   const own = {
     renderer: new ReferenceRenderer(shapeModel, references, renderers),
     held: pictures.map(({ small, detail }) => screen.hold(small, detail)),
+    track: await trackOf(layer, engine),
   };
   opened = { engine, networks, shapeModel, screen, size, source, own, other: null };
   answer({ did: "open", threads });
+}
+
+/**
+ * Null where the stream has no video layer, or this browser does not decode it: it is played by motion alone.
+ * @param {import("./layer_track.js").TimedLayer[]} layer
+ * @param {import("./renderer.js").Engine} engine
+ */
+async function trackOf(layer, engine) {
+  if (!layer.length || !await layerIsSupported()) return null;
+  const { fusion } = await networkFiles(["fusion"]);
+  return new LayerTrack(layer, new LayerMixer(await Fusion.open(engine, fusion)));
 }
 
 /**
@@ -145,15 +164,23 @@ async function show({ picture }) {
 }
 
 /** @param {Rendering} wish */
-async function render({ number, vector, turn, restart, stepUs }) {
+async function render({ number, timeUs, vector, turn, restart, stepUs }) {
   if (opened === null) throw new BadInput("nothing is open");
   const { own, other, screen } = opened;
   const { renderer } = other ?? own;
-  if (restart) renderer.restart();
+  if (restart) {
+    renderer.restart();
+    own.track?.reset();
+  }
   const { picture, frame } = await renderer.render(fromVector(vector), turn, Math.max(1, stepUs / 40_000));
+  const rendered = performance.now();
+  // What the layer saw fits neither another picture nor a head that is turned further.
+  const fits = other === null && !turn.some(Boolean);
+  const change = fits ? await own.track?.mix(frame.made, timeUs) : null;
   const made = performance.now();
-  const left = screen.draw(picture === null ? other?.held : own.held[picture], frame);
-  answer({ did: "render", number, picture, frame: left, ms: { ...frame.ms, compose: performance.now() - made } });
+  const left = screen.draw(picture === null ? other?.held : own.held[picture], { ...frame, change });
+  const ms = { ...frame.ms, layer: made - rendered, compose: performance.now() - made };
+  answer({ did: "render", number, picture, frame: left, ms, layered: own.track?.used ?? 0 });
 }
 
 /** @param {Answer} message */

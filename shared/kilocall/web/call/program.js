@@ -35,6 +35,8 @@ let remoteCanvas = null;
 let connection = null;
 /** @type {Media | null} */
 let media = null;
+/** What was counted last of the other side's video layer. */
+let layer = null;
 
 /** Why this browser cannot take part; nothing where it can. */
 function missing() {
@@ -67,7 +69,10 @@ export class Connection {
     if (location.href !== address.link) history.replaceState(null, "", address.link);
     addEventListener("hashchange", () => location.reload());
     node = await CallNode.open(address, remoteCanvas, {
-      message: (message) => this.on[message.type]?.(message),
+      message: (message) => {
+        if (message.type === "numbers") ({ layer } = message);
+        this.on[message.type]?.(message);
+      },
       picture: () => this.on.picture({ kind: REMOTE_PICTURE }),
       heard: (track) => media?.hear(track),
     }, THREADS);
@@ -123,7 +128,7 @@ export class PictureCanvas {
   }
 
   stats() {
-    return { drawn: this.drawn, replaced: 0, broken: 0, ...this.last };
+    return { drawn: this.drawn, replaced: 0, broken: 0, layer, ...this.last };
   }
 }
 
