@@ -361,7 +361,8 @@ class Recorder {
       follow: (plan) => note("follow")(
         plan.framesPerMessage, plan.fps, plan.level, plan.audioBps, plan.audioPacketMs, plan.redundantFrames),
       limit: note("limit"),
-    }, { prepare: note("prepare"), use: note("use"), refer: note("refer"), expect: note("expect"), forget: note("forget") }, {
+    }, { prepare: note("prepare"), use: note("use"), refer: note("refer"), expect: note("expect"), forget: note("forget"),
+      showCamera: note("showCamera") }, {
       rate: new RateControl(),
       clockUs: () => this.nowUs,
       linkName: new LinkSecret(SECRET).name,
@@ -386,7 +387,7 @@ class Recorder {
     const state = [
       session.phase, session.reason, session.malformed, session.saidBye, session.confirmed, session.greeted,
       session.rttMs, session.loss, session.sameClock, session.rate.rung,
-      [remote.present, remote.face, remote.faceSinceUs, remote.muted, remote.cameraOff, remote.pictureHash],
+      [remote.present, remote.face, remote.faceSinceUs, remote.muted, remote.cameraOff, remote.cameraShown, remote.pictureHash],
       session.acquaintance.words, session.acquaintance.verified, [...session.references.held.keys()].sort(),
       [session.pictures.sent, session.pictures.fromCache, session.references.fromCache],
     ];

@@ -39,6 +39,7 @@ export class Side {
         this.session.pictureReady(pictureHash);
       },
       use: note("use"), refer: note("refer"), expect: note("expect"), forget: note("forget"),
+      showCamera: note("showCamera"),
     };
     const address = findRoom(link);
     this.session = new Session(outgoing, incoming, {

@@ -489,7 +489,7 @@ export class CallNode {
         face: remote.face,
         since_ms: remote.faceSinceUs ? (nowUs() - remote.faceSinceUs) / 1000 : 0,
         source_taken_at: remote.pictureHash ? this.#remoteTakenAt : null,
-        reconstructed: true,
+        reconstructed: !remote.cameraShown,
         pictures: 1 + session.references.held.size,
         camera_off: remote.cameraOff,
         muted: remote.muted,

@@ -196,6 +196,7 @@ export class GlComposer {
     this.made = this.#target(side);
     this.moved = this.#target(2 * side);
     this.low = this.#target(LOW_SIDE);
+    this.plain = this.#buffered(this.#texture());
     this.changes = this.#texture();
     this.way = this.#texture();
     /** @type {Float32Array | null} that the texture holds */
@@ -233,7 +234,7 @@ export class GlComposer {
     if (!this.checked) this.#check();
     const large = held.large !== null;
     const shown = large ? 2 * side : side;
-    if (this.canvas.width !== shown) this.canvas.width = this.canvas.height = shown;
+    if (this.canvas.width !== shown || this.canvas.height !== shown) this.canvas.width = this.canvas.height = shown;
     const field = Math.sqrt(gate.length);
     this.#put(this.flow, "RG32F", field, displacement);
     if (painted !== null) {
@@ -255,6 +256,20 @@ export class GlComposer {
     }
     if (change) this.#change(picture.texture, shown, change);
     if (large || change) gl.flush();
+  }
+
+  /**
+   * A picture as it is.
+   * @param {import("./pixels.js").Picture} picture
+   */
+  show({ width, height, data }) {
+    const { gl } = this;
+    if (this.canvas.width !== width || this.canvas.height !== height) [this.canvas.width, this.canvas.height] = [width, height];
+    this.#put(this.plain.texture, "RGBA8", width, data, height);
+    gl.bindFramebuffer(gl.READ_FRAMEBUFFER, this.plain.buffer);
+    gl.bindFramebuffer(gl.DRAW_FRAMEBUFFER, null);
+    // From below.
+    gl.blitFramebuffer(0, 0, width, height, 0, height, width, 0, gl.COLOR_BUFFER_BIT, gl.NEAREST);
   }
 
   /**
@@ -335,6 +350,12 @@ export class GlComposer {
     const { gl } = this;
     const texture = this.#texture();
     gl.texStorage2D(gl.TEXTURE_2D, 1, gl.RGBA8, side, side);
+    return this.#buffered(texture);
+  }
+
+  /** @param {WebGLTexture} texture */
+  #buffered(texture) {
+    const { gl } = this;
     const buffer = gl.createFramebuffer();
     gl.bindFramebuffer(gl.FRAMEBUFFER, buffer);
     gl.framebufferTexture2D(gl.FRAMEBUFFER, gl.COLOR_ATTACHMENT0, gl.TEXTURE_2D, texture, 0);

@@ -37,7 +37,7 @@ export class LayerDecoder {
   #codecs;
   /** @type {VideoDecoder | null} */
   #decoder = null;
-  /** @type {Map<number, { about: About, wanted: boolean }>} by number, in their order */
+  /** @type {Map<number, { about: About, wanted: boolean, whole: boolean }>} by number, in their order */
   #pending = new Map();
   #number = 0;
   /** Pictures are copied one after the other. */
@@ -46,7 +46,8 @@ export class LayerDecoder {
   #waiting = [];
 
   /**
-   * @param {(about: About, picture: Picture) => void} output told of each picture [L, L, 4], and what it was pushed with
+   * @param {(about: About, picture: Picture) => void} output told of each picture [L, L, 4], or [H, W, 4] of a camera's whole
+   * one, and what it was pushed with
    * @param {Codecs} [codecs]
    */
   constructor(output, codecs = globalThis) {
@@ -70,16 +71,17 @@ export class LayerDecoder {
   /**
    * Its picture is told later, or never: while a key frame is waited for, or where it cannot be decoded.
    * @param {Uint8Array} data
-   * @param {{ key: boolean, about: About, wanted?: boolean }} frame what is not `wanted` is decoded, and its picture not told
+   * @param {{ key: boolean, about: About, whole?: boolean, wanted?: boolean }} frame what is not `wanted` is decoded, and its
+   * picture not told; `whole`: it is the camera's whole picture, of any shape
    */
-  push(data, { key, about, wanted = true }) {
+  push(data, { key, about, whole = false, wanted = true }) {
     if (this.#pending.size >= MOST_PENDING) this.#fail();
     if (key) this.needsKey = false;
     if (this.needsKey) return;
     try {
-      const unit = checkedUnit(data, { key });
+      const unit = checkedUnit(data, { key, whole });
       const timestamp = this.#number++;
-      this.#pending.set(timestamp, { about, wanted });
+      this.#pending.set(timestamp, { about, wanted, whole });
       this.#decoder ??= this.#opened();
       this.#decoder.decode(new this.#codecs.EncodedVideoChunk({ type: key ? "key" : "delta", timestamp, data: unit }));
     } catch (error) {
@@ -148,7 +150,8 @@ export class LayerDecoder {
       return;
     }
     const { width, height } = sizeOf(frame);
-    const fits = width === height && width >= LEAST_SIDE && width <= MOST_SIDE;
+    const square = width === height;
+    const fits = (one.whole || square) && Math.min(width, height) >= LEAST_SIDE && width * height <= MOST_SIDE * MOST_SIDE;
     // Frames come in their order: those before it have had no picture.
     const skipped = [...this.#pending.keys()].filter((number) => number < frame.timestamp);
     for (const number of skipped) this.#pending.delete(number);
@@ -182,7 +185,7 @@ async function pictureOf(frame) {
   if (frame.format === "I420" || frame.format === "NV12") {
     const data = new Uint8Array(frame.allocationSize());
     const layout = await frame.copyTo(data);
-    return { width, height, data: rgba(data, layout, width) };
+    return { width, height, data: rgba(data, layout, width, height) };
   }
   const context = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
   if (context === null) throw new BadInput("this browser lets a page read no pictures");
@@ -199,18 +202,19 @@ function sizeOf({ visibleRect }) {
 }
 
 /**
- * Planes of luma and of chroma at half its side (ITU-R BT.601, 16 to 235) as colours [L, L, 4].
+ * Planes of luma and of chroma at half its side (ITU-R BT.601, 16 to 235) as colours [H, W, 4].
  * @param {Uint8Array} data
  * @param {PlaneLayout[]} layout luma and either chroma, or both interleaved
- * @param {number} side
+ * @param {number} width
+ * @param {number} [height]
  */
-export function rgba(data, layout, side) {
+export function rgba(data, layout, width, height = width) {
   const [luma, blue] = layout;
   const step = layout.length === 2 ? 2 : 1;
   const red = layout.length === 2 ? { offset: blue.offset + 1, stride: blue.stride } : layout[2];
-  const made = new Uint8ClampedArray(4 * side * side);
-  for (let y = 0, to = 0; y < side; y++) {
-    for (let x = 0; x < side; x++, to += 4) {
+  const made = new Uint8ClampedArray(4 * width * height);
+  for (let y = 0, to = 0; y < height; y++) {
+    for (let x = 0; x < width; x++, to += 4) {
       const light = 1.164383 * (data[luma.offset + y * luma.stride + x] - 16);
       const u = data[blue.offset + (y >> 1) * blue.stride + (x >> 1) * step] - 128;
       const v = data[red.offset + (y >> 1) * red.stride + (x >> 1) * step] - 128;

@@ -10,7 +10,8 @@ import { modulo } from "./motion_packet.js";
 
 /**
  * A frame of the layer, as it came and as it looks.
- * @typedef {{ timeUs: number, key: boolean, data: Uint8Array, picture: import("./pixels.js").Picture }} DecodedLayer
+ * @typedef {{ timeUs: number, key: boolean, data: Uint8Array, picture: import("./pixels.js").Picture, whole: boolean }} DecodedLayer
+ * `whole`: it is the camera's whole picture
  */
 
 /** Frames that are kept while one before them may still come: messages overtake each other. */
@@ -38,11 +39,9 @@ export class LayerReceiver {
     this.frames = 0;
     /** Times that a frame was missing. */
     this.lostFrames = 0;
-    /** Frames that are not of the crop under the motion. */
-    this.unshown = 0;
     /** @type {number | null} number of the frame decoded last */
     this.newest = null;
-    this.#decoder = /** @type {LayerDecoder<{ number: number, timeUs: number, key: boolean, data: Uint8Array }>} */ (
+    this.#decoder = /** @type {LayerDecoder<Omit<DecodedLayer, "picture"> & { number: number }>} */ (
       new LayerDecoder(({ number, ...frame }, picture) => {
         this.frames++;
         this.newest = number;
@@ -52,7 +51,7 @@ export class LayerReceiver {
 
   /** Frames and fragments that made no sense. */
   get refused() {
-    return this.#assembly.refused + this.#decoder.refused + this.unshown;
+    return this.#assembly.refused + this.#decoder.refused;
   }
 
   /**
@@ -80,13 +79,7 @@ export class LayerReceiver {
       this.#ahead.delete(this.#expected);
       this.#expected = (this.#expected + 1) % LAYER_NUMBERS;
       const { number, key, data, whole } = next;
-      if (whole) {
-        // Of what a camera sees as it is, which this side has not asked for (`CameraState`); nothing may refer to it.
-        this.unshown++;
-        this.#decoder.lost();
-        continue;
-      }
-      this.#decoder.push(data, { key, about: { number, key, data, timeUs: next.timeUs(nearUs) } });
+      this.#decoder.push(data, { key, whole, about: { number, key, data, whole, timeUs: next.timeUs(nearUs) } });
     }
   }
 

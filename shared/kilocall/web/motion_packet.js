@@ -76,7 +76,7 @@ export class MotionPacket {
     const fitting = Math.max(1, Math.min(units, MAX_SPACING_US / SPACING_UNIT_US)) * SPACING_UNIT_US;
     return new MotionPacket({
       sequence, reference, level, frameCount, payload,
-      timeMs: modulo(Math.floor((timeUs + 500) / 1000), TIMES_MS),
+      timeMs: wireTimeMs(timeUs),
       spacingUs: frameCount === 1 ? 0 : fitting,
     });
   }
@@ -179,6 +179,14 @@ function unpacked(data, most) {
 function check(name, value, least, most) {
   if (value >= least && value <= most) return;
   throw new BadPacket(`motion packet ${name} is ${value}, allowed is ${least} to ${most}`);
+}
+
+/**
+ * A capture time as a packet has it: rounded to milliseconds, modulo TIMES_MS.
+ * @param {number} timeUs
+ */
+export function wireTimeMs(timeUs) {
+  return modulo(Math.floor((timeUs + 500) / 1000), TIMES_MS);
 }
 
 /**

@@ -16,14 +16,17 @@ const DELIMITER = Uint8Array.of(TEMPORAL_DELIMITER << 3 | 2, 0);
 const MOST_LENGTH_BYTES = 4;
 /** With no more bits for it a frame says no other side than one up to MOST_SIDE, whatever the header's largest is. */
 const MOST_SIDE_BITS = 8;
+/** Of a camera's whole picture, which may be twice as long as wide and has no more pixels. */
+const MOST_WHOLE_BITS = 9;
 
 /**
  * The unit for a decoder, with its delimiter. Raises BadPacket for anything but a sequence header and a frame, or a frame
  * alone; the frame is one that is shown, and a picture of at most 256x256.
  * @param {Uint8Array} data
- * @param {{ key: boolean }} wanted whether it has to be one that needs no other
+ * @param {{ key: boolean, whole?: boolean }} wanted whether it has to be one that needs no other; a camera's `whole` picture is
+ * of any shape, with as many pixels
  */
-export function checkedUnit(data, { key }) {
+export function checkedUnit(data, { key, whole = false }) {
   const found = unitsOf(data);
   const kinds = found.map(({ kind }) => kind).join();
   const header = kinds === `${SEQUENCE_HEADER},${FRAME}`;
@@ -31,7 +34,7 @@ export function checkedUnit(data, { key }) {
     throw new BadPacket(`layer frame holds open bitstream units [${kinds}], allowed are [1,6] and [6]`);
   }
   const frame = found[found.length - 1].payload;
-  if (header) checkSequence(found[0].payload);
+  if (header) checkSequence(found[0].payload, whole);
   if (!frame.length) throw new BadPacket("layer frame has an empty frame");
   // show_existing_frame 1, frame_type 2, show_frame 1 bit.
   if ((frame[0] & 0b1001_0000) !== 0b0001_0000) throw new BadPacket("layer frame is none that is shown");
@@ -74,10 +77,11 @@ function leb128(data, at) {
 }
 
 /**
- * Raises BadPacket unless the header allows no picture but squares of at most 256x256 (5.5.1).
+ * Raises BadPacket unless the header allows no picture but squares of at most 256x256 (5.5.1), or others with no more pixels.
  * @param {Uint8Array} header
+ * @param {boolean} whole
  */
-function checkSequence(header) {
+function checkSequence(header, whole) {
   const bits = new Bits(header);
   const profile = bits.take(3);
   if (profile !== 0) throw new BadPacket(`layer is AV1 of profile ${profile}, allowed is 0`);
@@ -102,7 +106,8 @@ function checkSequence(header) {
   }
   const [wide, high] = [bits.take(4) + 1, bits.take(4) + 1];
   const [width, height] = [bits.take(wide) + 1, bits.take(high) + 1];
-  if (width !== height || width > MOST_SIDE || Math.max(wide, high) > MOST_SIDE_BITS) {
+  const bitsOfSide = whole ? MOST_WHOLE_BITS : MOST_SIDE_BITS;
+  if (!(whole || width === height) || width * height > MOST_SIDE * MOST_SIDE || Math.max(wide, high) > bitsOfSide) {
     throw new BadPacket(`layer's pictures are up to ${width}x${height}, allowed is ${MOST_SIDE}x${MOST_SIDE}`);
   }
 }

@@ -154,6 +154,15 @@ export class ReceivePipeline {
   }
 
   /**
+   * What the other side's camera sees is shown from the frame captured at `fromUs` (its clock) on, or no more.
+   * @param {boolean} shown
+   * @param {number} fromUs
+   */
+  showCamera(shown, fromUs) {
+    this.worker.postMessage({ do: "camera", shown, fromUs });
+  }
+
+  /**
    * The other side has a camera of `fps`; 25 unless told.
    * @param {number} fps
    */

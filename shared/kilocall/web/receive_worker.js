@@ -1,6 +1,7 @@
 // The receiving thread: motion packets through the jitter buffer to pictures, each at its time, drawn onto the page's canvas.
 // As `receiver/live.py`; `receive_pipeline.js` is the page's end.
 
+import { CameraView } from "./camera_view.js";
 import { followClock, nowUs } from "./clock.js";
 import { PacketDecoder } from "./decode.js";
 import { file, networkFiles, openEngine } from "./engine.js";
@@ -17,7 +18,7 @@ import { MOST_PICTURES } from "./limits.js";
 import { fromVector } from "./motion.js";
 import { MotionFit, motionOf } from "./motion_fit.js";
 import { MotionMessage } from "./motion_message.js";
-import { TIMES_MS, modulo } from "./motion_packet.js";
+import { TIMES_MS, modulo, timeInFullUs, wireTimeMs } from "./motion_packet.js";
 import { EvenSteps, Pace } from "./pace.js";
 import { decodedSource } from "./picture_decoder.js";
 import { NETWORKS, Networks, PictureRenderer, ReferenceRenderer } from "./renderer.js";
@@ -90,6 +91,7 @@ class Receiver {
     this.jitter = new JitterBuffer();
     this.decoder = new PacketDecoder(codebook);
     this.mixer = opened.fusion === null ? null : new LayerMixer(opened.fusion);
+    this.camera = new CameraView();
     /** Of the connection that is followed. */
     this.layer = this.#layerReceiver();
     /** @type {Map<number, Float32Array[]>} */
@@ -203,7 +205,11 @@ class Receiver {
   }
 
   #layerReceiver() {
-    return new LayerReceiver(({ timeUs, key, data, picture }) => {
+    return new LayerReceiver(({ timeUs, key, data, picture, whole }) => {
+      if (whole) {
+        this.camera.push(timeUs, picture);
+        return;
+      }
       this.mixer?.push(timeUs, picture);
       if (this.recording) tell({ did: "layer", frame: { timeUs, key, data } });
     });
@@ -228,6 +234,7 @@ class Receiver {
     this.motions.clear();
     this.layer.close();
     this.layer = this.#layerReceiver();
+    this.camera = new CameraView();
     this.mixer?.reset();
     this.next = this.playedSequence = null;
   }
@@ -252,9 +259,30 @@ class Receiver {
       this.#show(this.next.pictureHash);
     }
     const own = this.sources.get(this.shownHash ?? "");
-    if (own === undefined || motion === null || !this.watched) return;
+    const camera = this.camera.picture(timeUs);
+    if (!this.watched) return;
     const began = performance.now();
     this.viewChanged = false;
+    if (camera !== null) this.opened.screen.show(camera); // there may be no source picture yet
+    else if (own !== undefined && motion !== null) await this.#move(own, motion, timeUs);
+    else return;
+    const ended = performance.now();
+    const madeUs = nowUs();
+    this.renderedUs = madeUs;
+    this.rendered++;
+    const side = this.opened.screen.side();
+    tell({ did: "picture", made: { timeUs, madeUs, playoutUs: this.jitter.delayUs, side } });
+    // The first picture is no measure: the browser has yet to compile much of what makes it.
+    if (this.rendered > 1 && this.pace.done(madeUs, (ended - began) / 1000, leftOut)) tell({ did: "rate", fps: this.pace.fps });
+  }
+
+  /**
+   * The speaker, made from a picture.
+   * @param {Own} own
+   * @param {Motion} motion
+   * @param {number} timeUs
+   */
+  async #move(own, motion, timeUs) {
     const { yaw, pitch, roll } = this.view;
     const turn = /** @type {[number, number, number]} */ ([yaw, pitch, roll].map((degrees) => (degrees * Math.PI) / 180));
     // At a lower rate faces move further from frame to frame.
@@ -267,13 +295,15 @@ class Receiver {
     const ended = performance.now();
     const took = { ...frame.ms, layer: made - rendered, compose: ended - made };
     for (const [stage, ms] of Object.entries(took)) this.ms[stage].add(ms);
-    const madeUs = nowUs();
-    this.renderedUs = madeUs;
-    this.rendered++;
-    const side = this.opened.screen.side();
-    tell({ did: "picture", made: { timeUs, madeUs, playoutUs: this.jitter.delayUs, side } });
-    // The first picture is no measure: the browser has yet to compile much of what makes it.
-    if (this.rendered > 1 && this.pace.done(madeUs, (ended - began) / 1000, leftOut)) tell({ did: "rate", fps: this.pace.fps });
+  }
+
+  /**
+   * @param {boolean} shown
+   * @param {number} fromUs on the sender's clock
+   */
+  showCamera(shown, fromUs) {
+    // Frame times are known but for multiples of 65.5 s, and to the ms: the nearest moment to theirs.
+    this.camera.switch(shown, timeInFullUs(wireTimeMs(fromUs), this.jitter.newestUs) - 2000);
   }
 
   /** @param {string} pictureHash */
@@ -487,6 +517,7 @@ function take(to, wish) {
     case "use": to.next = { pictureHash: wish.pictureHash, fromUs: wish.fromUs }; return;
     case "refer": return to.refer(wish.baseHash, wish.pictureHash, wish.data);
     case "expect": return to.expect(wish.fps);
+    case "camera": return to.showCamera(wish.shown, wish.fromUs);
     case "forget": return to.forget();
     case "view": return to.setView(wish.view);
     case "watched": to.watched = wish.watched; return;

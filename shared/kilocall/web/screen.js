@@ -13,6 +13,7 @@ import { GlComposer } from "./gl_compose.js";
  * @property {(small: Pixels, detail: Pixels | null) => any} hold a picture, for `draw`
  * @property {(held: any, frame: Frame) => Frame | null} draw
  * @property {(held: any) => void} release
+ * @property {(picture: import("./pixels.js").Picture) => void} show one as it is, of any shape
  * @property {() => number} side of the picture that is shown, pixels
  */
 
@@ -22,7 +23,7 @@ import { GlComposer } from "./gl_compose.js";
  * @returns {Screen}
  */
 export function screenOn(canvas, size) {
-  if (canvas === null) return { hold: () => null, draw: (_, frame) => asMessage(frame), release() {}, side: () => size };
+  if (canvas === null) return { hold: () => null, draw: (_, frame) => asMessage(frame), release() {}, show() {}, side: () => size };
   try {
     const composer = new GlComposer(canvas, size);
     return {
@@ -32,6 +33,7 @@ export function screenOn(canvas, size) {
         return null;
       },
       release: (held) => composer.release(held),
+      show: (picture) => composer.show(picture),
       side: () => canvas.width,
     };
   } catch (error) {
@@ -64,6 +66,7 @@ function plainScreen(canvas, size) {
   return {
     hold: densely,
     draw(dense, { displacement, gate, painted, trace, change = null }) {
+      resize(canvas, size, size);
       if (painted !== null) kept = paintedOf(painted, gate);
       if (kept === null) throw new BadInput("nothing was painted yet");
       const here = trace === null ? kept : paintedAt(kept, trace);
@@ -73,6 +76,20 @@ function plainScreen(canvas, size) {
       return null;
     },
     release() {},
-    side: () => size,
+    show({ width, height, data }) {
+      resize(canvas, width, height);
+      context.putImageData(new ImageData(new Uint8ClampedArray(data), width, height), 0, 0);
+    },
+    side: () => canvas.width,
   };
+}
+
+/**
+ * A canvas that is set to the size that it has is cleared all the same.
+ * @param {OffscreenCanvas} canvas
+ * @param {number} width
+ * @param {number} height
+ */
+function resize(canvas, width, height) {
+  if (canvas.width !== width || canvas.height !== height) [canvas.width, canvas.height] = [width, height];
 }

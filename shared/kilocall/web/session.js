@@ -65,6 +65,7 @@ import { ReferenceExchange } from "./references.js";
  * @property {(pictureHash: string, fromUs: number) => void} use
  * @property {(baseHash: string, pictureHash: string, data: Uint8Array) => void} refer
  * @property {(fps: number) => void} expect
+ * @property {(shown: boolean, fromUs: number) => void} showCamera
  * @property {() => void} forget
  */
 
@@ -76,6 +77,7 @@ import { ReferenceExchange } from "./references.js";
  * @property {number} faceSinceUs on this side's clock
  * @property {boolean} muted
  * @property {boolean} cameraOff
+ * @property {boolean} cameraShown whether what its camera sees is shown, and not its speaker made from a picture
  * @property {string | null} pictureHash of the picture that is moved
  */
 
@@ -140,7 +142,9 @@ export class Session {
     /** Why the phase is what it is: for people. */
     this.reason = "";
     /** @type {Remote} */
-    this.remote = { present: false, face: false, faceSinceUs: 0, muted: false, cameraOff: false, pictureHash: null };
+    this.remote = {
+      present: false, face: false, faceSinceUs: 0, muted: false, cameraOff: false, cameraShown: false, pictureHash: null,
+    };
     /** Control messages that made no sense here and were dropped. */
     this.malformed = 0;
     /** @type {number | null} */
@@ -235,7 +239,7 @@ export class Session {
     this.acquaintance.opened(handshake);
     if (this.#media.muted || this.#media.cameraOff) this.#say(this.#media);
     if (this.#ownRate !== null) this.#say(this.#ownRate);
-    if (this.#layerBps) this.#say(new LayerReport(this.#layerBps, null, false));
+    if (this.#layerBps) this.#sayLayer();
     this.pictures.opened();
     this.references.opened();
     if (this.#ownFace !== null) this.#say(this.#ownFace);
@@ -251,7 +255,7 @@ export class Session {
     this.#send = null;
     this.#greeted = false;
     this.acquaintance.closed();
-    this.remote = { ...this.remote, present: false, face: false };
+    this.remote = { ...this.remote, present: false, face: false, cameraShown: false };
     if (this.phase !== "refused") this.#to(phase, reason);
   }
 
@@ -315,7 +319,13 @@ export class Session {
    */
   takeLayer(wantedBps) {
     this.#layerBps = wantedBps;
-    this.#say(new LayerReport(wantedBps, null, false));
+    this.#sayLayer();
+  }
+
+  /** Who takes a layer can show what a camera sees, and says so; this side shows none of its own. */
+  #sayLayer() {
+    this.#say(new LayerReport(this.#layerBps, null, false));
+    this.#say(new CameraState(false, 0));
   }
 
   /**
@@ -425,7 +435,7 @@ export class Session {
     else if (message instanceof Bye) this.saidBye = message.reason;
     else if (message instanceof CropPlace) return; // for files; a call shows the square alone
     else if (message instanceof LayerReport) return; // a page sends no video layer
-    else if (message instanceof CameraState) return; // nor shows what a camera sees
+    else if (message instanceof CameraState) this.#takeCamera(message);
     else if (message instanceof PersonalPiece && !message.data.length) return; // an offer that is not taken up
     else this.#drop(`${message.constructor.name} is not expected`);
   }
@@ -507,6 +517,13 @@ export class Session {
       this.#incoming.use(ready, face.timeUs);
       this.#shown(ready);
     }
+    this.#onChange();
+  }
+
+  /** @param {CameraState} state */
+  #takeCamera(state) {
+    this.#incoming.showCamera(state.shown, state.timeUs);
+    this.remote = { ...this.remote, cameraShown: state.shown };
     this.#onChange();
   }
 
