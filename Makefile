@@ -15,7 +15,7 @@ PIP    := $(BIN)/python -m pip --quiet --disable-pip-version-check
 # PYTEST_ARGS may name tests of one kind alone.
 NO_TESTS := 5
 WEB    := shared/kilocall/web
-ENGINE := ort.wasm.bundle.min.mjs ort-wasm-simd-threaded.wasm
+ENGINE := ort.wasm.bundle.min.mjs ort-wasm-simd-threaded.wasm ort.jspi.bundle.min.mjs ort-wasm-simd-threaded.jspi.wasm
 # Dozens of processes load the same modules: where containers set this, each would compile them anew.
 unexport PYTHONDONTWRITEBYTECODE
 

@@ -93,6 +93,7 @@ export class CallStatistics {
       h264_kbps: h264Kbps(sending.fps),
       sender_ms: sending.ms.all,
       render_ms: receiving.rendered ? Object.values(receiving.ms).reduce((sum, ms) => sum + ms, 0) : null,
+      engine: [...new Set([receiving.engine, sending.engine])].join("; "),
       gallery_pictures: this.#session.confirmed === null ? 0 : 1,
       gallery_kb: (this.#sending.source?.packed.data.length ?? 0) / 1000,
       dropped: {

@@ -48,6 +48,7 @@ import { clockOffsetUs } from "./clock.js";
  * @property {number} fps that this computer can show
  * @property {string | null} shownHash
  * @property {Record<string, number>} ms mean time of each stage for the last pictures
+ * @property {string} engine that runs the networks
  */
 
 /**
@@ -179,6 +180,14 @@ export class ReceivePipeline {
    */
   report(receivedBytes) {
     return this.#ask({ do: "report", receivedBytes });
+  }
+
+  /**
+   * Networks may run on a graphics processor from now on.
+   * @param {MessagePort} port of `gpu_worker.js`
+   */
+  useGpu(port) {
+    this.worker.postMessage({ do: "gpu", port }, [port]);
   }
 
   /** @returns {Promise<ReceiveNumbers>} */

@@ -6,6 +6,7 @@ import { PacketDecoder } from "./decode.js";
 import { file, networkFiles, openEngine } from "./engine.js";
 import { BadInput, BadPacket, KilocallError } from "./errors.js";
 import { FACE_NETWORKS, FaceTracker, sourceOf } from "./face_tracker.js";
+import { GpuNetworks, engineName } from "./gpu_network.js";
 import { ownFamily } from "./hello.js";
 import { JitterBuffer } from "./jitter_buffer.js";
 import { LentTracker } from "./lent_tracker.js";
@@ -45,6 +46,8 @@ const STAGES = /** @type {const} */ (["field", "move", "generator", "compose"]);
  * @property {ShapeModel} shapeModel
  * @property {import("./screen.js").Screen} screen
  * @property {number} size
+ * @property {GpuNetworks} gpu
+ * @property {number} threads
  */
 
 /**
@@ -402,7 +405,7 @@ class Receiver {
     const ms = Object.fromEntries(STAGES.map((stage) => [stage, this.ms[stage].mean]));
     return {
       rendered, wanted, malformed, undecodable: decoder.dropped, inboxDropped, received, late, duplicates, played, skipped,
-      repeated, delayUs, fps: this.pace.fps, shownHash, ms,
+      repeated, delayUs, fps: this.pace.fps, shownHash, ms, engine: engineName(this.opened.gpu, this.opened.threads),
     };
   }
 }
@@ -452,6 +455,7 @@ function take(to, wish) {
     case "forget": return to.forget();
     case "view": return to.setView(wish.view);
     case "watched": to.watched = wish.watched; return;
+    case "gpu": return to.opened.gpu.use(wish.port);
     case "record": to.recording = wish.on; return;
     case "report": return tell({ did: "answer", number: wish.number, value: to.jitter.report(nowUs(), wish.receivedBytes) });
     case "numbers": return tell({ did: "answer", number: wish.number, value: to.numbers() });
@@ -465,13 +469,15 @@ function take(to, wish) {
  */
 async function open({ canvas, threads, compiled, faces: lent, clockOffsetUs }) {
   followClock(clockOffsetUs);
-  const [{ engine }, { size, codebook, screen }, shape, files] = await Promise.all([
+  const [{ engine, threads: used }, { size, codebook, screen }, shape, files] = await Promise.all([
     openEngine(threads, compiled), prepared(canvas), file("networks/shape.safetensors"), networkFiles(NETWORKS),
   ]);
   const shapeModel = ShapeModel.fromBytes(shape);
   const networks = await Networks.open(engine, files);
+  const gpu = new GpuNetworks(engine);
+  for (const name of /** @type {const} */ (["field", "generator"])) networks[name] = gpu.lent(name, networks[name]);
   const faces = lent === null ? await FaceTracker.open(engine, await networkFiles(FACE_NETWORKS)) : new LentTracker(lent);
-  receiver = new Receiver({ networks, faces, shapeModel, screen, size }, codebook);
+  receiver = new Receiver({ networks, faces, shapeModel, screen, size, gpu, threads: used }, codebook);
   tell({ did: "open" });
 }
 
