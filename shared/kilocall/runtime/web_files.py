@@ -63,11 +63,12 @@ def for_browsers(name: str, stored: bytes) -> bytes:
 
 
 def gpu_files() -> dict[str, Path]:
-    """What a call needs to run networks on a graphics processor, by the path that a page asks for; all of it or nothing."""
+    """What a call needs to run networks on a graphics processor, by the path that a page asks for; all or nothing."""
     vendor = WEB / "vendor"
     found = {f"vendor/{name}": vendor / name for name in GPU_ENGINE_FILES}
     for name in GPU_NETWORKS:
-        found[f"networks/{Path(name).stem}.gpu.onnx"] = gpu_path(vendor / "networks", name, (WEIGHTS / name).read_bytes())
+        stored = (WEIGHTS / name).read_bytes()
+        found[f"networks/{Path(name).stem}.gpu.onnx"] = gpu_path(vendor / "networks", name, stored)
     return found if all(path.is_file() for path in found.values()) else {}
 
 

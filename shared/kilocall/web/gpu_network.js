@@ -74,7 +74,7 @@ export class GpuNetworks {
       const offer = this.#offer;
       if (trying || settled || this.#lost || offer === null) return;
       const known = offer.outcomes[name];
-      if (!offer.patient && known !== undefined && known !== "gpu") {
+      if (known !== undefined && known !== "gpu") {
         settled = true;
         return;
       }

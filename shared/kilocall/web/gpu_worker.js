@@ -3,7 +3,7 @@
 // picture. Ends itself where there is nothing to gain.
 
 import { file, openGpuEngine } from "./engine.js";
-import { Found, isSoftware, keyOf, nameOf } from "./gpu_choice.js";
+import { Found, SAME, apart, isSoftware, keyOf, nameOf } from "./gpu_choice.js";
 import { sharedMs } from "./gpu_network.js";
 
 /** @typedef {import("./gpu_choice.js").Name} Name */
@@ -12,7 +12,7 @@ import { sharedMs } from "./gpu_network.js";
 /** @typedef {{ number: number, name: Name, inputs: Record<string, Plain>, outputs?: string[], askedMs: number }} Asked */
 
 /** Weights are widened when the network is loaded, and not at each run. */
-const LOADING = { executionProviders: ["webgpu"], extra: { session: { disable_quant_qdq: "1" } } };
+const LOADING = { extra: { session: { disable_quant_qdq: "1" } } };
 
 /** What is the same for all networks.
  * @typedef {object} Opened
@@ -43,7 +43,7 @@ async function open({ wanted, kept, ports: given }) {
   const adapter = await /** @type {any} */ (navigator).gpu.requestAdapter();
   if (adapter === null) return patient ? fail("this browser gives no graphics processor") : tell({ did: "none" });
   const { info } = adapter;
-  const found = Found.read(keyOf(info, navigator.userAgent, import.meta.url), kept);
+  const found = Found.read(keyOf(info, navigator.userAgent, import.meta.url), patient ? null : kept);
   if (!patient && (isSoftware(info) || found.hopeless)) return tell({ did: "none" });
   const opened = { engine: await openGpuEngine(), adapter: nameOf(info), patient, found };
   for (const port of ports) {
@@ -57,31 +57,54 @@ async function open({ wanted, kept, ports: given }) {
 }
 
 /**
- * Once these networks can answer at once, shaders compiled, the port's other end may try them.
+ * Once these networks are known to compute what they should, and can answer at once, shaders compiled, the port's other end
+ * may try them.
  * @param {Opened} opened
  * @param {MessagePort} port
  * @param {Name[]} names
  */
-async function load({ engine: { InferenceSession, Tensor, env }, adapter, patient, found: { outcomes } }, port, names) {
+async function load(opened, port, names) {
+  const { engine: { env }, adapter, patient, found: { outcomes } } = opened;
   for (const name of names) {
-    if (sessions.has(name) || (!patient && (outcomes[name] ?? "gpu") !== "gpu")) continue;
-    const session = await InferenceSession.create(await file(`networks/${name}.gpu.onnx`), LOADING);
+    if (sessions.has(name) || (outcomes[name] ?? "gpu") !== "gpu") continue;
+    const session = await sessionOf(opened, name);
     if (!sessions.size) watch(await /** @type {Promise<any>} */ (env.webgpu.device));
-    sessions.set(name, session);
-    await session.run(Object.fromEntries(session.inputMetadata.map((input) => [input.name, blank(Tensor, input)])));
+    if (session === null) note(opened, name, "wrong");
+    else sessions.set(name, session);
   }
   port.postMessage({ did: "offer", offer: { adapter, patient, outcomes } });
 }
 
 /**
+ * Null where the graphics processor gives other numbers than the processor, of one graph with one input.
+ * @param {Opened} opened
+ * @param {Name} name
+ */
+async function sessionOf({ engine: { InferenceSession, Tensor } }, name) {
+  const graph = await file(`networks/${name}.gpu.onnx`);
+  const gpu = await InferenceSession.create(graph, { ...LOADING, executionProviders: ["webgpu"] });
+  const cpu = await InferenceSession.create(graph, { ...LOADING, executionProviders: ["wasm"] });
+  const inputs = Object.fromEntries(gpu.inputMetadata.map((input) => [input.name, someTensor(Tensor, input)]));
+  const distance = apart(name, await gpu.run(inputs), await cpu.run(inputs));
+  await cpu.release();
+  return distance <= SAME ? gpu : null;
+}
+
+/**
+ * Any numbers, the same each time.
  * @param {typeof import("onnxruntime-web").Tensor} Tensor
  * @param {import("onnxruntime-web").InferenceSession.ValueMetadata} input
  */
-function blank(Tensor, input) {
+function someTensor(Tensor, input) {
   if (!input.isTensor) throw new Error(`${input.name} is no tensor`);
   const shape = input.shape.map(Number);
-  const size = shape.reduce((product, side) => product * side, 1);
-  return input.type === "uint8" ? new Tensor("uint8", new Uint8Array(size), shape) : new Tensor("float32", new Float32Array(size), shape);
+  let state = 1;
+  const shares = Float32Array.from({ length: shape.reduce((product, side) => product * side, 1) }, () => {
+    state = (16807 * state) % 2147483647;
+    return state / 2147483647;
+  });
+  return input.type === "uint8" ? new Tensor("uint8", Uint8Array.from(shares, (share) => 255 * share), shape)
+    : new Tensor("float32", shares, shape);
 }
 
 /** @param {{ lost: Promise<{ message: string }> }} device */
