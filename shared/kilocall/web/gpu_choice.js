@@ -133,7 +133,7 @@ export class Trial {
    * @returns {Outcome | null}
    */
   add(cpuMs, gpuMs, apart) {
-    if (!(apart <= 1)) return "wrong";
+    if (apart > 1) return "wrong";
     this.#cpuMs = Math.min(this.#cpuMs, cpuMs);
     if (this.#runs++ > 0) this.#gpuMs = Math.min(this.#gpuMs, gpuMs);
     if (!this.timed) return "gpu";
@@ -157,8 +157,8 @@ export function apart(name, gpu, cpu) {
     if (found?.length !== wanted.length) return Infinity;
     let sum = 0;
     for (let n = 0; n < wanted.length; n++) sum += Math.abs(found[n] - wanted[n]);
-    const ratio = sum / wanted.length / NEAR[name][output];
-    if (!(ratio <= most)) most = ratio; // what is not a number stays
+    if (Number.isNaN(sum)) return Infinity;
+    most = Math.max(most, sum / wanted.length / NEAR[name][output]);
   }
   return most;
 }

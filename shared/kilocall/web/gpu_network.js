@@ -56,6 +56,11 @@ export class GpuNetworks {
     return this.#taken.size ? this.#offer?.adapter ?? null : null;
   }
 
+  /** Those that do. */
+  get names() {
+    return [...this.#taken];
+  }
+
   /**
    * What stands for the network from now on.
    * @param {Name} name

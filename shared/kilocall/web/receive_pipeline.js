@@ -49,6 +49,7 @@ import { clockOffsetUs } from "./clock.js";
  * @property {string | null} shownHash
  * @property {Record<string, number>} ms mean time of each stage for the last pictures
  * @property {string} engine that runs the networks
+ * @property {string[]} onGpu those that run on a graphics processor
  */
 
 /**

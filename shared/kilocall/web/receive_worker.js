@@ -400,12 +400,12 @@ class Receiver {
   }
 
   numbers() {
-    const { rendered, wanted, malformed, inboxDropped, jitter, decoder, shownHash } = this;
+    const { rendered, wanted, malformed, inboxDropped, jitter, decoder, shownHash, opened: { gpu, threads } } = this;
     const { received, late, duplicates, played, skipped, repeated, delayUs } = jitter;
     const ms = Object.fromEntries(STAGES.map((stage) => [stage, this.ms[stage].mean]));
     return {
       rendered, wanted, malformed, undecodable: decoder.dropped, inboxDropped, received, late, duplicates, played, skipped,
-      repeated, delayUs, fps: this.pace.fps, shownHash, ms, engine: engineName(this.opened.gpu, this.opened.threads),
+      repeated, delayUs, fps: this.pace.fps, shownHash, ms, engine: engineName(gpu, threads), onGpu: gpu.names,
     };
   }
 }

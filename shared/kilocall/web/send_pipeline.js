@@ -51,6 +51,7 @@ import { MotionPacket } from "./motion_packet.js";
  * @property {boolean} faceSeen
  * @property {Record<string, number>} ms mean time of each stage for the last frames
  * @property {string} engine that runs the networks
+ * @property {string[]} onGpu those that run on a graphics processor
  */
 
 /**

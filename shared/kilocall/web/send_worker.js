@@ -465,8 +465,10 @@ class Sender {
   numbers() {
     const { frames, sentFrames, payloadBits, packetsSent, keyPackets, sentFps: fps, wantedFps, limitedBy, faceSeen } = this;
     const ms = Object.fromEntries(STAGES.map((stage) => [stage, this.ms[stage].mean]));
-    const engine = engineName(this.opened.gpu, this.opened.threads);
-    return { frames, sentFrames, payloadBits, packetsSent, keyPackets, fps, wantedFps, limitedBy, faceSeen, ms, engine };
+    const { gpu, threads } = this.opened;
+    const onGpu = gpu.names;
+    const engine = engineName(gpu, threads);
+    return { frames, sentFrames, payloadBits, packetsSent, keyPackets, fps, wantedFps, limitedBy, faceSeen, ms, engine, onGpu };
   }
 }
 
