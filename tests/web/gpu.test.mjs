@@ -17,8 +17,8 @@ test("the page's address may ask for an engine", () => {
 
 test("a graphics processor is asked for where the engine can run and the network carries it", () => {
   assert.ok(worthAsking("auto", CHROMIUM));
-  assert.ok(worthAsking("auto", { ...CHROMIUM, saveData: false, downlink: 10 }));
-  assert.ok(!worthAsking("auto", { ...CHROMIUM, downlink: 0.4 }));
+  assert.ok(worthAsking("auto", { ...CHROMIUM, saveData: false, effectiveType: "4g" }));
+  assert.ok(!worthAsking("auto", { ...CHROMIUM, effectiveType: "3g" }));
   assert.ok(!worthAsking("auto", { ...CHROMIUM, saveData: true }));
   assert.ok(worthAsking("webgpu", { ...CHROMIUM, saveData: true }));
   assert.ok(!worthAsking("wasm", CHROMIUM));

@@ -129,6 +129,7 @@ def test_without_a_graphics_processor_nothing_more_is_loaded(
     page.page.wait_for_timeout(2000)
     page.turned(25)
     assert page.numbers()["engine"] == "WebAssembly, 1 thread"
+    assert [url for url in page.asked if url.endswith("/gpu_worker.js")]  # which has looked for an adapter
     assert not [url for url in page.asked if "jspi" in url or ".gpu." in url]
     assert not page.warned
     page.close()

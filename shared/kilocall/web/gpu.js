@@ -38,9 +38,9 @@ export function offerGpu(wanted, pipelines) {
 }
 
 function thisBrowser() {
-  const { connection } = /** @type {{ connection?: { saveData?: boolean, downlink?: number } }} */ (navigator);
-  const { saveData, downlink } = connection ?? {};
-  return { gpu: "gpu" in navigator, suspends: "Suspending" in WebAssembly, saveData, downlink };
+  const { connection } = /** @type {{ connection?: { saveData?: boolean, effectiveType?: string } }} */ (navigator);
+  const { saveData, effectiveType } = connection ?? {};
+  return { gpu: "gpu" in navigator, suspends: "Suspending" in WebAssembly, saveData, effectiveType };
 }
 
 /** Storage may be forbidden: then there is a trial each time. */

@@ -28,8 +28,8 @@ export const SAME = 0.1;
 const FASTER = 1.1;
 /** The shortest of so many runs counts, after one in which shaders are compiled. */
 const RUNS = 5;
-/** Slower than that, the megabytes of the second engine would hold up a call. */
-const LEAST_MBIT = 2;
+/** Through such a network the megabytes of the second engine would hold up a call. */
+const NARROW = ["slow-2g", "2g", "3g"];
 /** Drivers that compute on the processor itself. */
 const SOFTWARE = /swiftshader|llvmpipe|lavapipe|basic render|\bwarp\b|software/i;
 
@@ -47,12 +47,12 @@ export function wantedEngine(search) {
 /**
  * Whether it is worth while to ask for a graphics processor at all.
  * @param {Wanted} wanted
- * @param {{ gpu: boolean, suspends: boolean, saveData?: boolean, downlink?: number }} browser suspends: WebAssembly can wait
- * for a promise (JSPI), which the engine needs; the rest is what `navigator.connection` says of the network, where it does
+ * @param {{ gpu: boolean, suspends: boolean, saveData?: boolean, effectiveType?: string }} browser suspends: WebAssembly can
+ * wait for a promise (JSPI), which the engine needs; the rest is what `navigator.connection` says of the network, where it does
  */
-export function worthAsking(wanted, { gpu, suspends, saveData = false, downlink = Infinity }) {
+export function worthAsking(wanted, { gpu, suspends, saveData = false, effectiveType = "" }) {
   if (wanted === "wasm" || !gpu || !suspends) return false;
-  return wanted === "webgpu" || (!saveData && downlink >= LEAST_MBIT);
+  return wanted === "webgpu" || !(saveData || NARROW.includes(effectiveType));
 }
 
 /** @param {AdapterInfo} info */
