@@ -32,6 +32,13 @@ test("a driver that computes on the processor is no graphics processor", () => {
   for (const architecture of ["swiftshader", "llvmpipe"]) assert.ok(isSoftware({ vendor: "google", architecture }));
   assert.ok(isSoftware({ vendor: "mesa", description: "llvmpipe (LLVM 19.1.7, 256 bits)" }));
   assert.ok(isSoftware({ vendor: "microsoft", description: "Microsoft Basic Render Driver" }));
+  // A browser's own object has nothing but getters.
+  class Info {
+    get vendor() { return "mesa"; }
+    get architecture() { return "llvmpipe"; }
+  }
+  assert.ok(isSoftware(new Info()));
+  assert.equal(nameOf(new Info()), "mesa llvmpipe");
   assert.equal(nameOf(INTEL), "intel gen-12lp");
   assert.equal(nameOf({}), "unnamed");
 });

@@ -56,8 +56,8 @@ export function worthAsking(wanted, { gpu, suspends, saveData = false, effective
 }
 
 /** @param {AdapterInfo} info */
-export function isSoftware({ isFallbackAdapter = false, ...names }) {
-  return isFallbackAdapter || SOFTWARE.test(Object.values(names).join(" "));
+export function isSoftware({ isFallbackAdapter = false, vendor, architecture, device, description }) {
+  return isFallbackAdapter || SOFTWARE.test([vendor, architecture, device, description].join(" "));
 }
 
 /**
@@ -133,7 +133,7 @@ export class Trial {
    * @returns {Outcome | null}
    */
   add(cpuMs, gpuMs, apart) {
-    if (apart > 1) return "wrong";
+    if (!(apart <= 1)) return "wrong";
     this.#cpuMs = Math.min(this.#cpuMs, cpuMs);
     if (this.#runs++ > 0) this.#gpuMs = Math.min(this.#gpuMs, gpuMs);
     if (!this.timed) return "gpu";
