@@ -3,7 +3,7 @@
 # make test-all   all of it
 # make fuzz   a million changed packets, messages and files for everything that reads what others send
 # make sbom   what the core and the images are made of, as CycloneDX, into dist/
-# make web    the engine that runs networks in a browser, from the npm registry, for kilocall export-page
+# make web    the engines that run networks in a browser, from the npm registry, for kilocall serve and export-page
 # make lock   requirements/ anew from pyproject.toml; LOCK_ARGS=--upgrade takes the newest of everything
 # All set up .venv first; only `make test` and the three below it need torch.
 
@@ -15,7 +15,7 @@ PIP    := $(BIN)/python -m pip --quiet --disable-pip-version-check
 # PYTEST_ARGS may name tests of one kind alone.
 NO_TESTS := 5
 WEB    := shared/kilocall/web
-ENGINE := ort.wasm.bundle.min.mjs ort-wasm-simd-threaded.wasm
+ENGINE := ort.wasm.bundle.min.mjs ort-wasm-simd-threaded.wasm ort.jspi.bundle.min.mjs ort-wasm-simd-threaded.jspi.wasm
 # Dozens of processes load the same modules: where containers set this, each would compile them anew.
 unexport PYTHONDONTWRITEBYTECODE
 

@@ -43,6 +43,7 @@ REAL_TIME = (
     "web/test_call_media.py",
     "web/test_call_page.py",
     "web/test_call_protocol.py",
+    "web/test_webgpu.py",
 )
 
 #: What waits for a connection, a timer or a process for most of its time: several at once. The rest computes, and
@@ -109,6 +110,7 @@ SLOW = (
     "web/test_call_page.py",
     "web/test_call_protocol.py",
     "web/test_export_page.py",
+    "web/test_webgpu.py",
 )
 
 

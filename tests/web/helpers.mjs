@@ -35,6 +35,20 @@ export function networkFiles(names) {
   }));
 }
 
+/**
+ * As a graphics processor gets them; null where `make web` could not make them.
+ * @param {readonly string[]} names
+ * @returns {any}
+ */
+export function gpuNetworkFiles(names) {
+  const found = names.map((name) => {
+    const hash = createHash("sha256").update(file(`${WEIGHTS}${name}.onnx`)).digest("hex").slice(0, 16);
+    return [name, `shared/kilocall/web/vendor/networks/${name}-${hash}.gpu.onnx`];
+  });
+  if (!found.every(([, path]) => existsSync(new URL(path, ROOT)))) return null;
+  return Object.fromEntries(found.map(([name, path]) => [name, file(path)]));
+}
+
 /** @param {string} path below the project's folder */
 export function file(path) {
   return new Uint8Array(readFileSync(new URL(path, ROOT)));

@@ -11,7 +11,7 @@ import { ReplayStream } from "../../shared/kilocall/web/player.js";
 import { ReferenceRenderer, NETWORKS, Networks, PictureRenderer } from "../../shared/kilocall/web/renderer.js";
 import { ShapeModel } from "../../shared/kilocall/web/shape.js";
 import { StreamReader } from "../../shared/kilocall/web/stream_file.js";
-import { WEIGHTS, engine, file, json, meanDifference, near, networkFiles, noEngine, png } from "./helpers.mjs";
+import { WEIGHTS, engine, file, gpuNetworkFiles, json, meanDifference, near, networkFiles, noEngine, png } from "./helpers.mjs";
 
 const FIELD = 64;
 const still = new Float32Array(2 * FIELD * FIELD);
@@ -113,4 +113,35 @@ test("a whole picture is Python's within a grey level", { skip: noEngine }, asyn
   // At rest the picture itself.
   const rest = await renderer.render(reference.source.pose);
   assert.ok(meanDifference(mix(copyAt(densely(source), rest.displacement), rest.painted, rest.gate), source) < 0.2);
+});
+
+const noGpuNetworks = noEngine || (gpuNetworkFiles(["field", "generator"]) === null && "onnx was not there for `make web`");
+
+test("networks for graphics processors show the same within a grey level", { skip: noGpuNetworks }, async () => {
+  // Computed in WebAssembly: what the roundings of the 8-bit networks make of a picture, and nothing else.
+  const { InferenceSession, Tensor } = await engine();
+  const open = async (/** @type {Uint8Array} */ data) =>
+    InferenceSession.create(data, { executionProviders: ["wasm"], extra: { session: { disable_quant_qdq: "1" } } });
+  const files = networkFiles(NETWORKS);
+  const eightBit = await Networks.open({ InferenceSession, Tensor }, files);
+  const unrounded = await Networks.open({ InferenceSession, Tensor }, files);
+  const { field, generator } = gpuNetworkFiles(["field", "generator"]);
+  Object.assign(unrounded, { field: await open(field), generator: await open(generator) });
+  const model = ShapeModel.fromBytes(file(`${WEIGHTS}shape.safetensors`));
+  const [{ reference }] = readFaces(json("web_faces.json")).pictures;
+  const codebook = Codebook.fromBytes(file(`${WEIGHTS}codebook.safetensors`));
+  const motions = [...new ReplayStream(new StreamReader(file("shared/kilocall/sample/astronaut.kcs")), codebook).motions()];
+  const renderers = await Promise.all([eightBit, unrounded].map((networks) => PictureRenderer.open(networks, model, reference.source, source)));
+  const differences = [];
+  for (const number of [20, 75, 133, 175]) {
+    const pictures = [];
+    for (const renderer of renderers) {
+      const frame = await renderer.render(fromVector(motions[number].vector));
+      pictures.push(mix(copyAt(densely(source), frame.displacement), frame.painted, frame.gate));
+    }
+    differences.push(meanDifference(pictures[0], pictures[1]));
+    if (number === 133) assert.ok(meanDifference(pictures[1], png("web_rendered.png")) <= 1);
+  }
+  console.log(`without roundings: mean difference ${differences.map((one) => one.toFixed(3)).join(", ")} grey levels`);
+  assert.ok(Math.max(...differences) <= 1);
 });

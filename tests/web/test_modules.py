@@ -23,6 +23,8 @@ PARTS_OF_A_CALL = {
     "receive_worker.js",
     "send_pipeline.js",
     "send_worker.js",
+    "gpu.js",
+    "gpu_worker.js",
 }
 needs_node = pytest.mark.skipif(NODE is None, reason="no node is installed: install nodejs 18 or newer")
 
@@ -54,7 +56,7 @@ def test_the_modules_have_the_types_they_say() -> None:
 def test_every_module_is_one_that_a_page_loads() -> None:
     """No module is shipped that nothing imports, and none is imported that is not there."""
     call = {f"call/{path.name}" for path in (WEB / "call").glob("*.js")}
-    pages = {"page.js", "worker.js", "receive_worker.js", "send_worker.js", *call}
+    pages = {"page.js", "worker.js", "receive_worker.js", "send_worker.js", "gpu_worker.js", *call}
     of_the_page = {f"call/{path.name}" for path in CALL_PAGE.glob("*.js")} - call
     assert modules_of(pages) - of_the_page == {path.name for path in WEB.glob("*.js")} | call
 

@@ -24,7 +24,16 @@ from fastapi import FastAPI, Request, Response
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import StreamingResponse
 
-from kilocall.runtime.web_files import CALL_PAGE, ENGINE_FILES, NETWORK_FILES, WEB, WEIGHTS, for_browsers, has_engine
+from kilocall.runtime.web_files import (
+    CALL_PAGE,
+    ENGINE_FILES,
+    NETWORK_FILES,
+    WEB,
+    WEIGHTS,
+    for_browsers,
+    gpu_files,
+    has_engine,
+)
 
 __all__ = ["WebPage", "add_web_page", "read_web_page"]
 
@@ -103,7 +112,7 @@ def read_web_page() -> WebPage | None:
         for path in folder.iterdir()
         if path.suffix in MEDIA_TYPES and path.suffix != ".html" and path.name not in OF_A_PROGRAM
     }
-    found |= {f"vendor/{name}": WEB / "vendor" / name for name in ENGINE_FILES}
+    found |= {f"vendor/{name}": WEB / "vendor" / name for name in ENGINE_FILES} | gpu_files()
     read = {name: path.read_bytes() for name, path in found.items()}
     for name in (*NETWORK_FILES, "manifest.json"):
         read[f"networks/{name}"] = for_browsers(name, (WEIGHTS / name).read_bytes())

@@ -12,6 +12,7 @@ import { ReceiverReport, SourcePicture } from "./control.js";
 import { Codebook } from "./codebook.js";
 import { compileEngine, file } from "./engine.js";
 import { BadInput, KilocallError } from "./errors.js";
+import { offerGpu } from "./gpu.js";
 import { helloOf, ownFamily } from "./hello.js";
 import { Link } from "./link.js";
 import { TIMES_MS } from "./motion_packet.js";
@@ -40,6 +41,8 @@ import { Session } from "./session.js";
 const FPS = 25;
 /** What the other side may spend on a video layer: all that there is. */
 const LAYER_TAKEN_BPS = 24_000;
+/** So long the first picture may take before the second engine is loaded beside it. */
+const FIRST_PICTURE_MS = 10_000;
 const TICK_MS = 1000;
 const REPORT_EVERY_MS = 2000;
 /** While nothing comes there is nothing to report; a sign of life now and then is enough. */
@@ -73,15 +76,24 @@ export class CallNode {
   /** @type {number[]} milliseconds from a packet's last frame to its sending */
   #sendDelaysMs = [];
   #loopLagMs = 0;
+  #wanted;
+  /** @type {() => void} */
+  #pictureSeen = () => {};
+  #firstPicture = new Promise((done) => { this.#pictureSeen = () => done(null); });
+  /** @type {() => void} */
+  #endGpu = () => {};
+  #stopped = false;
 
   /**
    * @param {RoomAddress} address
    * @param {OffscreenCanvas} canvas for the other side's picture
    * @param {NodeEvents} events
-   * @param {{ threads?: number, stores?: { pictures: BlobStore, references: BlobStore } | null }} [settings]
+   * @param {{ threads?: number, stores?: { pictures: BlobStore, references: BlobStore } | null,
+   *   wanted?: import("./gpu_choice.js").Wanted }} [settings]
    */
-  constructor(address, canvas, events, { threads = 1, stores = null } = {}) {
+  constructor(address, canvas, events, { threads = 1, stores = null, wanted = "auto" } = {}) {
     this.#events = events;
+    this.#wanted = wanted;
     const rate = new RateControl();
     const engine = compileEngine();
     const faces = new MessageChannel();
@@ -123,9 +135,10 @@ export class CallNode {
    * @param {OffscreenCanvas} canvas
    * @param {NodeEvents} events
    * @param {number} threads
+   * @param {import("./gpu_choice.js").Wanted} wanted
    */
-  static async open(address, canvas, events, threads) {
-    return new CallNode(address, canvas, events, { threads, stores: await BlobStore.openAll() });
+  static async open(address, canvas, events, threads, wanted) {
+    return new CallNode(address, canvas, events, { threads, stores: await BlobStore.openAll(), wanted });
   }
 
   /** The whole call: until somebody hangs up, or the room refuses. */
@@ -137,6 +150,7 @@ export class CallNode {
       const { family } = await ownFamily();
       this.session.introduce(helloOf(family, FPS));
       this.#timer = setInterval(() => void this.#tick(), TICK_MS);
+      this.#offerGpu().catch(() => {}); // what failed is told by `#failed`
       // The two sides meet and exchange pictures while the workers compile their networks.
       await Promise.race([this.link.run(), this.#failed()]);
     } catch (error) {
@@ -161,14 +175,23 @@ export class CallNode {
     return new Promise(() => {});
   }
 
+  /** Not before there is a picture, or while nobody waits for one: loading a second engine takes a network and a processor. */
+  async #offerGpu() {
+    await Promise.all([this.sending.ready, this.receiving.ready]);
+    await Promise.race([this.#firstPicture, new Promise((done) => setTimeout(done, FIRST_PICTURE_MS))]);
+    if (!this.#stopped) this.#endGpu = offerGpu(this.#wanted, [this.sending, this.receiving]);
+  }
+
   /** Says goodbye and ends the call. */
   async stop() {
+    this.#stopped = true;
     clearInterval(this.#timer);
     if (this.#recorder !== null) this.#stopRecording();
     await this.link.close(() => this.session.bye("hung up"));
     if (this.session.phase !== "refused") this.session.closed("ended", "");
     this.sending.close();
     this.receiving.close();
+    this.#endGpu();
   }
 
   // Camera and microphone
@@ -398,6 +421,7 @@ export class CallNode {
   #picture(made) {
     this.statistics.picture(made);
     this.#events.picture();
+    this.#pictureSeen();
   }
 
   /** @param {string} text */

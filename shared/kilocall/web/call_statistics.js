@@ -94,6 +94,7 @@ export class CallStatistics {
       sender_ms: sending.ms.all,
       render_ms: receiving.rendered ? Object.values(receiving.ms).reduce((sum, ms) => sum + ms, 0) : null,
       layer: receiving.layer,
+      engine: [...new Set([receiving.engine, sending.engine])].join("; "),
       gallery_pictures: this.#session.confirmed === null ? 0 : 1,
       gallery_kb: (this.#sending.source?.packed.data.length ?? 0) / 1000,
       dropped: {

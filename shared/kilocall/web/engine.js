@@ -6,6 +6,8 @@ const AT = new URL("./", import.meta.url);
 // Not a literal: the library's own types are those of its package.
 const ENGINE = new URL("vendor/ort.wasm.bundle.min.mjs", AT).href;
 const ENGINE_WASM = new URL("vendor/ort-wasm-simd-threaded.wasm", AT).href;
+const GPU_ENGINE = new URL("vendor/ort.jspi.bundle.min.mjs", AT).href;
+const GPU_ENGINE_WASM = new URL("vendor/ort-wasm-simd-threaded.jspi.wasm", AT).href;
 
 /** Compiled once, for all workers of a page. */
 export function compileEngine() {
@@ -25,6 +27,15 @@ export async function openEngine(mostThreads, compiled = null) {
   engine.env.logLevel = "error";
   if (compiled !== null) give(engine, compiled);
   return { engine, threads };
+}
+
+/** The same engine with WebGPU; the little that it computes itself is done on one thread. */
+export async function openGpuEngine() {
+  const engine = /** @type {typeof import("onnxruntime-web")} */ (await import(GPU_ENGINE));
+  engine.env.wasm.numThreads = 1;
+  engine.env.wasm.wasmPaths = { wasm: GPU_ENGINE_WASM };
+  engine.env.logLevel = "error";
+  return engine;
 }
 
 /**

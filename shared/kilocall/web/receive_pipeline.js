@@ -53,6 +53,8 @@ import { clockOffsetUs } from "./clock.js";
  * @property {string | null} shownHash
  * @property {Record<string, number>} ms mean time of each stage for the last pictures
  * @property {LayerNumbers} layer
+ * @property {string} engine that runs the networks
+ * @property {string[]} onGpu those that run on a graphics processor
  */
 
 /**
@@ -205,6 +207,14 @@ export class ReceivePipeline {
    */
   report(receivedBytes) {
     return this.#ask({ do: "report", receivedBytes });
+  }
+
+  /**
+   * Networks may run on a graphics processor from now on.
+   * @param {MessagePort} port of `gpu_worker.js`
+   */
+  useGpu(port) {
+    this.worker.postMessage({ do: "gpu", port }, [port]);
   }
 
   /** @returns {Promise<ReceiveNumbers>} */

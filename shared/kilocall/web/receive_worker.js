@@ -8,6 +8,7 @@ import { file, networkFiles, openEngine } from "./engine.js";
 import { BadInput, BadPacket, KilocallError } from "./errors.js";
 import { FACE_NETWORKS, FaceTracker, sourceOf } from "./face_tracker.js";
 import { Fusion } from "./fusion.js";
+import { GpuNetworks, engineName } from "./gpu_network.js";
 import { ownFamily } from "./hello.js";
 import { JitterBuffer } from "./jitter_buffer.js";
 import { layerIsSupported } from "./layer_decoder.js";
@@ -52,6 +53,8 @@ const STAGES = /** @type {const} */ (["field", "move", "generator", "layer", "co
  * @property {import("./screen.js").Screen} screen
  * @property {number} size
  * @property {Fusion | null} fusion null: this browser takes no video layer
+ * @property {GpuNetworks} gpu
+ * @property {number} threads
  */
 
 /**
@@ -461,7 +464,7 @@ class Receiver {
   }
 
   numbers() {
-    const { rendered, wanted, malformed, inboxDropped, jitter, decoder, shownHash } = this;
+    const { rendered, wanted, malformed, inboxDropped, jitter, decoder, shownHash, opened: { gpu, threads } } = this;
     const { received, late, duplicates, played, skipped, repeated, delayUs } = jitter;
     const ms = Object.fromEntries(STAGES.map((stage) => [stage, this.ms[stage].mean]));
     const layer = {
@@ -470,7 +473,7 @@ class Receiver {
     };
     return {
       rendered, wanted, malformed, undecodable: decoder.dropped, inboxDropped, received, late, duplicates, played, skipped,
-      repeated, delayUs, fps: this.pace.fps, shownHash, ms, layer,
+      repeated, delayUs, fps: this.pace.fps, shownHash, ms, layer, engine: engineName(gpu, threads), onGpu: gpu.names,
     };
   }
 }
@@ -521,6 +524,7 @@ function take(to, wish) {
     case "forget": return to.forget();
     case "view": return to.setView(wish.view);
     case "watched": to.watched = wish.watched; return;
+    case "gpu": return to.opened.gpu.use(wish.port);
     case "record": to.recording = wish.on; return;
     case "report": return tell({ did: "answer", number: wish.number, value: to.jitter.report(nowUs(), wish.receivedBytes) });
     case "numbers": return tell({ did: "answer", number: wish.number, value: to.numbers() });
@@ -534,15 +538,17 @@ function take(to, wish) {
  */
 async function open({ canvas, threads, compiled, faces: lent, clockOffsetUs }) {
   followClock(clockOffsetUs);
-  const [{ engine }, { size, codebook, screen }, shape, files, layered] = await Promise.all([
+  const [{ engine, threads: used }, { size, codebook, screen }, shape, files, layered] = await Promise.all([
     openEngine(threads, compiled), prepared(canvas), file("networks/shape.safetensors"), networkFiles(NETWORKS),
     layerIsSupported().then((supported) => (supported ? networkFiles(["fusion"]) : null)),
   ]);
   const shapeModel = ShapeModel.fromBytes(shape);
   const networks = await Networks.open(engine, files);
   const fusion = layered === null ? null : await Fusion.open(engine, layered.fusion);
+  const gpu = new GpuNetworks(engine);
+  for (const name of /** @type {const} */ (["field", "generator"])) networks[name] = gpu.lent(name, networks[name]);
   const faces = lent === null ? await FaceTracker.open(engine, await networkFiles(FACE_NETWORKS)) : new LentTracker(lent);
-  receiver = new Receiver({ networks, faces, shapeModel, screen, size, fusion }, codebook);
+  receiver = new Receiver({ networks, faces, shapeModel, screen, size, fusion, gpu, threads: used }, codebook);
   tell({ did: "open", takesLayer: fusion !== null });
 }
 

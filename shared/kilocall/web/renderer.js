@@ -15,7 +15,7 @@ import { rgb } from "./pixels.js";
 import { sourceKeypoints } from "./shape.js";
 import { speakingParts } from "./speaking.js";
 
-/** @typedef {import("onnxruntime-web").InferenceSession} Session */
+/** @typedef {Pick<import("onnxruntime-web").InferenceSession, "inputNames" | "run">} Session */
 /** @typedef {import("onnxruntime-web").Tensor} Tensor */
 /** @typedef {import("./motion.js").Motion} Motion */
 /** @typedef {import("./shape.js").ShapeModel} ShapeModel */

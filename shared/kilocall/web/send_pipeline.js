@@ -50,6 +50,8 @@ import { MotionPacket } from "./motion_packet.js";
  * @property {"none" | "processor" | "the other side" | "network"} limitedBy
  * @property {boolean} faceSeen
  * @property {Record<string, number>} ms mean time of each stage for the last frames
+ * @property {string} engine that runs the networks
+ * @property {string[]} onGpu those that run on a graphics processor
  */
 
 /**
@@ -215,6 +217,14 @@ export class SendPipeline {
    */
   useSource(source) {
     return this.#ask({ do: "use source", source });
+  }
+
+  /**
+   * Networks may run on a graphics processor from now on.
+   * @param {MessagePort} port of `gpu_worker.js`
+   */
+  useGpu(port) {
+    this.worker.postMessage({ do: "gpu", port }, [port]);
   }
 
   /** @returns {Promise<SendNumbers>} */

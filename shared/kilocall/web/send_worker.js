@@ -11,6 +11,7 @@ import { FaceCropper } from "./face_crop.js";
 import { faceOfPicture } from "./face_finder.js";
 import { FACE_CERTAINTY, FACE_NETWORKS, FaceTracker, sourceOf } from "./face_tracker.js";
 import { readPicture } from "./given_picture.js";
+import { GpuNetworks, engineName } from "./gpu_network.js";
 import { ownFamily } from "./hello.js";
 import { KeypointAligner } from "./keypoint_aligner.js";
 import { lend } from "./lent_tracker.js";
@@ -55,6 +56,8 @@ const STAGES = /** @type {const} */ (["read", "crop", "motion", "all"]);
  * @property {ShapeModel} shapeModel
  * @property {import("./codebook.js").Codebook} codebook
  * @property {number} size
+ * @property {GpuNetworks} gpu
+ * @property {number} threads
  */
 
 /** @typedef {{ own: OwnSource, picture: Picture }} Offered */
@@ -462,7 +465,10 @@ class Sender {
   numbers() {
     const { frames, sentFrames, payloadBits, packetsSent, keyPackets, sentFps: fps, wantedFps, limitedBy, faceSeen } = this;
     const ms = Object.fromEntries(STAGES.map((stage) => [stage, this.ms[stage].mean]));
-    return { frames, sentFrames, payloadBits, packetsSent, keyPackets, fps, wantedFps, limitedBy, faceSeen, ms };
+    const { gpu, threads } = this.opened;
+    const onGpu = gpu.names;
+    const engine = engineName(gpu, threads);
+    return { frames, sentFrames, payloadBits, packetsSent, keyPackets, fps, wantedFps, limitedBy, faceSeen, ms, engine, onGpu };
   }
 }
 
@@ -539,6 +545,7 @@ async function take(to, wish) {
     case "take source": return answer(wish.number, () => to.takeFromCamera());
     case "use source": return answer(wish.number, () => to.takeAgain(wish.source));
     case "use picture": return answer(wish.number, () => to.takeFromPicture(wish.data));
+    case "gpu": return to.opened.gpu.use(wish.port);
     case "numbers": return answer(wish.number, async () => to.numbers());
     default: throw new BadInput(`the sender is asked to ${wish.do}, which it cannot`);
   }
@@ -562,7 +569,7 @@ async function answer(number, work) {
  */
 async function open(settings) {
   followClock(settings.clockOffsetUs);
-  const [{ engine }, { family, codebook }, shape, files, faceFiles] = await Promise.all([
+  const [{ engine, threads }, { family, codebook }, shape, files, faceFiles] = await Promise.all([
     openEngine(settings.threads, settings.compiled), ownFamily(), file("networks/shape.safetensors"), networkFiles(SENDER_NETWORKS),
     networkFiles(FACE_NETWORKS),
   ]);
@@ -570,7 +577,10 @@ async function open(settings) {
   const shapeModel = ShapeModel.fromBytes(shape);
   const faces = await FaceTracker.open(engine, faceFiles);
   const networks = await FieldNetworks.open(engine, files);
-  sender = new Sender({ networks, faces, shapeModel, codebook, size }, settings);
+  const gpu = new GpuNetworks(engine);
+  networks.field = gpu.lent("field", networks.field);
+  for (const name of /** @type {const} */ (["face", "eye", "mouth"])) faces.sessions[name] = gpu.lent(name, faces.sessions[name]);
+  sender = new Sender({ networks, faces, shapeModel, codebook, size, gpu, threads }, settings);
   if (settings.lends !== null) {
     // Between two frames, as all that is asked for.
     lend(settings.lends, (crop) => new Promise((done, fail) => loop.ask(() => faces.track(crop).then(done, fail))));

@@ -34,12 +34,15 @@ export class NumbersPanel {
     this.comparison = panel.querySelector("#comparison");
     this.rateWhy = panel.querySelector("#rate-why");
     this.dropped = panel.querySelector("#dropped"); // counted by reason
+    this.engine = panel.querySelector("#engine"); // where a browser runs the networks
     this.fields = Object.fromEntries(Object.keys(FIELDS).map((id) => [id, panel.querySelector(`#${id}`)]));
   }
 
   show(numbers) {
     for (const [id, [name, decimals]] of Object.entries(FIELDS)) this.fields[id].textContent = fixed(numbers[name], decimals);
     this.dropped.textContent = fixed(numbers.dropped && Object.values(numbers.dropped).reduce((sum, count) => sum + count, 0), 0);
+    this.engine.parentElement.hidden = numbers.engine === undefined;
+    this.engine.textContent = numbers.engine ?? DASH;
     this.rateWhy.textContent = whyFewer(numbers);
     const { out_kbps: out, in_kbps: incoming, out_motion_kbps: movement, audio_out_kbps: sound, h264_kbps: h264 } = numbers;
     // The same sound would go with H.264, so that all three lines are whole calls.

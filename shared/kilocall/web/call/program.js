@@ -3,6 +3,7 @@
 
 import { CallNode } from "../call_node.js";
 import { KilocallError } from "../errors.js";
+import { wantedEngine } from "../gpu_choice.js";
 import { findRoom } from "../link.js";
 import { CAMERA, MICROPHONE, allowed, firstTrack } from "./devices.js";
 
@@ -65,6 +66,7 @@ export class Connection {
     } catch (error) {
       return this.refuse(error.message);
     }
+    const wanted = wantedEngine(location.search);
     // A link without a secret is one of a new call: reloaded, it is to be the same.
     if (location.href !== address.link) history.replaceState(null, "", address.link);
     addEventListener("hashchange", () => location.reload());
@@ -75,7 +77,7 @@ export class Connection {
       },
       picture: () => this.on.picture({ kind: REMOTE_PICTURE }),
       heard: (track) => media?.hear(track),
-    }, THREADS);
+    }, THREADS, wanted);
     this.on.opened();
     await node.run();
   }
