@@ -281,8 +281,8 @@ def test_for_a_layer_that_misses_a_frame_a_key_frame_is_asked_for(page: MediaPag
     page.page.evaluate("packets => receiving.play(packets)", packets)
     numbers = page.counted(f"layer.decoded === 4 && received === {len(packets)}")
     assert numbers["layer"]["missing"] == 1
-    # At most once a second, and the first time a second after the loss; the newest is named. A machine that was busy may
-    # have read everything within that second: only what comes after it brings the question.
+    # At most once a second, and the first time a second after the loss; the newest is named. A machine that was busy
+    # may have read everything within that second: only what comes after it brings the question.
     for _ in range(20):
         if page.told("receiving", "layerLost"):
             break
