@@ -41,6 +41,12 @@ def bench_quality(
         list[float] | None,
         typer.Option(min=0, max=100, help="kilocall's precision, repeatable; default: 10, 30, 50, 90."),
     ] = None,
+    layer: Annotated[
+        list[float] | None,
+        typer.Option(
+            metavar="KBIT", help="kilocall's video layer under motion, repeatable; default: 1.5, 3, 6, 12, 24; 0: none."
+        ),
+    ] = None,
     mediapipe_python: Annotated[
         Path | None, typer.Option(help="A Python that has MediaPipe, to measure landmarks independently.")
     ] = None,
@@ -91,6 +97,7 @@ def bench_quality(
         lpips=tuple(lpips or ()),
         dists=tuple(dists or ()),
         **({"qualities": tuple(quality)} if quality else {}),
+        **({"layers": tuple(layer)} if layer else {}),
     )
     with progress_bar("measuring") as progress:
         report = measure_quality(clips, out, settings, cache=cache, pictures=pictures, progress=progress)
