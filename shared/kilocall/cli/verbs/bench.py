@@ -132,6 +132,10 @@ def bench_loss(
     round_trip_ms: Annotated[
         float, typer.Option(min=0, max=2000, help="Round trip of the link in milliseconds.")
     ] = 100,
+    layer: Annotated[
+        list[float] | None,
+        typer.Option(metavar="KBIT", help="kilocall with this video layer too, repeatable; default: 3; 0: none."),
+    ] = None,
     crop: Crop = None,
     fps: Fps = None,
     seconds: Annotated[float, typer.Option(min=2, max=30, help="Most seconds of every clip.")] = 10,
@@ -143,7 +147,7 @@ def bench_loss(
     threads: Annotated[int, typer.Option(min=0, max=64, help="CPU threads.")] = 1,
 ) -> None:
     """Quality against packet loss, random and in outages, beside x264 and VP8 over RTP."""
-    from kilocall.bench.loss.measure import LOSSES, LossSettings, measure_loss
+    from kilocall.bench.loss.measure import LAYERS, LOSSES, LossSettings, measure_loss
     from kilocall.bench.quality.compare import find_clips
     from kilocall.cli.screen import needs, progress_bar
     from kilocall.runtime.files import check_output_folder, write_whole
@@ -154,6 +158,7 @@ def bench_loss(
     check_output_folder(out)
     settings = LossSettings(
         losses=tuple(sorted({percent / 100 for percent in loss})) if loss else LOSSES,
+        layers=tuple(layer) if layer else LAYERS,
         round_trip_s=round_trip_ms / 1000,
         seconds=seconds,
         seed=seed,
