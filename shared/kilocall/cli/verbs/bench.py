@@ -23,6 +23,10 @@ Crop = Annotated[
                  "Default: cut, unless the clip is such a crop already.", show_default=False),
 ]  # fmt: skip
 Workers = Annotated[int, typer.Option(min=1, max=64, help="Processes at once.")]
+MediapipePython = Annotated[
+    Path | None, typer.Option(help="A Python that has MediaPipe, to measure landmarks independently.")
+]
+MostPictures = Annotated[int | None, typer.Option(min=0, max=8, help="Most pictures of each, as in a call.")]
 Fps = Annotated[float | None, typer.Option(min=5, max=60, help="Frames per second; default: those of the clip.")]
 
 
@@ -47,9 +51,7 @@ def bench_quality(
             metavar="KBIT", help="kilocall's video layer under motion, repeatable; default: 1.5, 3, 6, 12, 24; 0: none."
         ),
     ] = None,
-    mediapipe_python: Annotated[
-        Path | None, typer.Option(help="A Python that has MediaPipe, to measure landmarks independently.")
-    ] = None,
+    mediapipe_python: MediapipePython = None,
     family: Annotated[
         list[Families] | None,
         typer.Option(help="Models with weights of yours, measured too; repeatable."),
@@ -140,9 +142,7 @@ def bench_loss(
     fps: Fps = None,
     seconds: Annotated[float, typer.Option(min=2, max=30, help="Most seconds of every clip.")] = 10,
     seed: Annotated[int, typer.Option(help="Number that decides which packets are lost.")] = 1,
-    mediapipe_python: Annotated[
-        Path | None, typer.Option(help="A Python that has MediaPipe, to measure landmarks independently.")
-    ] = None,
+    mediapipe_python: MediapipePython = None,
     engine: EngineChoice = Engines.auto,
     threads: Annotated[int, typer.Option(min=0, max=64, help="CPU threads.")] = 1,
 ) -> None:
@@ -192,7 +192,7 @@ def bench_call(
     ] = 0,
     saver: Annotated[bool, typer.Option("--saver", help="Fewer bits for more delay.")] = False,
     idle: Annotated[bool, typer.Option("--idle", help="Two empty rooms: what a silent connection costs.")] = False,
-    gallery: Annotated[int | None, typer.Option(min=0, max=8, help="Most pictures of each, as in a call.")] = None,
+    gallery: MostPictures = None,
     engine: EngineChoice = Engines.auto,
 ) -> None:
     """A call between the built-in speakers: delay, pauses, bits and whether anything grows; over a bad network too."""
@@ -218,7 +218,7 @@ def bench_soak(
     out: Annotated[
         Path, typer.Option("--out", "-o", help="Folder for report.json, soak.csv, the plot and logs.")
     ] = Path("bench_soak"),
-    gallery: Annotated[int | None, typer.Option(min=0, max=8, help="Most pictures of each, as in a call.")] = None,
+    gallery: MostPictures = None,
     engine: EngineChoice = Engines.auto,
 ) -> None:
     """A long call, watched once a minute: memory, threads and open files of each process, delay, pictures a second."""
