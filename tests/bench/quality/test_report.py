@@ -26,7 +26,7 @@ from kilocall.bench.ffmpeg import find_ffmpeg
 from kilocall.bench.quality import compare as compare_module
 from kilocall.bench.quality.clips import read_clip
 from kilocall.bench.quality.compare import compare, find_clips
-from kilocall.bench.quality.curves import _bd_rate, curve, match_of
+from kilocall.bench.quality.curves import bd_rates, curve, match_of
 from kilocall.bench.quality.facts import METRICS, MeanPoint, QualityReport, Rates
 from kilocall.bench.quality.report import measure_quality, print_summary
 from kilocall.bench.quality.results import PointScores
@@ -319,8 +319,9 @@ def test_bd_rate_of_a_codec_that_always_needs_half_is_minus_fifty() -> None:
     rates = [(5, 28.0), (10, 31.0), (20, 34.0), (40, 36.0)]
     means = [_mean("base", str(r), r, q) for r, q in rates] + [_mean("half", str(r), r / 2, q) for r, q in rates]
     means += [_mean("below", str(r), r, q - 20) for r, q in rates]
-    assert _bd_rate(means, "base", "half", PSNR).percent == pytest.approx(-50, abs=0.1)
-    apart = _bd_rate(means, "base", "below", PSNR)
+    half, apart = bd_rates(means, "base", ["base", "half", "below"])
+    assert (half.codec, half.metric) == ("half", PSNR.name)
+    assert half.percent == pytest.approx(-50, abs=0.1)
     assert apart.percent is None
     assert apart.text == "no overlap: 16.00 at 40.00 kbit/s"
 
