@@ -18,7 +18,6 @@ ROOT = Path(__file__).parents[1]
 #: Private attributes in each file that `pyproject.toml` excuses from SLF001.
 LEFT: Final = {
     "tests/bench/quality/test_wire.py": 2,
-    "tests/bench/test_landmark_measure.py": 2,
     "tests/call/test_floods.py": 2,
     "tests/call/test_further_pictures.py": 2,
     "tests/call/test_in_between.py": 2,
@@ -30,8 +29,6 @@ LEFT: Final = {
 }
 #: What SLF001 does not see: names that are imported or replaced.
 LEFT_BY_NAME: Final = {
-    "tests/bench/quality/test_report.py": {"_bd_rate"},
-    "tests/bench/test_network.py": {"_Direction"},
     "tests/call/test_services.py": {"_post"},
 }
 

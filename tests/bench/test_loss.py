@@ -12,12 +12,15 @@ import pytest
 from numpy.typing import NDArray
 from rich.console import Console
 
-from kilocall.bench.loss.link import Outages
+from kilocall.bench.loss.link import Link, Outages
 from kilocall.bench.loss.measure import LossSettings, measure_loss
 from kilocall.bench.loss.methods import METHODS
+from kilocall.bench.loss.motion import send_motion
 from kilocall.bench.loss.plot import loss_plot, print_loss
 from kilocall.bench.loss.results import LossReport
+from kilocall.bench.quality.clips import BenchClip, read_clip
 from kilocall.cli import run
+from kilocall.model.family import Family
 from kilocall.proto.errors import BadInput
 
 FPS = 12
@@ -44,7 +47,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> LossReport:
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
     (folder / "text.mp4").write_text("this is no video")
-    settings = LossSettings(losses=(0.0, 0.4), patterns=("random",), engine="openvino")
+    settings = LossSettings(losses=(0.0, 0.4), patterns=("random",), layers=(0.0, 6.0), engine="openvino")
     return measure_loss([folder / "sway.mkv", folder / "text.mp4"], settings)
 
 
@@ -76,7 +79,7 @@ def test_link_that_loses_nothing_loses_nothing() -> None:
 
 def test_without_loss_every_frame_is_new(report: LossReport) -> None:
     calm = {point.method: point for point in report.points if point.loss == 0}
-    assert list(calm) == [method.title for method in METHODS]
+    assert list(calm) == [*(method.title for method in METHODS), "kilocall, layer 6"]
     assert all(point.new_pictures == 1 and point.longest_freeze_s == 0 for point in calm.values())
     # Nothing is asked for, so the ways to ask make no difference.
     for video in ("x264", "VP8"):
@@ -97,6 +100,64 @@ def test_loss_freezes_video_for_longer_than_motion(report: LossReport) -> None:
     # Key frames and repeated packets cost bits, the decoder that goes on asks for nothing.
     assert lossy["x264"].wire_kbps > calm["x264"].wire_kbps
     assert lossy["x264, goes on"].wire_kbps == calm["x264, goes on"].wire_kbps
+
+
+def test_layer_brings_the_picture_nearer_and_costs_what_it_takes(report: LossReport) -> None:
+    calm, lossy = ({p.method: p for p in report.points if p.loss == loss} for loss in (0.0, 0.4))
+    for points in (calm, lossy):
+        alone, layered = points["kilocall, repeated"], points["kilocall, layer 6"]
+        # The same messages are lost, so motion is what it was.
+        assert (layered.lost, layered.new_pictures) == (alone.lost, alone.new_pictures)
+        # Of 6 kbit/s most frames are small and sent twice; the clip is short, and what may be saved up is spent.
+        assert 3 < layered.wire_kbps - alone.wire_kbps < 16
+    assert calm["kilocall, layer 6"].psnr_db > calm["kilocall, repeated"].psnr_db + 1
+    assert lossy["kilocall, layer 6"].psnr_db > lossy["kilocall, repeated"].psnr_db - 0.1
+
+
+class _Loses(Outages):
+    """What is sent at these times."""
+
+    def __init__(self, *spans_s: tuple[float, float]) -> None:
+        super().__init__(0, "random", "")
+        self._spans_s = spans_s
+
+    def loses(self, at_s: float) -> bool:
+        return any(start <= at_s < end for start, end in self._spans_s)
+
+
+@pytest.fixture(scope="module")
+def long_clip(astronaut_clip: Path, family: Family) -> BenchClip:
+    return read_clip(astronaut_clip, family, seconds=5)
+
+
+def _shown(
+    clip: BenchClip, family: Family, forward: Outages, back: Outages, layer: float = 6, repeats: bool = False
+) -> NDArray[np.uint8]:
+    shown = send_motion(clip, family, Link(forward, back, 0.1), repeats=repeats, layer_kbps=layer)
+    return np.stack(shown.pictures)
+
+
+def test_layer_that_ended_comes_back_with_the_key_frame_that_is_asked_for(long_clip: BenchClip, family: Family) -> None:
+    gap, never = _Loses((0.9, 1.3)), _Loses((0, 99))
+    # Motion without acknowledgements is coded otherwise, and looks a little different.
+    rows = []
+    for back in (_Loses(), never):
+        alone, layered = (_shown(long_clip, family, gap, back, layer) for layer in (0, 6))
+        rows.append([not np.array_equal(a, b) for a, b in zip(alone, layered, strict=True)])
+    mended, ended = rows
+    # It is there before the gap; what nobody hears of ends it, once the last correction is 1.4 s old.
+    assert mended[20]
+    assert ended[20]
+    assert mended[-1]
+    assert not any(ended[80:])
+
+
+def test_small_frames_that_are_sent_twice_outlive_a_lost_message(long_clip: BenchClip, family: Family) -> None:
+    # One message of three frames; nothing that is asked for is heard.
+    once, never = _Loses((1.9, 2.01)), _Loses((0, 99))
+    whole = _shown(long_clip, family, _Loses(), never, repeats=True)
+    assert np.array_equal(whole[-1], _shown(long_clip, family, once, never, repeats=True)[-1])
+    assert not np.array_equal(whole[-1], _shown(long_clip, family, once, never)[-1])
 
 
 def test_clip_that_cannot_be_used_is_named(report: LossReport) -> None:
@@ -124,4 +185,6 @@ def test_command_refuses_what_makes_no_sense(tmp_path: Path, capsys: pytest.Capt
     assert run(["bench", "loss", str(tmp_path / "text.mp4"), "-o", str(tmp_path / "out")]) == 2
     assert "none of 1 clips can be used" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+    assert run(["bench", "loss", str(tmp_path / "text.mp4"), "-o", str(tmp_path / "out"), "--layer", "4"]) == 2
+    assert "layer is 4 kbit/s; allowed are 0 (none), 1.5, 3" in capsys.readouterr().err
     assert run(["bench", "loss", str(tmp_path / "text.mp4"), "-o", str(tmp_path / "out"), "--loss", "95"]) == 2

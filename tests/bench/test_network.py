@@ -5,14 +5,14 @@ import sys
 
 import pytest
 
-from kilocall.bench.network import BadNetwork, Side, Way, _Direction, why_unavailable
+from kilocall.bench.network import BadNetwork, Direction, Side, Way, why_unavailable
 
 WHY_NOT = why_unavailable()
 needs_root = pytest.mark.skipif(WHY_NOT is not None, reason=f"no bad network: {WHY_NOT}")
 
 
 def departures(way: Way, sizes: list[int], *, spacing_s: float = 0.0, seed: int = 1) -> list[float | None]:
-    direction = _Direction(seed, out=-1)
+    direction = Direction(seed, out=-1)
     direction.way = way
     times = []
     for index, size in enumerate(sizes):

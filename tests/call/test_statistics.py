@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,6 +10,8 @@ import pytest
 
 from kilocall.call.settings import CallSettings
 from kilocall.call.statistics import IDLE_AFTER_S, SETTLE_S, CallStatistics
+from kilocall.proto.layer_frame import LayerFragment
+from kilocall.receiver.layer_receiver import LayerReceiver
 from kilocall.receiver.live import Rendered
 from kilocall.runtime.pace import Pace
 from kilocall.runtime.traffic import KINDS, Count, Traffic
@@ -68,7 +71,7 @@ class Call:
             rendered=0,
             last_time_us=0,
             speaker=SimpleNamespace(shown_hash="picture"),
-            layer=SimpleNamespace(frames=0, lost_frames=0),
+            layer=LayerReceiver(),
             layer_used=0,
         )
         loudspeaker = SimpleNamespace(received_samples=0, heard_samples=0, level_db=None, hold_us=0, onsets_us=[])
@@ -200,6 +203,16 @@ def test_rates_are_of_the_last_second_and_refusals_are_added_up_from_where_they_
     numbers = call.statistics.numbers
     assert (numbers["fps_out"], numbers["fps_in"], numbers["delay_ms"]) == (24, 12, 100)
     assert (numbers["dropped"]["malformed"], numbers["dropped"]["inbox"]) == (7, 56)
+
+
+def test_what_the_video_layer_refuses_is_in_the_report(call: Call) -> None:
+    layer = call.receiving.layer
+    start = LayerFragment(number=1, time_ms=0, key=True, index=0, last=False, data=b"a")
+    for fragment in (start, replace(start, data=b"b"), replace(start, index=1, last=True)):
+        assert not list(layer.push(fragment, 0))
+    counts = call.statistics.report(0.0).layer
+    # A piece that contradicts another one of its frame, and the whole frame, which is no AV1.
+    assert (counts.refused, counts.decoded, counts.missing) == (2, 0, 0)
 
 
 def test_a_phase_is_told_once_each_time_that_it_changes(call: Call) -> None:

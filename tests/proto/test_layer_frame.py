@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 
 from kilocall.proto.errors import BadInput, BadPacket
 from kilocall.proto.layer_frame import (
-    FRAGMENT_HEADER_BYTES,
     MAX_FRAGMENT_BYTES,
     MAX_LAYER_BYTES,
     MAX_UNFINISHED,
@@ -23,6 +22,7 @@ from kilocall.proto.layer_frame import (
     LayerFragment,
     LayerFrame,
     TimedLayerFrame,
+    fragment_bytes,
 )
 from kilocall.proto.motion_packet import wire_time_ms
 
@@ -90,9 +90,8 @@ def test_a_frame_is_its_fragments_in_order(whole: LayerFrame, most: int) -> None
 
 
 def test_header_of_a_fragment_is_5_or_6_bytes() -> None:
-    assert FRAGMENT_HEADER_BYTES == 6
     for size, header in ((1, 5), (127, 5), (128, 6), (1000, 6)):
-        assert len(bytes(replace(FRAGMENT, data=bytes(size)))) == size + header
+        assert len(bytes(replace(FRAGMENT, data=bytes(size)))) == fragment_bytes(size) == size + header
 
 
 @given(st.lists(fragments, max_size=8))

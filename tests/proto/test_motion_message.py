@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from kilocall.proto.control import LayerReport
 from kilocall.proto.errors import BadPacket
-from kilocall.proto.layer_frame import FRAGMENT_HEADER_BYTES, LayerFragment, LayerFrame, TimedLayerFrame
+from kilocall.proto.layer_frame import MAX_FRAGMENT_BYTES, LayerFragment, LayerFrame, TimedLayerFrame, fragment_bytes
 from kilocall.proto.motion_message import MAX_LAYERED_BYTES, MotionMessage
 from kilocall.proto.motion_packet import MotionPacket
 from kilocall.runtime.aiortc_fixes.sctp import USER_DATA_BYTES
@@ -169,11 +169,11 @@ def test_too_much_for_one_message_is_refused(change: dict[str, Any], reason: str
 
 def test_the_longest_message_with_fragments_is_one_sctp_chunk() -> None:
     assert MAX_LAYERED_BYTES <= USER_DATA_BYTES
-    room = MAX_LAYERED_BYTES - len(bytes(PACKET)) - FRAGMENT_HEADER_BYTES
+    room = MAX_LAYERED_BYTES - len(bytes(PACKET))
     message = MotionMessage(replace(PACKET, payload=bytes(87)), (replace(FRAGMENT, data=bytes(997)),))
     assert len(bytes(message)) == MAX_LAYERED_BYTES
     assert MotionMessage.parse(bytes(message)) == message
-    assert room > 1000
+    assert room > fragment_bytes(MAX_FRAGMENT_BYTES)
 
 
 def test_a_packet_alone_may_be_longer_than_one_with_fragments() -> None:

@@ -7,11 +7,10 @@ import pytest
 from kilocall.api import StreamPlayer
 from kilocall.model.family import Picture
 from kilocall.proto.errors import BadInput
-from kilocall.proto.layer_frame import MAX_LAYER_BYTES
+from kilocall.proto.layer_frame import MAX_LAYER_BYTES, fragment_bytes
 from kilocall.receiver.layer_decoder import LayerDecoder
 from kilocall.sender.layer_encoder import (
     CAMERA_LADDER,
-    FRAME_BYTES,
     LADDER,
     SAVED_S,
     CodedLayer,
@@ -77,7 +76,7 @@ def test_a_clip_that_costs_too_much_has_fewer_frames_and_keeps_the_rate() -> Non
     setting = LADDER[2]
     large = [np.asarray(cv2.resize(one, (256, 256), interpolation=cv2.INTER_CUBIC), np.uint8) for one in patches]
     frames = coded(LayerEncoder(setting), large)
-    bits = sum(8 * (len(frame.data) + FRAME_BYTES) for frame in frames)
+    bits = sum(8 * fragment_bytes(len(frame.data)) for frame in frames)
     # The last frame may be spent ahead of what it is paid from.
     most = 1000 * setting.kbps * (100 * FRAME_US / 1e6 + SAVED_S) + 8 * max(len(frame.data) for frame in frames)
     assert 2 < len(frames) < 4 * setting.fps / 2

@@ -12,6 +12,7 @@ from kilocall.model.family import Picture
 from kilocall.proto.control import LayerReport
 from kilocall.proto.layer_frame import LayerFragment
 from kilocall.proto.motion_message import MAX_LAYERED_BYTES
+from kilocall.proto.motion_packet import MotionPacket
 from kilocall.receiver.layer_receiver import KEY_EVERY_US, LayerReceiver
 from kilocall.sender.layer_sender import LayerSender
 
@@ -53,6 +54,18 @@ def decoded(receiver: LayerReceiver, sent: list[tuple[LayerFragment, ...]]) -> l
                 times.append(frame.time_us)
         near_us += STEP_US
     return times
+
+
+def test_message_is_the_packet_with_what_fits_behind_it() -> None:
+    layer = sender(24)
+    patches = np.random.default_rng(0).integers(0, 256, (24, 24, 3), np.uint8)
+    layer.push(np.asarray(cv2.resize(patches, (256, 256), interpolation=cv2.INTER_CUBIC), np.uint8), 0)
+    packet = MotionPacket(1, 0, 40_000, 3, None, 4, bytes(150))
+    sent = [layer.behind(packet, again=False) for _ in range(3)]
+    assert [message.packet for message in sent] == [packet] * 3
+    # A piece of 900 bytes leaves too little for the next.
+    assert [len(message.fragments) for message in sent] == [1, 1, 1]
+    assert all(1000 < len(bytes(message)) <= MAX_LAYERED_BYTES for message in sent)
 
 
 def test_nothing_is_sent_before_the_other_side_has_asked() -> None:

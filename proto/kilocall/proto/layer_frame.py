@@ -18,7 +18,6 @@ from kilocall.proto.leb128 import leb128
 from kilocall.proto.motion_packet import TIMES_MS, time_in_full_us
 
 __all__ = [
-    "FRAGMENT_HEADER_BYTES",
     "LAYER_NUMBERS",
     "MAX_FRAGMENTS",
     "MAX_FRAGMENT_BYTES",
@@ -28,6 +27,7 @@ __all__ = [
     "LayerFragment",
     "LayerFrame",
     "TimedLayerFrame",
+    "fragment_bytes",
 ]
 
 LAYER_NUMBERS: Final = 256
@@ -40,11 +40,14 @@ MAX_UNFINISHED: Final = 4
 """Frames of which a receiver waits for the rest: at 12.5 frames a second a third of one, and 32 KB."""
 
 _FIXED = struct.Struct(">BBH")  # number, flags, time
-FRAGMENT_HEADER_BYTES: Final = _FIXED.size + 2
-"""Bytes of a fragment beside its data, at most; one less below 128 bytes."""
 _KEY, _LAST, _INDEX_SHIFT, _WHOLE, _ZERO = 0x80, 0x40, 3, 0x04, 0x03
 _WINDOW: Final = LAYER_NUMBERS // 2
 _TIME_BYTES: Final = 5
+
+
+def fragment_bytes(data_bytes: int) -> int:
+    """Of a fragment in a message: so many bytes of data, and its header."""
+    return _FIXED.size + len(leb128(data_bytes)) + data_bytes
 
 
 @dataclass(frozen=True)

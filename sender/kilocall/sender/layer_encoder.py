@@ -20,7 +20,7 @@ from av.video.frame import PictureType
 from numpy.typing import NDArray
 
 from kilocall.proto.errors import BadInput
-from kilocall.proto.layer_frame import MAX_LAYER_BYTES
+from kilocall.proto.layer_frame import MAX_LAYER_BYTES, fragment_bytes
 from kilocall.runtime.obu import is_key, without_delimiter
 from kilocall.runtime.pace import EvenSteps
 from kilocall.runtime.thread_priority import priorities_kept
@@ -62,8 +62,6 @@ COARSEST: Final = 63
 #: Wider or taller ones are squeezed.
 MOST_STRETCHED: Final = 4.0
 LEAST_SIDE: Final = 16
-#: Head of a frame in a message, and its length.
-FRAME_BYTES: Final = 5
 #: How much of the rate may be saved up: about what a key frame takes.
 SAVED_S: Final = 2.0
 _PRESET: Final = 8
@@ -125,7 +123,7 @@ class LayerEncoder:
         unit = without_delimiter(b"".join(bytes(packet) for packet in self._encoder.encode(frame)))
         if not unit:
             return None
-        self._saved_bits -= 8 * (len(unit) + FRAME_BYTES)
+        self._saved_bits -= 8 * fragment_bytes(len(unit))
         self._key_wanted = False
         if len(unit) > MAX_LAYER_BYTES:
             # Too large for a message's pieces, as noise is: nobody gets it, so nothing may refer to it.

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from kilocall.proto.control import LayerReport
 from kilocall.proto.layer_frame import LAYER_NUMBERS, MAX_FRAGMENTS, LayerFragment, LayerFrame
-from kilocall.proto.motion_packet import wire_time_ms
+from kilocall.proto.motion_message import MAX_LAYERED_BYTES, MotionMessage
+from kilocall.proto.motion_packet import MotionPacket, wire_time_ms
 from kilocall.sender.layer_encoder import CAMERA_LADDER, LADDER, LayerEncoder, LayerSetting, setting_for
 
 __all__ = ["LayerSender"]
@@ -126,6 +127,10 @@ class LayerSender:
                 room -= len(bytes(fragment))
         self.bytes_sent += sum(len(bytes(one)) for one in taken)
         return tuple(taken)
+
+    def behind(self, packet: MotionPacket, *, again: bool) -> MotionMessage:
+        """The packet's message with what of the layer fits behind it; `again` as for `take`."""
+        return MotionMessage(packet, self.take(MAX_LAYERED_BYTES - len(bytes(packet)), again=again))
 
     def _drop(self) -> None:
         self._waiting.clear()

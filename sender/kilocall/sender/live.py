@@ -21,7 +21,6 @@ from kilocall.model.hello import hello_of
 from kilocall.model.reference_pictures import ReferencePicture
 from kilocall.model.shape import ShapeModel
 from kilocall.proto.control import Hello, LayerReport
-from kilocall.proto.motion_message import MAX_LAYERED_BYTES, MotionMessage
 from kilocall.proto.motion_packet import MotionPacket
 from kilocall.runtime.clock import now_us
 from kilocall.runtime.pictures import as_jpeg
@@ -396,9 +395,8 @@ class SendPipeline(Worker):
             self._take_from_camera()
 
     def _emit(self, packet: MotionPacket) -> None:
-        room = MAX_LAYERED_BYTES - len(bytes(packet))
-        layer = self.layer.take(room, again=self.rate.plan.redundant_frames > 0)
-        data, begun = bytes(MotionMessage(packet, layer)), self._begun
+        message = self.layer.behind(packet, again=self.rate.plan.redundant_frames > 0)
+        data, begun = bytes(message), self._begun
 
         def tell() -> None:
             # One of the connection before would come to the next with a sequence number from far ahead.

@@ -32,7 +32,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Literal, Self
 
-__all__ = ["BadNetwork", "Side", "Way", "why_unavailable"]
+__all__ = ["BadNetwork", "Direction", "Side", "Way", "why_unavailable"]
 
 Side = Literal["a", "b"]
 SIDES: Final[tuple[Side, Side]] = ("a", "b")
@@ -229,7 +229,7 @@ def _open_tun(namespace: str, address: str) -> int:
         os.close(there)
 
 
-class _Direction:
+class Direction:
     """One direction: its settings, its random numbers, its counters."""
 
     def __init__(self, seed: int, out: int) -> None:
@@ -263,8 +263,8 @@ def _carry(config_file: Path) -> None:
         _open_tun(namespace, address)
         for namespace, address in zip(config["namespaces"], config["addresses"], strict=True)
     )
-    there = _Direction(config["seed"] * 10, out=second)
-    back = _Direction(config["seed"] * 10 + 1, out=first)
+    there = Direction(config["seed"] * 10, out=second)
+    back = Direction(config["seed"] * 10 + 1, out=first)
 
     def reload(*_: object) -> None:
         fresh = json.loads(config_file.read_text())
@@ -281,11 +281,11 @@ def _carry(config_file: Path) -> None:
     _forward({first: there, second: back})
 
 
-def _forward(directions: dict[int, _Direction]) -> None:
+def _forward(directions: dict[int, Direction]) -> None:
     poll = select.epoll()
     for tun in directions:
         poll.register(tun, select.EPOLLIN)
-    waiting: list[tuple[float, int, _Direction, bytes]] = []
+    waiting: list[tuple[float, int, Direction, bytes]] = []
     numbers = itertools.count()
     while True:
         wait_s = -1.0 if not waiting else max(0.0, waiting[0][0] - time.monotonic())

@@ -165,6 +165,8 @@ class LayerCounts(BaseModel):
     """Of the other side's, on the last connection."""
     missing: int
     """Times that a frame was missing, so that nothing was decoded until a key frame."""
+    refused: int
+    """Frames and pieces of them that made no sense, on the last connection."""
     used: int
     """Of the decoded, those that a picture was compared with."""
     camera_pictures: int

@@ -340,6 +340,7 @@ class CallStatistics:
             sent_bytes=sent.bytes_sent,
             decoded=received.frames,
             missing=received.lost_frames,
+            refused=received.refused,
             used=self._receiving.layer_used,
             camera_pictures=self._receiving.camera_pictures,
         )

@@ -26,7 +26,7 @@ from kilocall.bench.ffmpeg import find_ffmpeg
 from kilocall.bench.quality import compare as compare_module
 from kilocall.bench.quality.clips import read_clip
 from kilocall.bench.quality.compare import compare, find_clips
-from kilocall.bench.quality.curves import _bd_rate, curve, match_of
+from kilocall.bench.quality.curves import bd_rates, curve, match_of
 from kilocall.bench.quality.facts import METRICS, MeanPoint, QualityReport, Rates
 from kilocall.bench.quality.report import measure_quality, print_summary
 from kilocall.bench.quality.results import PointScores
@@ -40,7 +40,7 @@ from kilocall.proto.errors import BadInput
 from kilocall.runtime.pictures import decode_picture, encode_picture
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-SETTINGS = QualitySettings(codecs=("x264-live", "svt-av1-live"), qualities=(50.0,), engine="openvino")
+SETTINGS = QualitySettings(codecs=("x264-live", "svt-av1-live"), qualities=(50.0,), layers=(), engine="openvino")
 KILOCALL_ALONE = dataclasses.replace(SETTINGS, codecs=("none",))
 POINTS = 1 + 1 + 2 * 5
 
@@ -167,6 +167,41 @@ def test_without_pictures_the_page_shows_none_of_the_clip(
     assert "image/png" in text
 
 
+def test_layers_are_further_points_of_kilocalls_curve(
+    swaying: Path, made: tuple[QualityReport, Path], tmp_path: Path
+) -> None:
+    settings = dataclasses.replace(SETTINGS, qualities=(30.0, 50.0), layers=(6.0, 0.0, 3.0, 6.0))
+    report = measure_quality([swaying], tmp_path, settings, cache=made[1] / "cache")
+    own = [point for point in report.means if point.codec == "compact-256"]
+    assert [point.setting for point in own] == [
+        "quality 30", "quality 50", "quality 50, layer 6", "quality 50, layer 3"
+    ]  # fmt: skip
+    plain, thick, thin = own[1:]
+    # What is said of kilocall is said of it without a layer, which costs what it did.
+    assert (report.kilocall_setting, report.own_point.rates) == ("quality 50", _point(made[0], "compact-256").rates)
+    assert report.layered == [thin, thick]
+    for before, after in ((plain, thin), (thin, thick)):
+        assert before.rates.kbps < after.rates.kbps
+        assert before.rates.first_bytes < after.rates.first_bytes
+        for cheap, dear in zip(before.rates.wire, after.rates.wire, strict=True):
+            assert cheap.forward_kbps < dear.forward_kbps
+            assert cheap.first_bytes < dear.first_bytes
+            # Headers are paid once: what the layer takes is added, and some bytes before each piece.
+            more = after.rates.kbps - before.rates.kbps
+            assert dear.forward_kbps - cheap.forward_kbps == pytest.approx(more, abs=0.5)
+    assert [sentence.split(" has ")[0] for sentence in report.sentences if sentence.startswith("With layer")] == [
+        "With layer 3 kilocall", "With layer 6 kilocall"
+    ]  # fmt: skip
+    console = Console(width=80, file=io.StringIO())
+    print_summary(report, console)
+    assert isinstance(console.file, io.StringIO)
+    assert "\n   layer 3 " in console.file.getvalue()
+    text = (tmp_path / "index.html").read_text()
+    # At kilocall's own rate it is shown as it was, near 10 kbit/s with the layer that takes the most of it.
+    assert text.count("<b>kilocall compact-256</b>quality 50<br>") == 1
+    assert text.count("<b>kilocall compact-256</b>quality 50, layer 6<br>") == 1
+
+
 def test_interrupted_run_goes_on_from_its_cache(
     swaying: Path, made: tuple[QualityReport, Path], tmp_path: Path
 ) -> None:
@@ -255,6 +290,8 @@ def test_what_cannot_be_measured_at_all_is_refused(
     assert "size is 300" in capsys.readouterr().err
     assert run(["bench", "quality", str(swaying), "-o", str(tmp_path / "r"), "--codec", "h263"]) == 2
     assert "codec is 'h263'" in capsys.readouterr().err
+    assert run(["bench", "quality", str(swaying), "-o", str(tmp_path / "r"), "--layer", "3", "--layer", "5"]) == 2
+    assert "layer is 5 kbit/s; allowed are 0 (none), 1.5, 3, 6, 12, 24" in capsys.readouterr().err
 
 
 def _mean(codec: str, setting: str, kbps: float, psnr: float) -> MeanPoint:
@@ -282,8 +319,9 @@ def test_bd_rate_of_a_codec_that_always_needs_half_is_minus_fifty() -> None:
     rates = [(5, 28.0), (10, 31.0), (20, 34.0), (40, 36.0)]
     means = [_mean("base", str(r), r, q) for r, q in rates] + [_mean("half", str(r), r / 2, q) for r, q in rates]
     means += [_mean("below", str(r), r, q - 20) for r, q in rates]
-    assert _bd_rate(means, "base", "half", PSNR).percent == pytest.approx(-50, abs=0.1)
-    apart = _bd_rate(means, "base", "below", PSNR)
+    half, apart = bd_rates(means, "base", ["base", "half", "below"])
+    assert (half.codec, half.metric) == ("half", PSNR.name)
+    assert half.percent == pytest.approx(-50, abs=0.1)
     assert apart.percent is None
     assert apart.text == "no overlap: 16.00 at 40.00 kbit/s"
 

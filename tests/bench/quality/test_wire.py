@@ -80,6 +80,17 @@ def test_source_picture_travels_in_parts() -> None:
     assert data_channel_flow([], 6000, 10.0).first_bytes == sum(map(message_bytes, sizes)) + 4 * SACK_BYTES
 
 
+def test_layers_first_frame_is_part_of_the_first_picture_and_its_rest_of_the_messages() -> None:
+    alone, with_it = (
+        data_channel_flow([24] * 80, 6000, 10.0),
+        data_channel_flow([24] * 79 + [96], 6000, 10.0, [900, 60]),
+    )
+    # In messages that go anyway it takes its bytes, 6 before a piece of 128 or more and 5 before a shorter one.
+    assert with_it.first_bytes - alone.first_bytes == 906 + 65
+    assert with_it.steady_bps - alone.steady_bps == pytest.approx(8 * 72 / 10)
+    assert (with_it.first_packets, with_it.back_bps) == (alone.first_packets, alone.back_bps)
+
+
 class _Capture:
     """IPv4 packets of UDP on the loopback: (IP length, UDP payload). Others may use it too, so ports are named."""
 

@@ -17,10 +17,11 @@ from kilocall.model.motion import Motion
 from kilocall.model.reference_pictures import ReferencePicture
 from kilocall.proto.control import SourcePicture
 from kilocall.proto.errors import BadInput
+from kilocall.proto.layer_frame import fragment_bytes
 from kilocall.receiver.layer_decoder import LayerDecoder
 from kilocall.receiver.layer_mixer import LayerMixer
 from kilocall.runtime.pictures import fitted
-from kilocall.sender.layer_encoder import FRAME_BYTES, LayerEncoder, setting_for
+from kilocall.sender.layer_encoder import LayerEncoder, setting_for
 
 __all__ = ["Received", "Transmission"]
 
@@ -148,7 +149,7 @@ class _LayerWay:
         coded = None if self._encoder is None else self._encoder.push(crop, time_us)
         if coded is None or self._mixer is None:
             return
-        self.bytes += len(coded.data) + FRAME_BYTES
+        self.bytes += fragment_bytes(len(coded.data))
         picture = self._decoder.push(coded.data, key=coded.key)
         if picture is None:
             raise BadInput(f"layer frame at {time_us} us was not decoded")

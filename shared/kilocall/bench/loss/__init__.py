@@ -8,4 +8,7 @@ Video runs as calls do: each coded picture in RTP packets of its own, and a rece
 has all packets of it and of all since the last key frame; otherwise what was shown stays, and it asks for a key frame,
 which the sender makes as soon as it hears that. "Sent again": lost packets are asked for and come once more while
 that is in time. "Goes on": the decoder shows what it makes of the pictures that it has.
+
+kilocall with a video layer is sent as a call sends it on a link that loses: frames of motion twice, and of the layer
+the small ones. A frame of it that is missing ends the layer until a key frame, asked for at most once a second.
 """

@@ -11,17 +11,21 @@ import numpy as np
 
 from kilocall.bench.landmark_measure import UNIT_SIZE, open_meter
 from kilocall.bench.loss.link import OUTAGE_S, PLAYOUT_S, Link, Outages, Pattern
-from kilocall.bench.loss.methods import METHODS, Method
+from kilocall.bench.loss.methods import METHODS, Method, layered
 from kilocall.bench.loss.results import LossPoint, LossReport
 from kilocall.bench.loss.shown import Shown
 from kilocall.bench.quality.clips import BenchClip, read_clip
 from kilocall.bench.scores import Scorer, Scores, mean_of_known
+from kilocall.call.settings import DEFAULT_LAYER_KBPS
 from kilocall.proto.errors import BadInput, KilocallError
 from kilocall.runtime.progress import Progress, silent
+from kilocall.sender.layer_encoder import check_layer_kbps
 
-__all__ = ["LOSSES", "LossSettings", "measure_loss"]
+__all__ = ["LAYERS", "LOSSES", "LossSettings", "measure_loss"]
 
 LOSSES: Final = (0.0, 0.05, 0.1, 0.2, 0.3, 0.4)
+#: What a call has unless told otherwise.
+LAYERS: Final = (DEFAULT_LAYER_KBPS,)
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,8 @@ class LossSettings:
     """What is measured."""
 
     losses: tuple[float, ...] = LOSSES
+    layers: tuple[float, ...] = LAYERS
+    """Rates of a video layer under kilocall's motion, kilobits a second: a method each, 0 for none."""
     patterns: tuple[Pattern, ...] = ("random", "bursts")
     round_trip_s: float = 0.1
     seconds: float = 10.0
@@ -48,11 +54,14 @@ def measure_loss(clips: Sequence[Path], settings: LossSettings, *, progress: Pro
 
     for loss in settings.losses:
         Outages(loss, "random", "")
+    for kbps in settings.layers:
+        check_layer_kbps(kbps)
+    methods = [*METHODS, *(layered(kbps) for kbps in dict.fromkeys(settings.layers) if kbps)]
     if not 0 <= settings.round_trip_s <= 2:
         raise BadInput(f"round trip is {settings.round_trip_s} s, allowed are 0 to 2")
     family = open_family(engine=settings.engine, threads=settings.threads)
     scorer = Scorer(open_meter(settings.mediapipe_python, family), landmark_side=UNIT_SIZE)
-    runs = [(pattern, loss, method) for pattern, loss in _links(settings) for method in METHODS]
+    runs = [(pattern, loss, method) for pattern, loss in _links(settings) for method in methods]
     total = len(clips) * len(runs)
     rows: dict[tuple[Method, Pattern, float], list[LossPoint]] = {}
     used: list[str] = []
@@ -84,7 +93,7 @@ def measure_loss(clips: Sequence[Path], settings: LossSettings, *, progress: Pro
         seconds=settings.seconds,
         seed=settings.seed,
         landmarks_by=scorer.meter.name,
-        methods={method.title: method.about for method in METHODS},
+        methods={method.title: method.about for method in methods},
         points=[_mean(points) for points in rows.values()],
     )
 

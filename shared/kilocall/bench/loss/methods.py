@@ -13,7 +13,7 @@ from kilocall.bench.loss.video import VP8, X264, LiveVideo, send_video
 from kilocall.bench.quality.clips import BenchClip
 from kilocall.model.family import Family
 
-__all__ = ["METHODS", "Method", "MotionMethod", "VideoMethod"]
+__all__ = ["METHODS", "Method", "MotionMethod", "VideoMethod", "layered"]
 
 
 @dataclass(frozen=True)
@@ -30,12 +30,14 @@ class Method(ABC):
 
 @dataclass(frozen=True)
 class MotionMethod(Method):
-    """kilocall. With `repeats` every packet has the frames of the one before as well."""
+    """kilocall. With `repeats` every packet has the frames of the one before as well; `layer` is the rate of a video
+    layer in kilobits a second, 0 for none."""
 
     repeats: bool = False
+    layer: float = 0
 
     def send(self, clip: BenchClip, family: Family, link: Link) -> Shown:
-        return send_motion(clip, family, link, repeats=self.repeats)
+        return send_motion(clip, family, link, repeats=self.repeats, layer_kbps=self.layer)
 
 
 @dataclass(frozen=True)
@@ -66,3 +68,14 @@ METHODS: Final[tuple[Method, ...]] = (
     VideoMethod("VP8", "quantiser 56, realtime; frozen until a key frame that is asked for", video=VP8),
     VideoMethod("VP8, sent again", "the same, lost packets are asked for first", video=VP8, sent_again=True),
 )
+
+
+def layered(kbps: float) -> MotionMethod:
+    """kilocall with a video layer of this rate, as a call runs it on a link that loses."""
+    return MotionMethod(
+        f"kilocall, layer {kbps:g}",
+        f"the same as repeated, with a video layer of {kbps:g} kbit/s behind it: small frames of it sent twice, a key "
+        "frame on request",
+        repeats=True,
+        layer=kbps,
+    )

@@ -25,6 +25,8 @@ _PANELS: Final = (
 _STYLES: Final = (
     ("#D55E00", "*"), ("#E69F00", "P"), ("#0072B2", "o"), ("#56B4E9", "s"), ("#999999", "X"), ("#009E73", "^"),
     ("#8C564B", "v"),
+    # With a video layer of one rate, or of all.
+    ("#CC79A7", "D"), ("#000000", "d"), ("#B8A900", "<"), ("#7F00FF", ">"), ("#FF0000", "p"),
 )  # fmt: skip
 
 

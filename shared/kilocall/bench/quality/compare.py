@@ -24,6 +24,7 @@ from kilocall.model.family import DEFAULT_FAMILY
 from kilocall.model.family_loader import FamilyChoice
 from kilocall.proto.errors import BadInput
 from kilocall.runtime.progress import Progress, silent
+from kilocall.sender.layer_encoder import check_layer_kbps
 
 if TYPE_CHECKING:
     from kilocall.bench.perceptual import PictureDistance
@@ -129,6 +130,8 @@ def _check(settings: QualitySettings) -> None:
     for quality in settings.qualities:
         if not 0 <= quality <= 100:
             raise BadInput(f"quality is {quality:g}, allowed are 0 to 100")
+    for kbps in settings.layers:
+        check_layer_kbps(kbps)
 
 
 def _usable_codecs(settings: QualitySettings, ffmpeg: Ffmpeg) -> tuple[tuple[VideoCodec, ...], list[Missing]]:
@@ -192,6 +195,7 @@ class _Plan:
         meter = open_meter(settings.mediapipe_python, default)
         self.families = {name: family.weights_hash for name, family in opened.items()}
         self._made_with = {name: f"{one.weights_hash} {one.codebook.hash}" for name, one in opened.items()}
+        self._layered = [name for name, one in opened.items() if settings.layers and one.fusion() is not None]
         self.landmarks_by = meter.name
         distances = _open_distances(settings)
         self.distances_by = [f"{one.name}, {one.frames_per_s} frames a second, {one.hash[:12]}" for one in distances]
@@ -211,6 +215,11 @@ class _Plan:
             self._job(clip, Motion(name, self._choices[name], quality), made_with)
             for name, made_with in self._made_with.items()
             for quality in self.settings.qualities
+        ] + [
+            self._job(clip, Motion(name, self._choices[name], self.settings.usual_quality, kbps), self._made_with[name])
+            for name in self._layered
+            for kbps in dict.fromkeys(self.settings.layers)
+            if kbps
         ]
         video = [self._job(clip, Video(codec, point)) for codec in self.codecs for point in codec.ladder]
         return motion + video

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -23,6 +24,7 @@ __all__ = [
     "MissingFacts",
     "QualityReport",
     "Rates",
+    "layered",
     "packing",
     "wire_of",
 ]
@@ -187,10 +189,21 @@ class QualityReport(BaseModel):
         return next((point for point in self.means if point.codec == FROZEN), None)
 
     @property
+    def layered(self) -> list[MeanPoint]:
+        """kilocall as the sentences speak of it with a video layer as well, the thinnest first."""
+        return layered(self.own_point, self.means)
+
+    @property
     def own_point(self) -> MeanPoint:
         """kilocall as the sentences speak of it."""
         own = (self.kilocall, self.kilocall_setting)
         return next(point for point in self.means if (point.codec, point.setting) == own)
+
+
+def layered(ours: MeanPoint, means: Sequence[MeanPoint]) -> list[MeanPoint]:
+    """Points of the same codec that differ from `ours` by a video layer, the thinnest first."""
+    found = [one for one in means if one.codec == ours.codec and one.setting.startswith(f"{ours.setting}, layer ")]
+    return sorted(found, key=lambda point: point.rates.kbps)
 
 
 def packing(count: int) -> str:

@@ -138,6 +138,7 @@ def measure_point(job: Job) -> PointResult:
         messages=coded.messages,
         payloads=coded.payloads,
         source_bytes=coded.source_bytes,
+        first_layer=list(coded.first_layer),
         file_bytes=coded.file_bytes,
         scores=PointScores.of(scores),
         code_s=code_s,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from typing import ClassVar, Final, Literal
 
 import numpy as np
@@ -16,6 +16,7 @@ from kilocall.bench.quality.codecs import RatePoint, VideoCodec, code_video
 from kilocall.bench.quality.kilocall_codec import code_motion, frozen_source
 from kilocall.model.family import Family
 from kilocall.model.family_loader import FamilyChoice
+from kilocall.sender.layer_encoder import setting_for
 
 __all__ = ["FROZEN", "CodedClip", "FrozenPicture", "Kind", "Method", "Motion", "Video"]
 
@@ -34,6 +35,7 @@ class CodedClip:
     messages: dict[int, list[int]] = field(default_factory=dict)  # kilocall: frames per packet -> message bytes
     payloads: dict[int, list[int]] = field(default_factory=dict)  # kilocall: frames per packet -> payload bytes
     source_bytes: int = 0  # kilocall and the frozen picture: sent once, beside the units
+    first_layer: Sequence[int] = ()  # kilocall with a layer: bytes of the pieces of its first frame, beside them too
     file_bytes: int | None = None
 
 
@@ -75,12 +77,13 @@ class Method(ABC):
 
 @dataclass(frozen=True)
 class Motion(Method):
-    """kilocall with the networks of a family."""
+    """kilocall with the networks of a family, and with a video layer of so many kilobits a second where not 0."""
 
     kind = "kilocall"
     name: str
     choice: FamilyChoice
     precision: float
+    layer: float = 0
 
     @property
     def codec(self) -> str:
@@ -88,7 +91,7 @@ class Motion(Method):
 
     @property
     def setting(self) -> str:
-        return f"quality {self.precision:g}"
+        return f"quality {self.precision:g}" + (f", layer {self.layer:g}" if self.layer else "")
 
     @property
     def quality(self) -> float:
@@ -100,19 +103,23 @@ class Motion(Method):
 
     @property
     def depends_on(self) -> dict[str, object]:
-        return super().depends_on | {"quality": self.precision}
+        layer = setting_for(self.layer)
+        known = super().depends_on | {"quality": self.precision}
+        return known if layer is None else known | {"layer": astuple(layer)}
 
     def code(self, clip: BenchClip, family: Family) -> CodedClip:
-        sent = code_motion(clip, family, self.precision)
+        sent = code_motion(clip, family, self.precision, self.layer)
         payloads = {count: list(sizes) for count, sizes in sent.payloads.items()}
         step = next(iter(payloads))
+        pairs = zip(payloads[step], sent.layer[step], strict=True)
         return CodedClip(
             shown=sent.shown,
-            units=[[size] for size in payloads[step]],
+            units=[[motion, layer] if self.layer else [motion] for motion, layer in pairs],
             frames_per_unit=step,
             messages={count: list(sizes) for count, sizes in sent.messages.items()},
             payloads=payloads,
             source_bytes=sent.source_bytes,
+            first_layer=sent.first_layer,
         )
 
 

@@ -47,7 +47,7 @@ def strips_of(
             continue
         target = rates[own.codec, own.setting].kbps
         for wanted, about in ((target, "kilocall's rate"), (_STRIP_KBPS, f"{_STRIP_KBPS:g} kbit/s")):
-            cells = _strip_cells(of_clip, own, rates, wanted, report.titles)
+            cells = _strip_cells(of_clip, own, rates, wanted, report)
             first = StripCell("original", ("",), tuple(originals[clip]))
             strips.append(Strip(f"{clip}, the classic codecs at what they have nearest to {about}", (first, *cells)))
     return strips
@@ -58,11 +58,15 @@ def _strip_cells(
     own: PointResult,
     rates: dict[tuple[str, str], Rates],
     wanted: float,
-    titles: dict[str, str],
+    report: QualityReport,
 ) -> list[StripCell]:
     cells = []
+    titles, layered = report.titles, {point.setting for point in report.layered}
     for key in titles:
-        points = [own] if key == own.codec else [r for r in of_clip if r.codec == key]
+        points = [r for r in of_clip if r.codec == key]
+        if key == own.codec:
+            # At its own rate it is shown as the sentences speak of it; with more, a layer is what it has for that.
+            points = [r for r in points if r is own or r.setting in layered]
         if points:
             nearest = min(points, key=lambda r: abs(rates[r.codec, r.setting].kbps - wanted))
             cost = rates[nearest.codec, nearest.setting]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from matplotlib.axes import Axes
@@ -11,7 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from kilocall.bench.quality.facts import METRICS, PLOTTED_CALL_S, MeanPoint, Metric, QualityReport, wire_of
+from kilocall.bench.quality.facts import METRICS, PLOTTED_CALL_S, MeanPoint, Metric, QualityReport, layered, wire_of
 
 __all__ = ["metric_plot", "metric_plots"]
 
@@ -53,10 +53,14 @@ def metric_plot(report: QualityReport, metric: Metric) -> bytes:
 def _draw(axes: Axes, report: QualityReport, metric: Metric, rate: Callable[[MeanPoint], float]) -> None:
     titles = report.titles
     for key, (colour, mark) in zip(report.classic, _STYLES, strict=False):
-        _line(axes, report, metric, key, rate, titles[key], color=colour, marker=mark, linewidth=1.2, markersize=4.5)
+        points = [point for point in report.means if point.codec == key]
+        _line(axes, points, metric, rate, titles[key], color=colour, marker=mark, linewidth=1.2, markersize=4.5)
     for number, key in enumerate(report.families):
         colour = _OURS if number == 0 else f"C{number}"
-        _line(axes, report, metric, key, rate, titles[key], color=colour, marker="*", linewidth=2.4, markersize=10)
+        plain, with_layer = _apart([point for point in report.means if point.codec == key])
+        _line(axes, plain, metric, rate, titles[key], color=colour, marker="*", linewidth=2.4, markersize=10)
+        title = f"{titles[key]} + layer"
+        _line(axes, with_layer, metric, rate, title, color=colour, marker="h", linewidth=1.6, markersize=6, ls="--")
     frozen = report.frozen.scores[metric.name] if report.frozen else None
     if frozen is not None:
         axes.axhline(frozen, color="#666666", linestyle=":", linewidth=1.2, label="frozen picture")
@@ -77,19 +81,22 @@ def _draw(axes: Axes, report: QualityReport, metric: Metric, rate: Callable[[Mea
     axes.set_axisbelow(True)
 
 
+def _apart(points: Sequence[MeanPoint]) -> tuple[list[MeanPoint], list[MeanPoint]]:
+    """Points of a family by motion alone, and the one that a video layer was added to with what it became."""
+    for base in points:
+        if further := layered(base, points):
+            return [point for point in points if point not in further], [base, *further]
+    return list(points), []
+
+
 def _line(
     axes: Axes,
-    report: QualityReport,
+    means: Sequence[MeanPoint],
     metric: Metric,
-    codec: str,
     rate: Callable[[MeanPoint], float],
     title: str,
     **style: object,
 ) -> None:
-    points = sorted(
-        (rate(point), value)
-        for point in report.means
-        if point.codec == codec and (value := point.scores[metric.name]) is not None
-    )
+    points = sorted((rate(point), value) for point in means if (value := point.scores[metric.name]) is not None)
     if points:
         axes.plot([x for x, _ in points], [y for _, y in points], label=title, **style)  # type: ignore[arg-type]

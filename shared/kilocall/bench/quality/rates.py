@@ -26,13 +26,13 @@ def rates_of(result: PointResult, codec: VideoCodec | None) -> Rates:
         wire = [Wire.of("RTP", rtp_flow(result.units, seconds, codec.format))]
         mean = float(bits.mean())
     elif result.kind == "kilocall":
-        first = result.source_bytes
+        first = result.source_bytes + sum(result.first_layer)
         # A packet's bits are shared by its frames; the last packet may hold fewer.
         step = result.frames_per_unit
         bits = np.array([8 * sum(unit) / step for unit in result.units])
         mean = 8 * sum(map(sum, result.units)) / frames
         wire = [
-            Wire.of(packing(count), data_channel_flow(sizes, result.source_bytes, seconds))
+            Wire.of(packing(count), data_channel_flow(sizes, result.source_bytes, seconds, result.first_layer))
             for count, sizes in sorted(result.messages.items())
         ]
     else:

@@ -58,6 +58,7 @@ class PointResult(BaseModel):
     messages: dict[int, list[int]] = {}  # kilocall: frames per packet -> message bytes
     payloads: dict[int, list[int]] = {}  # kilocall: frames per packet -> payload bytes
     source_bytes: int  # kilocall and the frozen picture: sent once, beside the units
+    first_layer: list[int] = []  # kilocall with a layer: bytes of the pieces of its first frame, beside them too
     file_bytes: int | None
     scores: PointScores
     code_s: float  # encoding and decoding

@@ -4,8 +4,9 @@ Video: every picture is cut into RTP packets as the payload format of its codec 
 HEVC, 9328 VVC, 9628 VP9, AV1 RTP 1.0), each with 20 bytes IP, 8 UDP, 12 RTP and 10 of SRTP's tag. That favours video:
 browsers add 8 to 16 bytes of header extensions and with AES-GCM 6 of a longer tag. One RTCP report a second each way.
 
-Motion: `kilocall.proto.wire_cost` has the bytes of a data-channel message. They are acknowledged by a SACK after
-DELAYED_SACK_S or SACK_EVERY messages; in a call of two most of those ride on the other side's motion for less.
+Motion, and a video layer in its messages: `kilocall.proto.wire_cost` has the bytes of a data-channel message. They are
+acknowledged by a SACK after DELAYED_SACK_S or SACK_EVERY messages; in a call of two most of those ride on the other
+side's motion for less.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pydantic import BaseModel
 
 from kilocall.bench.quality.codecs import Format
 from kilocall.proto.control import Part, SourcePicture
+from kilocall.proto.layer_frame import fragment_bytes
 from kilocall.proto.wire_cost import DELAYED_SACK_S, SACK_BYTES, message_bytes
 
 __all__ = [
@@ -131,14 +133,17 @@ def rtp_flow(units: Sequence[Sequence[int]], seconds: float, format: Format) -> 
     )
 
 
-def data_channel_flow(messages: Sequence[int], source_bytes: int, seconds: float) -> Flow:
-    """Motion packets of these sizes, and the source picture before them."""
+def data_channel_flow(
+    messages: Sequence[int], source_bytes: int, seconds: float, first_layer: Sequence[int] = ()
+) -> Flow:
+    """Messages of these sizes, and the source picture before them. The pieces of a video layer's first frame have so
+    many bytes; they ride in messages that go anyway, and are not counted in their sizes."""
     forward = sum(message_bytes(size) for size in messages)
     sacks = min(len(messages), max(seconds / DELAYED_SACK_S, len(messages) / SACK_EVERY))
     pictures = [message_bytes(size) for size in picture_messages(source_bytes)]
     return Flow(
         # Every second part of a picture is answered at once.
-        first_bytes=sum(pictures) + SACK_BYTES * -(-len(pictures) // 2),
+        first_bytes=sum(pictures) + SACK_BYTES * -(-len(pictures) // 2) + sum(map(fragment_bytes, first_layer)),
         first_packets=len(pictures),
         steady_bps=8 * forward / seconds,
         back_bps=8 * SACK_BYTES * sacks / seconds,

@@ -23,6 +23,10 @@ Crop = Annotated[
                  "Default: cut, unless the clip is such a crop already.", show_default=False),
 ]  # fmt: skip
 Workers = Annotated[int, typer.Option(min=1, max=64, help="Processes at once.")]
+MediapipePython = Annotated[
+    Path | None, typer.Option(help="A Python that has MediaPipe, to measure landmarks independently.")
+]
+MostPictures = Annotated[int | None, typer.Option(min=0, max=8, help="Most pictures of each, as in a call.")]
 Fps = Annotated[float | None, typer.Option(min=5, max=60, help="Frames per second; default: those of the clip.")]
 
 
@@ -41,9 +45,13 @@ def bench_quality(
         list[float] | None,
         typer.Option(min=0, max=100, help="kilocall's precision, repeatable; default: 10, 30, 50, 90."),
     ] = None,
-    mediapipe_python: Annotated[
-        Path | None, typer.Option(help="A Python that has MediaPipe, to measure landmarks independently.")
+    layer: Annotated[
+        list[float] | None,
+        typer.Option(
+            metavar="KBIT", help="kilocall's video layer under motion, repeatable; default: 1.5, 3, 6, 12, 24; 0: none."
+        ),
     ] = None,
+    mediapipe_python: MediapipePython = None,
     family: Annotated[
         list[Families] | None,
         typer.Option(help="Models with weights of yours, measured too; repeatable."),
@@ -91,6 +99,7 @@ def bench_quality(
         lpips=tuple(lpips or ()),
         dists=tuple(dists or ()),
         **({"qualities": tuple(quality)} if quality else {}),
+        **({"layers": tuple(layer)} if layer else {}),
     )
     with progress_bar("measuring") as progress:
         report = measure_quality(clips, out, settings, cache=cache, pictures=pictures, progress=progress)
@@ -125,18 +134,20 @@ def bench_loss(
     round_trip_ms: Annotated[
         float, typer.Option(min=0, max=2000, help="Round trip of the link in milliseconds.")
     ] = 100,
+    layer: Annotated[
+        list[float] | None,
+        typer.Option(metavar="KBIT", help="kilocall with this video layer too, repeatable; default: 3; 0: none."),
+    ] = None,
     crop: Crop = None,
     fps: Fps = None,
     seconds: Annotated[float, typer.Option(min=2, max=30, help="Most seconds of every clip.")] = 10,
     seed: Annotated[int, typer.Option(help="Number that decides which packets are lost.")] = 1,
-    mediapipe_python: Annotated[
-        Path | None, typer.Option(help="A Python that has MediaPipe, to measure landmarks independently.")
-    ] = None,
+    mediapipe_python: MediapipePython = None,
     engine: EngineChoice = Engines.auto,
     threads: Annotated[int, typer.Option(min=0, max=64, help="CPU threads.")] = 1,
 ) -> None:
     """Quality against packet loss, random and in outages, beside x264 and VP8 over RTP."""
-    from kilocall.bench.loss.measure import LOSSES, LossSettings, measure_loss
+    from kilocall.bench.loss.measure import LAYERS, LOSSES, LossSettings, measure_loss
     from kilocall.bench.quality.compare import find_clips
     from kilocall.cli.screen import needs, progress_bar
     from kilocall.runtime.files import check_output_folder, write_whole
@@ -147,6 +158,7 @@ def bench_loss(
     check_output_folder(out)
     settings = LossSettings(
         losses=tuple(sorted({percent / 100 for percent in loss})) if loss else LOSSES,
+        layers=tuple(layer) if layer else LAYERS,
         round_trip_s=round_trip_ms / 1000,
         seconds=seconds,
         seed=seed,
@@ -180,7 +192,7 @@ def bench_call(
     ] = 0,
     saver: Annotated[bool, typer.Option("--saver", help="Fewer bits for more delay.")] = False,
     idle: Annotated[bool, typer.Option("--idle", help="Two empty rooms: what a silent connection costs.")] = False,
-    gallery: Annotated[int | None, typer.Option(min=0, max=8, help="Most pictures of each, as in a call.")] = None,
+    gallery: MostPictures = None,
     engine: EngineChoice = Engines.auto,
 ) -> None:
     """A call between the built-in speakers: delay, pauses, bits and whether anything grows; over a bad network too."""
@@ -206,7 +218,7 @@ def bench_soak(
     out: Annotated[
         Path, typer.Option("--out", "-o", help="Folder for report.json, soak.csv, the plot and logs.")
     ] = Path("bench_soak"),
-    gallery: Annotated[int | None, typer.Option(min=0, max=8, help="Most pictures of each, as in a call.")] = None,
+    gallery: MostPictures = None,
     engine: EngineChoice = Engines.auto,
 ) -> None:
     """A long call, watched once a minute: memory, threads and open files of each process, delay, pictures a second."""

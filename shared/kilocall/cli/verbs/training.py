@@ -15,6 +15,7 @@ train_app = typer.Typer(help="Train the networks (needs the extra `train`).", no
 DataFolder = Annotated[Path, typer.Option("--data", help="Folder with train/ and test/: 256x256 clips and landmarks.")]
 CacheFolder = Annotated[Path, typer.Option("--cache", help="Where the decoded clips are kept between runs.")]
 RunFolder = Annotated[Path, typer.Option("--run", help="Checkpoint and pictures; a second run goes on from it.")]
+Steps = Annotated[int, typer.Option(min=1, help="Training steps of the whole schedule.")]
 Minutes = Annotated[
     float | None, typer.Option(min=0.1, help="Save and end after so many minutes; the same command goes on.")
 ]
@@ -25,7 +26,7 @@ def train_extractor(
     data: DataFolder,
     cache: CacheFolder,
     run: RunFolder,
-    steps: Annotated[int, typer.Option(min=1, help="Training steps of the whole schedule.")] = 30_000,
+    steps: Steps = 30_000,
     batch: Annotated[int, typer.Option(min=1, max=4096, help="Faces a step.")] = 32,
     threads: TrainThreads = 0,
     device: Device = "auto",
@@ -56,7 +57,7 @@ def train_renderer(
     data: DataFolder,
     cache: CacheFolder,
     run: RunFolder,
-    steps: Annotated[int, typer.Option(min=1, help="Training steps of the whole schedule.")] = 30_000,
+    steps: Steps = 30_000,
     batch: Annotated[int, typer.Option(min=1, max=1024, help="Source pictures a step.")] = 4,
     threads: TrainThreads = 0,
     device: Device = "auto",
@@ -109,7 +110,7 @@ def train_fusion(
     data: DataFolder,
     cache: Annotated[Path, typer.Option("--cache", help="Where the sent clips are kept between runs, 8 GB.")],
     run: RunFolder,
-    steps: Annotated[int, typer.Option(min=1, help="Training steps of the whole schedule.")] = 3000,
+    steps: Steps = 3000,
     batch: Annotated[int, typer.Option(min=1, max=1024, help="Layer frames a step.")] = 4,
     threads: TrainThreads = 0,
     device: Device = "auto",
