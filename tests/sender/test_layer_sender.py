@@ -85,6 +85,32 @@ def test_the_lower_of_what_is_planned_and_asked_for_is_sent(planned: int, asked:
     assert (None if setting is None else setting.kbps) == sent
 
 
+def test_a_key_frame_goes_out_whole_where_messages_are_rare() -> None:
+    """Four messages a second, and a picture whose key frame takes several of them."""
+    layer, random = sender(24), np.random.default_rng(1)
+    noisy = cv2.resize(random.integers(60, 200, (40, 40, 3), np.uint8), (256, 256))
+    receiver, times = LayerReceiver(), []
+    for number in range(60):
+        layer.push(np.asarray(np.roll(noisy, number, 1), np.uint8), number * STEP_US)
+        if number % 3:
+            continue
+        for fragment in layer.take(ROOM, again=False):
+            times += [frame.time_us for frame in receiver.push(fragment, number * STEP_US)]
+    assert layer.key_frames == 1
+    assert len(times) >= 6
+    assert times[-1] > 40 * STEP_US
+
+
+def test_a_frame_that_has_too_many_pieces_is_coded_coarser() -> None:
+    layer, random, sizes = sender(24), np.random.default_rng(1), []
+    for number in range(40):
+        layer.push(random.integers(80, 176, (256, 256, 3), np.uint8), 5 * number * STEP_US)
+        while taken := layer.take(ROOM, again=False):
+            sizes.append(sum(len(one.data) for one in taken))
+    assert layer.frames >= 3
+    assert sizes
+
+
 def test_nothing_is_sent_while_somebody_elses_picture_is_moved() -> None:
     layer = sender()
     messages(layer, 3)

@@ -94,8 +94,9 @@ def setting_for(kbps: float, ladder: tuple[LayerSetting, ...] = LADDER) -> Layer
 class LayerEncoder:
     """Takes every picture and codes some. Times in microseconds of one clock."""
 
-    def __init__(self, setting: LayerSetting) -> None:
-        self.setting = setting
+    def __init__(self, setting: LayerSetting, most_bytes: int = MAX_LAYER_BYTES) -> None:
+        """`most_bytes` of a frame can be sent."""
+        self.setting, self._most_bytes = setting, most_bytes
         self._steps = EvenSteps()
         self._crf = setting.crf
         self._size = (setting.side, setting.side)
@@ -107,6 +108,11 @@ class LayerEncoder:
     def want_key(self) -> None:
         """The next frame can be decoded without any other."""
         self._key_wanted = True
+
+    @property
+    def key_wanted(self) -> bool:
+        """Whether the next frame is to be such a one."""
+        return self._key_wanted
 
     def push(self, picture: NDArray[np.uint8] | Callable[[], NDArray[np.uint8]], time_us: int) -> CodedLayer | None:
         """A picture [H, W, 3], or what makes it; None where it is not its turn, or the rate has been used up."""
@@ -125,7 +131,7 @@ class LayerEncoder:
             return None
         self._saved_bits -= 8 * fragment_bytes(len(unit))
         self._key_wanted = False
-        if len(unit) > MAX_LAYER_BYTES:
+        if len(unit) > self._most_bytes:
             # Too large for a message's pieces, as noise is: nobody gets it, so nothing may refer to it.
             self._crf = min(COARSEST, self._crf + COARSER)
             self._encoder = self._open()

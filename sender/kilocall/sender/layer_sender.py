@@ -21,6 +21,8 @@ __all__ = ["LayerSender"]
 FRAGMENT_BYTES: Final = 900
 #: Fragments that wait for a message. More of them means that no motion is sent, and they would come too late.
 MOST_WAITING: Final = 12
+#: While so many wait, as where messages are rare and a key frame is on its way, no further frame is coded.
+MOST_BEHIND: Final = 5
 #: A frame so small is carried again by the next message on a link that loses: it costs less than a new key frame.
 SMALL_BYTES: Final = 200
 
@@ -92,11 +94,11 @@ class LayerSender:
         setting = setting_for(min(planned_bps, self._asked_bps) / 1000, CAMERA_LADDER if self._whole else LADDER)
         if setting != self.setting:
             self._drop()
-            self._encoder = None if setting is None else LayerEncoder(setting)
+            self._encoder = None if setting is None else LayerEncoder(setting, MAX_FRAGMENTS * FRAGMENT_BYTES)
 
     def push(self, picture: NDArray[np.uint8] | Callable[[], NDArray[np.uint8]], capture_us: int) -> None:
         """A picture [H, W, 3], or what makes it, whose motion is sent as well."""
-        if self._encoder is None:
+        if self._encoder is None or (len(self._waiting) > MOST_BEHIND and not self._encoder.key_wanted):
             return
         coded = self._encoder.push(picture, capture_us)
         if coded is None:

@@ -345,8 +345,8 @@ class SendPipeline(Worker):
             return False
         if self.motion.extractor is None:
             self.motion.refer_to(self._family, self._nobody(), None)  # pictures go with motion, be it of nobody
-        self.motion.push(None, frame.capture_us)
         self.layer.push(lambda: frame.rgb, frame.capture_us)
+        self.motion.push(None, frame.capture_us)
         return True
 
     def _look_who(self, track: Track, capture_us: int) -> None:
@@ -376,11 +376,12 @@ class SendPipeline(Worker):
             self._deliver(lambda: self._events.face(True, capture_us))
         if self._keep is not None and self.motion.sent_frames % KEEP_EVERY == 0 and len(self._keep) < KEEP_MOST:
             self._keep[capture_us] = as_jpeg(crop.rgb, 95)
+        # First, so that it goes with the message that this frame may complete.
+        self.layer.push(crop.rgb, capture_us)
         extractor = self.motion.push(track, capture_us)
         if extractor is None:
             return
         self._mind(extractor)
-        self.layer.push(crop.rgb, capture_us)
         plain = extractor.plain
         if self._selector is not None and plain is not None and self._selector.wants():
             self._selector.look(crop.rgb, plain, self._pictures.large(frame, crop))
