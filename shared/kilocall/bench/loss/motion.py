@@ -79,12 +79,11 @@ class _Sender:
         while self._asked and self._asked[0][0] <= now_s:
             self._layer.asked(LayerReport(self._layer_bps, self._asked.popleft()[1], True))
         time_us = self._clip.times_us[number]
+        self._layer.push(self._clip.crops[number], time_us)
         packet = self._encoder.push_track(self._clip.tracks[number], time_us)
         if number == len(self._clip.tracks) - 1:
             packet = packet or self._encoder.flush()
-        message = None if packet is None else self._layer.behind(packet, again=self._repeats)
-        self._layer.push(self._clip.crops[number], time_us)
-        return message
+        return None if packet is None else self._layer.behind(packet, again=self._repeats)
 
     def will_hear(self, at_s: float, sequences: list[int]) -> None:
         for sequence in sequences:

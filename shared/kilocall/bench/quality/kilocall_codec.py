@@ -92,12 +92,12 @@ def layer_mixer(family: Family, kbps: float) -> LayerMixer | None:
 
 
 def _messages(clip: BenchClip, encoder: Encoder, layer: LayerSender) -> Iterator[MotionMessage]:
-    """As a call's sender makes them: what the layer shows of a frame goes with the message after its motion."""
+    """As a call's sender makes them."""
     for crop, track, time_us in zip(clip.crops, clip.tracks, clip.times_us, strict=True):
+        layer.push(crop, time_us)
         packet = encoder.packets.push_track(track, time_us)
         if packet is not None:
             yield layer.behind(packet, again=False)
-        layer.push(crop, time_us)
     last = encoder.flush()
     if last is not None:
         yield layer.behind(last, again=False)
