@@ -11,7 +11,9 @@ from kilocall.bench.network import SIDES
 
 def test_idle_connection_costs_next_to_nothing(tmp_path: Path) -> None:
     room = str(empty_room(tmp_path))
-    with TwoParties(tmp_path, seconds=60, cameras=dict.fromkeys(SIDES, room), keep=False) as call:
+    # With a layer the other side would be shown the empty room.
+    options = ["--layer", "0"]
+    with TwoParties(tmp_path, seconds=60, cameras=dict.fromkeys(SIDES, room), keep=False, options=options) as call:
         for party in call.parties.values():
             party.wait_for("connection is open", 30)
         time.sleep(22)

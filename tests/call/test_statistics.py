@@ -73,6 +73,7 @@ class Call:
             speaker=SimpleNamespace(shown_hash="picture"),
             layer=LayerReceiver(),
             layer_used=0,
+            camera_pictures=0,
         )
         loudspeaker = SimpleNamespace(received_samples=0, heard_samples=0, level_db=None, hold_us=0, onsets_us=[])
         self.audio = SimpleNamespace(

@@ -339,7 +339,10 @@ def measure_call(
         raise BadInput(f"a bad network cannot be made here: {why}")
     check_output_folder(out)
     out.mkdir(parents=True, exist_ok=True)
-    cameras: dict[Side, str] | None = dict.fromkeys(SIDES, str(empty_room(out))) if idle else None
+    cameras: dict[Side, str] | None = None
+    if idle:
+        cameras = dict.fromkeys(SIDES, str(empty_room(out)))
+        options = ("--layer", "0", *options)  # with one the other side would be shown the room
     seconds = 60 * minutes
     network = None if link.is_loopback else BadNetwork(link.way)
     if network is not None:
