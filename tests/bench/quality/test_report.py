@@ -186,8 +186,8 @@ def test_layers_are_further_points_of_kilocalls_curve(
         for cheap, dear in zip(before.rates.wire, after.rates.wire, strict=True):
             assert cheap.forward_kbps < dear.forward_kbps
             assert cheap.first_bytes < dear.first_bytes
-            # Headers are paid once: what the layer takes is added, and 6 bytes before each of up to ten pieces a second,
-            # with up to 3 that fill the message.
+            # Headers are paid once: what the layer takes is added, and 6 bytes before each of up to ten pieces a
+            # second, with up to 3 that fill the message.
             more = after.rates.kbps - before.rates.kbps
             assert dear.forward_kbps - cheap.forward_kbps == pytest.approx(more, abs=0.75)
     assert [sentence.split(" has ")[0] for sentence in report.sentences if sentence.startswith("With layer")] == [
