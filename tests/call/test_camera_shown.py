@@ -65,9 +65,12 @@ def test_the_other_side_sees_what_the_camera_sees_while_nobody_is_there(finished
     assert finished.reports["b"].layer.camera_pictures > 5
     wide = [picture for picture in _shown(finished, "b") if picture.shape[1] > 1.2 * picture.shape[0]]
     assert len(wide) > 5
-    last = cv2.resize(wide[len(wide) // 2], (640, 480))
-    assert np.abs(last[150, 140] - np.array(NOTE)).max() < 40
-    assert np.abs(last[400, 500] - np.array(WALL)).max() < 15
+    # In the first and the last of a run somebody may be there: the face comes back before it is moved again.
+    seen = [cv2.resize(picture, (640, 480)).astype(int) for picture in wide]
+    noted = [
+        np.abs(picture[150, 140] - NOTE).max() < 40 and np.abs(picture[400, 500] - WALL).max() < 15 for picture in seen
+    ]
+    assert np.mean(noted) > 0.5
 
 
 def test_the_face_is_moved_again_when_it_is_back(finished: Finished) -> None:

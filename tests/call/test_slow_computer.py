@@ -34,6 +34,8 @@ LOOK_S = 14.0
 #: Half of the lowest rate; with less the processor is busy with something else, and times say nothing of the call.
 SLOWEST_FPS = min(LADDER) / 2
 DELAY_MS = 250
+#: Frames lie on the grid of the camera, 25 a second: an even step may be half of one longer.
+GRID_MS = 20
 #: What of it is left for making pictures; the rest is waiting for others of a message and for late ones.
 WORK_MS = 120
 
@@ -80,10 +82,12 @@ class Squeezed:
         return 1 / (2 * self.alone_s)
 
     def period_ms(self, side: Side) -> float:
-        """Of the pictures that come to this side at the end; longer where even the lowest rate is more than the machine
-        has."""
+        """Of the pictures that come to this side at the end, or in the mean where the rate was lower before: it is
+        tried now and then whether a higher one holds. Longer where even the lowest is more than the machine has."""
         other: Side = "b" if side == "a" else "a"
-        return max(1000 / self.reports[other].rate_out.fps, 2000 * self.alone_s)
+        times_us = [one.time_us for one in self.shown[side]]
+        mean_ms = (times_us[-1] - times_us[0]) / 1000 / (len(times_us) - 1)
+        return max(1000 / self.reports[other].rate_out.fps, mean_ms, 2000 * self.alone_s)
 
 
 @pytest.fixture(scope="module")
@@ -112,13 +116,13 @@ def squeezed(cameras: dict[Side, str], tmp_path_factory: pytest.TempPathFactory)
 def test_pictures_come_evenly_at_the_rate_that_was_chosen(squeezed: Squeezed, side: Side) -> None:
     made_ms = np.diff([one.made_us / 1000 for one in squeezed.shown[side]])
     assert len(made_ms) >= 0.6 * 1000 * LOOK_S / squeezed.period_ms(side)
-    assert np.percentile(made_ms, 95) <= 2 * squeezed.period_ms(side)
+    assert np.percentile(made_ms, 95) <= 2 * squeezed.period_ms(side) + GRID_MS
 
 
 @pytest.mark.parametrize("side", SIDES)
 def test_what_moves_in_them_moves_evenly(squeezed: Squeezed, side: Side) -> None:
     moved_ms = np.diff([one.time_us / 1000 for one in squeezed.shown[side]])
-    assert np.percentile(moved_ms, 95) <= 2 * squeezed.period_ms(side)
+    assert np.percentile(moved_ms, 95) <= 2 * squeezed.period_ms(side) + GRID_MS
 
 
 @pytest.mark.parametrize("side", SIDES)

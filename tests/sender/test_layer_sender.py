@@ -14,6 +14,7 @@ from kilocall.proto.layer_frame import LayerFragment
 from kilocall.proto.motion_message import MAX_LAYERED_BYTES
 from kilocall.proto.motion_packet import MotionPacket
 from kilocall.receiver.layer_receiver import KEY_EVERY_US, LayerReceiver
+from kilocall.sender.layer_encoder import QUICK_PRESET
 from kilocall.sender.layer_sender import LayerSender
 
 STEP_US = 100_000
@@ -83,6 +84,21 @@ def test_nothing_is_sent_before_the_other_side_has_asked() -> None:
 def test_the_lower_of_what_is_planned_and_asked_for_is_sent(planned: int, asked: int, sent: float | None) -> None:
     setting = sender(planned / 1000, asked).setting
     assert (None if setting is None else setting.kbps) == sent
+
+
+def test_a_computer_that_is_short_of_time_codes_quickly_and_begins_anew() -> None:
+    layer = sender(3)
+    messages(layer, 10)
+    assert layer.setting is not None
+    assert layer.setting.preset < QUICK_PRESET
+    layer.hurry(True)
+    layer.hurry(True)
+    assert (layer.setting.kbps, layer.setting.preset) == (3.0, QUICK_PRESET)
+    sent = [one for taken in messages(layer, 10, start=10) for one in taken]
+    assert sent[0].key
+    assert layer.key_frames == 2
+    layer.hurry(False)
+    assert layer.setting.preset < QUICK_PRESET
 
 
 def test_a_key_frame_goes_out_whole_where_messages_are_rare() -> None:

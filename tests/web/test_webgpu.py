@@ -203,11 +203,10 @@ def test_the_served_page_may_load_it(server: Server, browsers: Any) -> None:
     if not page.evaluate("async () => !!(await navigator.gpu?.requestAdapter())"):
         pytest.skip("this Chromium has no WebGPU adapter, not even SwiftShader")
     deadline = time.monotonic() + LOADED_WITHIN_S
-    # It comes when the network before it has been loaded and has computed the same.
-    while "generator.gpu.onnx" not in arrived:
+    while "field.gpu.onnx" not in arrived:
         assert time.monotonic() < deadline, (arrived, problems)
         page.wait_for_timeout(200)
-    wanted = ("ort.jspi.bundle.min.mjs", "ort-wasm-simd-threaded.jspi.wasm", "field.gpu.onnx", "generator.gpu.onnx")
+    wanted = ("ort.jspi.bundle.min.mjs", "ort-wasm-simd-threaded.jspi.wasm", "field.gpu.onnx")
     assert [arrived[name] for name in wanted] == [200] * len(wanted)
     assert not problems
     context.close()

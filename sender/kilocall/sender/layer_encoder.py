@@ -39,7 +39,8 @@ class LayerSetting:
     fps: float
     crf: int
     preset: int = 8
-    """Of SVT-AV1. From 8 to 4 a layer gains half a decibel at the same rate, and takes three times as long to code."""
+    """Of SVT-AV1, on a computer that has the time. From 8 to 4 a layer gains half a decibel at the same rate, and takes
+    three times as long to code."""
 
 
 #: By rate. Held-out speakers need about as much as the rate says; see docs/layer.md.
@@ -58,6 +59,8 @@ CAMERA_LADDER: Final = (
     LayerSetting(12.0, 216, 5.0, 48, 5),
     LayerSetting(24.0, 256, 6.25, 44, 5),
 )
+#: Where the computer cannot make 25 pictures a second all else takes too long already.
+QUICK_PRESET: Final = 8
 #: A picture whose frames are too large for a message's pieces is coded so much coarser, until they fit.
 COARSER: Final = 6
 COARSEST: Final = 63

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -13,7 +14,14 @@ from kilocall.proto.control import LayerReport
 from kilocall.proto.layer_frame import LAYER_NUMBERS, MAX_FRAGMENTS, LayerFragment, LayerFrame
 from kilocall.proto.motion_message import MAX_LAYERED_BYTES, MotionMessage
 from kilocall.proto.motion_packet import MotionPacket, wire_time_ms
-from kilocall.sender.layer_encoder import CAMERA_LADDER, LADDER, LayerEncoder, LayerSetting, setting_for
+from kilocall.sender.layer_encoder import (
+    CAMERA_LADDER,
+    LADDER,
+    QUICK_PRESET,
+    LayerEncoder,
+    LayerSetting,
+    setting_for,
+)
 
 __all__ = ["LayerSender"]
 
@@ -34,7 +42,7 @@ class LayerSender:
         self.frames = self.key_frames = self.bytes_sent = 0
         self._planned_bps = self._camera_bps = self._asked_bps = 0
         self._allowed = True
-        self._whole = False
+        self._whole = self._hurried = False
         self._encoder: LayerEncoder | None = None
         self._waiting: deque[LayerFragment] = deque()
         self._sent_last: tuple[LayerFragment, ...] = ()
@@ -75,6 +83,12 @@ class LayerSender:
         self._whole = whole
         self._set()
 
+    def hurry(self, hurried: bool) -> None:
+        """This computer cannot send all pictures: coding must take no more of its time than it has to."""
+        if hurried != self._hurried:
+            self._hurried = hurried
+            self._set()
+
     def asked(self, report: LayerReport) -> None:
         """The other side takes so much, or misses a frame."""
         self._asked_bps = report.wanted_bps
@@ -92,6 +106,8 @@ class LayerSender:
         if self._whole:  # somebody has said so, or nothing else is moved
             planned_bps = self._camera_bps
         setting = setting_for(min(planned_bps, self._asked_bps) / 1000, CAMERA_LADDER if self._whole else LADDER)
+        if setting is not None and self._hurried:
+            setting = replace(setting, preset=max(setting.preset, QUICK_PRESET))
         if setting != self.setting:
             self._drop()
             self._encoder = None if setting is None else LayerEncoder(setting, MAX_FRAGMENTS * FRAGMENT_BYTES)

@@ -293,6 +293,7 @@ class SendPipeline(Worker):
         if self.rate.done(round(1e6 * ended_s), ended_s - began_s, had_in_all_s - had_s):
             logger.info("pace: %g pictures a second can be sent (%s)", self.rate.pace.fps, self.rate.pace.bound)
             self.motion.fit_messages()
+            self.layer.hurry(self.rate.pace.rung > 0)
 
     def _look(self, frame: Frame) -> None:
         if self._camera_view.asked and self._can_show_camera:  # whoever is in the picture is not looked for
