@@ -147,6 +147,6 @@ def test_what_limits_is_said_with_the_rate(squeezed: Squeezed, side: Side) -> No
     """The other threads of the call have the core for most of the time: it is not the processor that is slow."""
     report = squeezed.reports[side]
     assert (report.rate_in.limit == "none") == (report.rate_in.fps == 25)
-    if report.rate_in.fps <= 15:
+    if report.rate_in.fps <= 12.5:  # who has come down to 15 just now may not have said it yet
         assert report.rate_in.limit == "other programs"
         assert any("shows" in remark and "other programs are keeping it busy" in remark for remark in report.remarks)
