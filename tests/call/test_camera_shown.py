@@ -15,7 +15,7 @@ from kilocall.model.family import Picture
 from kilocall.receiver.video_file import VideoFile
 from kilocall.sender.capture import open_clip
 
-SECONDS = 18
+SECONDS = 22
 #: The film: so long with a face, then without one.
 FACE_S, AWAY_S = 3.0, 6.0
 FPS = 25
