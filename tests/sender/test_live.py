@@ -442,6 +442,19 @@ def test_what_the_camera_sees_is_shown_when_it_is_asked_for_whoever_is_in_the_pi
     assert not running.told.layer
 
 
+def test_a_new_picture_can_be_taken_while_the_camera_is_shown(running: Running, faces: list[Picture]) -> None:
+    running.show(*faces[:12])
+    shows_camera(running)
+    running.sending.show_camera(True)
+    running.sending.do_what_was_asked()
+    running.show(*faces[12:15])
+    running.sending.overlay_wanted = True
+    running.show(*faces[15:20])
+    assert running.told.cameras[-1][0] == "asked"
+    assert running.told.overlays  # not with every frame
+    assert all(told["face"] for told in running.told.overlays)
+
+
 def test_who_was_never_in_the_picture_shows_what_the_camera_sees_all_the_same(faces: list[Picture]) -> None:
     camera, told, clock, loop = Frames(), Told(), WorkClock(), EventLoop()
     sending = SendPipeline(camera, told.events, loop.deliver, plan=FixedPlan(), clock=clock, camera_when_away=True)

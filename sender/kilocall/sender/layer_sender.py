@@ -73,11 +73,6 @@ class LayerSender:
         """Whether the layer may show who speaks."""
         return self._allowed
 
-    @property
-    def whole(self) -> bool:
-        """Whether what is pushed is the camera's whole picture."""
-        return self._whole
-
     def show_camera(self, whole: bool) -> None:
         """From now on the camera's whole picture is pushed, or crops again."""
         self._whole = whole

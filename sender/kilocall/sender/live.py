@@ -296,17 +296,20 @@ class SendPipeline(Worker):
             self.layer.hurry(self.rate.pace.rung > 0)
 
     def _look(self, frame: Frame) -> None:
-        if self._camera_view.asked and self._can_show_camera:  # whoever is in the picture is not looked for
-            self.frames += 1
+        self.frames += 1
+        # Whoever is in a picture that is shown as it is, is looked for only to be told where to be.
+        if self._camera_view.asked and self._can_show_camera and not self.overlay_wanted:
             self._show_camera(frame)
-            if self.preview_wanted:
-                self._preview.show(frame)
-            return
+        else:
+            self._look_for_face(frame)
+        if self.preview_wanted:
+            self._preview.show(frame)
+
+    def _look_for_face(self, frame: Frame) -> None:
         began = time.perf_counter()
         crop = self._cropper.crop(frame)
         cropped = time.perf_counter()
         self.crop_ms.add(cropped - began)
-        self.frames += 1
         self.faces = crop.faces
         track = crop.track
         seen = crop.found and track is not None and track.certainty >= FACE_CERTAINTY
@@ -325,8 +328,6 @@ class SendPipeline(Worker):
             self.motion_ms.add(time.perf_counter() - cropped)
         elif not showing:
             self.motion.flush()
-        if self.preview_wanted:
-            self._preview.show(frame)
         if self.overlay_wanted:
             self._preview.advise(frame, crop if seen else None, track)
 
