@@ -54,3 +54,10 @@ class Hosted:
         self.server.shutdown()
         self._thread.join(10)
         self.server.server_close()
+
+
+def put_modules(folder: Path, page: str) -> None:
+    """The modules of a call, `media_page.mjs`, and a page that starts it."""
+    for path in (*WEB.glob("*.js"), WEB / "vendor", Path(__file__).with_name("media_page.mjs")):
+        (folder / path.name).symlink_to(path)
+    (folder / "index.html").write_text(page)

@@ -32,7 +32,7 @@ from kilocall.runtime.pictures import decode_picture, encode_picture
 from kilocall.sender.encoder import PacketEncoder
 from kilocall.sender.layer_encoder import CAMERA_LADDER, LADDER, CodedLayer, LayerEncoder
 from layers import FRAME_US, decibels, pictures_with_card
-from web.hosting import CHROMIUM, Hosted, has_browser, has_engine
+from web.hosting import CHROMIUM, Hosted, has_browser, has_engine, put_modules
 from web.test_modules import needs_node, node
 
 pytestmark = [has_engine, has_browser]
@@ -80,11 +80,8 @@ def browser(camera: Path) -> Iterator[Any]:
 @pytest.fixture(scope="module")
 def hosted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hosted]:
     folder = tmp_path_factory.mktemp("media")
-    for path in (*WEB.glob("*.js"), WEB / "vendor"):
-        (folder / path.name).symlink_to(path)
+    put_modules(folder, PAGE)
     (folder / "networks").symlink_to(WEIGHTS)
-    (folder / "media_page.mjs").symlink_to(Path(__file__).with_name("media_page.mjs"))
-    (folder / "index.html").write_text(PAGE)
     server = Hosted(folder)
     server.isolate()
     yield server

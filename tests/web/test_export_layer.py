@@ -54,15 +54,6 @@ def hosted(stream: Path, family: Family) -> Iterator[Hosted]:
     server.close()
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api")
-    with playwright.sync_playwright() as engine:
-        browser = engine.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
 def seen(stream: Path, family: Family, number: int, *, layer: bool) -> Picture:
     """A frame that was sought, as Python shows it."""
     player = StreamPlayer(stream, family=family, layer=layer)

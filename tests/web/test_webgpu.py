@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 
 from kilocall.api import StreamPlayer
-from kilocall.runtime.web_files import GPU_NETWORKS, WEB, WEIGHTS, gpu_files
+from kilocall.runtime.web_files import GPU_NETWORKS, WEIGHTS, gpu_files
 from meeting import Server
-from web.hosting import CHROMIUM, Hosted, has_browser, has_engine
+from web.hosting import CHROMIUM, Hosted, has_browser, has_engine, put_modules
 from web.test_call_media import PAGE, MediaPage, _packets
 
 pytestmark = [
@@ -59,8 +59,7 @@ def browsers() -> Iterator[Any]:
 @pytest.fixture(scope="module")
 def hosted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hosted]:
     folder = tmp_path_factory.mktemp("webgpu")
-    for path in (*WEB.glob("*.js"), WEB / "vendor"):
-        (folder / path.name).symlink_to(path)
+    put_modules(folder, PAGE)
     (folder / "networks").mkdir()
     networks = {f"networks/{path.name}": path for path in WEIGHTS.iterdir()} | gpu_files()
     for name, path in networks.items():
@@ -69,8 +68,6 @@ def hosted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hosted]:
     (folder / "gpu_worker.js").rename(folder / "own_gpu_worker.js")
     (folder / "keep_device.js").write_text(KEEP_DEVICE)
     (folder / "gpu_worker.js").write_text('import "./keep_device.js";\nimport "./own_gpu_worker.js";\n')
-    (folder / "media_page.mjs").symlink_to(Path(__file__).with_name("media_page.mjs"))
-    (folder / "index.html").write_text(PAGE)
     server = Hosted(folder)
     server.isolate()
     yield server

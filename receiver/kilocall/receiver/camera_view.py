@@ -17,8 +17,7 @@ class CameraView:
     """Told of pictures as they come and of when they hold; gives the one for a frame. Times are those of frames."""
 
     def __init__(self) -> None:
-        self.shown = False
-        """Whether the last frame was shown so."""
+        self._shown = False
         self._waiting: deque[tuple[int, Picture]] = deque(maxlen=MOST_WAITING)
         self._newest: Picture | None = None
         self._next: tuple[bool, int] | None = None
@@ -36,7 +35,7 @@ class CameraView:
         while self._waiting and self._waiting[0][0] <= time_us:
             self._newest = self._waiting.popleft()[1]
         if self._next is not None and time_us >= self._next[1]:
-            self.shown, self._next = self._next[0], None
-            if not self.shown:
+            self._shown, self._next = self._next[0], None
+            if not self._shown:
                 self._newest = None
-        return self._newest if self.shown else None
+        return self._newest if self._shown else None

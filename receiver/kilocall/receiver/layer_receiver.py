@@ -79,7 +79,7 @@ class LayerReceiver:
                 yield DecodedLayer(next_frame.time_us(near_us), next_frame.key, next_frame.data, picture, whole)
 
     def asks_for_key(self, now_us: int) -> bool:
-        """Whether a key frame has to be asked for now; not at once, for the first one may be on its way."""
+        """Whether to ask for a key frame at this time; not at once, for the first one may be on its way."""
         if not self._heard or not (self._decoder.needs_key or self._expected is None):
             return False
         if self._asked_us is None:

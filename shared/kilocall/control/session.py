@@ -253,8 +253,7 @@ class Session:
         if self._own_rate is not None:
             self._say(self._own_rate)
         if self._layer_bps:
-            self._say(LayerReport(self._layer_bps, None, False))
-            self._say(self._own_camera)
+            self._say_layer()
         for exchange in self._exchanges:
             exchange.opened()
         self.adapters.opened()
@@ -303,8 +302,7 @@ class Session:
     def take_layer(self, wanted_bps: int) -> None:
         """So much of a video layer is taken here, on this and every later connection."""
         self._layer_bps = wanted_bps
-        self._say(LayerReport(wanted_bps, None, False))
-        self._say(self._own_camera)
+        self._say_layer()
 
     def layer_lost(self, newest: int | None) -> None:
         """A frame of the layer is missing; number of the one that was decoded last."""
@@ -526,6 +524,11 @@ class Session:
     def _say(self, message: SupportsBytes) -> None:
         if self._send is not None and not self._send(bytes(message)):
             logger.warning("%s could not be sent", type(message).__name__)
+
+    def _say_layer(self) -> None:
+        """Who takes a layer can show what a camera sees, and says so with what its own one does."""
+        self._say(LayerReport(self._layer_bps, None, False))
+        self._say(self._own_camera)
 
     def _to(self, phase: Phase, reason: str) -> None:
         if (phase, reason) != (self.phase, self.reason):

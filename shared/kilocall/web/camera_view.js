@@ -14,8 +14,7 @@ export class CameraView {
   #newest = null;
   /** @type {{ on: boolean, fromUs: number } | null} */
   #next = null;
-  /** Whether the last frame was shown so. */
-  shown = false;
+  #shown = false;
 
   /**
    * From the frame captured at `fromUs` on what the camera sees is shown, or no more.
@@ -46,10 +45,10 @@ export class CameraView {
       this.#waiting.shift();
     }
     if (this.#next !== null && timeUs >= this.#next.fromUs) {
-      this.shown = this.#next.on;
+      this.#shown = this.#next.on;
       this.#next = null;
-      if (!this.shown) this.#newest = null;
+      if (!this.#shown) this.#newest = null;
     }
-    return this.shown ? this.#newest : null;
+    return this.#shown ? this.#newest : null;
   }
 }

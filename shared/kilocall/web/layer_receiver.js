@@ -84,7 +84,7 @@ export class LayerReceiver {
   }
 
   /**
-   * Whether a key frame has to be asked for now; not at once, for the first one may be on its way.
+   * Whether to ask for a key frame at this time; not at once, for the first one may be on its way.
    * @param {number} nowUs
    */
   asksForKey(nowUs) {
