@@ -172,9 +172,7 @@ def test_who_takes_a_layer_says_that_a_camera_can_be_shown_and_is_told_from_whic
     assert side.camera_taken == 1
     assert side.camera_shown == [(False, 0), (True, 7_000_000)]
     assert side.session.remote.takes_camera
-    assert side.session.remote.camera_shown
     side.session.closed("lost", "gone")
-    assert not side.session.remote.camera_shown
     assert not side.session.remote.takes_camera
 
 

@@ -467,6 +467,10 @@ def test_what_the_other_sides_camera_sees_is_shown_from_the_frame_that_is_named_
     assert shown.shape[1] > 1.7 * shown.shape[0]
     assert np.abs(shown.mean((0, 1)) - (40, 90, 160)).max() < 6
     assert rig.receiving.camera_pictures >= 2
+    # Each picture says what it is: word of the camera comes before its first picture does.
+    assert [made.camera for made in rig.pictures] == [
+        seen(made).shape[0] != seen(made).shape[1] for made in rig.pictures
+    ]
     rig.receiving.show_camera(False, rig.now_us)
     send(whole=False)
     assert np.abs(seen(rig.pictures[-1]).astype(int) - alone).mean() < 3

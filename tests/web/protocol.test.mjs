@@ -387,7 +387,7 @@ class Recorder {
     const state = [
       session.phase, session.reason, session.malformed, session.saidBye, session.confirmed, session.greeted,
       session.rttMs, session.loss, session.sameClock, session.rate.rung,
-      [remote.present, remote.face, remote.faceSinceUs, remote.muted, remote.cameraOff, remote.cameraShown, remote.pictureHash],
+      [remote.present, remote.face, remote.faceSinceUs, remote.muted, remote.cameraOff, remote.pictureHash],
       session.acquaintance.words, session.acquaintance.verified, [...session.references.held.keys()].sort(),
       [session.pictures.sent, session.pictures.fromCache, session.references.fromCache],
     ];

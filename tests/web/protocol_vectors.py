@@ -310,17 +310,7 @@ class Recorder:
         return [
             *(session.phase, session.reason, session.malformed, session.said_bye, session.confirmed, session.greeted),
             *(session.rtt_ms, session.loss, session.same_clock, session.rate.rung),
-            [
-                *(
-                    remote.present,
-                    remote.face,
-                    remote.face_since_us,
-                    remote.muted,
-                    remote.camera_off,
-                    remote.camera_shown,
-                ),
-                remote.picture_hash,
-            ],
+            [remote.present, remote.face, remote.face_since_us, remote.muted, remote.camera_off, remote.picture_hash],
             [*session.acquaintance.words],
             session.acquaintance.verified,
             sorted(session.references.held),

@@ -259,6 +259,7 @@ def test_what_a_camera_sees_is_shown_as_it_is_and_the_speaker_again_after(
     page.until("receiving.pictures.length > 3")  # without a source picture
     shown = page.shown()
     assert shown.shape[1] / shown.shape[0] == pytest.approx(16 / 9, rel=0.03)
+    assert page.page.evaluate("receiving.pictures.every(({ camera }) => camera)")
     wanted = cv2.resize(ROOM, shown.shape[1::-1], interpolation=cv2.INTER_AREA)
     assert decibels(shown, np.asarray(wanted, np.uint8)) > 28
     source = player.reader.source_picture()
@@ -270,6 +271,7 @@ def test_what_a_camera_sees_is_shown_as_it_is_and_the_speaker_again_after(
     page.until("document.getElementById('shown').height == 256")
     page.page.wait_for_timeout(300)
     assert page.shown().shape == (256, 256, 3)
+    assert page.page.evaluate("receiving.pictures.at(-1).camera") is False
     assert not page.told("receiving", "problem")
 
 

@@ -64,6 +64,8 @@ class Rendered:
     """When it was ready, on this side's clock."""
     playout_us: int
     """How long the fastest packets wait here before their last frame is shown: what speech has to wait too."""
+    camera: bool = False
+    """Whether it is what the other side's camera saw, as it was, and not its speaker made from a picture."""
 
 
 @dataclass(frozen=True)
@@ -351,7 +353,7 @@ class ReceivePipeline(Worker):
         if self.events.rgb is not None:
             self.events.rgb(rgb)
         self.render_ms.add(time.perf_counter() - began)
-        self._tell_made(time_us, jpeg)
+        self._tell_made(time_us, jpeg, camera=camera is not None)
         ended_s, had_in_all_s = self._clock()
         if self.pace.done(round(1e6 * ended_s), ended_s - began_s, had_in_all_s - had_s, left_out):
             fps = self.pace.fps
@@ -374,11 +376,11 @@ class ReceivePipeline(Worker):
             self._camera_jpeg = picture, as_jpeg(picture, JPEG_QUALITY)
         return self._camera_jpeg[1]
 
-    def _tell_made(self, time_us: int, jpeg: bytes) -> None:
+    def _tell_made(self, time_us: int, jpeg: bytes, *, camera: bool) -> None:
         now_us = self._clock_us()
         self._rendered_us = now_us
         self.rendered += 1
-        made = Rendered(jpeg, time_us, now_us, self._jitter.delay_us)
+        made = Rendered(jpeg, time_us, now_us, self._jitter.delay_us, camera)
         if self.kept is not None:
             self.kept.append(made)
             if len(self.kept_times) < 2 * TIMES_MOST:

@@ -49,6 +49,8 @@ class Controls:
         self.view = View()
         self.in_room = False
         """Whether the signalling server has let this side in: its link is good for something from then on."""
+        self.reconstructed = True
+        """Whether the other side's picture that is shown was made from another: its camera may be shown as it is."""
         self._settings, self._session, self._link = settings, session, link
         self._sending, self._receiving, self._audio = sending, receiving, audio
         self._outputs, self._statistics, self._on_message = outputs, statistics, on_message
@@ -97,7 +99,7 @@ class Controls:
                 "face": remote.face,
                 "since_ms": (now_us() - remote.face_since_us) // 1000 if remote.face_since_us else 0,
                 "source_taken_at": self._remote_taken_at if remote.picture_hash else None,
-                "reconstructed": not remote.camera_shown,
+                "reconstructed": self.reconstructed,
                 "pictures": 1 + len(session.references.held),
                 "camera_off": remote.camera_off,
                 "muted": remote.muted,

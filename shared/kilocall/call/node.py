@@ -417,10 +417,15 @@ class CallNode:
         self.audio.meet(rendered, render_ms, muted=self.session.remote.muted)
         time_us, hold_us = rendered.made_us - delay_us, self.audio.av_sync.picture_us
         if hold_us:
-            later = asyncio.get_running_loop().call_later
-            later(hold_us / 1e6, self._on_binary, PICTURE, time_us, rendered.jpeg)
+            asyncio.get_running_loop().call_later(hold_us / 1e6, self._show, rendered, time_us)
         else:
-            self._on_binary(PICTURE, time_us, rendered.jpeg)
+            self._show(rendered, time_us)
+
+    def _show(self, rendered: Rendered, time_us: int) -> None:
+        if self.controls.reconstructed == rendered.camera:
+            self.controls.reconstructed = not rendered.camera
+            self.controls.tell_state()
+        self._on_binary(PICTURE, time_us, rendered.jpeg)
 
     def _problem(self, text: str) -> None:
         self._source_taken.set()

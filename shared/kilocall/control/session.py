@@ -112,8 +112,6 @@ class Remote:
     """On this side's clock."""
     muted: bool = False
     camera_off: bool = False
-    camera_shown: bool = False
-    """Whether what its camera sees is shown, and not its speaker made from a picture."""
     takes_camera: bool = False
     """Whether it can show what this side's camera sees."""
     picture_hash: str | None = None
@@ -267,7 +265,7 @@ class Session:
         self._send = None
         self._greeted = False
         self.acquaintance.closed()
-        self.remote = replace(self.remote, present=False, face=False, camera_shown=False, takes_camera=False)
+        self.remote = replace(self.remote, present=False, face=False, takes_camera=False)
         if self.phase != "refused":
             self._to(phase, reason)
 
@@ -481,7 +479,7 @@ class Session:
         if not self.remote.takes_camera:
             self._outgoing.take_camera()
         self._incoming.show_camera(state.shown, state.time_us)
-        self.remote = replace(self.remote, camera_shown=state.shown, takes_camera=True)
+        self.remote = replace(self.remote, takes_camera=True)
         self._on_change()
 
     def _shown(self, picture_hash: str) -> None:

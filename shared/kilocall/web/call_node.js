@@ -78,6 +78,8 @@ export class CallNode {
   #loopLagMs = 0;
   #wanted;
   /** @type {() => void} */
+  /** Whether the other side's picture that is shown was made from another: its camera may be shown as it is. */
+  #reconstructed = true;
   #pictureSeen = () => {};
   #firstPicture = new Promise((done) => { this.#pictureSeen = () => done(null); });
   /** @type {() => void} */
@@ -420,6 +422,10 @@ export class CallNode {
   /** @param {Rendered} made */
   #picture(made) {
     this.statistics.picture(made);
+    if (this.#reconstructed === made.camera) {
+      this.#reconstructed = !made.camera;
+      this.#tellState();
+    }
     this.#events.picture();
     this.#pictureSeen();
   }
@@ -513,7 +519,7 @@ export class CallNode {
         face: remote.face,
         since_ms: remote.faceSinceUs ? (nowUs() - remote.faceSinceUs) / 1000 : 0,
         source_taken_at: remote.pictureHash ? this.#remoteTakenAt : null,
-        reconstructed: !remote.cameraShown,
+        reconstructed: this.#reconstructed,
         pictures: 1 + session.references.held.size,
         camera_off: remote.cameraOff,
         muted: remote.muted,

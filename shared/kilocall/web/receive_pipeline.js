@@ -13,6 +13,7 @@ import { clockOffsetUs } from "./clock.js";
  * @property {number} playoutUs how long the fastest packets wait here before their last frame is shown: what speech has to
  * wait too
  * @property {number} side of the canvas, pixels
+ * @property {boolean} camera whether it is what the other side's camera saw, as it was, and not its speaker made from a picture
  */
 
 /**

@@ -274,7 +274,7 @@ class Receiver {
     this.renderedUs = madeUs;
     this.rendered++;
     const side = this.opened.screen.side();
-    tell({ did: "picture", made: { timeUs, madeUs, playoutUs: this.jitter.delayUs, side } });
+    tell({ did: "picture", made: { timeUs, madeUs, playoutUs: this.jitter.delayUs, side, camera: camera !== null } });
     // The first picture is no measure: the browser has yet to compile much of what makes it.
     if (this.rendered > 1 && this.pace.done(madeUs, (ended - began) / 1000, leftOut)) tell({ did: "rate", fps: this.pace.fps });
   }

@@ -77,7 +77,6 @@ import { ReferenceExchange } from "./references.js";
  * @property {number} faceSinceUs on this side's clock
  * @property {boolean} muted
  * @property {boolean} cameraOff
- * @property {boolean} cameraShown whether what its camera sees is shown, and not its speaker made from a picture
  * @property {string | null} pictureHash of the picture that is moved
  */
 
@@ -142,9 +141,7 @@ export class Session {
     /** Why the phase is what it is: for people. */
     this.reason = "";
     /** @type {Remote} */
-    this.remote = {
-      present: false, face: false, faceSinceUs: 0, muted: false, cameraOff: false, cameraShown: false, pictureHash: null,
-    };
+    this.remote = { present: false, face: false, faceSinceUs: 0, muted: false, cameraOff: false, pictureHash: null };
     /** Control messages that made no sense here and were dropped. */
     this.malformed = 0;
     /** @type {number | null} */
@@ -255,7 +252,7 @@ export class Session {
     this.#send = null;
     this.#greeted = false;
     this.acquaintance.closed();
-    this.remote = { ...this.remote, present: false, face: false, cameraShown: false };
+    this.remote = { ...this.remote, present: false, face: false };
     if (this.phase !== "refused") this.#to(phase, reason);
   }
 
@@ -435,7 +432,7 @@ export class Session {
     else if (message instanceof Bye) this.saidBye = message.reason;
     else if (message instanceof CropPlace) return; // for files; a call shows the square alone
     else if (message instanceof LayerReport) return; // a page sends no video layer
-    else if (message instanceof CameraState) this.#takeCamera(message);
+    else if (message instanceof CameraState) this.#incoming.showCamera(message.shown, message.timeUs);
     else if (message instanceof PersonalPiece && !message.data.length) return; // an offer that is not taken up
     else this.#drop(`${message.constructor.name} is not expected`);
   }
@@ -517,13 +514,6 @@ export class Session {
       this.#incoming.use(ready, face.timeUs);
       this.#shown(ready);
     }
-    this.#onChange();
-  }
-
-  /** @param {CameraState} state */
-  #takeCamera(state) {
-    this.#incoming.showCamera(state.shown, state.timeUs);
-    this.remote = { ...this.remote, cameraShown: state.shown };
     this.#onChange();
   }
 
