@@ -81,13 +81,18 @@ class Squeezed:
         """Two frames are looked at and two pictures made for one of each party."""
         return 1 / (2 * self.alone_s)
 
+    @property
+    def sustained_ms(self) -> float:
+        """From picture to picture where the core has nothing left: the rest of the program takes a third of it."""
+        return 1.5 * 1000 / self.possible_fps
+
     def period_ms(self, side: Side) -> float:
-        """Of the pictures that come to this side at the end, or in the mean where the rate was lower before: it is
-        tried now and then whether a higher one holds. Longer where even the lowest is more than the machine has."""
+        """Of the pictures that come to this side at the end, or in the mean where the rate was lower before. It is
+        tried now and then whether a higher one holds; what the core cannot sustain it does not make evenly."""
         other: Side = "b" if side == "a" else "a"
         times_us = [one.time_us for one in self.shown[side]]
         mean_ms = (times_us[-1] - times_us[0]) / 1000 / (len(times_us) - 1)
-        return max(1000 / self.reports[other].rate_out.fps, mean_ms, 2000 * self.alone_s)
+        return max(1000 / self.reports[other].rate_out.fps, mean_ms, self.sustained_ms)
 
 
 @pytest.fixture(scope="module")

@@ -21,6 +21,7 @@ from kilocall.proto.motion_packet import MotionPacket, wire_time_ms
 from kilocall.sender.camera_view import AWAY_US
 from kilocall.sender.capture import Frame, open_clip
 from kilocall.sender.face_crop import FaceCrop, FaceCropper
+from kilocall.sender.layer_encoder import QUICK_PRESET
 from kilocall.sender.live import OwnSource, SendEvents, SendPipeline
 
 PERIOD_US = 40_000
@@ -169,6 +170,10 @@ class WorkClock:
 
 @pytest.fixture
 def running() -> Running:
+    return opened()
+
+
+def opened() -> Running:
     camera, told, clock = Frames(), Told(), WorkClock()
     loop = EventLoop()
     sending = SendPipeline(camera, told.events, loop.deliver, plan=FixedPlan(), clock=clock)
@@ -324,6 +329,19 @@ def test_the_video_layer_goes_with_motion_once_the_other_side_takes_it(running: 
     asked_for_layer(running)
     running.show(*faces[6:12])
     assert running.told.layer[0].key
+
+
+@pytest.mark.parametrize(("longer_than_s", "hurried"), [(0.0, True), (60.0, False)], ids=["slow", "quick"])
+def test_a_processor_that_looks_slowly_codes_the_layer_quickly(
+    longer_than_s: float, hurried: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kilocall.sender.live.HURRY_FROM_S", longer_than_s)
+    running = opened()
+    running.sending.follow(FixedPlan(layer_bps=3000))
+    asked_for_layer(running)
+    setting = running.sending.layer.setting
+    assert setting is not None
+    assert (setting.preset == QUICK_PRESET) == hurried
 
 
 def test_a_missing_layer_frame_brings_a_key_frame(running: Running, faces: list[Picture]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -12,12 +11,12 @@ from kilocall.model.motion import Motion
 from kilocall.model.reference_pictures import ReferencePicture
 from kilocall.proto.errors import BadInput
 from kilocall.receiver.reference_renderer import ReferenceRenderer
+from kilocall.runtime.timing import takes_longer
 
 LARGEST_TURN_DEG = 90.0
 #: Where a picture takes longer, a quarter of the time from one to the next at 25 a second, a video is shown with
 #: pictures that are moved on between those that the networks make.
 HOLD_FROM_S: Final = 0.01
-_TRIED: Final = 4
 
 
 class Layer(Protocol):
@@ -52,15 +51,7 @@ def makes_slowly(family: Family, source: Source) -> bool:
     renderer.make(source.pose)  # networks are loaded, and slow, the first time
     if not renderer.can_hold:
         return False
-    for _ in range(_TRIED):
-        began = time.perf_counter()
-        renderer.make(source.pose)
-        took = time.perf_counter() - began
-        if took <= HOLD_FROM_S:
-            return False
-        if took > _TRIED * HOLD_FROM_S:
-            break
-    return True
+    return takes_longer(HOLD_FROM_S, lambda: renderer.make(source.pose))
 
 
 class FaceRenderer:

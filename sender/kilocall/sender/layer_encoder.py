@@ -59,7 +59,7 @@ CAMERA_LADDER: Final = (
     LayerSetting(12.0, 216, 5.0, 48, 5),
     LayerSetting(24.0, 256, 6.25, 44, 5),
 )
-#: Where the computer cannot make 25 pictures a second all else takes too long already.
+#: For a computer on which all else takes long already.
 QUICK_PRESET: Final = 8
 #: A picture whose frames are too large for a message's pieces is coded so much coarser, until they fit.
 COARSER: Final = 6

@@ -78,11 +78,9 @@ class LayerSender:
         self._whole = whole
         self._set()
 
-    def hurry(self, hurried: bool) -> None:
-        """This computer cannot send all pictures: coding must take no more of its time than it has to."""
-        if hurried != self._hurried:
-            self._hurried = hurried
-            self._set()
+    def hurry(self) -> None:
+        """Before anything is sent: coding must take no more of this computer's time than it has to."""
+        self._hurried = True
 
     def asked(self, report: LayerReport) -> None:
         """The other side takes so much, or misses a frame."""

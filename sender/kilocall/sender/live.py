@@ -24,6 +24,7 @@ from kilocall.proto.control import Hello, LayerReport
 from kilocall.proto.motion_packet import MotionPacket
 from kilocall.runtime.clock import now_us
 from kilocall.runtime.pictures import as_jpeg
+from kilocall.runtime.timing import takes_longer
 from kilocall.runtime.worker import Deliver, Milliseconds, WorkClock, Worker, work_clock
 from kilocall.sender.camera import Camera
 from kilocall.sender.camera_view import CameraView, Why
@@ -46,6 +47,9 @@ FACE_CERTAINTY: Final = 0.5
 CAMERA_WAIT_S: Final = 0.04
 KEEP_EVERY: Final = 5
 KEEP_MOST: Final = 400
+#: Where a face takes longer to look at, a third of the time from one picture to the next at 25 a second, there is none
+#: to spare for a slow coding of the video layer.
+HURRY_FROM_S: Final = 0.012
 
 
 class HasShape(Protocol):
@@ -241,6 +245,9 @@ class SendPipeline(Worker):
         self._cropper.crop(Frame(np.zeros((256, 256, 3), np.uint8), 0, 0))
         self._family.aligner(self._nobody())
         self._cropper.reset()
+        blank = self._blank()
+        if takes_longer(HURRY_FROM_S, lambda: self._family.track(blank)):
+            self.layer.hurry()
         if self._source_file is not None:
             self._offer(self._pictures.of(self._source_file, self._family))
 
@@ -249,8 +256,11 @@ class SendPipeline(Worker):
 
     def _nobody(self) -> Source:
         """A source picture without a face."""
-        blank = np.zeros((self._family.size, self._family.size, 3), np.uint8)
+        blank = self._blank()
         return self._family.source(blank, replace(self._family.track(blank), certainty=1.0))
+
+    def _blank(self) -> Picture:
+        return np.zeros((self._family.size, self._family.size, 3), np.uint8)
 
     def _use_camera(self, camera: Camera) -> None:
         before, self.camera = self.camera, camera
@@ -293,7 +303,6 @@ class SendPipeline(Worker):
         if self.rate.done(round(1e6 * ended_s), ended_s - began_s, had_in_all_s - had_s):
             logger.info("pace: %g pictures a second can be sent (%s)", self.rate.pace.fps, self.rate.pace.bound)
             self.motion.fit_messages()
-            self.layer.hurry(self.rate.pace.rung > 0)
 
     def _look(self, frame: Frame) -> None:
         self.frames += 1
