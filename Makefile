@@ -36,13 +36,14 @@ lint: $(VENV)/.dev
 	$(BIN)/mypy
 
 # Three groups, one after the other: what computes, what waits, and what needs the machine to itself. pyproject.toml has
-# the markers, tests/conftest.py which files have them.
+# the markers, tests/conftest.py which files have them. Of the last, what fails is run once more: whoever shares the
+# machine may have taken it for a second, and what is at fault fails again.
 SEVERAL := --dist loadfile --no-loadscope-reorder
 group = $(PYTEST) $(1) --durations=20 -m "$(2)" $(PYTEST_ARGS) || [ $$? -eq $(NO_TESTS) ]
 define pytest
 	$(call group,-n 2 $(SEVERAL),not waits and not real_time$(1))
 	$(call group,-n 3 $(SEVERAL),waits$(1))
-	$(call group,,real_time$(1))
+	$(call group,,real_time$(1)) || $(PYTEST) --last-failed -m "real_time$(1)" $(PYTEST_ARGS)
 endef
 
 check: $(VENV)/.dev engine
