@@ -59,7 +59,7 @@ def decoded(receiver: LayerReceiver, sent: list[tuple[LayerFragment, ...]]) -> l
 
 def test_message_is_the_packet_with_what_fits_behind_it() -> None:
     layer = sender(24)
-    patches = np.random.default_rng(0).integers(0, 256, (24, 24, 3), np.uint8)
+    patches = np.random.default_rng(0).integers(0, 256, (48, 48, 3), np.uint8)
     layer.push(np.asarray(cv2.resize(patches, (256, 256), interpolation=cv2.INTER_CUBIC), np.uint8), 0)
     packet = MotionPacket(1, 0, 40_000, 3, None, 4, bytes(150))
     sent = [layer.behind(packet, again=False) for _ in range(3)]
@@ -146,7 +146,7 @@ def test_all_frames_are_decoded_at_their_times() -> None:
 def test_a_large_frame_goes_in_pieces_within_each_message() -> None:
     layer = sender(24)
     noise = np.random.default_rng(0).integers(0, 256, (256, 256, 3), np.uint8)
-    layer.push(np.asarray(cv2.GaussianBlur(noise, (0, 0), 2), np.uint8), 0)
+    layer.push(np.asarray(cv2.GaussianBlur(noise, (0, 0), 1.4), np.uint8), 0)
     sent = []
     while fragments := layer.take(ROOM, again=False):
         sent.append(fragments)

@@ -45,6 +45,7 @@ SETTINGS: Final = (
     LayerSetting(_ANY_KBPS, 128, 8.0, 52),
     LayerSetting(_ANY_KBPS, 192, 6.25, 58),
     LayerSetting(_ANY_KBPS, 256, 6.25, 54),
+    LayerSetting(6.0, 160, 10.0, None, 4),
 )
 #: Of a folder and of a clip at most: four seconds of a hundred clips, which take 7 GB.
 MOST_CLIPS: Final = 100

@@ -51,7 +51,7 @@ def test_results_that_were_kept_before_are_found_again(method: Method, key: str)
 def test_results_with_a_layer_are_kept_apart_and_by_what_its_rate_is_spent_on(monkeypatch: pytest.MonkeyPatch) -> None:
     keys = {job_key(job(method)) for method in (MOTION, LAYERED, replace(LAYERED, layer=6.0))}
     assert len(keys) == 3
-    sharper = replace(LADDER[1], crf=LADDER[1].crf - 1)
+    sharper = replace(LADDER[1], crf=(LADDER[1].crf or 0) - 1)
     monkeypatch.setattr("kilocall.bench.quality.methods.setting_for", lambda kbps: sharper)
     assert job_key(job(LAYERED)) not in keys
 
