@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Final
+from typing import Final, TypeAlias
 
 import av
 import cv2
@@ -26,7 +26,16 @@ from kilocall.runtime.obu import is_key, without_delimiter
 from kilocall.runtime.pace import EvenSteps
 from kilocall.runtime.thread_priority import priorities_kept
 
-__all__ = ["CAMERA_LADDER", "LADDER", "CodedLayer", "LayerEncoder", "LayerSetting", "check_layer_kbps", "setting_for"]
+__all__ = [
+    "CAMERA_LADDER",
+    "LADDER",
+    "CodedLayer",
+    "LayerEncoder",
+    "LayerSetting",
+    "ToCode",
+    "check_layer_kbps",
+    "setting_for",
+]
 
 
 @dataclass(frozen=True)
@@ -79,6 +88,10 @@ SAVED_S: Final = 2.0
 _SVT: Final = "pred-struct=1:lp=1:lookahead=0:scd=0"
 
 
+#: A picture [H, W, 3], or what makes it; None: it is not worth coding.
+ToCode: TypeAlias = NDArray[np.uint8] | Callable[[], NDArray[np.uint8] | None]
+
+
 @dataclass(frozen=True)
 class CodedLayer:
     """A coded frame of the layer."""
@@ -124,12 +137,15 @@ class LayerEncoder:
         """Whether the next frame is to be such a one."""
         return self._key_wanted
 
-    def push(self, picture: NDArray[np.uint8] | Callable[[], NDArray[np.uint8]], time_us: int) -> CodedLayer | None:
-        """A picture [H, W, 3], or what makes it; None where it is not its turn, or the rate has been used up."""
+    def push(self, picture: ToCode, time_us: int) -> CodedLayer | None:
+        """None where it is not the picture's turn, it is not worth it, or the rate has been used up."""
         self._save(time_us)
         if not self._steps.take(time_us, self.setting.fps) or self._saved_bits < 0:
             return None
-        small = self._small(picture() if callable(picture) else picture)
+        whole = picture() if callable(picture) else picture
+        if whole is None:
+            return None
+        small = self._small(whole)
         frame = av.VideoFrame.from_ndarray(np.asarray(small, np.uint8), "rgb24").reformat(
             format="yuv420p", dst_colorspace="ITU601"
         )

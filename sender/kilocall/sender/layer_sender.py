@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
-
-import numpy as np
-from numpy.typing import NDArray
 
 from kilocall.proto.control import LayerReport
 from kilocall.proto.layer_frame import LAYER_NUMBERS, MAX_FRAGMENTS, LayerFragment, LayerFrame
@@ -20,6 +16,7 @@ from kilocall.sender.layer_encoder import (
     QUICK_PRESET,
     LayerEncoder,
     LayerSetting,
+    ToCode,
     setting_for,
 )
 
@@ -105,8 +102,18 @@ class LayerSender:
             self._drop()
             self._encoder = None if setting is None else LayerEncoder(setting, MAX_FRAGMENTS * FRAGMENT_BYTES)
 
-    def push(self, picture: NDArray[np.uint8] | Callable[[], NDArray[np.uint8]], capture_us: int) -> None:
-        """A picture [H, W, 3], or what makes it, whose motion is sent as well."""
+    @property
+    def waits(self) -> bool:
+        """Whether something is to go with a message."""
+        return bool(self._waiting)
+
+    @property
+    def key_wanted(self) -> bool:
+        """Whether the other side waits for a frame that can be decoded without any other."""
+        return self._encoder is not None and self._encoder.key_wanted
+
+    def push(self, picture: ToCode, capture_us: int) -> None:
+        """A picture, with whose motion it goes."""
         if self._encoder is None or (len(self._waiting) > MOST_BEHIND and not self._encoder.key_wanted):
             return
         coded = self._encoder.push(picture, capture_us)

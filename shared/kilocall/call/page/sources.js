@@ -56,7 +56,7 @@ export class Sources {
   describe() {
     const text = this.current
       ? `${this.takenAt ? `Taken at ${this.takenAt}. ` : ""}This is the face the other person sees moving.`
-      : "None yet. The other person cannot see you without one.";
+      : "None yet. Without one the other person sees you only while your camera is shown.";
     if (this.parts.caption.textContent !== text) this.parts.caption.textContent = text;
   }
 
