@@ -175,7 +175,7 @@ class ReceiverService:
 
     def state(self) -> dict[str, Any]:
         receiving, session = self._receiving, self._session
-        jitter = receiving.jitter if receiving is not None else None
+        jitter = receiving.motion.jitter if receiving is not None else None
         return {
             "sender": self.sender if self._task is not None else None,
             "connection": self.peer.state if self.peer is not None else "closed",
@@ -274,7 +274,7 @@ class ReceiverService:
 
     def _watch_load(self, receiving: ReceivePipeline) -> None:
         told, each_ms = self._overload.text, receiving.render_ms.percentile(0.5)
-        due, slow_by = receiving.wanted + receiving.jitter.skipped, receiving.pace.slow_by
+        due, slow_by = receiving.rate.wanted + receiving.motion.jitter.skipped, receiving.rate.pace.slow_by
         self._overload.look(receiving.last_time_us, due, receiving.rendered, each_ms, slow_by)
         if self._overload.text and not told:
             logger.warning("%s", self._overload.text)

@@ -221,7 +221,7 @@ class CallNode:
                 self._selector.start()
                 workers.append(self._selector)
             self.session.introduce(self.sending.hello(self.settings.fps))
-            if self.receiving.takes_layer:
+            if self.receiving.renderer.takes_layer:
                 self.session.take_layer(LAYER_TAKEN_BPS)
             self._start_tasks()
             with contextlib.suppress(TimeoutError):
@@ -288,8 +288,8 @@ class CallNode:
 
     async def _write_down(self, report: CallReport) -> None:
         settings = self.settings
-        if settings.keep_pictures is not None:
-            await asyncio.to_thread(keep_pictures, settings.keep_pictures, self.sending.kept, self.receiving)
+        if settings.keep_pictures is not None and self.receiving.kept is not None:
+            await asyncio.to_thread(keep_pictures, settings.keep_pictures, self.sending.kept, self.receiving.kept)
         if settings.report is not None:
             text = report.model_dump_json(indent=2) + "\n"
             await asyncio.to_thread(write_whole, settings.report, text.encode())

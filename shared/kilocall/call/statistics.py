@@ -168,7 +168,7 @@ class CallStatistics:
         if self._settled_at is not None and now >= self._settled_at + seconds:
             self._steady.add(seconds, out, into)
         self._watch_load(seconds)
-        packets = self._sending.motion.packets_sent, self._receiving.jitter.received
+        packets = self._sending.motion.packets_sent, self._receiving.motion.jitter.received
         if packets != self._packets_before or out["audio"] or into["audio"]:
             self._packets_before, self._busy_at = packets, now
         elif now - seconds >= self._busy_at + IDLE_AFTER_S:
@@ -181,7 +181,7 @@ class CallStatistics:
         sent, self._sent_before = sending.motion.sent_frames - self._sent_before, sending.motion.sent_frames
         delay_ms = self._delays.take_recent()
         if delay_ms is None and session.rtt_ms is not None and pictures:
-            delay_ms = receiving.jitter.delay_us / 1000 + session.rtt_ms / 2
+            delay_ms = receiving.motion.jitter.delay_us / 1000 + session.rtt_ms / 2
         fps_out, fps_in = sent / seconds, pictures / seconds
         self._minutes.look(time.monotonic())
         total_s = time.monotonic() - self._began
@@ -206,8 +206,8 @@ class CallStatistics:
             "delay_ms": _rounded(delay_ms),
             "rate_out": sending.rate.fps,
             "rate_out_limit": sending.rate.limited_by,
-            "rate_in": receiving.pace.fps,
-            "rate_in_limit": receiving.pace.bound,
+            "rate_in": receiving.rate.pace.fps,
+            "rate_in_limit": receiving.rate.pace.bound,
             "frames_per_message": sending.rate.frames_per_message,
             "h264_kbps": round(h264_kbps(sending.rate.fps), 1),
             "sender_ms": _rounded(sending.crop_ms.percentile(0.5)),
@@ -221,8 +221,8 @@ class CallStatistics:
         receiving, peer = self._receiving, self._link.peer
         return {
             "camera_frames": self._sending.camera.dropped,
-            "late_packets": receiving.jitter.late,
-            "skipped_frames": receiving.jitter.skipped,
+            "late_packets": receiving.motion.jitter.late,
+            "skipped_frames": receiving.motion.jitter.skipped,
             "inbox": receiving.inbox_dropped + (peer.motion.dropped + peer.control.dropped if peer is not None else 0),
             "malformed": receiving.malformed + (peer.malformed if peer is not None else 0) + self._session.malformed,
             "not_sent": peer.motion_dropped if peer is not None else 0,
@@ -241,8 +241,8 @@ class CallStatistics:
             self.sends.reset()
         if opened and receiving.watched and receiving.speaker.shown_hash is not None:
             # By the frames' own times: a thread that is inside a network for seconds takes them in bursts.
-            due, at_us = receiving.wanted + receiving.jitter.skipped, receiving.last_time_us
-            render_ms, slow_by = receiving.render_ms.percentile(0.5), receiving.pace.slow_by
+            due, at_us = receiving.rate.wanted + receiving.motion.jitter.skipped, receiving.last_time_us
+            render_ms, slow_by = receiving.render_ms.percentile(0.5), receiving.rate.pace.slow_by
             self.receives.look(at_us, due, receiving.rendered, render_ms, slow_by)
         else:
             self.receives.reset()
@@ -266,7 +266,7 @@ class CallStatistics:
     def report(self, close_ms: float) -> CallReport:
         """The whole call; closing it took `close_ms`."""
         sending, receiving, session = self._sending, self._receiving, self._session
-        first, jitter = self._first_picture, receiving.jitter
+        first, jitter = self._first_picture, receiving.motion.jitter
         whole, steady, idle = self._whole, self._steady, self._idle
         delays = list(self._delays.all)
         span = max(whole.seconds, 1e-6)
@@ -297,7 +297,7 @@ class CallStatistics:
             key_packets=sending.motion.key_packets,
             frames_per_message=sending.rate.frames_per_message,
             rate_out=RateInUse.of(sending.rate.pace, sending.rate.fps, sending.rate.limited_by),
-            rate_in=RateInUse.of(receiving.pace, receiving.pace.fps, receiving.pace.bound),
+            rate_in=RateInUse.of(receiving.rate.pace, receiving.rate.pace.fps, receiving.rate.pace.bound),
             fps_out=sending.motion.sent_frames / span,
             fps_in=self.pictures / span,
             pictures=self.pictures,
@@ -341,8 +341,8 @@ class CallStatistics:
             decoded=received.frames,
             missing=received.lost_frames,
             refused=received.refused,
-            used=self._receiving.layer_used,
-            camera_pictures=self._receiving.camera_pictures,
+            used=self._receiving.renderer.layer_used,
+            camera_pictures=self._receiving.renderer.camera_pictures,
         )
 
     def _sound(self) -> Sound:
