@@ -117,7 +117,7 @@ def test_a_further_picture_is_shown_and_recorded_and_a_lost_one_never(
             await until(lambda: bool(on(viewer)) and sum(on(viewer)) > 3)
             await viewer.controls.record(on=True)
             a, b = speaker.session, viewer.session
-            base = speaker.sending.source
+            base = speaker.sending.pictures.source
             assert base is not None
             await until(lambda: len(speaker.sending.kept) >= 3 * FPS)
             crops = list(speaker.sending.kept.values())

@@ -58,7 +58,7 @@ class Call:
             crop_ms=Milliseconds(),
             motion_ms=Milliseconds(),
             rate=SimpleNamespace(fps=25.0, wanted_fps=25.0, limited_by="none", pace=Pace(), frames_per_message=3),
-            source=None,
+            pictures=SimpleNamespace(source=None),
             layer=SimpleNamespace(frames=0, key_frames=0, bytes_sent=0),
         )
         self.receiving = SimpleNamespace(

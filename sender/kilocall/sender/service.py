@@ -255,11 +255,12 @@ class SenderService:
 
     def state(self) -> dict[str, Any]:
         sending = self.sending
+        source = sending.pictures.source if sending is not None else None
         return {
             "running": sending is not None and sending.alive,
             "problem": self.problem,
-            "face": bool(sending and sending.face_seen),
-            "source": sending.source.id if sending is not None and sending.source is not None else None,
+            "face": bool(sending and sending.face.seen),
+            "source": source.id if source is not None else None,
             "frames": sending.motion.sent_frames if sending is not None else 0,
             "not_proven": self.not_proven,
             "payload_bits_per_frame": round(sending.motion.payload_bits_per_frame, 1) if sending else 0.0,
@@ -434,9 +435,10 @@ def create_app(settings: SenderSettings, *, start: bool = True, hosts: tuple[str
     @app.get("/source.jpg")
     async def get_source() -> Response:
         sending = app.state.service.sending
-        if sending is None or sending.source is None:
-            return Response(status_code=404)
-        return Response(as_jpeg(sending.source.picture), media_type="image/jpeg")
+        source = sending.pictures.source if sending is not None else None
+        return (
+            Response(status_code=404) if source is None else Response(as_jpeg(source.picture), media_type="image/jpeg")
+        )
 
     @app.post("/handshakes")
     async def begin_handshake(theirs: _Commitment) -> dict[str, str]:

@@ -258,7 +258,7 @@ class CallStatistics:
 
     def _own_bytes(self) -> int:
         """Of all pictures of this side's speaker that were offered."""
-        source = self._sending.source
+        source = self._sending.pictures.source
         return self._session.references.own_bytes + (len(source.packed.data) if source is not None else 0)
 
     # At the end
