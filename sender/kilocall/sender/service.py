@@ -436,9 +436,9 @@ def create_app(settings: SenderSettings, *, start: bool = True, hosts: tuple[str
     async def get_source() -> Response:
         sending = app.state.service.sending
         source = sending.pictures.source if sending is not None else None
-        return (
-            Response(status_code=404) if source is None else Response(as_jpeg(source.picture), media_type="image/jpeg")
-        )
+        if source is None:
+            return Response(status_code=404)
+        return Response(as_jpeg(source.picture), media_type="image/jpeg")
 
     @app.post("/handshakes")
     async def begin_handshake(theirs: _Commitment) -> dict[str, str]:
