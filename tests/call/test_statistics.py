@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from kilocall.call.call_traffic import IDLE_AFTER_S, SETTLE_S
 from kilocall.call.settings import CallSettings
-from kilocall.call.statistics import IDLE_AFTER_S, SETTLE_S, CallStatistics
+from kilocall.call.statistics import CallStatistics
 from kilocall.proto.layer_frame import LayerFragment
 from kilocall.receiver.jitter_buffer import JitterBuffer
 from kilocall.receiver.layer_receiver import LayerReceiver

@@ -93,7 +93,7 @@ class Controls:
             "recording": outputs.recording,
             "own_face": sending.face.seen,
             "camera_view": {"available": remote.takes_camera, "shown": sending.camera_view.shown},
-            "slow": {"shows": self._statistics.receives.text, "sends": self._statistics.sends.text},
+            "slow": {"shows": self._statistics.load.receives.text, "sends": self._statistics.load.sends.text},
             "remote": {
                 "present": remote.present,
                 "face": remote.face,

@@ -102,7 +102,7 @@ class CallNode:
             self.receiving,
             self.audio.loudspeaker,
             codebook=lambda: self.sending.codebook,
-            picture_us=lambda: self._statistics.last_picture_us,
+            picture_us=lambda: self._statistics.shown.last_us,
             on_problem=self._recording_failed,
         )
         self.controls = Controls(
@@ -232,7 +232,7 @@ class CallNode:
             closing_s = clock() - closes_at
         report = self._statistics.report(1000 * closing_s)
         await self._write_down(report)
-        if self._refusal is not None and (self.link.not_proven or not self._statistics.pictures):
+        if self._refusal is not None and (self.link.not_proven or not self._statistics.shown.count):
             raise BadInput(self._refusal)
         return report
 
