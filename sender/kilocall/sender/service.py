@@ -420,6 +420,14 @@ def create_app(settings: SenderSettings, *, start: bool = True, hosts: tuple[str
         await app.state.service.stop()
         return await state()
 
+    _add_source(app)
+    _add_receivers(app)
+    return app
+
+
+def _add_source(app: FastAPI) -> None:
+    """The own source picture, to be seen and to be replaced."""
+
     @app.put("/source")
     async def put_source(request: Request) -> Response:
         body = await bounded_body(request, MAX_PICTURE_BYTES)
@@ -440,6 +448,10 @@ def create_app(settings: SenderSettings, *, start: bool = True, hosts: tuple[str
             return Response(status_code=404)
         return Response(as_jpeg(source.picture), media_type="image/jpeg")
 
+
+def _add_receivers(app: FastAPI) -> None:
+    """How a receiver shows that it has the token, and connects."""
+
     @app.post("/handshakes")
     async def begin_handshake(theirs: _Commitment) -> dict[str, str]:
         return {"commitment": app.state.service.meet(theirs.commitment)}
@@ -448,8 +460,6 @@ def create_app(settings: SenderSettings, *, start: bool = True, hosts: tuple[str
     async def add_receiver(offer: _Offer) -> dict[str, str]:
         sdp, tag = await app.state.service.answer_proven(offer.sdp, offer.commitment, offer.tag)
         return {"type": "answer", "sdp": sdp, "tag": tag}
-
-    return app
 
 
 def _gauges(metrics: Metrics, service: SenderService) -> None:
