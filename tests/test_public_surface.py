@@ -17,14 +17,6 @@ import pytest
 ROOT = Path(__file__).parents[1]
 #: Private attributes in each file that `pyproject.toml` excuses from SLF001.
 LEFT: Final = {
-    "tests/bench/quality/test_wire.py": 2,
-    "tests/call/test_floods.py": 2,
-    "tests/call/test_further_pictures.py": 2,
-    "tests/call/test_in_between.py": 2,
-    "tests/call/test_operation.py": 2,
-    "tests/call/test_redis.py": 4,
-    "tests/call/test_signalling.py": 5,
-    "tests/call/test_turn.py": 3,
     "tests/runtime/aiortc_fixes/ends.py": 7,  # aiortc's, not kilocall's
 }
 #: What SLF001 does not see: names that are imported or replaced.

@@ -58,7 +58,7 @@ def test_another_camera_is_chosen_in_the_call_and_its_loss_is_told(
     async def check() -> None:
         async with Server() as server, running(server, astronaut_clip, tmp_path / "a", f"tea#{SECRET.text}") as node:
             sending, seen = node.sending, node.controls.state
-            await until(lambda: sending.face_seen)
+            await until(lambda: sending.face.seen)
             before = sending.camera
             assert isinstance(before, ClipCamera)
             assert seen()["camera"] == {"number": None, "problem": ""}
@@ -70,11 +70,11 @@ def test_another_camera_is_chosen_in_the_call_and_its_loss_is_told(
             assert seen()["camera"] == {"number": 3, "problem": ""}
             assert before.ended
             frames = sending.frames
-            await until(lambda: sending.frames > frames + 3 and sending.face_seen)
+            await until(lambda: sending.frames > frames + 3 and sending.face.seen)
             Plugged.pulled = True
-            await until(lambda: "camera 3" in seen()["camera"]["problem"] and not sending.face_seen)
+            await until(lambda: "camera 3" in seen()["camera"]["problem"] and not sending.face.seen)
             Plugged.pulled = False
-            await until(lambda: not seen()["camera"]["problem"] and sending.face_seen)
+            await until(lambda: not seen()["camera"]["problem"] and sending.face.seen)
 
     (tmp_path / "a").mkdir()
     run(check(), within_s=120)

@@ -17,11 +17,11 @@ from kilocall.call.node import CallNode
 from kilocall.call.recording import Recording
 from kilocall.call.settings import settings_from
 from kilocall.control import references
-from kilocall.control.session import Session
 from kilocall.model.family import Family, Picture
 from kilocall.model.reference_pictures import Distance, base_reference
 from kilocall.proto.control import ReferencePiece, SourcePicture, parse_control
 from kilocall.proto.stream_file import ReferencePicture, TimedPacket
+from kilocall.runtime.peer import Peer
 from kilocall.runtime.pictures import decode_picture, encode_picture
 from links import run
 from meeting import SECRET, Server
@@ -84,24 +84,29 @@ def furthest(family: Family, base: SourcePicture, crops: list[bytes]) -> SourceP
     return packed(seen[int(apart.argmax())])
 
 
-def lose_pieces(session: Session, picture_hash: str) -> list[int]:
-    """Loses the pieces of a picture on their way out; where each began."""
-    send, lost = session._send, list[int]()
-    assert send is not None
+@pytest.fixture
+def losing(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[int]]:
+    """Hashes of pictures whose pieces are lost on their way, and where each lost one began."""
+    losing: dict[str, list[int]] = {}
+    send = Peer.send_control
 
-    def _send(data: bytes) -> bool:
+    def send_control(peer: Peer, data: bytes) -> bool:
         message = parse_control(data)
-        if isinstance(message, ReferencePiece) and message.picture_hash == picture_hash:
-            lost.append(message.offset)
+        if isinstance(message, ReferencePiece) and message.picture_hash in losing:
+            losing[message.picture_hash].append(message.offset)
             return True
-        return send(data)
+        return send(peer, data)
 
-    session._send = _send
-    return lost
+    monkeypatch.setattr(Peer, "send_control", send_control)
+    return losing
 
 
 def test_a_further_picture_is_shown_and_recorded_and_a_lost_one_never(
-    family: Family, astronaut_clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    family: Family,
+    astronaut_clip: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    losing: dict[str, list[int]],
 ) -> None:
     monkeypatch.setattr(references, "PIECE_EVERY_US", 0)
     monkeypatch.setattr(node_module, "TICK_S", 0.25)
@@ -117,7 +122,7 @@ def test_a_further_picture_is_shown_and_recorded_and_a_lost_one_never(
             await until(lambda: bool(on(viewer)) and sum(on(viewer)) > 3)
             await viewer.controls.record(on=True)
             a, b = speaker.session, viewer.session
-            base = speaker.sending.source
+            base = speaker.sending.pictures.source
             assert base is not None
             await until(lambda: len(speaker.sending.kept) >= 3 * FPS)
             crops = list(speaker.sending.kept.values())
@@ -129,7 +134,7 @@ def test_a_further_picture_is_shown_and_recorded_and_a_lost_one_never(
             # The clip begins again and again, and the furthest crop may be the first.
             others = (packed(opened(crop)) for crop in crops)
             bad = next(picture for picture in others if picture.picture_hash != good.picture_hash)
-            lost = lose_pieces(a, bad.picture_hash)
+            lost = losing[bad.picture_hash] = []
             a.own_reference(base.packed.picture_hash, bad)
             await until(lambda: sum(lost) > 0 and len(on(viewer)) == 2 and on(viewer)[1] > 0)
             made = await viewer.controls.record(on=False)

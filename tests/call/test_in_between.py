@@ -86,6 +86,14 @@ class Between:
             await party.close()
 
 
+class ForgedHandshake(Handshake):
+    """Of somebody who has the link's key, and passes on what the two parties commit to."""
+
+    def __init__(self, key: bytes, offer: bytes, answer: bytes, *, offers: bool) -> None:
+        super().__init__(key, ROOM, offers=offers)
+        self._commitments = {"offer": offer, "answer": answer}
+
+
 class Impostor(Between):
     """Ends both connections itself. `key` is the link's when he has got hold of the link; else he invents tags."""
 
@@ -121,11 +129,8 @@ class Impostor(Between):
     ) -> tuple[str, str]:
         if self._key is None:
             return "0f" * 32, message["tag"]
-        hands = []
-        for offers in (False, True):
-            hand = Handshake(self._key, ROOM, offers=offers)
-            hand._commitments = {"offer": self._commitments[party], "answer": self._commitments[other]}
-            hands.append(hand)
+        commitments = self._commitments[party], self._commitments[other]
+        hands = [ForgedHandshake(self._key, *commitments, offers=offers) for offers in (False, True)]
         hands[0].check(message["sdp"], message["tag"])
         return hands[0].seal(answer), hands[1].seal(offer)
 
@@ -146,8 +151,8 @@ class Party:
     """A link, and what a session would do with the nonces."""
 
     def __init__(self, address: RoomAddress) -> None:
-        self.link = Link(address, SETTINGS, self, Tasks())
-        self.tasks = self.link._tasks
+        self.tasks = Tasks()
+        self.link = Link(address, SETTINGS, self, self.tasks)
         self.handshake: Handshake | None = None
         self.opened_now = asyncio.Event()
         self.reasons: list[str] = []

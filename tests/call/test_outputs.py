@@ -50,7 +50,7 @@ class Call:
         self.asked_for_keys: list[int | None] = []
         self.receiving = SimpleNamespace(
             events=SimpleNamespace(played=None, layer=None, rgb=None),
-            takes_layer=False,
+            renderer=SimpleNamespace(takes_layer=False),
             layer=SimpleNamespace(newest=7),
             watched=False,
             last_time_us=5_000_000,
@@ -121,7 +121,7 @@ def test_nothing_is_handed_over_before_and_after_a_recording(call: Call) -> None
     async def run() -> None:
         events = call.receiving.events
         assert await call.outputs.stop_recording() is None
-        call.receiving.takes_layer = True
+        call.receiving.renderer.takes_layer = True
         await call.outputs.start_recording()
         assert None not in (events.played, events.layer, call.loudspeaker.on_samples)
         assert call.asked_for_keys == [7]  # the file's layer begins with a key frame

@@ -110,7 +110,7 @@ def test_third_gets_full_while_the_owner_of_a_broken_connection_may_come_back() 
     async def check() -> None:
         async with Server(SignallingSettings(come_back_within_s=15, sweep_s=1000), clock) as server:
             first, second, session = await two(server, second_waits_s=60)
-            second._socket.transport.abort()  # type: ignore[union-attr]  # as when the network breaks
+            second.abort()
             member = server.rooms["tea"].members[1]
             while member.lost_at is None:  # noqa: ASYNC110  # nothing tells the test
                 await asyncio.sleep(0.005)
@@ -135,7 +135,7 @@ def test_place_of_who_does_not_come_back_is_free_in_the_end() -> None:
     async def check() -> None:
         async with Server(SignallingSettings(come_back_within_s=15, sweep_s=1000), clock) as server:
             first, second, session = await two(server, second_waits_s=60)
-            second._socket.transport.abort()  # type: ignore[union-attr]
+            second.abort()
             while server.rooms["tea"].members[1].lost_at is None:  # noqa: ASYNC110
                 await asyncio.sleep(0.005)
             clock.now += 16
@@ -228,12 +228,11 @@ def test_lost_connection_comes_back_to_the_same_session() -> None:
         async with Server() as server:
             first, second, session = await two(server)
             port = server.port
-            first_member = first._join.member
             lost = server.rooms["tea"].members[0]
             server.signalling.outboxes[lost.connection].put_newest(None)  # it closes without a word
             again = await first.next()
             assert isinstance(again, Joined)
-            assert (again.member, again.others, server.port) == (first_member, 1, port)
+            assert (again.member, again.others, server.port) == (lost.token, 1, port)
             second.send(session, "answer", "still here", TAG)
             assert await first.next() == Signal(session=session, kind="answer", sdp="still here", tag=TAG)
             assert server.rooms["tea"].session == session
@@ -247,14 +246,14 @@ def test_client_comes_back_when_the_signalling_server_was_restarted() -> None:
     async def check() -> None:
         async with Server() as server:
             link = await Signalling(server.url, "tea", SECRET, first_wait_s=0.05, most_wait_s=0.2).__aenter__()
-            await link.next()
-            member, port = link._join.member, server.port
+            joined, port = await link.next(), server.port
+            assert isinstance(joined, Joined)
         await asyncio.sleep(0.2)
         assert not link.connected
         async with Server(port=port) as server:
             again = await link.next()
             assert isinstance(again, Joined)
-            assert again.member == member
+            assert again.member == joined.member
             await link.close()
 
     run(check())
@@ -416,7 +415,7 @@ def test_idle_rooms_expire() -> None:
             point = server.signalling
             async with Signalling(server.url, "tea", SECRET, first_wait_s=60) as first:
                 await first.next()
-                first._socket.transport.abort()  # type: ignore[union-attr]  # as when the network breaks
+                first.abort()
                 while server.rooms["tea"].connected:  # noqa: ASYNC110
                     await asyncio.sleep(0.005)
                 clock.now += 16

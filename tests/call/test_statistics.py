@@ -8,11 +8,14 @@ from typing import Any
 
 import pytest
 
+from kilocall.call.call_traffic import IDLE_AFTER_S, SETTLE_S
 from kilocall.call.settings import CallSettings
-from kilocall.call.statistics import IDLE_AFTER_S, SETTLE_S, CallStatistics
+from kilocall.call.statistics import CallStatistics
 from kilocall.proto.layer_frame import LayerFragment
+from kilocall.receiver.jitter_buffer import JitterBuffer
 from kilocall.receiver.layer_receiver import LayerReceiver
 from kilocall.receiver.live import Rendered
+from kilocall.receiver.render_rate import RenderRate
 from kilocall.runtime.pace import Pace
 from kilocall.runtime.traffic import KINDS, Count, Traffic
 from kilocall.runtime.worker import Milliseconds
@@ -56,24 +59,22 @@ class Call:
             crop_ms=Milliseconds(),
             motion_ms=Milliseconds(),
             rate=SimpleNamespace(fps=25.0, wanted_fps=25.0, limited_by="none", pace=Pace(), frames_per_message=3),
-            source=None,
+            pictures=SimpleNamespace(source=None),
             layer=SimpleNamespace(frames=0, key_frames=0, bytes_sent=0),
         )
         self.receiving = SimpleNamespace(
-            jitter=SimpleNamespace(received=0, late=0, skipped=0, duplicates=0, delay_us=40_000),
-            pace=Pace(),
+            motion=SimpleNamespace(jitter=JitterBuffer()),
+            rate=RenderRate(),
             render_ms=Milliseconds(),
             decode_ms=Milliseconds(),
             inbox_dropped=0,
             malformed=0,
             watched=True,
-            wanted=0.0,
             rendered=0,
             last_time_us=0,
             speaker=SimpleNamespace(shown_hash="picture"),
             layer=LayerReceiver(),
-            layer_used=0,
-            camera_pictures=0,
+            renderer=SimpleNamespace(layer_used=0, camera_pictures=0),
         )
         loudspeaker = SimpleNamespace(received_samples=0, heard_samples=0, level_db=None, hold_us=0, onsets_us=[])
         self.audio = SimpleNamespace(

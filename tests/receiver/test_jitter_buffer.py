@@ -270,14 +270,14 @@ def test_packets_that_a_busy_machine_holds_up_now_and_then_are_no_queue() -> Non
         at = ready_us(number) + 20_000
         busy_for = max(0, 300_000 - at % 500_000) if number > 20 else 0
         buffer.push(packet(number), at + busy_for)
-    assert buffer.queueing_us(ready_us(60)) <= 5_000
+    assert buffer.playout.queueing_us(ready_us(60)) <= 5_000
 
 
 def test_queue_that_stands_for_ten_seconds_still_shows() -> None:
     buffer = JitterBuffer()
     for number in range(120):
         buffer.push(packet(number), ready_us(number) + 20_000 + (400_000 if number > 20 else 0))
-    assert 390_000 <= buffer.queueing_us(ready_us(120)) <= 410_000
+    assert 390_000 <= buffer.playout.queueing_us(ready_us(120)) <= 410_000
 
 
 @given(

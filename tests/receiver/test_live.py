@@ -140,7 +140,7 @@ def test_packet_of_the_connection_before_is_not_taken_for_one_of_the_next(
     rig.receiving.restart()
     rig.step(0.3)
     assert rig.pictures == []
-    assert rig.receiving.jitter.received == 0
+    assert rig.receiving.motion.jitter.received == 0
 
 
 def test_frames_that_come_again_are_rendered_and_recorded_once(rig: Rig, family: Family, source: Source) -> None:
@@ -186,9 +186,9 @@ def test_a_renderer_slower_than_the_motion_makes_the_newest_picture_and_loses_no
     delays = [made.made_us - made.time_us for made in rig.pictures]
     assert all(12_000_000 < delay < 12_500_000 for delay in delays)
     assert rig.receiving.inbox_dropped == 0
-    assert rig.receiving.unreadable == 0
-    assert rig.receiving.jitter.received > 250
-    assert rig.receiving.decoded <= 64
+    assert rig.receiving.motion.unreadable == 0
+    assert rig.receiving.motion.jitter.received > 250
+    assert rig.receiving.motion.decoded <= 64
 
 
 @pytest.mark.parametrize(("render_ms", "fps", "heeds"), [(66, 12.5, True), (66, 12.5, False), (105, 8, True)])
@@ -217,7 +217,7 @@ def test_a_slow_renderer_says_what_it_can_show_and_shows_that_evenly(
         rig.step()
         rig.now_us += 2_000
     assert rig.rates[-1] == fps
-    assert rig.receiving.pace.bound == "processor"
+    assert rig.receiving.rate.pace.bound == "processor"
     shown = [made for made in rig.pictures if made.made_us > began_us + 4_000_000]
     period_ms = 1000 / fps
     moved_ms = np.diff([made.time_us / 1000 for made in shown])
@@ -226,16 +226,16 @@ def test_a_slow_renderer_says_what_it_can_show_and_shows_that_evenly(
     assert moved_ms.std() < 3
     assert shown_ms.std() < 0.15 * period_ms
     # What would have come is counted, not what was asked for.
-    assert rig.receiving.wanted == pytest.approx(8 * 25, rel=0.1)
+    assert rig.receiving.rate.wanted == pytest.approx(8 * 25, rel=0.1)
 
 
 def test_the_rate_of_the_other_sides_camera_is_what_there_is_to_hold(rig: Rig) -> None:
     rig.receiving.expect(10)
     rig.step()
-    assert rig.receiving.pace.rates == (10, 8, 6, 5)
+    assert rig.receiving.rate.pace.rates == (10, 8, 6, 5)
     assert rig.rates == []
     for number in range(20):
-        rig.receiving.pace.done(number * 100_000, 0.15, 0.15)
+        rig.receiving.rate.pace.done(number * 100_000, 0.15, 0.15)
     rig.receiving.expect(25)
     rig.step()
     assert rig.rates == [25]  # the other side is not kept at what was asked of the one before
@@ -466,7 +466,7 @@ def test_what_the_other_sides_camera_sees_is_shown_from_the_frame_that_is_named_
     shown = seen(rig.pictures[-1])
     assert shown.shape[1] > 1.7 * shown.shape[0]
     assert np.abs(shown.mean((0, 1)) - (40, 90, 160)).max() < 6
-    assert rig.receiving.camera_pictures >= 2
+    assert rig.receiving.renderer.camera_pictures >= 2
     # Each picture says what it is: word of the camera comes before its first picture does.
     assert [made.camera for made in rig.pictures] == [
         seen(made).shape[0] != seen(made).shape[1] for made in rig.pictures
@@ -494,7 +494,7 @@ def test_what_a_video_layer_saw_over_one_source_picture_changes_nothing_on_the_n
 
     for number in range(4):
         send(number, source)
-    assert rig.receiving.layer_used >= 2
+    assert rig.receiving.renderer.layer_used >= 2
     assert np.abs(seen(rig.pictures[-1])[190:220, 50:90].mean((0, 1)) - (235, 205, 40)).max() < 60
     rig.receiving.prepare(drawing.picture_hash, drawing.data)
     rig.receiving.use(drawing.picture_hash, rig.now_us)

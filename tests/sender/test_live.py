@@ -188,7 +188,7 @@ def black(like: Picture) -> Picture:
 def test_first_source_picture_is_taken_by_itself_and_offered(running: Running, faces: list[Picture]) -> None:
     running.show(*faces[:12])
     assert len(running.told.sources) == 1
-    assert running.sending.source == running.told.sources[0]
+    assert running.sending.pictures.source == running.told.sources[0]
     assert 1000 < len(running.told.sources[0].packed.data) <= 6144
 
 
@@ -263,22 +263,23 @@ def test_new_source_holds_once_the_other_side_has_it(running: Running, faces: li
     running.show(*faces[:12])
     running.begin()
     running.show(*faces[12:20])
-    old = running.sending.source
+    old = running.sending.pictures.source
     running.sending.take_source()
     running.sending.do_what_was_asked()
     new = running.told.sources[-1]
     assert new != old
     running.show(*faces[20:23])
-    assert running.sending.source == old
+    assert running.sending.pictures.source == old
     running.sending.confirm("ab" * 32)
     running.sending.do_what_was_asked()
-    assert running.sending.source == old
+    assert running.sending.pictures.source == old
     running.sending.confirm(new.packed.picture_hash)
     running.sending.do_what_was_asked()
-    assert running.sending.source == new
+    assert running.sending.pictures.source == new
     when = running.show(faces[23])
     assert running.told.faces[-1] == (True, when)
-    assert [source.id for source in running.sending.recent] == list(dict.fromkeys([new.id, old.id if old else ""]))
+    recent = [source.id for source in running.sending.pictures.recent]
+    assert recent == list(dict.fromkeys([new.id, old.id if old else ""]))
 
 
 def test_source_without_a_face_is_refused_and_changes_nothing(running: Running, faces: list[Picture]) -> None:
@@ -287,15 +288,15 @@ def test_source_without_a_face_is_refused_and_changes_nothing(running: Running, 
     with pytest.raises(NoFace, match="no face in the last second"):
         from_camera.result(0)
     running.show(*faces[:12])
-    before, recent = running.sending.source, list(running.sending.recent)
+    before, recent = running.sending.pictures.source, list(running.sending.pictures.recent)
     for side in (64, running.sending.hello(25).picture_size):  # the second may be a crop as it is
         from_file = running.sending.use_picture(np.full((side, side, 3), 90, np.uint8))
         assert not from_file.done()
         running.sending.do_what_was_asked()
         with pytest.raises(NoFace):
             from_file.result(0)
-    assert running.sending.source == before
-    assert list(running.sending.recent) == recent
+    assert running.sending.pictures.source == before
+    assert list(running.sending.pictures.recent) == recent
     assert len(running.told.sources) == 1
 
 
@@ -434,7 +435,7 @@ def test_who_goes_out_of_view_shows_what_the_camera_sees_until_he_is_back(away: 
     assert left_us < away.told.cameras[-1][1]
     assert away.told.layer[-1].whole is False
     assert next(fragment.key for fragment in away.told.layer if not fragment.whole)
-    assert away.sending.camera_shown is None
+    assert away.sending.camera_view.shown is None
 
 
 def test_what_the_camera_sees_is_shown_when_it_is_asked_for_whoever_is_in_the_picture(
@@ -466,7 +467,7 @@ def test_a_new_picture_can_be_taken_while_the_camera_is_shown(running: Running, 
     running.sending.show_camera(True)
     running.sending.do_what_was_asked()
     running.show(*faces[12:15])
-    running.sending.overlay_wanted = True
+    running.sending.preview.overlay_wanted = True
     running.show(*faces[15:20])
     assert running.told.cameras[-1][0] == "asked"
     assert running.told.overlays  # not with every frame
@@ -510,11 +511,11 @@ def test_the_camera_is_not_shown_to_who_cannot_nor_where_the_plan_has_no_room(
 
 def test_a_camera_that_is_off_is_not_shown(away: Running, faces: list[Picture]) -> None:
     away.show(*[black(faces[0])] * 60)
-    assert away.sending.camera_shown == "away"
+    assert away.sending.camera_view.shown == "away"
     away.sending.camera_off = True
     away.told.layer.clear()
     away.show(*[black(faces[0])] * 60)
-    assert away.sending.camera_shown is None
+    assert away.sending.camera_view.shown is None
     assert not away.told.layer
 
 
@@ -624,7 +625,7 @@ def test_camera_off_is_no_face(running: Running, faces: list[Picture]) -> None:
 def test_overlay_says_what_to_do_only_while_it_is_wanted(running: Running, faces: list[Picture]) -> None:
     running.show(*faces[:4])
     assert running.told.overlays == []
-    running.sending.overlay_wanted = True
+    running.sending.preview.overlay_wanted = True
     running.show(faces[4], black(faces[0]))
     assert running.told.overlays[0]["face"] is True
     assert isinstance(running.told.overlays[0]["advice"], str)

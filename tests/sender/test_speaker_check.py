@@ -165,13 +165,13 @@ def test_in_a_call_somebody_else_gets_a_source_picture_of_his_own(
     running.show(*first[12:20])
     assert spread(told.packets[-2:], sending) > 0
     assert len(told.sources) == 1
-    mine = sending.source
+    mine = sending.pictures.source
     running.show(*second[:40])
     assert len(problems) == 1
     assert "somebody else" in problems[0]
     assert ("a new source picture is taken" in problems[0]) is not chosen
     # The other side moves the old picture until it has the new one: not by this person.
-    assert sending.source == mine
+    assert sending.pictures.source == mine
     assert spread(told.packets[-3:], sending) == 0
     assert len(told.sources) == (1 if chosen else 2)
     if chosen:

@@ -234,6 +234,23 @@ def create_app(
             status_code=200 if alive else 503,
         )
 
+    _add_media(app, session)
+
+    @app.websocket("/live")
+    async def live(socket: WebSocket) -> None:
+        await socket.accept()
+        if len(session.hub.viewers) >= MAX_VIEWERS:
+            await socket.close(1013, f"{MAX_VIEWERS} viewers are the most")
+            return
+        await _serve_viewer(socket, session)
+
+    mount_page(app, PAGE)
+    return app
+
+
+def _add_media(app: FastAPI, session: ReplaySession) -> None:
+    """The picture that is moved, also another one, and the sound."""
+
     @app.get("/source.jpg")
     async def source() -> Response:
         with suppress(CancelledError, asyncio.CancelledError):
@@ -259,17 +276,6 @@ def create_app(
         except CancelledError:
             return _upload_error("the stream is being closed", 503)
         return JSONResponse({"source": _plain(name)})
-
-    @app.websocket("/live")
-    async def live(socket: WebSocket) -> None:
-        await socket.accept()
-        if len(session.hub.viewers) >= MAX_VIEWERS:
-            await socket.close(1013, f"{MAX_VIEWERS} viewers are the most")
-            return
-        await _serve_viewer(socket, session)
-
-    mount_page(app, PAGE)
-    return app
 
 
 async def _serve_viewer(socket: WebSocket, session: ReplaySession) -> None:

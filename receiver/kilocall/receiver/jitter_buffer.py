@@ -1,55 +1,28 @@
 """Motion packets as they arrive to frames in play order, each at its time.
 
-A frame plays at its capture time plus an offset that the buffer keeps as small as arrivals allow:
-
-    offset = the higher of (arrival - capture of the packet's first frame), what nine of ten of late needed,
-                       and (arrival - capture of its last frame), the highest of late;
-             at least 60 and at most 250 ms more than the fastest packet needed
-
-so that no packet comes too late altogether, and one in ten is shown from its second or third frame on.
-
-It jumps up with a late packet and sinks slowly. What comes after its time is never played, but it is worth
-decoding, because later packets may refer to it: decode every packet when it comes, unless it is a duplicate or
-old. No clock of its own: every call says what time it is.
+A frame plays at its capture time plus an offset that `playout_delay.py` keeps as small as arrivals allow. What comes
+after its time is never played, but it is worth decoding, because later packets may refer to it: decode every packet
+when it comes, unless it is a duplicate or old. No clock of its own: every call says what time it is.
 
 A packet may begin with frames of the one before, told by their times: a frame less than half a spacing after the one
-played last is that one again. Where packets are lost now and then the offset makes room for such frames, so that
-those of a lost packet play in time.
+played last is that one again.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass
 from enum import Enum
 
 from kilocall.proto.control import ReceiverReport
 from kilocall.proto.limits import HISTORY, SEQUENCES
 from kilocall.proto.motion_packet import MotionPacket
+from kilocall.receiver.playout_delay import MOST_DELAY_US, Arrival, PlayoutDelay
 
 __all__ = ["DueFrame", "JitterBuffer", "Verdict"]
 
-LEAST_DELAY_US = 60_000
-MOST_DELAY_US = 250_000
-MARGIN_US = 10_000
-"""Added to the worst offset of late; a tick of the display."""
-SINK_US_PER_S = 40_000
-"""How fast the offset comes down again: a frame every second at 25 fps."""
-WINDOW_US = 4_000_000
-"""How long an arrival counts for the offset and its lower bound."""
-QUEUE_BASE_S = 30
-"""A queue on the way that stands for less long than this shows as delay in the reports."""
-QUEUE_WITHIN_US = 700_000
-RESYNC_AFTER_US = 250_000
-RESYNC_PACKETS = 2
-"""So many late packets in a row, with nothing played for so long, mean that the way has become longer."""
 STALE_US = 100_000
 """A frame that nobody asked for in time, or that was held up with others, is not shown after so long, or after the time
 between two frames where that is longer."""
-IN_TIME = 0.9
-"""Share of the packets that are to arrive in time for their first frame."""
-SECOND_CHANCES = 2
-"""From so many packets on, within WINDOW_US, whose repeated frames made up for a lost one, the offset lets them."""
 FORGET_CLOCK_US = 20_000_000
 """After so long a silence the packets' 65.5 s clock has to be read anew."""
 MOST_PACKETS = 64
@@ -108,29 +81,22 @@ class JitterBuffer:
         """Frames that were due before one that had been played already, or too old when their packet came."""
         self.repeated = 0
         """Frames that had been played from another packet."""
+        self.playout = PlayoutDelay()
+        """How long packets wait."""
         self._held: list[_Held] = []
         self._highest: int | None = None  # counted on across the wrap
         self._seen: set[int] = set()
-        # now, offset by first own frame, offset by last frame, offset by first frame that had not come before
-        self._arrivals: deque[tuple[int, int, int, int]] = deque()
-        self._seconds: deque[tuple[int, int]] = deque(maxlen=QUEUE_BASE_S)  # second, smallest offset in it
-        self._offset_us: int | None = None
-        self._offset_at_us = 0
         self._last_time_us: int | None = None
         self._last_arrival_us = 0
         self._played_number: int | None = None
         self._played_time_us: int | None = None
         self._played_at_us: int | None = None
-        self._late_in_a_row = 0
-        self._late_from = (0, 0)  # arrival and capture of the first of them
         self._report_from: tuple[int, int, int, int] | None = None  # now, highest, received, late
 
     @property
     def delay_us(self) -> int:
         """How long a packet on the fastest way waits from its last frame's capture until that frame is shown."""
-        if self._offset_us is None or not self._arrivals:
-            return LEAST_DELAY_US
-        return self._offset_us - self._fastest_us()
+        return self.playout.delay_us
 
     @property
     def waiting(self) -> int:
@@ -169,16 +135,11 @@ class JitterBuffer:
         own_us, unheard_us = self._first_needed(packet, first_us, missing) if newest else (first_us, first_us)
         if newest:
             self._last_time_us, self._last_arrival_us = last_us, now_us
-        self._learn(now_us, now_us - own_us, now_us - last_us, now_us - unheard_us)
-        if not self._is_on_time(last_us, now_us):
-            if not self._late_in_a_row:
-                self._late_from = (now_us, last_us)
-            self._late_in_a_row += 1
-            if not self._way_has_grown(now_us, last_us):
-                self.late += 1
-                return Verdict.LATE
-            self._resync(now_us)
-        self._late_in_a_row = 0
+        self.playout.learn(Arrival(now_us, now_us - own_us, now_us - last_us, now_us - unheard_us))
+        if not self._is_on_time(last_us, now_us) and not self.playout.late(now_us, last_us, self._played_at_us):
+            self.late += 1
+            return Verdict.LATE
+        self.playout.in_time()
         place = len(self._held)
         while place and self._held[place - 1].number > number:
             place -= 1
@@ -191,8 +152,8 @@ class JitterBuffer:
     def pop(self, now_us: int) -> list[DueFrame]:
         """The frames that are due at `now_us`, in play order."""
         frames: list[DueFrame] = []
-        self._sink(now_us)
-        offset_us = self._offset_us
+        self.playout.sink(now_us)
+        offset_us = self.playout.offset_us
         if offset_us is None:
             return frames
         while self._held:
@@ -235,10 +196,10 @@ class JitterBuffer:
 
     def next_due_us(self) -> int | None:
         """When `pop` will have something; None while nothing is held."""
-        if not self._held or self._offset_us is None:
+        if not self._held or self.playout.offset_us is None:
             return None
         held = self._held[0]
-        return held.first_us + held.next_index * held.packet.spacing_us + self._offset_us
+        return held.first_us + held.next_index * held.packet.spacing_us + self.playout.offset_us
 
     def report(self, now_us: int, received_bytes: int) -> ReceiverReport | None:
         """What to tell the sender of the time since the report before; None before the first packet.
@@ -261,17 +222,9 @@ class JitterBuffer:
             expected=expected,
             lost=lost,
             late=min(self.late - before[3], SEQUENCES - 1),
-            delay_ms=_milliseconds(self.queueing_us(now_us)),
+            delay_ms=_milliseconds(self.playout.queueing_us(now_us)),
             received_bytes=min(received_bytes, (1 << 32) - 1),
         )
-
-    def queueing_us(self, now_us: int) -> int:
-        """How much longer than the fastest packet of half a minute the fastest of the last 0.7 s took.
-
-        The fastest, not the mean: a queue holds all of them up, a busy machine only some.
-        """
-        recent = [last for at, _, last, _ in self._arrivals if at > now_us - QUEUE_WITHIN_US]
-        return min(recent) - min(fastest for _, fastest in self._seconds) if recent else 0
 
     def _time_in_full(self, packet: MotionPacket, now_us: int) -> int:
         if self._last_time_us is None:
@@ -286,14 +239,11 @@ class JitterBuffer:
 
     def _is_on_time(self, last_us: int, now_us: int) -> bool:
         """Whether at least the packet's last frame can still be shown."""
-        if self._offset_us is None:
+        if self.playout.offset_us is None:
             return True
         if self._played_time_us is not None and last_us <= self._played_time_us:
             return False
-        return last_us + self._offset_us >= now_us
-
-    def _fastest_us(self) -> int:
-        return min(last for _, _, last, _ in self._arrivals)
+        return last_us + self.playout.offset_us >= now_us
 
     def _first_needed(self, packet: MotionPacket, first_us: int, missing: int) -> tuple[int, int]:
         """Times of the packet's first own frame, as far as can be told, and of its first that has not come before.
@@ -310,63 +260,9 @@ class JitterBuffer:
         own = [time_us for time_us in unheard if time_us > own_from_us] or unheard[-1:]
         return own[0], unheard[0]
 
-    def _needed_us(self) -> int:
-        """The offset that the arrivals of the window ask for, without the margin."""
-        firsts = sorted(first for _, first, _, _ in self._arrivals)
-        needed = max(firsts[int(IN_TIME * (len(firsts) - 1) + 0.5)], max(last for _, _, last, _ in self._arrivals))
-        made_up = [unheard for _, first, _, unheard in self._arrivals if unheard > first]
-        return max(needed, *made_up) if len(made_up) >= SECOND_CHANCES else needed
-
-    def _learn(self, now_us: int, offset_us: int, last_offset_us: int, unheard_offset_us: int) -> None:
-        self._arrivals.append((now_us, offset_us, last_offset_us, unheard_offset_us))
-        while self._arrivals[0][0] < now_us - WINDOW_US or len(self._arrivals) > 4 * MOST_PACKETS:
-            self._arrivals.popleft()
-        second = now_us // 1_000_000
-        if self._seconds and self._seconds[-1][0] == second:
-            self._seconds[-1] = (second, min(self._seconds[-1][1], last_offset_us))
-        else:
-            self._seconds.append((second, last_offset_us))
-        self._sink(now_us)
-        wanted = self._bounded(self._needed_us() + MARGIN_US)
-        if self._offset_us is None or wanted > self._offset_us:
-            self._offset_us = wanted
-
-    def _bounded(self, offset_us: int) -> int:
-        fastest = self._fastest_us()
-        return min(max(offset_us, fastest + LEAST_DELAY_US), fastest + MOST_DELAY_US)
-
-    def _sink(self, now_us: int) -> None:
-        """Lets the offset come down towards what the arrivals of the window need."""
-        elapsed_us = now_us - self._offset_at_us
-        self._offset_at_us = now_us
-        if self._offset_us is None or not self._arrivals:
-            return
-        needed = self._bounded(self._needed_us() + MARGIN_US)
-        if self._offset_us > needed:
-            self._offset_us = max(needed, self._offset_us - elapsed_us * SINK_US_PER_S // 1_000_000)
-        # The upper bound holds at once: after a stall what was held up is not worth waiting for.
-        self._offset_us = min(self._offset_us, self._fastest_us() + MOST_DELAY_US)
-
-    def _way_has_grown(self, now_us: int, last_us: int) -> bool:
-        if self._late_in_a_row < RESYNC_PACKETS:
-            return False
-        began_us, captured_us = self._late_from
-        if now_us - began_us < (last_us - captured_us) // 2:
-            return False  # faster than they were made: a stall that is being made up for
-        return self._played_at_us is None or now_us - self._played_at_us > RESYNC_AFTER_US
-
-    def _resync(self, now_us: int) -> None:
-        """Takes the last arrivals alone as the measure."""
-        recent = list(self._arrivals)[-self._late_in_a_row :]
-        self._arrivals = deque(recent)
-        self._offset_us = self._bounded(max(first for _, first, _, _ in recent) + MARGIN_US)
-        self._offset_at_us = now_us
-
     def _forget(self) -> None:
-        self._arrivals.clear()
-        self._seconds.clear()
+        self.playout.forget()
         self._held.clear()
-        self._offset_us = None
         self._played_time_us = None
 
 

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import logging
 import time
-from array import array
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
-
-import numpy as np
-from numpy.typing import NDArray
 
 from kilocall.model.engine_choice import choose_engine
 from kilocall.model.family import Picture, interrupt
@@ -23,58 +19,26 @@ from kilocall.proto.control import Hello, ReceiverReport
 from kilocall.proto.errors import BadPacket
 from kilocall.proto.layer_frame import LayerFragment
 from kilocall.proto.motion_message import MotionMessage
-from kilocall.proto.motion_packet import MotionPacket, time_in_full_us, wire_time_ms
-from kilocall.receiver.camera_view import CameraView
-from kilocall.receiver.decode import PacketDecoder
-from kilocall.receiver.jitter_buffer import DueFrame, JitterBuffer, Verdict
-from kilocall.receiver.layer_mixer import LayerMixer
+from kilocall.proto.motion_packet import time_in_full_us, wire_time_ms
 from kilocall.receiver.layer_receiver import DecodedLayer, LayerReceiver
+from kilocall.receiver.live_renderer import LiveRenderer, Shown
+from kilocall.receiver.motion_receiver import MotionReceiver, Played
 from kilocall.receiver.remote_speaker import RemoteSpeaker
-from kilocall.receiver.render import FaceRenderer, View, makes_slowly
+from kilocall.receiver.render import View
+from kilocall.receiver.render_rate import RenderRate
+from kilocall.receiver.rendered import KeptPictures, Rendered
 from kilocall.runtime.clock import now_us
-from kilocall.runtime.pace import EvenSteps, Pace
-from kilocall.runtime.pictures import as_jpeg
 from kilocall.runtime.worker import Deliver, Milliseconds, WorkClock, Worker, work_clock
 
 __all__ = ["Played", "ReceiveEvents", "ReceivePipeline", "Rendered"]
 
 logger = logging.getLogger(__name__)
 
-#: 90: on 256x256 pictures about 15 KB, no blocks to be seen.
-JPEG_QUALITY: Final = 90
-MOST_WAITING: Final = 64
 #: Two minutes of packets: while a slow renderer makes one picture none may be lost that later ones are predicted from.
 MOST_ARRIVED: Final = 1024
 REST_S: Final = 0.1
 #: After so long without a due frame a changed view is shown on the last one.
 STILL_US: Final = 80_000
-KEEP_MOST: Final = 1500
-#: Times of pictures: 13 minutes at 25 a second.
-TIMES_MOST: Final = 20_000
-
-
-@dataclass(frozen=True)
-class Rendered:
-    """A picture made at its time."""
-
-    jpeg: bytes
-    time_us: int
-    """Capture time on the sender's clock."""
-    made_us: int
-    """When it was ready, on this side's clock."""
-    playout_us: int
-    """How long the fastest packets wait here before their last frame is shown: what speech has to wait too."""
-    camera: bool = False
-    """Whether it is what the other side's camera saw, as it was, and not its speaker made from a picture."""
-
-
-@dataclass(frozen=True)
-class Played:
-    """What a packet adds to what was shown before, as decoded, when the first of it is shown; for recording."""
-
-    time_us: int
-    packet: MotionPacket
-    vectors: NDArray[np.float32]  # [n, D]
 
 
 @dataclass
@@ -104,10 +68,7 @@ class ReceiveEvents:
 
 
 class ReceivePipeline(Worker):
-    """Owns jitter buffer, decoder and renderer of one other side.
-
-    Every packet that is delivered is decoded, whether it can be shown or not: the sender predicts from it.
-    """
+    """Owns what makes pictures of one other side: MotionReceiver, LayerReceiver, RemoteSpeaker and LiveRenderer."""
 
     def __init__(
         self,
@@ -128,39 +89,27 @@ class ReceivePipeline(Worker):
         self._models = models or FamilyChoice()
         self.watched = True
         """Whether anybody looks; otherwise nothing is rendered."""
+        # Counted here, read anywhere.
         self.render_ms, self.decode_ms = Milliseconds(), Milliseconds()
-        self.pace = Pace()
-        """What this thread holds of what the other side has."""
-        self._steps, self._clock, self._fps = EvenSteps(), clock, 25.0
         self.rendered = 0
-        self.wanted = 0.0
-        """Pictures that would be shown if this computer were fast enough; counts on like `rendered`."""
         self.malformed = 0
         self.inbox_dropped = 0
-        self.kept: deque[Rendered] | None = deque(maxlen=KEEP_MOST) if keep else None
-        self.kept_times = array("q")
-        """Capture time and when it was ready, of every picture, one after the other; filled like `kept`."""
+        self.last_time_us = 0
+        """Capture time of the frame played last, on the sender's clock."""
+        self.kept = KeptPictures() if keep else None
+        self.rate = RenderRate()
         self.speaker = RemoteSpeaker(lambda: self.events, deliver, self.ask)
         """The other side's pictures."""
+        self.motion = MotionReceiver()
+        self.layer = LayerReceiver()
+        """Of the connection that is followed."""
+        self.renderer = LiveRenderer(self.speaker)
+        self._clock = clock
         self._inbox: deque[tuple[bytes, int, int]] = deque()  # packet, arrival, connection
         self._connection = 0  # that packets come from now; the loop's
         self._followed = 0  # that jitter buffer and decoder belong to; the thread's
-        self._jitter = JitterBuffer()
-        self._motions: dict[int, NDArray[np.float32]] = {}
-        self.layer = LayerReceiver()
-        """Of the connection that is followed."""
-        self._mixer: LayerMixer | None = None
-        self._camera_view = CameraView()
-        self._camera_jpeg: tuple[Picture, bytes] | None = None
-        self.camera_pictures = 0
-        """Of the pictures made, those of what the other side's camera sees."""
-        self._slow = False  # this processor, at making pictures
-        self._view = View()
         self._view_changed = False
         self._last: Motion | None = None
-        self._played_sequence: int | None = None
-        self.last_time_us = 0
-        """Capture time of the frame played last, on the sender's clock."""
         self._rendered_us = 0
 
     def hello(self, fps: float) -> Hello:
@@ -217,32 +166,7 @@ class ReceivePipeline(Worker):
         self.ask(lambda: self._set_view(view))
 
     def report(self, received_bytes: int) -> Future[ReceiverReport | None]:
-        return self.ask(lambda: self._jitter.report(self._clock_us(), received_bytes))
-
-    @property
-    def jitter(self) -> JitterBuffer:
-        """Its counters may be read on any thread."""
-        return self._jitter
-
-    @property
-    def takes_layer(self) -> bool:
-        """Once ready: whether this side makes use of a video layer."""
-        return self._mixer is not None
-
-    @property
-    def layer_used(self) -> int:
-        """Frames of the layer that a picture was compared with."""
-        return 0 if self._mixer is None else self._mixer.used
-
-    @property
-    def unreadable(self) -> int:
-        """Packets of this connection whose motion could not be decoded."""
-        return self._decoder.dropped
-
-    @property
-    def decoded(self) -> int:
-        """Packets whose motion is kept until it is shown, or until others push it out."""
-        return len(self._motions)
+        return self.ask(lambda: self.motion.jitter.report(self._clock_us(), received_bytes))
 
     def interrupt(self) -> None:
         interrupt(getattr(self, "_family", None))
@@ -250,13 +174,8 @@ class ReceivePipeline(Worker):
     def opened(self) -> None:
         self._family = self._models.load(choose_engine(self._engine, self._threads))
         self.speaker.open(self._family)
-        self._decoder = PacketDecoder(self._family.codebook)
-        # Loads every network now: the first picture of the call then takes 30 ms instead of 400.
-        blank = np.zeros((self._family.size, self._family.size, 3), np.uint8)
-        source = self._family.source(blank, replace(self._family.track(blank), certainty=1.0))
-        self._slow = makes_slowly(self._family, source)
-        fusion = self._family.fusion()
-        self._mixer = None if fusion is None else LayerMixer(fusion)
+        self.motion.open(self._family.codebook)
+        self.renderer.open(self._family)
 
     def closed(self) -> None:
         self.speaker.close()
@@ -264,19 +183,20 @@ class ReceivePipeline(Worker):
     def step(self) -> float:
         while self._inbox:
             self._take(*self._inbox.popleft())
-        due = self._jitter.pop(self._clock_us())
         chosen: list[tuple[int, Motion | None]] = []
-        for frame in due:
-            self._count_wanted(frame.time_us)
-            self._play(frame)
-            # Of more than can be shown, because the other side has not heard of it or does not care, even steps.
-            if self._steps.take(frame.time_us, self.pace.fps) or self.pace.rung == 0:
+        for frame in self.motion.pop(self._clock_us()):
+            self.rate.count(frame.time_us - self.last_time_us)
+            if frame.motion is not None:
+                self._last, self.last_time_us = frame.motion, frame.time_us
+            if frame.played is not None and self.events.played is not None:
+                self.events.played(frame.played)
+            if self.rate.takes(frame.time_us):
                 chosen.append((frame.time_us, self._last))
         if chosen:
             self._render(*chosen[-1], left_out=len(chosen) - 1)
         elif self._view_changed and self._last is not None and self._clock_us() - self._rendered_us > STILL_US:
             self._render(self.last_time_us, self._last)
-        next_us = self._jitter.next_due_us()
+        next_us = self.motion.jitter.next_due_us()
         return REST_S if next_us is None else min(REST_S, max(0.0, (next_us - self._clock_us()) / 1e6))
 
     def _take(self, data: bytes, arrived_us: int, connection: int) -> None:
@@ -290,108 +210,54 @@ class ReceivePipeline(Worker):
             self.malformed += 1
             logger.debug("dropped: %s", error)
             return
-        packet = message.packet
-        verdict = self._jitter.push(packet, arrived_us)
+        decoded = self.motion.push(message.packet, arrived_us)
         self._take_layer(message.fragments)
-        if verdict in (Verdict.DUPLICATE, Verdict.OLD):
-            return
-        timed = self._decoder.push(packet)
-        if timed:
-            self._motions.pop(packet.sequence, None)
-            self._motions[packet.sequence] = np.stack([frame.motion.vector for frame in timed])
-            while len(self._motions) > MOST_WAITING:
-                del self._motions[next(iter(self._motions))]
-        self.decode_ms.add(time.perf_counter() - began)
+        if decoded:
+            self.decode_ms.add(time.perf_counter() - began)
 
     def _take_layer(self, fragments: Sequence[LayerFragment]) -> None:
-        if self._mixer is None:
+        if not self.renderer.takes_layer:
             return
         for fragment in fragments:
-            for frame in self.layer.push(fragment, self._jitter.newest_us):
-                if frame.whole:
-                    self._camera_view.push(frame.time_us, frame.picture)
-                    continue
-                self._mixer.push(frame.time_us, frame.picture)
-                if self.events.layer is not None:
+            for frame in self.layer.push(fragment, self.motion.jitter.newest_us):
+                self.renderer.push(frame)
+                if not frame.whole and self.events.layer is not None:
                     self.events.layer(frame)
         if self.layer.asks_for_key(self._clock_us()):
             newest = self.layer.newest
             self._deliver(lambda: self.events.layer_lost(newest))
 
-    def _count_wanted(self, time_us: int) -> None:
-        """A frame of a lower rate than wanted, because this side has asked for it, stands for those not sent."""
-        since_us, held_fps = time_us - self.last_time_us, self.pace.fps
-        asked_for = held_fps < self._fps and 0 < since_us <= 1.5e6 / held_fps
-        self.wanted += max(1.0, since_us * self._fps / 1e6) if asked_for else 1.0
-
-    def _play(self, due: DueFrame) -> None:
-        vectors = self._motions.get(due.packet.sequence)
-        if vectors is None:  # could not be decoded: what was shown stays
-            return
-        self._last = Motion.from_vector(vectors[due.index])
-        self.last_time_us = due.time_us
-        if due.packet.sequence != self._played_sequence:
-            # Its first frames may have been shown already, from the packet before.
-            self._played_sequence = due.packet.sequence
-            if self.events.played is not None:
-                self.events.played(Played(due.time_us, due.packet, vectors[due.index :]))
-
     def _render(self, time_us: int, motion: Motion | None, left_out: int = 0) -> None:
-        renderer, camera = self.speaker.renderer(time_us), self._camera_view.picture(time_us)
         if not self.watched:
+            self.renderer.skip(time_us)
             return
         began, (began_s, had_s) = time.perf_counter(), self._clock()
         self._view_changed = False
-        if camera is not None:  # there may be no source picture yet
-            rgb, jpeg = camera, self._as_camera_jpeg(camera)
-            self.camera_pictures += 1
-        elif renderer is not None and motion is not None:
-            rgb = self._moved(renderer, motion, time_us)
-            jpeg = as_jpeg(rgb, JPEG_QUALITY)
-        else:
+        shown = self.renderer.picture(time_us, motion, self.rate.pace.fps)
+        if shown is None:
             return
         if self.events.rgb is not None:
-            self.events.rgb(rgb)
+            self.events.rgb(shown.rgb)
         self.render_ms.add(time.perf_counter() - began)
-        self._tell_made(time_us, jpeg, camera=camera is not None)
+        self._tell_made(time_us, shown)
         ended_s, had_in_all_s = self._clock()
-        if self.pace.done(round(1e6 * ended_s), ended_s - began_s, had_in_all_s - had_s, left_out):
-            fps = self.pace.fps
-            logger.info("pace: %g pictures a second can be shown (%s)", fps, self.pace.bound)
+        if self.rate.pace.done(round(1e6 * ended_s), ended_s - began_s, had_in_all_s - had_s, left_out):
+            fps = self.rate.pace.fps
+            logger.info("pace: %g pictures a second can be shown (%s)", fps, self.rate.pace.bound)
             self._deliver(lambda: self.events.rate(fps))
 
-    def _moved(self, renderer: FaceRenderer, motion: Motion, time_us: int) -> Picture:
-        """The speaker, made from a picture."""
-        renderer.view = self._view
-        # At a lower rate faces move further from frame to frame.
-        renderer.hold = 25 / self.pace.fps if self._slow else 0.0
-        if self._mixer is not None and renderer.layer is not self._mixer:
-            self._mixer.reset()  # what was seen over another source picture does not fit this one
-            renderer.layer = self._mixer
-        return renderer.render(motion, time_us)
-
-    def _as_camera_jpeg(self, picture: Picture) -> bytes:
-        """One picture is shown for several frames."""
-        if self._camera_jpeg is None or self._camera_jpeg[0] is not picture:
-            self._camera_jpeg = picture, as_jpeg(picture, JPEG_QUALITY)
-        return self._camera_jpeg[1]
-
-    def _tell_made(self, time_us: int, jpeg: bytes, *, camera: bool) -> None:
+    def _tell_made(self, time_us: int, shown: Shown) -> None:
         now_us = self._clock_us()
         self._rendered_us = now_us
         self.rendered += 1
-        made = Rendered(jpeg, time_us, now_us, self._jitter.delay_us, camera)
+        made = Rendered(shown.jpeg, time_us, now_us, self.motion.jitter.delay_us, shown.camera)
         if self.kept is not None:
-            self.kept.append(made)
-            if len(self.kept_times) < 2 * TIMES_MOST:
-                self.kept_times.extend((time_us, now_us))
+            self.kept.add(made)
         self._deliver(lambda: self.events.picture(made))
 
     def _expect(self, fps: float) -> None:
-        if fps != self._fps:
-            if self.pace.rung:  # what was told holds no more
-                self._deliver(lambda: self.events.rate(fps))
-            self._fps, self.pace, self._steps = fps, Pace(fps), EvenSteps(fps)
+        if self.rate.expect(fps):
+            self._deliver(lambda: self.events.rate(fps))
 
     def _forget(self) -> None:
         self.speaker.forget()
@@ -399,11 +265,12 @@ class ReceivePipeline(Worker):
 
     def _switch_camera(self, shown: bool, from_us: int) -> None:
         # Frame times are known but for multiples of 65.5 s, and to the ms: the nearest moment to theirs.
-        near_us = time_in_full_us(wire_time_ms(from_us), self._jitter.newest_us)
-        self._camera_view.switch(shown, near_us - 2000)
+        near_us = time_in_full_us(wire_time_ms(from_us), self.motion.jitter.newest_us)
+        self.renderer.switch_camera(shown, near_us - 2000)
 
     def _set_view(self, view: View) -> None:
-        self._view, self._view_changed = view, view != self._view
+        self._view_changed = view != self.renderer.view
+        self.renderer.view = view
 
     def _follow(self, connection: int) -> None:
         """Begins anew for a newer connection.
@@ -414,12 +281,7 @@ class ReceivePipeline(Worker):
         if connection <= self._followed:
             return
         self._followed = connection
-        self._jitter = JitterBuffer()
-        self._decoder.reset()
-        self._motions.clear()
+        self.motion.restart()
         self.layer = LayerReceiver()
-        self._camera_view = CameraView()
-        if self._mixer is not None:
-            self._mixer.reset()
+        self.renderer.restart()
         self.speaker.restart()
-        self._played_sequence = None

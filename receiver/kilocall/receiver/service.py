@@ -175,7 +175,7 @@ class ReceiverService:
 
     def state(self) -> dict[str, Any]:
         receiving, session = self._receiving, self._session
-        jitter = receiving.jitter if receiving is not None else None
+        jitter = receiving.motion.jitter if receiving is not None else None
         return {
             "sender": self.sender if self._task is not None else None,
             "connection": self.peer.state if self.peer is not None else "closed",
@@ -274,7 +274,7 @@ class ReceiverService:
 
     def _watch_load(self, receiving: ReceivePipeline) -> None:
         told, each_ms = self._overload.text, receiving.render_ms.percentile(0.5)
-        due, slow_by = receiving.wanted + receiving.jitter.skipped, receiving.pace.slow_by
+        due, slow_by = receiving.rate.wanted + receiving.motion.jitter.skipped, receiving.rate.pace.slow_by
         self._overload.look(receiving.last_time_us, due, receiving.rendered, each_ms, slow_by)
         if self._overload.text and not told:
             logger.warning("%s", self._overload.text)
@@ -354,13 +354,11 @@ def create_app(settings: ReceiverSettings, *, key: PageKey, hosts: tuple[str, ..
     `key` lets its page in. `hosts` are the names that it may be asked under.
     """
     counted = Metrics()
-    viewers = 0
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         service = app.state.service = ReceiverService(settings)
-        for name in ("pictures", "packets", "late", "received_bytes", "render_ms"):
-            counted.gauge(f"receiver_{name}", name, lambda name=name: float(service.state()[name] or 0))  # type: ignore[misc]
+        _gauges(counted, service)
         await service.open()
         if settings.sender is not None:
             await service.start()
@@ -404,6 +402,20 @@ def create_app(settings: ReceiverSettings, *, key: PageKey, hosts: tuple[str, ..
         app.state.service.turn(View(command.yaw, command.pitch, command.roll))
         return Response(status_code=204)
 
+    _add_pictures(app)
+    mount_page(app, PAGE)
+    return app
+
+
+def _gauges(metrics: Metrics, service: ReceiverService) -> None:
+    for name in ("pictures", "packets", "late", "received_bytes", "render_ms"):
+        metrics.gauge(f"receiver_{name}", name, lambda name=name: float(service.state()[name] or 0))  # type: ignore[misc]
+
+
+def _add_pictures(app: FastAPI) -> None:
+    """What is shown, as a picture and as a stream of them, and the picture that is moved."""
+    viewers = 0
+
     @app.get("/picture.jpg")
     async def picture() -> Response:
         jpeg = app.state.service.jpeg
@@ -436,6 +448,3 @@ def create_app(settings: ReceiverSettings, *, key: PageKey, hosts: tuple[str, ..
                 viewers -= 1
 
         return StreamingResponse(parts(), media_type="multipart/x-mixed-replace; boundary=picture")
-
-    mount_page(app, PAGE)
-    return app

@@ -25,6 +25,10 @@ class CameraView:
         """`when_away`: also while nobody is seen, without being asked."""
         self.asked = False
         self.when_away = when_away
+        self.taken = False
+        """Whether the other side of this connection can show it."""
+        self.shown: Why | None = None
+        """Why the other side is shown what the camera sees; None: it is not. May be read by anybody."""
         self._since_us: int | None = None
         self._seen: bool | None = None
         self._away = False

@@ -109,59 +109,84 @@ def follow_clip(
     warnings: list[str] = []
     cropper = FaceCropper(tracker, plan=plan, on_warning=warnings.append)
     total = round(clip.duration * clip.fps) if clip.duration else None
-    tracks: list[tuple[int, Track | None]] = []
-    places: list[CropPlace] = []
-    candidates: list[Sample] = []
+    followed = _Frames(size or family.size)
     layer_frames: list[CodedLayer] = []
-    stride, lost, reframings, still = 1, 0, 0, GLIDE_PAUSE
     for count, frame in enumerate(clip):
         cropped = cropper.crop(frame)
-        track = cropped.track
-        assert track is not None  # the cropper tracks every frame that it cuts
-        if track.certainty < FACE_CERTAINTY:
-            lost += 1
-            track = tracks[-1][1] if tracks else None
-        elif count % stride == 0:
-            candidates.append(Sample(count, larger_crop(frame.rgb, cropped, size or family.size), track))
-            if len(candidates) > 2 * CANDIDATES:
-                candidates, stride = candidates[::2], stride * 2
-        tracks.append((frame.capture_us, track))
+        followed.add(frame, cropped)
         coded = None if layer is None else layer.push(cropped.rgb, frame.capture_us)
         if coded is not None:
             layer_frames.append(coded)
-        place = CropPlace(
-            frame.capture_us,
-            cropped.place.x0,
-            cropped.place.y0,
-            cropped.place.side,
-            frame.rgb.shape[1],
-            frame.rgb.shape[0],
-        )
-        if not place.same_place(places[-1] if places else None):
-            places.append(place)
-        reframings += cropped.reframed and still >= GLIDE_PAUSE
-        still = 0 if cropped.reframed else still + 1
         progress(count + 1, total)
-    if not candidates:
+    tracks, samples = followed.tracks, followed.samples
+    if not samples:
         raise NoFace(f"{clip.path}: no face could be followed in any of {len(tracks)} frames")
     before = sum(track is None for _, track in tracks)
     if before:
         warnings.append(f"no face in the first {before} of {len(tracks)} frames: there the source picture rests")
-    best = choose_source(
-        [fitted(sample.crop, family.size) for sample in candidates],
-        np.stack([sample.track.points for sample in candidates]),
-        [sample.track.certainty for sample in candidates],
-        GROUPS,
-    )
-    chosen = candidates[best].crop
+    chosen = _best_crop(samples, family)
     if size is not None and chosen.shape[0] < size:
         warnings.append(
-            f"the crop has only {round(places[0].side)} pixels of the clip each way: the source picture stays "
+            f"the crop has only {round(followed.places[0].side)} pixels of the clip each way: the source picture stays "
             f"{family.size} wide"
         )
     return FollowedClip(
-        tracks, places, chosen, candidates, plan.faces, reframings, lost, tuple(warnings), tuple(layer_frames)
+        tracks,
+        followed.places,
+        chosen,
+        samples,
+        plan.faces,
+        followed.reframings,
+        followed.lost,
+        tuple(warnings),
+        tuple(layer_frames),
     )
+
+
+class _Frames:
+    """What is kept of a clip's frames. `size` is the side of samples where a frame has the pixels."""
+
+    def __init__(self, size: int) -> None:
+        self.tracks: list[tuple[int, Track | None]] = []
+        self.places: list[CropPlace] = []
+        self.samples: list[Sample] = []
+        self.lost = self.reframings = 0
+        self._size = size
+        self._stride = 1  # of the frames, every so manyth is a sample
+        self._still = GLIDE_PAUSE  # frames since the crop moved
+
+    def add(self, frame: Frame, cropped: FaceCrop) -> None:
+        track = cropped.track
+        assert track is not None  # the cropper tracks every frame that it cuts
+        if track.certainty < FACE_CERTAINTY:
+            self.lost += 1
+            track = self.tracks[-1][1] if self.tracks else None
+        elif len(self.tracks) % self._stride == 0:
+            self._sample(Sample(len(self.tracks), larger_crop(frame.rgb, cropped, self._size), track))
+        self.tracks.append((frame.capture_us, track))
+        height, width = frame.rgb.shape[:2]
+        place = CropPlace(frame.capture_us, cropped.place.x0, cropped.place.y0, cropped.place.side, width, height)
+        if not place.same_place(self.places[-1] if self.places else None):
+            self.places.append(place)
+        self.reframings += cropped.reframed and self._still >= GLIDE_PAUSE
+        self._still = 0 if cropped.reframed else self._still + 1
+
+    def _sample(self, sample: Sample) -> None:
+        """One more; of too many every second one stays, so that they are spread over the clip however long it is."""
+        self.samples.append(sample)
+        if len(self.samples) > 2 * CANDIDATES:
+            self.samples, self._stride = self.samples[::2], 2 * self._stride
+
+
+def _best_crop(samples: list[Sample], family: Family) -> Picture:
+    """That of the frame that serves best as source picture."""
+    best = choose_source(
+        [fitted(sample.crop, family.size) for sample in samples],
+        np.stack([sample.track.points for sample in samples]),
+        [sample.track.certainty for sample in samples],
+        GROUPS,
+    )
+    return samples[best].crop
 
 
 def larger_crop(frame_rgb: NDArray[np.uint8], crop: FaceCrop, size: int) -> Picture:

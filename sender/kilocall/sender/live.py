@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final, Protocol, cast
+from typing import Any, Final
 
 import numpy as np
 
@@ -19,7 +18,6 @@ from kilocall.model.family import Family, Picture, Source, Track, interrupt
 from kilocall.model.family_loader import FamilyChoice
 from kilocall.model.hello import hello_of
 from kilocall.model.reference_pictures import ReferencePicture
-from kilocall.model.shape import ShapeModel
 from kilocall.proto.control import Hello, LayerReport
 from kilocall.proto.motion_packet import MotionPacket
 from kilocall.runtime.clock import now_us
@@ -34,6 +32,7 @@ from kilocall.sender.face_crop import FaceCrop, FaceCropper
 from kilocall.sender.layer_sender import LayerSender
 from kilocall.sender.motion import MotionExtractor
 from kilocall.sender.motion_sender import MotionSender
+from kilocall.sender.own_face import OwnFace
 from kilocall.sender.own_pictures import OwnPictures, OwnSource
 from kilocall.sender.preview import Preview
 from kilocall.sender.reference_selector import ReferenceSelector
@@ -50,13 +49,6 @@ KEEP_MOST: Final = 400
 #: Where a face takes longer to look at, a third of the time from one picture to the next at 25 a second, there is none
 #: to spare for a slow coding of the video layer.
 HURRY_FROM_S: Final = 0.012
-
-
-class HasShape(Protocol):
-    """Families whose landmarks have a mean shape: all that there are."""
-
-    @property
-    def shape_model(self) -> ShapeModel: ...
 
 
 @dataclass
@@ -76,7 +68,8 @@ class SendEvents:
 
 
 class SendPipeline(Worker):
-    """Owns the camera and the face cropper; OwnPictures, MotionSender and Preview do the rest of the work.
+    """Owns the camera and the face cropper; OwnPictures, OwnFace, MotionSender, LayerSender, CameraView and Preview do
+    the rest of the work.
 
     Motion is sent from `begin` until `pause`, and only while a face is seen. A new source picture is first offered;
     motion refers to it from `confirm` on, so that the other side is never shown motion of a picture it lacks.
@@ -121,27 +114,21 @@ class SendPipeline(Worker):
         self.layer = LayerSender()
         """Real video under the motion, where the other side takes it."""
         self.layer.follow(plan.layer_bps, plan.camera_bps)
-        self._camera_view = CameraView(when_away=camera_when_away)
-        self._camera_taken = False
-        self.camera_shown: Why | None = None
-        """Why the other side is shown what the camera sees; None: it is not. Set here, read anywhere."""
-        self._pictures = OwnPictures(size)
-        self.preview_wanted = False
-        self.overlay_wanted = False
+        self.camera_view = CameraView(when_away=camera_when_away)
+        self.pictures = OwnPictures(size)
+        self.face = OwnFace()
+        self.preview = Preview(
+            preview=lambda jpeg, time_us: deliver(lambda: events.preview(jpeg, time_us)),
+            overlay=lambda message: deliver(lambda: events.overlay(message)),
+        )
         self.camera_off = False
         # Counted here, read anywhere.
         self.frames = 0
         self.faces = 0
-        self.face_seen = False
         self.crop_ms, self.motion_ms = Milliseconds(), Milliseconds()
-        self.source: OwnSource | None = None
-        """What motion refers to."""
-        self._offered: OwnSource | None = None
         self._sending = False
         self._wanted = 0  # connection that packets are wanted for; the loop's
         self._begun = 0  # that the encoder codes for; the thread's
-        self._announce = False
-        self._face_told: bool | None = None
         self._camera_told = False
 
     # Asked from the event loop; everything below runs on the thread.
@@ -184,20 +171,15 @@ class SendPipeline(Worker):
 
     def take_camera(self) -> None:
         """The other side can show what the camera sees; forgotten with the next connection."""
-        self.ask(lambda: setattr(self, "_camera_taken", True))
+        self.ask(lambda: setattr(self.camera_view, "taken", True))
 
     def show_camera(self, on: bool) -> None:
         """Shows what the camera sees, where the other side can, until it is switched off again."""
-        self.ask(lambda: setattr(self._camera_view, "asked", on))
+        self.ask(lambda: setattr(self.camera_view, "asked", on))
 
     def limit(self, fps: float) -> None:
         """The other side shows no more pictures a second; forgotten with the next connection."""
         self.ask(lambda: self._limit(fps))
-
-    @property
-    def recent(self) -> deque[OwnSource]:
-        """Source pictures that were offered lately, the newest first."""
-        return self._pictures.recent
 
     def take_source(self) -> Future[None]:
         """The best of the last frames becomes the source picture; the future carries NoFace when there is none."""
@@ -205,15 +187,15 @@ class SendPipeline(Worker):
 
     def use_picture(self, picture: Picture) -> Future[None]:
         """The face of a picture [H, W, 3]; the future carries NoFace where there is none."""
-        return self.ask(lambda: self._offer(self._pictures.of(picture, self._family)))
+        return self.ask(lambda: self._offer(self.pictures.of(picture, self._family)))
 
     def use_camera(self, camera: Camera) -> Future[None]:
         """Another one from now on, which is running; the one before is stopped."""
         return self.ask(lambda: self._use_camera(camera))
 
     def use_recent(self, source_id: str) -> Future[None]:
-        """One of `recent` again."""
-        return self.ask(lambda: self._offer(self._pictures.used_before(source_id)))
+        """One of `pictures.recent` again."""
+        return self.ask(lambda: self._offer(self.pictures.used_before(source_id)))
 
     def hello(self, fps: float) -> Hello:
         """Once ready."""
@@ -235,12 +217,7 @@ class SendPipeline(Worker):
     def opened(self) -> None:
         self._family: Family = self._models.load(choose_engine(self._engine, self._threads))
         self._cropper = FaceCropper(Tracker(self._family))
-        self._preview = Preview(
-            self._family,
-            cast(HasShape, self._family).shape_model.mean,
-            preview=lambda jpeg, time_us: self._deliver(lambda: self._events.preview(jpeg, time_us)),
-            overlay=lambda message: self._deliver(lambda: self._events.overlay(message)),
-        )
+        self.preview.open(self._family)
         # Loads the networks and the cascades now rather than in the first second of the call.
         self._cropper.crop(Frame(np.zeros((256, 256, 3), np.uint8), 0, 0))
         self._family.aligner(self._nobody())
@@ -249,7 +226,7 @@ class SendPipeline(Worker):
         if takes_longer(HURRY_FROM_S, lambda: self._family.track(blank)):
             self.layer.hurry()
         if self._source_file is not None:
-            self._offer(self._pictures.of(self._source_file, self._family))
+            self._offer(self.pictures.of(self._source_file, self._family))
 
     def closed(self) -> None:
         self.camera.stop()
@@ -267,7 +244,7 @@ class SendPipeline(Worker):
         before.stop()
         self.motion.reset()
         self._cropper.reset()
-        self._pictures.forget_frames()
+        self.pictures.forget_frames()
 
     def step(self) -> float:
         frame = self.camera.latest(CAMERA_WAIT_S)
@@ -287,8 +264,8 @@ class SendPipeline(Worker):
             return 0.0
         if self.camera_off:
             self._note_face(False, frame.capture_us)
-            self._camera_view.restart()
-            if self.camera_shown is not None:
+            self.camera_view.restart()
+            if self.camera_view.shown is not None:
                 self._switch_camera(None, frame.capture_us)
             return 0.0
         began_s, had_s = self._clock()
@@ -307,12 +284,11 @@ class SendPipeline(Worker):
     def _look(self, frame: Frame) -> None:
         self.frames += 1
         # Whoever is in a picture that is shown as it is, is looked for only to be told where to be.
-        if self._camera_view.asked and self._can_show_camera and not self.overlay_wanted:
+        if self.camera_view.asked and self._can_show_camera and not self.preview.overlay_wanted:
             self._show_camera(frame)
         else:
             self._look_for_face(frame)
-        if self.preview_wanted:
-            self._preview.show(frame)
+        self.preview.show(frame)
 
     def _look_for_face(self, frame: Frame) -> None:
         began = time.perf_counter()
@@ -327,8 +303,8 @@ class SendPipeline(Worker):
             self._note_face(seen, frame.capture_us)
         showing = self._show_camera(frame)
         if seen and track is not None:
-            self._pictures.see(frame, crop, track)
-            if self.source is None and self._offered is None and self._pictures.enough:
+            self.pictures.see(frame, crop, track)
+            if self.pictures.wants_first:
                 self._take_from_camera()
             if showing:
                 self._look_who(track, frame.capture_us)
@@ -337,20 +313,19 @@ class SendPipeline(Worker):
             self.motion_ms.add(time.perf_counter() - cropped)
         elif not showing:
             self.motion.flush()
-        if self.overlay_wanted:
-            self._preview.advise(frame, crop if seen else None, track)
+        self.preview.advise(frame, crop if seen else None, track)
 
     @property
     def _can_show_camera(self) -> bool:
-        return self._sending and self._camera_taken and self.layer.may_show_camera
+        return self._sending and self.camera_view.taken and self.layer.may_show_camera
 
     def _show_camera(self, frame: Frame) -> bool:
         """Sends the camera's whole picture where that is what is shown; the face stands still meanwhile."""
-        why = self._camera_view.look(self.face_seen and not self._pictures.another, frame.capture_us)
+        why = self.camera_view.look(self.face.seen and not self.pictures.another, frame.capture_us)
         # Not unasked while somebody else's picture is moved: it would show who moves it.
         if not self._can_show_camera or (why == "away" and not self.layer.allowed):
             why = None
-        if why != self.camera_shown:
+        if why != self.camera_view.shown:
             self._switch_camera(why, frame.capture_us)
         if why is None:
             return False
@@ -363,12 +338,12 @@ class SendPipeline(Worker):
     def _look_who(self, track: Track, capture_us: int) -> None:
         """Whether it is the speaker whose face is there again."""
         extractor = self.motion.extractor
-        if extractor is not None and self.source is not None:
+        if extractor is not None and self.pictures.source is not None:
             extractor.from_track(track, capture_us)
             self._mind(extractor)
 
     def _switch_camera(self, why: Why | None, capture_us: int) -> None:
-        shown_before, self.camera_shown = self.camera_shown, why
+        shown_before, self.camera_view.shown = self.camera_view.shown, why
         if (why is None) != (shown_before is None):
             self.motion.flush()
             self.motion.face_again()
@@ -378,12 +353,10 @@ class SendPipeline(Worker):
         self._deliver(lambda: self._events.camera(why, capture_us))
 
     def _code(self, crop: FaceCrop, track: Track, frame: Frame) -> None:
-        if not self._sending or self.source is None:
+        if not self._sending or self.pictures.source is None:
             return
         capture_us = frame.capture_us
-        if self._announce:
-            # Tells the other side which frame is the first of the new source picture.
-            self._announce = False
+        if self.face.coded():
             self._deliver(lambda: self._events.face(True, capture_us))
         if self._keep is not None and self.motion.sent_frames % KEEP_EVERY == 0 and len(self._keep) < KEEP_MOST:
             self._keep[capture_us] = as_jpeg(crop.rgb, 95)
@@ -395,15 +368,14 @@ class SendPipeline(Worker):
         self._mind(extractor)
         plain = extractor.plain
         if self._selector is not None and plain is not None and self._selector.wants():
-            self._selector.look(crop.rgb, plain, self._pictures.large(frame, crop))
+            self._selector.look(crop.rgb, plain, self.pictures.large(frame, crop))
 
     def _mind(self, extractor: MotionExtractor) -> None:
         """Somebody else in the picture gets a source picture of his own; one that the user has chosen rests."""
-        assert self.source is not None  # there is motion of it
-        text = self._pictures.mind(extractor.speaker, self.source)
+        text = self.pictures.mind(extractor.speaker)
         if text is not None:
             self._deliver(lambda: self._events.problem(text))
-        if self._pictures.must_retake():
+        if self.pictures.must_retake():
             self._take_from_camera()
 
     def _emit(self, packet: MotionPacket) -> None:
@@ -418,65 +390,60 @@ class SendPipeline(Worker):
         self._deliver(tell)
 
     def _note_face(self, seen: bool, capture_us: int) -> None:
-        self.face_seen = seen
-        if seen == self._face_told:
+        if not self.face.look(seen):
             return
         if seen:
             self.motion.face_again()
         else:
             self.motion.flush()
-        self._face_told = seen
         self._deliver(lambda: self._events.face(seen, capture_us))
 
     # Source pictures
 
     def _take_from_camera(self) -> None:
-        self._offer(self._pictures.best(self._family))
+        self._offer(self.pictures.best(self._family))
 
     def _offer(self, source: OwnSource) -> None:
         self._family.source(source.picture)  # NoFace before anybody is offered anything
-        self._pictures.offered(source)
-        self._offered = source
-        if not self._sending or self.source is None:
+        self.pictures.offered(source)
+        if not self._sending or self.pictures.source is None:
             self._adopt(source)
         self._deliver(lambda: self._events.source(source))
 
     def _confirm(self, picture_hash: str) -> None:
-        offered = self._offered
-        if offered is None or offered.packed.picture_hash != picture_hash:
+        if not self.pictures.is_offered(picture_hash):
             return
-        if offered is not self.source:
-            self._adopt(offered)
-        self._announce = self._sending
+        if self.pictures.waiting is not None:
+            self._adopt(self.pictures.waiting)
+        self.face.tell_again(self._sending)
 
     def _adopt(self, source: OwnSource) -> None:
         """Motion refers to `source` from the next frame on."""
         shown = self._family.source(source.picture)
-        own = self._pictures.somebody_else(source, shown, self._family)
+        own = self.pictures.somebody_else(source, shown, self._family)
         self.motion.refer_to(self._family, own or shown, None if own is None else shown)
-        self.layer.allow(own is None and self._pictures.shows_the_speaker(source))
-        self._pictures.adopted()
-        self.source = source
+        self.layer.allow(own is None and self.pictures.shows_the_speaker(source))
+        self.pictures.adopted(source)
         if self._selector is not None:
             self._selector.follow(*((source.packed, source.picture) if own is None else (None,)))
 
     def _hold(self, picture_hash: str) -> None:
-        if self.source is not None:
-            self.motion.hold_reference(self.source.packed.picture_hash, picture_hash)
+        source = self.pictures.source
+        if source is not None:
+            self.motion.hold_reference(source.packed.picture_hash, picture_hash)
 
     def _begin(self, connection: int) -> None:
         self._begun = connection
-        if self._offered is not None and self._offered is not self.source:
-            self._adopt(self._offered)
+        if self.pictures.waiting is not None:
+            self._adopt(self.pictures.waiting)
         self.motion.begin()
         self.layer.begin()
-        self._camera_taken = False
-        self._camera_view.restart()
-        if self.camera_shown is not None:
+        self.camera_view.taken = False
+        self.camera_view.restart()
+        if self.camera_view.shown is not None:
             self._switch_camera(None, now_us())
         self._limit(UNLIMITED)
-        self._face_told = None
-        self._announce = False
+        self.face.restart()
         self._sending = True
 
     def _follow(self, plan: Plan) -> None:

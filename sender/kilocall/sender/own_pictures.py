@@ -51,6 +51,9 @@ class OwnPictures:
     def __init__(self, size: int | None) -> None:
         self.recent: deque[OwnSource] = deque(maxlen=RECENT_SOURCES)
         """Offered lately, the newest first."""
+        self.source: OwnSource | None = None
+        """What motion refers to."""
+        self._offered: OwnSource | None = None
         self._size = size
         self._first_of = FIRST_OF if size is None else FIRST_OF // LARGE_EVERY + 1
         self._candidates: deque[tuple[Picture, Track]] = deque(maxlen=CANDIDATES)
@@ -59,8 +62,17 @@ class OwnPictures:
         self._retake = False
 
     @property
-    def enough(self) -> bool:
-        """Whether there are frames enough to take the best of."""
+    def wants_first(self) -> bool:
+        """Whether there is no source picture yet, and frames enough to take the best of."""
+        return self.source is None and self._offered is None and self._enough
+
+    @property
+    def waiting(self) -> OwnSource | None:
+        """What was offered and motion does not refer to yet."""
+        return None if self._offered is self.source else self._offered
+
+    @property
+    def _enough(self) -> bool:
         return len(self._candidates) >= self._first_of
 
     def see(self, frame: Frame, crop: FaceCrop, track: Track) -> None:
@@ -104,6 +116,11 @@ class OwnPictures:
         others = [recent for recent in self.recent if recent.id != source.id]
         self.recent.clear()
         self.recent.extend([source, *others][:RECENT_SOURCES])
+        self._offered = source
+
+    def is_offered(self, picture_hash: str) -> bool:
+        """Whether the source picture offered last has this hash."""
+        return self._offered is not None and self._offered.packed.picture_hash == picture_hash
 
     def somebody_else(self, source: OwnSource, shown: Source, family: Family) -> Source | None:
         """This side's own face, where `source` is a picture from a file that shows another's: then only what changes
@@ -125,11 +142,12 @@ class OwnPictures:
         """Whether somebody else is seen than the speaker."""
         return self._speaker == "another"
 
-    def adopted(self) -> None:
-        """There is a source picture of whoever is seen now."""
+    def adopted(self, source: OwnSource) -> None:
+        """Motion refers to `source`, which is of whoever is seen now."""
+        self.source = source
         self._speaker, self._retake = "same", False
 
-    def mind(self, speaker: Speaker, source: OwnSource) -> str | None:
+    def mind(self, speaker: Speaker) -> str | None:
         """What is said of a frame of `speaker`: a sentence for people when somebody else has come in."""
         before, self._speaker = self._speaker, speaker
         if speaker == "same":
@@ -139,13 +157,14 @@ class OwnPictures:
         if speaker != "another" or before == "another":
             return None
         # One that the user has chosen rests until somebody decides.
-        self._retake = bool(source.taken_at)
+        assert self.source is not None  # the frame was compared with it
+        self._retake = bool(self.source.taken_at)
         what = "a new source picture is taken" if self._retake else "your source picture rests"
         return f"somebody else seems to have come into the picture: {what}"
 
     def must_retake(self) -> bool:
         """Whether a new source picture of somebody else is to be taken now; once."""
-        if self._speaker == "another" and self._retake and self.enough:
+        if self._speaker == "another" and self._retake and self._enough:
             self._retake = False
             return True
         return False

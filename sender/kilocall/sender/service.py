@@ -255,11 +255,12 @@ class SenderService:
 
     def state(self) -> dict[str, Any]:
         sending = self.sending
+        source = sending.pictures.source if sending is not None else None
         return {
             "running": sending is not None and sending.alive,
             "problem": self.problem,
-            "face": bool(sending and sending.face_seen),
-            "source": sending.source.id if sending is not None and sending.source is not None else None,
+            "face": bool(sending and sending.face.seen),
+            "source": source.id if source is not None else None,
             "frames": sending.motion.sent_frames if sending is not None else 0,
             "not_proven": self.not_proven,
             "payload_bits_per_frame": round(sending.motion.payload_bits_per_frame, 1) if sending else 0.0,
@@ -419,6 +420,14 @@ def create_app(settings: SenderSettings, *, start: bool = True, hosts: tuple[str
         await app.state.service.stop()
         return await state()
 
+    _add_source(app)
+    _add_receivers(app)
+    return app
+
+
+def _add_source(app: FastAPI) -> None:
+    """The own source picture, to be seen and to be replaced."""
+
     @app.put("/source")
     async def put_source(request: Request) -> Response:
         body = await bounded_body(request, MAX_PICTURE_BYTES)
@@ -434,9 +443,14 @@ def create_app(settings: SenderSettings, *, start: bool = True, hosts: tuple[str
     @app.get("/source.jpg")
     async def get_source() -> Response:
         sending = app.state.service.sending
-        if sending is None or sending.source is None:
+        source = sending.pictures.source if sending is not None else None
+        if source is None:
             return Response(status_code=404)
-        return Response(as_jpeg(sending.source.picture), media_type="image/jpeg")
+        return Response(as_jpeg(source.picture), media_type="image/jpeg")
+
+
+def _add_receivers(app: FastAPI) -> None:
+    """How a receiver shows that it has the token, and connects."""
 
     @app.post("/handshakes")
     async def begin_handshake(theirs: _Commitment) -> dict[str, str]:
@@ -446,8 +460,6 @@ def create_app(settings: SenderSettings, *, start: bool = True, hosts: tuple[str
     async def add_receiver(offer: _Offer) -> dict[str, str]:
         sdp, tag = await app.state.service.answer_proven(offer.sdp, offer.commitment, offer.tag)
         return {"type": "answer", "sdp": sdp, "tag": tag}
-
-    return app
 
 
 def _gauges(metrics: Metrics, service: SenderService) -> None:

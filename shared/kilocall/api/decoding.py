@@ -9,8 +9,6 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import BaseModel
 
 from kilocall.api.families import Progress, silent
@@ -82,15 +80,12 @@ def decode(
     `constant_rate` frames are repeated and left out to have the stream's nominal rate throughout. The stream's speech
     is heard with it unless `sound` is False; without `layer` its video layer is left alone.
     """
-    from kilocall.receiver.render import LARGEST_TURN_DEG, View
-    from kilocall.receiver.sound_track import SoundTrack
+    from kilocall.receiver.render import View
     from kilocall.receiver.video_file import VideoFile
 
-    started = time.monotonic()
+    started, progress = time.monotonic(), progress or silent
     check_output(Path(out), [Path(path) for path in (stream, source, background) if path is not None])
-    for name, angle in (("yaw", yaw), ("pitch", pitch), ("roll", roll)):
-        if not abs(angle) <= LARGEST_TURN_DEG:
-            raise BadInput(f"{name} is {angle}; allowed are -{LARGEST_TURN_DEG:g} to {LARGEST_TURN_DEG:g} degrees")
+    _check_angles(yaw=yaw, pitch=pitch, roll=roll)
     player = StreamPlayer(
         stream, source=source, largest=size, engine=engine, threads=threads, layer=layer, family=family
     )
@@ -101,39 +96,36 @@ def decode(
         raise BadInput(f"background {background} is for full frames alone")
     size = size or player.size
     player.renderer.view = View(yaw, pitch, roll)
-    report = progress or silent
-    total = _checked_frames(player.reader, str(stream))
+    reader, fps = player.reader, player.reader.header.fps
+    total = _checked_frames(reader, str(stream))
     shape = (frames.width, frames.height) if frames else (size, size)
-    fps = player.reader.header.fps
-    variable = not constant_rate and not _of_one_rate(player.reader)
-    shown = player.frames()
-    if constant_rate:
-        shown = _at_constant_rate(shown, fps, player.reader.duration_us)
-    with_sound = sound and next(player.reader.sounds(), None) is not None
-    track = SoundTrack(player.reader.sounds(), player.reader.duration_us)
-    samples = track.parts()
-    with VideoFile(Path(out), fps=fps, size=shape, variable=variable, sound=with_sound) as video:
+    variable = not constant_rate and not _of_one_rate(reader)
+    shown = _at_constant_rate(player.frames(), fps, reader.duration_us) if constant_rate else player.frames()
+    speech = _Speech(reader, wanted=sound)
+    with VideoFile(Path(out), fps=fps, size=shape, variable=variable, sound=speech.heard) as video:
         for frame in shown:
             video.write(frames.put(frame.rgb, frame.time_us) if frames else frame.rgb, frame.time_us)
-            if with_sound:
-                _write_sound(video, samples, frame.time_us)
-            report(min(video.frames, total), total)
-        if with_sound:
-            _write_sound(video, samples, player.reader.duration_us)
+            speech.write(video, frame.time_us)
+            progress(min(video.frames, total), total)
+        speech.write(video, reader.duration_us)
         if not video.frames:
             raise BadInput(f"{stream}: no packet could be decoded ({player.packets.last_problem})")
+    return _report(player, video, speech, size=size, started=started)
+
+
+def _report(player: StreamPlayer, video: VideoFile, speech: _Speech, *, size: int, started: float) -> DecodeReport:
     return DecodeReport(
-        video=Path(out),
+        video=video.path,
         frames=video.frames,
         seconds=player.reader.duration_us / 1e6,
         size=size,
-        width=shape[0],
-        height=shape[1],
+        width=video.size[0],
+        height=video.size[1],
         pictures=player.renderer.pictures,
         relative=player.relative,
         truncated=player.reader.damage,
         sound_s=video.samples / SAMPLE_RATE,
-        damaged_sounds=track.damaged,
+        damaged_sounds=speech.damaged,
         layer_frames=0 if player.layer is None else player.layer.used,
         damaged_layer=0 if player.layer is None else player.layer.damaged,
         dropped_packets=player.packets.dropped,
@@ -141,14 +133,37 @@ def decode(
     )
 
 
-def _write_sound(video: VideoFile, samples: Iterator[NDArray[np.int16]], until_us: int) -> None:
-    """What is heard up to this time."""
-    until = until_us * SAMPLE_RATE // 1_000_000
-    while video.samples < until:
-        part = next(samples, None)
-        if part is None:
-            return
-        video.write_sound(part)
+def _check_angles(**angles: float) -> None:
+    from kilocall.receiver.render import LARGEST_TURN_DEG
+
+    for name, angle in angles.items():
+        if not abs(angle) <= LARGEST_TURN_DEG:
+            raise BadInput(f"{name} is {angle}; allowed are -{LARGEST_TURN_DEG:g} to {LARGEST_TURN_DEG:g} degrees")
+
+
+class _Speech:
+    """The stream's speech, written beside its pictures where it is wanted and there is any."""
+
+    def __init__(self, reader: StreamReader, *, wanted: bool) -> None:
+        from kilocall.receiver.sound_track import SoundTrack
+
+        self.heard = wanted and next(reader.sounds(), None) is not None
+        self._track = SoundTrack(reader.sounds(), reader.duration_us)
+        self._samples = self._track.parts()
+
+    @property
+    def damaged(self) -> int:
+        """Packets that could not be decoded."""
+        return self._track.damaged
+
+    def write(self, video: VideoFile, until_us: int) -> None:
+        """What is heard up to this time."""
+        until = until_us * SAMPLE_RATE // 1_000_000
+        while self.heard and video.samples < until:
+            part = next(self._samples, None)
+            if part is None:
+                return
+            video.write_sound(part)
 
 
 def _checked_frames(reader: StreamReader, stream: str) -> int:

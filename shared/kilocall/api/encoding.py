@@ -92,10 +92,9 @@ def encode(
     and OSError; then no file is left behind.
     """
     from kilocall.sender.clip_sound import coded_sound
-    from kilocall.sender.encoder import PacketEncoder
     from kilocall.sender.layer_encoder import check_layer_kbps
 
-    started = time.monotonic()
+    started, progress = time.monotonic(), progress or silent
     check_layer_kbps(layer)
     check_reference_budget(gallery, gallery_kb)
     clip, out, source = Path(clip), Path(out), None if source is None else Path(source)
@@ -103,64 +102,21 @@ def encode(
     family = family or open_family(engine=engine, threads=threads)
     if size not in (None, family.size, DETAIL * family.size):
         raise BadInput(f"size is {size}; allowed are {family.size} and {DETAIL * family.size}")
-    seen = _see(clip, family, source=source, fps=fps, size=size, crop=crop, layer=layer, progress=progress or silent)
-    warnings = [*seen.followed.warnings]
-    layer_frames = seen.followed.layer
-    if layer_frames and seen.relative:
-        warnings.append(f"source {source} shows somebody else: there is no layer")
-        layer_frames = ()
-    encoder = PacketEncoder(
-        family,
-        seen.reference,
-        target=seen.shown if seen.relative else None,
-        fps=float(seen.fps),
-        quality=quality,
-        frames_per_packet=frames_per_packet,
-        key_every_s=KEY_EVERY_S,
-        check_speaker=check_speaker,
-    )
-    proposals: list[Proposal] = []
-    if gallery > 1 and seen.relative:
-        warnings.append(f"source {source} shows somebody else: it stays the only picture")
-    elif gallery > 1:
-        others = _frames_of_others(family, seen.shown, seen.followed) if check_speaker else frozenset()
-        proposals = _further_pictures(family, seen, others, gallery, gallery_kb, progress or silent)
-        encoder.set_references([proposal.reference for proposal in proposals])
-    pictures = [seen.packed, *(proposal.packed for proposal in proposals)]
+    seen = _see(clip, family, source=source, fps=fps, size=size, crop=crop, layer=layer, progress=progress)
+    warnings = [*seen.followed.warnings, *_left_out(seen, source, gallery)]
+    encoder = _encoder(seen, family, quality, frames_per_packet, check_speaker)
+    proposals = _further_pictures(family, seen, gallery, gallery_kb, check_speaker, progress)
+    encoder.set_references([proposal.reference for proposal in proposals])
     sounds = iter(()) if audio_kbps is None else coded_sound(clip, seen.video.start_us, audio_kbps)
-    spoken = _Sound(sounds, warnings)
-    with StreamWriter(out, _header(family, seen, quality)) as writer:
-        bits = _write(writer, encoder, seen.followed, pictures, spoken, layer_frames)
-    frames = len(seen.followed.tracks)
-    held = encoder.extractor.other_frames
-    if held:
-        warnings.append(
-            f"{held} of {frames} frames show another face than the source picture, somebody else's or a hidden one: "
-            "there it holds still"
-        )
-    if seen.video.truncated:
-        warnings.append(f"{clip} breaks off: {seen.video.truncated}; what came before is encoded")
-    return EncodeReport(
-        stream=out,
-        frames=frames,
-        fps=float(seen.fps),
-        seconds=writer.duration_us / 1e6,
-        source_bytes=len(seen.packed.data),
-        pictures=len(pictures),
-        picture_bytes=sum(len(picture.data) for picture in pictures),
-        payload_bits_per_frame=bits / frames,
-        payload_kbps=bits / max(1, writer.duration_us) * 1000,
-        sound_kbps=8 * spoken.bytes / max(1, writer.duration_us) * 1000,
-        layer_kbps=8 * sum(len(frame.data) for frame in layer_frames) / max(1, writer.duration_us) * 1000,
-        file_bytes=out.stat().st_size,
-        faces=seen.followed.faces,
-        reframings=seen.followed.reframings,
-        other_frames=held,
-        lost_frames=seen.followed.lost_frames,
-        relative=seen.relative,
-        warnings=warnings,
-        wall_s=time.monotonic() - started,
+    contents = _Contents(
+        pictures=[seen.packed, *(proposal.packed for proposal in proposals)],
+        layer=() if seen.relative else seen.followed.layer,
+        sound=_Sound(sounds, warnings),
     )
+    with StreamWriter(out, _header(family, seen, quality)) as writer:
+        coded = _write(writer, encoder, seen.followed, contents)
+    warnings += _found_out(clip, seen, coded.other_frames)
+    return _report(out, seen, contents, coded, warnings, started)
 
 
 @dataclass(frozen=True)
@@ -207,6 +163,88 @@ def _see(
     return _Seen(video, rate, followed, packed, shown, reference if relative else shown, relative)
 
 
+def _left_out(seen: _Seen, source: Path | None, gallery: int) -> Iterator[str]:
+    """What is asked for and cannot be shown over somebody else's picture."""
+    if seen.relative and seen.followed.layer:
+        yield f"source {source} shows somebody else: there is no layer"
+    if seen.relative and gallery > 1:
+        yield f"source {source} shows somebody else: it stays the only picture"
+
+
+def _found_out(clip: Path, seen: _Seen, others: int) -> Iterator[str]:
+    """What is known at the end: frames that show another face, and a clip that breaks off."""
+    if others:
+        yield (
+            f"{others} of {len(seen.followed.tracks)} frames show another face than the source picture, somebody "
+            "else's or a hidden one: there it holds still"
+        )
+    if seen.video.truncated:
+        yield f"{clip} breaks off: {seen.video.truncated}; what came before is encoded"
+
+
+def _encoder(seen: _Seen, family: Family, quality: float, frames_per_packet: int, check_speaker: bool) -> PacketEncoder:
+    from kilocall.sender.encoder import PacketEncoder
+
+    return PacketEncoder(
+        family,
+        seen.reference,
+        target=seen.shown if seen.relative else None,
+        fps=float(seen.fps),
+        quality=quality,
+        frames_per_packet=frames_per_packet,
+        key_every_s=KEY_EVERY_S,
+        check_speaker=check_speaker,
+    )
+
+
+@dataclass(frozen=True)
+class _Coded:
+    """What came of the motion."""
+
+    bits: int
+    duration_us: int
+    other_frames: int
+    """With another face than the source picture's."""
+
+
+@dataclass(frozen=True)
+class _Contents:
+    """What is in the file beside motion."""
+
+    pictures: list[SourcePicture]
+    """Of the speaker, the source picture first."""
+    layer: Sequence[CodedLayer]
+    sound: _Sound
+
+
+def _report(
+    out: Path, seen: _Seen, contents: _Contents, coded: _Coded, warnings: list[str], started: float
+) -> EncodeReport:
+    """`started` is a time of the monotonic clock."""
+    followed, lasts_us = seen.followed, max(1, coded.duration_us)
+    return EncodeReport(
+        stream=out,
+        frames=len(followed.tracks),
+        fps=float(seen.fps),
+        seconds=coded.duration_us / 1e6,
+        source_bytes=len(seen.packed.data),
+        pictures=len(contents.pictures),
+        picture_bytes=sum(len(picture.data) for picture in contents.pictures),
+        payload_bits_per_frame=coded.bits / len(followed.tracks),
+        payload_kbps=coded.bits / lasts_us * 1000,
+        sound_kbps=8 * contents.sound.bytes / lasts_us * 1000,
+        layer_kbps=8 * sum(len(frame.data) for frame in contents.layer) / lasts_us * 1000,
+        file_bytes=out.stat().st_size,
+        faces=followed.faces,
+        reframings=followed.reframings,
+        other_frames=coded.other_frames,
+        lost_frames=followed.lost_frames,
+        relative=seen.relative,
+        warnings=warnings,
+        wall_s=time.monotonic() - started,
+    )
+
+
 def _header(family: Family, seen: _Seen, quality: float) -> StreamHeader:
     return StreamHeader(
         family=family.name,
@@ -222,21 +260,15 @@ def _header(family: Family, seen: _Seen, quality: float) -> StreamHeader:
     )
 
 
-def _write(
-    writer: StreamWriter,
-    encoder: PacketEncoder,
-    followed: FollowedClip,
-    pictures: list[SourcePicture],
-    spoken: _Sound,
-    layer_frames: Sequence[CodedLayer],
-) -> int:
-    """Everything, as it falls due; bits of motion."""
-    writer.add_picture(pictures[0])
-    for picture in pictures[1:]:
+def _write(writer: StreamWriter, encoder: PacketEncoder, followed: FollowedClip, contents: _Contents) -> _Coded:
+    """Everything, as it falls due."""
+    source, *references = contents.pictures
+    writer.add_picture(source)
+    for picture in references:
         writer.add_reference(picture)
     places = iter(followed.places)
     place = next(places, None)
-    layer = deque(layer_frames)
+    layer, spoken = deque(contents.layer), contents.sound
     bits = 0
     for when, first_us, packet in _coded(encoder, followed.tracks):
         # A place holds from its own frame on; it goes before the packet that holds that frame.
@@ -252,7 +284,7 @@ def _write(
         bits += 8 * len(packet.payload)
     for sound in spoken.until(writer.duration_us):
         writer.add_sound(sound)
-    return bits
+    return _Coded(bits, writer.duration_us, encoder.extractor.other_frames)
 
 
 class _Sound:
@@ -311,12 +343,15 @@ def _frames_of_others(family: Family, source: Source, followed: FollowedClip) ->
 
 
 def _further_pictures(
-    family: Family, seen: _Seen, others: frozenset[int], pictures: int, kilobytes: float, progress: Progress
+    family: Family, seen: _Seen, pictures: int, kilobytes: float, check_speaker: bool, progress: Progress
 ) -> list[Proposal]:
-    """What to add to the source picture, the most useful first; of no frame of `others`."""
+    """What to add to the source picture, the most useful first; with `check_speaker` of no frame of somebody else."""
     from kilocall.sender.reference_search import Probe, bytes_each, choose_pictures
 
+    if pictures <= 1 or seen.relative:
+        return []
     source, followed = seen.shown, seen.followed
+    others = _frames_of_others(family, source, followed) if check_speaker else frozenset()
     side = len(source.picture if source.detail is None else source.detail)
     each = bytes_each(pictures, kilobytes, seen.packed, side)
     motions: list[Motion] = []

@@ -91,9 +91,9 @@ class Controls:
             "camera_off": sending.camera_off,
             "camera": self._camera(),
             "recording": outputs.recording,
-            "own_face": sending.face_seen,
-            "camera_view": {"available": remote.takes_camera, "shown": sending.camera_shown},
-            "slow": {"shows": self._statistics.receives.text, "sends": self._statistics.sends.text},
+            "own_face": sending.face.seen,
+            "camera_view": {"available": remote.takes_camera, "shown": sending.camera_view.shown},
+            "slow": {"shows": self._statistics.load.receives.text, "sends": self._statistics.load.sends.text},
             "remote": {
                 "present": remote.present,
                 "face": remote.face,
@@ -105,7 +105,7 @@ class Controls:
                 "muted": remote.muted,
             },
             "trust": self._trust(),
-            "own_source_at": sending.source.taken_at or None if sending.source is not None else None,
+            "own_source_at": sending.pictures.source.taken_at or None if sending.pictures.source is not None else None,
             "remote_view": {"yaw": self.view.yaw, "pitch": self.view.pitch, "roll": self.view.roll},
             "virtual_camera": {
                 "available": outputs.virtual_reason is None,
@@ -134,16 +134,16 @@ class Controls:
     def sources(self) -> dict[str, Any]:
         recent = [
             {"id": source.id, "taken_at": source.taken_at or None, "thumb": f"/api/sources/{source.id}.jpg"}
-            for source in self._sending.recent
+            for source in self._sending.pictures.recent
         ]
         return {"type": "sources", "recent": recent, "current": recent[0]["id"] if recent else None}
 
     def own_picture(self, source_id: str | None = None) -> Picture | None:
         """The own source picture, or one of the recent ones, as RGB."""
-        sending = self._sending
+        pictures = self._sending.pictures
         if source_id is None:
-            return sending.source.picture if sending.source is not None else None
-        return next((source.picture for source in sending.recent if source.id == source_id), None)
+            return pictures.source.picture if pictures.source is not None else None
+        return next((source.picture for source in pictures.recent if source.id == source_id), None)
 
     def remote_picture(self) -> bytes | None:
         """The other side's source picture, encoded as it came."""
@@ -202,7 +202,7 @@ class Controls:
         self._session.acquaintance.compared(words)
 
     def calibrate(self, on: bool) -> None:
-        self._sending.overlay_wanted = on
+        self._sending.preview.overlay_wanted = on
 
     async def take_source(self) -> None:
         await asyncio.wrap_future(self._sending.take_source())
@@ -240,7 +240,7 @@ class Controls:
     def watch(self, visible: bool, previews: bool) -> None:
         """Whether anybody sees the remote picture, and the own preview."""
         self._receiving.watched = visible or self._settings.headless or self._outputs.virtual
-        self._sending.preview_wanted = previews
+        self._sending.preview.wanted = previews
 
     def sound_behind(self, milliseconds: float) -> None:
         """How much longer than a picture a sound needs from here to the person, as the page has measured it."""

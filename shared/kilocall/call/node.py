@@ -102,7 +102,7 @@ class CallNode:
             self.receiving,
             self.audio.loudspeaker,
             codebook=lambda: self.sending.codebook,
-            picture_us=lambda: self._statistics.last_picture_us,
+            picture_us=lambda: self._statistics.shown.last_us,
             on_problem=self._recording_failed,
         )
         self.controls = Controls(
@@ -221,7 +221,7 @@ class CallNode:
                 self._selector.start()
                 workers.append(self._selector)
             self.session.introduce(self.sending.hello(self.settings.fps))
-            if self.receiving.takes_layer:
+            if self.receiving.renderer.takes_layer:
                 self.session.take_layer(LAYER_TAKEN_BPS)
             self._start_tasks()
             with contextlib.suppress(TimeoutError):
@@ -232,7 +232,7 @@ class CallNode:
             closing_s = clock() - closes_at
         report = self._statistics.report(1000 * closing_s)
         await self._write_down(report)
-        if self._refusal is not None and (self.link.not_proven or not self._statistics.pictures):
+        if self._refusal is not None and (self.link.not_proven or not self._statistics.shown.count):
             raise BadInput(self._refusal)
         return report
 
@@ -288,8 +288,8 @@ class CallNode:
 
     async def _write_down(self, report: CallReport) -> None:
         settings = self.settings
-        if settings.keep_pictures is not None:
-            await asyncio.to_thread(keep_pictures, settings.keep_pictures, self.sending.kept, self.receiving)
+        if settings.keep_pictures is not None and self.receiving.kept is not None:
+            await asyncio.to_thread(keep_pictures, settings.keep_pictures, self.sending.kept, self.receiving.kept)
         if settings.report is not None:
             text = report.model_dump_json(indent=2) + "\n"
             await asyncio.to_thread(write_whole, settings.report, text.encode())

@@ -18,6 +18,7 @@ from kilocall.control.session import Session
 from kilocall.proto.errors import BadInput, KilocallError
 from kilocall.proto.motion_packet import TIMES_MS
 from kilocall.receiver.live import Played, ReceivePipeline
+from kilocall.receiver.rendered import KeptPictures
 from kilocall.runtime.files import write_whole
 from kilocall.runtime.version import program_version
 from kilocall.runtime.worker import deliver_to
@@ -89,7 +90,7 @@ class Outputs:
 
         self._receiving.events.played = played
         self._receiving.events.layer = recorder.add_layer
-        if self._receiving.takes_layer:
+        if self._receiving.renderer.takes_layer:
             session.layer_lost(self._receiving.layer.newest)  # the file's layer begins with a key frame
         lag_us = self._loudspeaker.hold_us
         self._loudspeaker.on_samples = lambda samples, play_us: recorder.add_speech(
@@ -156,13 +157,11 @@ class Outputs:
         return last + (play_us - picture_us) if picture_us else last
 
 
-def keep_pictures(folder: Path, sent: dict[int, bytes], receiving: ReceivePipeline) -> None:
+def keep_pictures(folder: Path, sent: dict[int, bytes], shown: KeptPictures) -> None:
     """Writes crops that were sent, pictures that were shown, and when: [[capture, made], ...] in microseconds."""
     folder.mkdir(exist_ok=True)
-    times = receiving.kept_times.tolist()
-    pairs = list(zip(times[::2], times[1::2], strict=True))
-    write_whole(folder / "shown.json", json.dumps(pairs).encode())
+    write_whole(folder / "shown.json", json.dumps(shown.times_us).encode())
     for time_us, jpeg in sent.items():
         (folder / f"sent_{time_us // 1000 % TIMES_MS:05d}.jpg").write_bytes(jpeg)
-    for rendered in receiving.kept or ():
+    for rendered in shown.pictures:
         (folder / f"shown_{rendered.time_us // 1000 % TIMES_MS:05d}.jpg").write_bytes(rendered.jpeg)

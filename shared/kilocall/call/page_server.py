@@ -198,6 +198,24 @@ def create_page_app(node: CallNode, hub: Hub, *, key: PageKey, hosts: tuple[str,
     async def numbers() -> dict[str, Any]:
         return node.controls.numbers
 
+    _add_pictures(app, node)
+    _add_uploads(app, node)
+
+    @app.websocket("/live")
+    async def live(socket: WebSocket) -> None:
+        await socket.accept()
+        if len(hub.viewers) >= MAX_VIEWERS:
+            await socket.close(1013, f"{MAX_VIEWERS} viewers are the most")
+            return
+        await _serve_viewer(socket, node, hub)
+
+    mount_page(app, PAGE)
+    return app
+
+
+def _add_pictures(app: FastAPI, node: CallNode) -> None:
+    """The source pictures of both sides."""
+
     @app.get("/api/source.jpg")
     async def own_source() -> Response:
         return _picture_response(node.controls.own_picture())
@@ -214,6 +232,10 @@ def create_page_app(node: CallNode, hub: Hub, *, key: PageKey, hosts: tuple[str,
         from kilocall.runtime.picture_process import decode_from_others
 
         return _picture_response(await asyncio.to_thread(decode_from_others, data))
+
+
+def _add_uploads(app: FastAPI, node: CallNode) -> None:
+    """What the page sends: a picture of the user's, and the offer of its sound."""
 
     @app.post("/api/source")
     async def upload(request: Request, name: str = "") -> Response:
@@ -235,17 +257,6 @@ def create_page_app(node: CallNode, hub: Hub, *, key: PageKey, hosts: tuple[str,
             return JSONResponse({"type": "answer", "sdp": await node.controls.connect_media(offer.sdp)})
         except (KilocallError, ValidationError) as error:
             return JSONResponse({"error": str(error)[:300]}, status_code=422)
-
-    @app.websocket("/live")
-    async def live(socket: WebSocket) -> None:
-        await socket.accept()
-        if len(hub.viewers) >= MAX_VIEWERS:
-            await socket.close(1013, f"{MAX_VIEWERS} viewers are the most")
-            return
-        await _serve_viewer(socket, node, hub)
-
-    mount_page(app, PAGE)
-    return app
 
 
 async def _serve_viewer(socket: WebSocket, node: CallNode, hub: Hub) -> None:

@@ -38,7 +38,7 @@ class Reporter:
         now = time.monotonic()
         if peer is None or not self._session.greeted or now - self._at < REPORT_EVERY_S - 0.1:
             return
-        packets = self._receiving.jitter.received
+        packets = self._receiving.motion.jitter.received
         if packets == self._packets and now - self._at < IDLE_REPORT_EVERY_S:
             return
         total = peer.traffic()[1].total_bytes

@@ -331,6 +331,10 @@ class Signalling:
     def reconnect(self) -> None:
         """Begins again at once, without waiting for a connection that leads nowhere any more."""
         self._hurry.set()
+        self.abort()
+
+    def abort(self) -> None:
+        """Ends the connection without a word, as a network that breaks does; it comes back by itself."""
         if self._socket is not None:
             self._socket.transport.abort()
 

@@ -16,13 +16,15 @@ from collections.abc import Callable, Container
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final, Literal, Protocol, SupportsBytes
+from typing import Final, Literal, Protocol, SupportsBytes
 
 from kilocall.control.acquaintance import Acquaintance
 from kilocall.control.adapter_exchange import AdapterExchange
 from kilocall.control.exchange import PICTURES, Exchange
+from kilocall.control.own_state import OwnState
 from kilocall.control.rate_control import Feedback, Plan
 from kilocall.control.references import ReferenceExchange
+from kilocall.control.sent_motion import SentMotion
 from kilocall.model.family import OWN_WEIGHTS
 from kilocall.proto.control import (
     CONTROL_TYPES,
@@ -49,7 +51,6 @@ from kilocall.proto.control import (
     parse_control,
 )
 from kilocall.proto.errors import BadPacket, NotProven
-from kilocall.proto.limits import HISTORY
 from kilocall.proto.motion_message import MotionMessage
 from kilocall.proto.motion_packet import MotionPacket
 from kilocall.proto.trust import Handshake
@@ -149,9 +150,6 @@ class Session:
         self.remote = Remote()
         self.malformed = 0
         """Control messages that made no sense here and were dropped."""
-        self.rtt_ms: float | None = None
-        self.loss: float | None = None
-        """Share of this side's motion packets that the other side missed lately."""
         self.same_clock: bool | None = None
         """Whether both sides read one clock, so that delays can be measured exactly; None: not known yet."""
         self.own_lag_ms = 0.0
@@ -164,19 +162,8 @@ class Session:
         """Hash of this side's picture that the other side is known to hold."""
         self._outgoing, self._incoming = outgoing, incoming
         self._clock_us = clock_us
-        self.pictures = Exchange(
-            PICTURES,
-            say=self._say,
-            drop=self._drop,
-            clock_us=clock_us,
-            got=lambda picture: incoming.prepare(picture.picture_hash, picture.data),
-            offered=self._picture_offered,
-            confirmed=self._picture_confirmed,
-            in_use=lambda: (self.remote.picture_hash,),
-            cache_folder=cache,
-        )
+        self.pictures = self._picture_exchange(cache)
         """Source pictures, both sides'."""
-        self._exchanges: tuple[Exchange[Any], ...] = (self.pictures,)
         self.adapters = AdapterExchange(
             say=self._say, drop=self._drop, got=incoming.adapt, clock_us=clock_us, folder=cache
         )
@@ -196,15 +183,24 @@ class Session:
         self._on_change, self._on_plan, self._on_reference = on_change, on_plan, on_reference
         self._send: Callable[[bytes], bool] | None = None
         self._greeted = False
-        self._own_face: FaceState | None = None
-        self._media = MediaState(muted=False, camera_off=False)
-        self._own_rate: PictureRate | None = None
-        self._layer_bps = 0
-        self._own_camera = CameraState(shown=False, time_us=0)
-        self._sent_at: dict[int, int] = {}
+        self._own = OwnState()
+        self._sent_motion = SentMotion()
         self._dropped_us: int | None = None
         self._ready: str | None = None
         self._followed: Plan | None = None
+
+    def _picture_exchange(self, cache: Path | None) -> Exchange[SourcePicture]:
+        return Exchange(
+            PICTURES,
+            say=self._say,
+            drop=self._drop,
+            clock_us=self._clock_us,
+            got=lambda picture: self._incoming.prepare(picture.picture_hash, picture.data),
+            offered=self._picture_offered,
+            confirmed=self._picture_confirmed,
+            in_use=lambda: (self.remote.picture_hash,),
+            cache_folder=cache,
+        )
 
     @property
     def introduced(self) -> bool:
@@ -221,6 +217,16 @@ class Session:
     def remote_picture(self) -> SourcePicture | None:
         """The other side's picture that is moved."""
         return self.pictures.get(self.remote.picture_hash)
+
+    @property
+    def rtt_ms(self) -> float | None:
+        """The way there and back; None: not known yet."""
+        return self._sent_motion.rtt_ms
+
+    @property
+    def loss(self) -> float | None:
+        """Share of this side's motion packets that the other side missed lately."""
+        return self._sent_motion.loss
 
     @property
     def greeted(self) -> bool:
@@ -242,22 +248,17 @@ class Session:
         self._greeted = False
         self.said_bye = None
         self.confirmed = None
-        self._sent_at.clear()
+        self._sent_motion.restart()
         self._say(self.hello)
         if handshake is not None:
             self.acquaintance.opened(handshake)
-        if self._media.muted or self._media.camera_off:
-            self._say(self._media)
-        if self._own_rate is not None:
-            self._say(self._own_rate)
-        if self._layer_bps:
-            self._say_layer()
-        for exchange in self._exchanges:
-            exchange.opened()
+        for message in self._own.standing():
+            self._say(message)
+        self.pictures.opened()
         self.adapters.opened()
         self.references.opened()
-        if self._own_face is not None:
-            self._say(self._own_face)
+        if self._own.face is not None:
+            self._say(self._own.face)
         self._to("connecting", "")
 
     def closed(self, phase: Phase, reason: str) -> None:
@@ -285,31 +286,32 @@ class Session:
         self.references.offer(base_hash, picture)
 
     def own_face(self, seen: bool, time_us: int) -> None:
-        self._own_face = FaceState(seen, time_us)
-        self._say(self._own_face)
+        self._own.face = FaceState(seen, time_us)
+        self._say(self._own.face)
 
     def own_media(self, *, muted: bool, camera_off: bool) -> None:
-        self._media = MediaState(muted=muted, camera_off=camera_off)
-        self._say(self._media)
+        self._own.media = MediaState(muted=muted, camera_off=camera_off)
+        self._say(self._own.media)
 
     def own_rate(self, fps: float) -> None:
         """So many pictures a second can be shown here."""
-        self._own_rate = PictureRate(round(1000 * fps))
-        self._say(self._own_rate)
+        self._own.rate = PictureRate(round(1000 * fps))
+        self._say(self._own.rate)
 
     def take_layer(self, wanted_bps: int) -> None:
         """So much of a video layer is taken here, on this and every later connection."""
-        self._layer_bps = wanted_bps
-        self._say_layer()
+        self._own.layer_bps = wanted_bps
+        for message in self._own.layer():
+            self._say(message)
 
     def layer_lost(self, newest: int | None) -> None:
         """A frame of the layer is missing; number of the one that was decoded last."""
-        self._say(LayerReport(self._layer_bps, newest, True))
+        self._say(LayerReport(self._own.layer_bps, newest, True))
 
     def own_camera(self, shown: bool, time_us: int) -> None:
         """What this side's camera sees is shown as it is from this capture time on, or no more."""
-        self._own_camera = CameraState(shown, time_us)
-        self._say(self._own_camera)
+        self._own.camera = CameraState(shown, time_us)
+        self._say(self._own.camera)
         self.rate.show_camera(shown)
 
     def picture_ready(self, picture_hash: str) -> None:
@@ -330,9 +332,7 @@ class Session:
             self._on_change()
 
     def motion_sent(self, packet: MotionPacket) -> None:
-        self._sent_at[packet.sequence] = self._clock_us()
-        while len(self._sent_at) > HISTORY:
-            del self._sent_at[next(iter(self._sent_at))]
+        self._sent_motion.sent(packet.sequence, self._clock_us())
 
     def delivered(self, data: bytes) -> None:
         """The other side's transport has acknowledged this motion message, so its decoder has it."""
@@ -385,11 +385,10 @@ class Session:
             case WantPersonal():
                 self.adapters.send(message)
             case WantPicture(blob_hash):
-                if not any(one.send(blob_hash) for one in self._exchanges) and not self.references.send(blob_hash):
+                if not self.pictures.send(blob_hash) and not self.references.send(blob_hash):
                     self._drop("WantPicture for a picture that was not offered")
             case HavePicture(blob_hash):
-                for exchange in self._exchanges:
-                    exchange.confirm(blob_hash)
+                self.pictures.confirm(blob_hash)
                 self.references.confirm(blob_hash)
             case ReferenceOffer():
                 self.references.take_offer(message)
@@ -487,18 +486,12 @@ class Session:
         self.remote = replace(self.remote, picture_hash=picture_hash)
 
     def _take_report(self, report: ReceiverReport, arrived_us: int) -> None:
-        sent_us = self._sent_at.get(report.highest)
-        if sent_us is not None:
-            rtt = (arrived_us - sent_us) / 1000 - report.held_ms
-            self.rtt_ms = rtt if rtt >= 0 else self.rtt_ms
-        self.loss = report.lost / report.expected if report.expected else self.loss
-        interval_s = max(report.interval_ms, 1) / 1000
-        feedback = Feedback(
+        feedback = self._sent_motion.take(
+            report,
+            arrived_us,
             now_us=self._clock_us(),
-            loss=report.lost / report.expected if report.expected else 0.0,
-            delay_ms=max(0.0, report.delay_ms - self.own_lag_ms),
-            received_bps=8 * report.received_bytes / interval_s,
-            rtt_ms=None if self.rtt_ms is None else max(0.0, self.rtt_ms - self.loop_lag_ms),
+            own_lag_ms=self.own_lag_ms,
+            loop_lag_ms=self.loop_lag_ms,
         )
         self._plan(self.rate.update(feedback))
 
@@ -522,11 +515,6 @@ class Session:
     def _say(self, message: SupportsBytes) -> None:
         if self._send is not None and not self._send(bytes(message)):
             logger.warning("%s could not be sent", type(message).__name__)
-
-    def _say_layer(self) -> None:
-        """Who takes a layer can show what a camera sees, and says so with what its own one does."""
-        self._say(LayerReport(self._layer_bps, None, False))
-        self._say(self._own_camera)
 
     def _to(self, phase: Phase, reason: str) -> None:
         if (phase, reason) != (self.phase, self.reason):

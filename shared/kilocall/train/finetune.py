@@ -170,43 +170,30 @@ def finetune(
     KilocallError where the held-back part (the last share of each clip) got no better; no file is written then.
     """
     started = time.monotonic()
-    if not isinstance(family, CompactFamily):
-        raise BadInput(f"fine-tuning is for the family compact-256, not for {family.name}")
-    if family.adapter is not None:
-        raise BadInput("fine-tuning starts from the package's weights, not from a personal file")
+    family = _checked_family(family)
     _check_settings(clips, out, held_back, steps, minutes, parts)
     chosen = choose_device(device)
-    torch.set_num_threads(threads or os.cpu_count() or 1)
-    cv2.setNumThreads(1)
+    _use_threads(threads)
     with tempfile.TemporaryDirectory(prefix="kilocall-") as folder:
         footage = read_footage(clips, family, Path(folder), least_seconds=least_seconds, progress=progress)
         for warning in footage.warnings:
             say(warning)
         split = Split.of(footage, held_back)
         source = _chosen_source(footage, split.learn, family)
-        say(
-            f"{footage.seconds:.0f} s of face: {len(split.learn)} pictures to learn from, {len(split.stop)} to stop "
-            f"by, {len(split.held)} held back"
-        )
+        say(f"{footage.seconds:.0f} s of face: {split.text}")
         before = measure(family, source, footage, split.held, everybody=family)
         learner = Learner(family, footage, split, source, parts=parts, device=chosen, seed=seed)
-        with first_interrupt() as interrupted:
-            trained = time.monotonic()
-            learner.run(steps, lambda: interrupted() or time.monotonic() - trained > 60 * minutes, say, progress)
-            train_s = time.monotonic() - trained
+        train_s = _train(learner, steps, minutes, say, progress)
         share, adapter = _as_far_as_it_helps(learner, family, footage, source, say)
         after = measure(family.adapted(adapter), source, footage, split.held, everybody=family)
     refuse_no_gain(before, after)
     adapter = adapter.with_figures(
         {"seconds": round(footage.seconds, 1), "before": before.model_dump(), "after": after.model_dump()}
     )
-    data = bytes(adapter)
-    if len(data) > MOST_BYTES:
-        raise KilocallError(f"the personal file would be {len(data)} bytes, allowed are {MOST_BYTES}; nothing written")
-    write_whole(out, data)
+    written = _write(out, adapter)
     return FinetuneReport(
         out=out,
-        bytes=len(data),
+        bytes=written,
         hash=adapter.hash,
         seconds_of_face=footage.seconds,
         frames_learnt=len(split.learn),
@@ -220,6 +207,39 @@ def finetune(
         device=str(chosen),
         warnings=list(footage.warnings),
     )
+
+
+def _checked_family(family: Family) -> CompactFamily:
+    if not isinstance(family, CompactFamily):
+        raise BadInput(f"fine-tuning is for the family compact-256, not for {family.name}")
+    if family.adapter is not None:
+        raise BadInput("fine-tuning starts from the package's weights, not from a personal file")
+    return family
+
+
+def _use_threads(threads: int) -> None:
+    """So many for the networks, 0: one a core; and one for what prepares pictures beside them."""
+    torch.set_num_threads(threads or os.cpu_count() or 1)
+    cv2.setNumThreads(1)
+
+
+def _train(
+    learner: Learner, steps: int, minutes: float, say: Say, progress: Callable[[int, int | None], None]
+) -> float:
+    """Seconds that it took, until one of the limits or Ctrl-C."""
+    with first_interrupt() as interrupted:
+        began = time.monotonic()
+        learner.run(steps, lambda: interrupted() or time.monotonic() - began > 60 * minutes, say, progress)
+        return time.monotonic() - began
+
+
+def _write(out: Path, adapter: SpeakerAdapter) -> int:
+    """Its bytes. KilocallError where they are too many for a receiver."""
+    data = bytes(adapter)
+    if len(data) > MOST_BYTES:
+        raise KilocallError(f"the personal file would be {len(data)} bytes, allowed are {MOST_BYTES}; nothing written")
+    write_whole(out, data)
+    return len(data)
 
 
 def _check_settings(
@@ -248,6 +268,11 @@ class Split:
     learn: NDArray[np.int64]
     stop: NDArray[np.int64]
     held: NDArray[np.int64]
+
+    @property
+    def text(self) -> str:
+        """For people."""
+        return f"{len(self.learn)} pictures to learn from, {len(self.stop)} to stop by, {len(self.held)} held back"
 
     @staticmethod
     def of(footage: Footage, held_back: float) -> Split:

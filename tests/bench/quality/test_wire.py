@@ -117,7 +117,7 @@ class _Capture:
 
 
 def _ports(peer: Peer) -> set[int]:
-    return {protocol.transport.get_extra_info("sockname")[1] for protocol in peer._ice._protocols}
+    return {protocol.transport.get_extra_info("sockname")[1] for protocol in peer.endpoints}
 
 
 @pytest.fixture

@@ -62,16 +62,13 @@ def evaluate_folder(
     has it. With a `gallery` of two pictures or more each clip is also shown on 2, 4 and 8 pictures of its speaker, up
     to `gallery`, `gallery_kb` for all of them together: gallery.md, and gallery.png where matplotlib is installed.
     With a `layer` of so many kbit/s clips are sent with real video under the motion; with `hold` pictures are made as
-    on a slow processor, some moved on from one before. `progress` gets clips done and
-    clips in all. A clip that cannot be scored is listed with its reason; BadInput when that goes for all, or there is
-    none.
+    on a slow processor, some moved on from one before. `progress` gets clips done and clips in all. A clip that cannot
+    be scored is listed with its reason; BadInput when that goes for all, or there is none.
     """
     started = time.monotonic()
     settings = ClipSettings(quality, frames_per_packet, source, gallery, gallery_kb, layer, hold)
     paths = _clips_of(Path(folder), limit)
-    out = Path(out)
-    check_output_folder(out)
-    out.mkdir(parents=True, exist_ok=True)
+    out = _output_folder(Path(out))
     family = family or open_family(engine=engine, threads=threads)
     scorer = Scorer(open_meter(mediapipe_python, family), SCORED)
     clips, rows, failures = _evaluate_clips(paths, family, scorer, settings, progress or silent)
@@ -110,6 +107,12 @@ def _clips_of(folder: Path, limit: int | None) -> list[Path]:
     if not paths:
         raise BadInput(f"{folder}: holds no clip ({', '.join(CLIP_SUFFIXES)})")
     return paths[:limit]
+
+
+def _output_folder(out: Path) -> Path:
+    check_output_folder(out)
+    out.mkdir(parents=True, exist_ok=True)
+    return out
 
 
 def _evaluate_clips(

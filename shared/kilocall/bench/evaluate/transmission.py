@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -18,6 +17,7 @@ from kilocall.model.reference_pictures import ReferencePicture
 from kilocall.proto.control import SourcePicture
 from kilocall.proto.errors import BadInput
 from kilocall.proto.layer_frame import fragment_bytes
+from kilocall.proto.motion_packet import MotionPacket
 from kilocall.receiver.layer_decoder import LayerDecoder
 from kilocall.receiver.layer_mixer import LayerMixer
 from kilocall.runtime.pictures import fitted
@@ -75,15 +75,11 @@ class Transmission:
         decoder = Decoder(encoder.source_picture, family=family)
         decoder.renderer.hold = float(self.hold)
         layer = self._layer(decoder)
-        waiting: list[NDArray[np.float32]] = []  # keypoints before coding of frames that are not sent yet
-        pictures: list[Picture] = []
-        bits: list[float] = []
-        errors: list[float] = []
+        receiver = _Receiver(decoder, family, encoder.source, show=show)
+        waiting: list[tuple[int, NDArray[np.float32]]] = []  # time and keypoints of frames that are not sent yet
         seen: Track | None = None
-        decoded: list[Motion] = []
         plain: list[Motion] = []
         lost = 0
-        times: deque[int] = deque()  # of the frames that wait
         for number, (when, track) in enumerate(zip(footage.times_us, footage.tracks, strict=True)):
             if track.certainty < _FACE_CERTAINTY:
                 lost += 1
@@ -93,34 +89,20 @@ class Transmission:
             assert encoder.packets.last_motion is not None
             assert encoder.packets.extractor.plain is not None
             plain.append(encoder.packets.extractor.plain)
-            times.append(when)
-            waiting.append(family.keypoints(encoder.source, encoder.packets.last_motion))
+            waiting.append((when, family.keypoints(encoder.source, encoder.packets.last_motion)))
             if number + 1 == len(footage.tracks):
                 packet = packet or encoder.flush()
             layer.push(footage.crops[number], when)
-            if packet is None:
-                continue
-            # Decoder.push, taken apart, because the motion is wanted as well.
-            motions = decoder.packets.push(bytes(packet))
-            if len(motions) != len(waiting):
-                raise BadInput(f"packet {packet.sequence} was not decoded: {decoder.packets.last_problem}")
-            bits += [8 * len(packet.payload) / packet.frame_count] * packet.frame_count
-            for before, timed in zip(waiting, motions, strict=True):
-                moved = family.keypoints(encoder.source, timed.motion) - before
-                errors.append(float(np.linalg.norm(moved, axis=-1).mean()) * family.size / 2)
-                # Some families make larger pictures than the crops that they are compared with.
-                decoded.append(timed.motion)
-                if show:
-                    pictures.append(fitted(decoder.renderer.render(timed.motion, times[0]), family.size))
-                times.popleft()
-            waiting.clear()
+            if packet is not None:
+                receiver.take(packet, waiting)
+                waiting.clear()
         return Received(
-            pictures,
-            np.array(bits),
-            float(np.mean(errors)),
+            receiver.pictures,
+            np.array(receiver.bits),
+            float(np.mean(receiver.errors)),
             encoder.source_picture,
             encoder.source,
-            decoded,
+            receiver.motions,
             layer.bytes,
             plain,
             lost,
@@ -136,6 +118,35 @@ class Transmission:
         mixer = LayerMixer(fusion)
         decoder.renderer.layer = mixer
         return _LayerWay(LayerEncoder(setting), mixer)
+
+
+class _Receiver:
+    """What comes of packets; with `show` pictures as well. `source` is the sender's."""
+
+    def __init__(self, decoder: Decoder, family: Family, source: Source, *, show: bool) -> None:
+        self.pictures: list[Picture] = []
+        self.motions: list[Motion] = []
+        self.bits: list[float] = []
+        """Payload of every frame."""
+        self.errors: list[float] = []
+        """Of every frame's keypoints by coding, pixels in the mean."""
+        self._decoder, self._family, self._source, self._show = decoder, family, source, show
+
+    def take(self, packet: MotionPacket, sent: Sequence[tuple[int, NDArray[np.float32]]]) -> None:
+        """`sent` are the times of its frames, and their keypoints before coding."""
+        # Decoder.push, taken apart, because the motion is wanted as well.
+        packets, size = self._decoder.packets, self._family.size
+        motions = packets.push(bytes(packet))
+        if len(motions) != len(sent):
+            raise BadInput(f"packet {packet.sequence} was not decoded: {packets.last_problem}")
+        self.bits += [8 * len(packet.payload) / packet.frame_count] * packet.frame_count
+        for (when, before), timed in zip(sent, motions, strict=True):
+            moved = self._family.keypoints(self._source, timed.motion) - before
+            self.errors.append(float(np.linalg.norm(moved, axis=-1).mean()) * size / 2)
+            self.motions.append(timed.motion)
+            if self._show:
+                # Some families make larger pictures than the crops that they are compared with.
+                self.pictures.append(fitted(self._decoder.renderer.render(timed.motion, when), size))
 
 
 class _LayerWay:
