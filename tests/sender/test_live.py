@@ -427,8 +427,13 @@ def test_who_goes_out_of_view_shows_what_the_camera_sees_until_he_is_back(away: 
     whole = [fragment for fragment in away.told.layer if fragment.whole]
     assert whole[0].key
     assert wire_time_ms(from_us) == whole[0].time_ms
-    away.show(*[empty] * 10)
-    assert len(away.told.packets) > packets  # the face rests, and its motion goes on to carry the pictures
+    away.show(*[empty] * 55)
+    # The face rests, and its motion goes on to carry the pictures: of an empty room once a second.
+    assert 2 <= len(away.told.packets) - packets <= 3
+    packets, whole_frames = len(away.told.packets), away.sending.layer.frames
+    away.show(*[np.full_like(empty, 8 * n) for n in range(25)])
+    assert 5 <= away.sending.layer.frames - whole_frames <= 7
+    assert 5 <= len(away.told.packets) - packets <= 12
     away.told.layer.clear()
     away.show(*faces[12:36])
     assert away.told.cameras[-1][0] is None

@@ -37,6 +37,7 @@ from kilocall.sender.own_pictures import OwnPictures, OwnSource
 from kilocall.sender.preview import Preview
 from kilocall.sender.reference_selector import ReferenceSelector
 from kilocall.sender.send_rate import UNLIMITED, Plan, SendRate
+from kilocall.sender.still_scene import StillScene
 
 __all__ = ["OwnSource", "SendEvents", "SendPipeline"]
 
@@ -115,6 +116,7 @@ class SendPipeline(Worker):
         """Real video under the motion, where the other side takes it."""
         self.layer.follow(plan.layer_bps, plan.camera_bps)
         self.camera_view = CameraView(when_away=camera_when_away)
+        self._scene = StillScene()
         self.pictures = OwnPictures(size)
         self.face = OwnFace()
         self.preview = Preview(
@@ -331,9 +333,14 @@ class SendPipeline(Worker):
             return False
         if self.motion.extractor is None:
             self.motion.refer_to(self._family, self._nobody(), None)  # pictures go with motion, be it of nobody
-        self.layer.push(lambda: frame.rgb, frame.capture_us)
-        self.motion.push(None, frame.capture_us)
+        self.layer.push(lambda: self._worth_showing(frame), frame.capture_us)
+        if self.layer.waits:  # who is not moved needs no messages but for these
+            self.motion.push(None, frame.capture_us)
+            self.motion.flush()
         return True
+
+    def _worth_showing(self, frame: Frame) -> Picture | None:
+        return frame.rgb if self._scene.shows(frame.rgb, frame.capture_us) or self.layer.key_wanted else None
 
     def _look_who(self, track: Track, capture_us: int) -> None:
         """Whether it is the speaker whose face is there again."""
@@ -348,6 +355,7 @@ class SendPipeline(Worker):
             self.motion.flush()
             self.motion.face_again()
             self.layer.show_camera(why is not None)
+            self._scene.restart()
             if why is None and shown_before == "asked":
                 self._cropper.reset()  # whoever was looked for meanwhile may be anywhere
         self._deliver(lambda: self._events.camera(why, capture_us))
