@@ -106,6 +106,7 @@ class FakeNode:
                 "since_ms": 0,
                 "source_taken_at": "14:03",
                 "reconstructed": True,
+                "layered": False,
                 "camera_off": False,
             },
             "trust": {"words": [], "verified": False, "expected": False},
@@ -415,7 +416,9 @@ def test_a_picture_of_a_camera_says_that_it_is_one_and_keeps_its_shape(page: Any
     wait(lambda: page.evaluate("document.getElementById('remote-picture').width") == 320)
     assert page.evaluate("getComputedStyle(document.getElementById('remote-picture')).objectFit") == "contain"
     node.become(remote={"reconstructed": True})
-    wait(lambda: page.inner_text(".badge").startswith("Reconstructed from"))
+    wait(lambda: page.inner_text(".badge") == "Reconstructed from a picture taken at 14:03")
+    node.become(remote={"layered": True})
+    wait(lambda: page.inner_text(".badge") == "Reconstructed from a picture taken at 14:03 and a little video")
 
 
 def test_keys_do_not_disturb_typing_dialogs_or_those_who_switch_them_off(page: Any, node: FakeNode) -> None:

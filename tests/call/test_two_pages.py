@@ -227,7 +227,8 @@ def test_the_numbers_on_the_page_are_the_bytes_on_the_wire(seen: Seen, name: str
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_badge_says_that_the_picture_is_reconstructed_and_since_when(seen: Seen, name: str) -> None:
-    assert re.fullmatch(r"Reconstructed from (a picture|\d pictures, the first) taken at \d\d:\d\d", seen.badges[name])
+    pictures = r"(a picture taken at [\d:]{5}|\d pictures)( and a little video)(, the first taken at [\d:]{5})?"
+    assert re.fullmatch(f"Reconstructed from {pictures}", seen.badges[name])
     assert not seen.visible_status[name]
 
 

@@ -88,11 +88,14 @@ def test_the_page_shows_the_layer_that_python_shows(
     shown.page.evaluate(turn, 0)
     shown.comes_to_show(layered)
 
+    title = "document.getElementById('badge-title').textContent"
+    shown.until(f"{title} === 'Reconstructed from one picture and a little video.'")
+
     # And no other picture.
     given = tmp_path / "drawing.png"
     given.write_bytes(as_png(StreamPlayer(sample_stream("drawing"), family=family).stream_source.picture))
     shown.page.set_input_files("#file", given)
-    shown.until("document.getElementById('badge-title').textContent === 'Reconstructed from another picture.'")
+    shown.until(f"{title} === 'Reconstructed from another picture.'")
     other = StreamPlayer(stream, source=given, family=family)
     shown.comes_to_show(next(iter(other.frames(SOUGHT[-1] * FRAME_US))).rgb, OTHER_NEAR)
     shown.page.click("#own")

@@ -250,7 +250,7 @@ class ReceivePipeline(Worker):
         now_us = self._clock_us()
         self._rendered_us = now_us
         self.rendered += 1
-        made = Rendered(shown.jpeg, time_us, now_us, self.motion.jitter.delay_us, shown.camera)
+        made = Rendered(shown.jpeg, time_us, now_us, self.motion.jitter.delay_us, shown.camera, shown.layered)
         if self.kept is not None:
             self.kept.add(made)
         self._deliver(lambda: self.events.picture(made))

@@ -30,6 +30,8 @@ class Shown:
     jpeg: bytes
     camera: bool
     """Whether it is what the other side's camera saw, as it was."""
+    layered: bool
+    """Whether a video layer of this connection is under it."""
 
 
 class LiveRenderer:
@@ -45,6 +47,7 @@ class LiveRenderer:
         self._camera_view = CameraView()
         self._camera_jpeg: tuple[Picture, bytes] | None = None
         self._slow = False  # this processor, at making pictures
+        self._used_before = 0  # this connection
 
     @property
     def takes_layer(self) -> bool:
@@ -69,6 +72,7 @@ class LiveRenderer:
         self._camera_view = CameraView()
         if self._mixer is not None:
             self._mixer.reset()
+        self._used_before = self.layer_used
 
     def push(self, frame: DecodedLayer) -> None:
         """A frame of the video layer, where one is taken."""
@@ -91,11 +95,11 @@ class LiveRenderer:
         renderer, camera = self._speaker.renderer(time_us), self._camera_view.picture(time_us)
         if camera is not None:  # there may be no source picture yet
             self.camera_pictures += 1
-            return Shown(camera, self._as_camera_jpeg(camera), camera=True)
+            return Shown(camera, self._as_camera_jpeg(camera), camera=True, layered=False)
         if renderer is None or motion is None:
             return None
         rgb = self._moved(renderer, motion, time_us, fps)
-        return Shown(rgb, as_jpeg(rgb, JPEG_QUALITY), camera=False)
+        return Shown(rgb, as_jpeg(rgb, JPEG_QUALITY), camera=False, layered=self.layer_used > self._used_before)
 
     def _moved(self, renderer: FaceRenderer, motion: Motion, time_us: int, fps: float) -> Picture:
         """The speaker, made from a picture."""

@@ -27,6 +27,8 @@ class Rendered:
     """How long the fastest packets wait here before their last frame is shown: what speech has to wait too."""
     camera: bool = False
     """Whether it is what the other side's camera saw, as it was, and not its speaker made from a picture."""
+    layered: bool = False
+    """Whether a video layer is under the speaker."""
 
 
 class KeptPictures:

@@ -19,6 +19,7 @@ from kilocall.model.family import Picture
 from kilocall.proto.errors import BadInput
 from kilocall.receiver.live import ReceivePipeline
 from kilocall.receiver.render import View
+from kilocall.receiver.rendered import Rendered
 from kilocall.runtime.clock import now_us
 from kilocall.runtime.picture_decoder import UPLOAD
 from kilocall.runtime.picture_process import shared_decoder
@@ -51,6 +52,8 @@ class Controls:
         """Whether the signalling server has let this side in: its link is good for something from then on."""
         self.reconstructed = True
         """Whether the other side's picture that is shown was made from another: its camera may be shown as it is."""
+        self.layered = False
+        """Whether a video layer is under it."""
         self._settings, self._session, self._link = settings, session, link
         self._sending, self._receiving, self._audio = sending, receiving, audio
         self._outputs, self._statistics, self._on_message = outputs, statistics, on_message
@@ -100,6 +103,7 @@ class Controls:
                 "since_ms": (now_us() - remote.face_since_us) // 1000 if remote.face_since_us else 0,
                 "source_taken_at": self._remote_taken_at if remote.picture_hash else None,
                 "reconstructed": self.reconstructed,
+                "layered": self.layered,
                 "pictures": 1 + len(session.references.held),
                 "camera_off": remote.camera_off,
                 "muted": remote.muted,
@@ -152,6 +156,13 @@ class Controls:
 
     def tell_hello(self) -> None:
         self._on_message(self.hello())
+
+    def shows(self, made: Rendered) -> None:
+        """Of the other side: what kind of picture it is, is told where it was another before."""
+        kind = not made.camera, made.layered
+        if kind != (self.reconstructed, self.layered):
+            self.reconstructed, self.layered = kind
+            self.tell_state()
 
     def tell_state(self) -> None:
         """Whatever may have changed it ends with this."""

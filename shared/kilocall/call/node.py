@@ -422,9 +422,7 @@ class CallNode:
             self._show(rendered, time_us)
 
     def _show(self, rendered: Rendered, time_us: int) -> None:
-        if self.controls.reconstructed == rendered.camera:
-            self.controls.reconstructed = not rendered.camera
-            self.controls.tell_state()
+        self.controls.shows(rendered)
         self._on_binary(PICTURE, time_us, rendered.jpeg)
 
     def _problem(self, text: str) -> None:

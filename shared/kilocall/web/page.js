@@ -97,6 +97,7 @@ class View {
     /** The file that is shown in place of the stream's pictures, and the one that is being looked at. */
     this.other = /** @type {string | null} */ (null);
     this.given = /** @type {string | null} */ (null);
+    this.layered = false; // whether there is a video layer under the stream's own picture
     /** @type {import("./player.js").TimedMotion | null} what is being made, or shown */
     this.last = null;
     this.busy = true;
@@ -172,6 +173,10 @@ class View {
     dataset.frame = String(answer.number);
     dataset.ms = [field, move, generator, compose, layer].map((ms) => ms.toFixed(1)).join(" ");
     dataset.layered = String(answer.layered);
+    if (answer.layered && !this.layered) {
+      this.layered = true;
+      this.#badge();
+    }
     $("frame").textContent = `${answer.number} of ${this.frames}`;
     $("made").textContent = (this.leadUs / 1000).toFixed(0);
     // Not with the screen's next refresh: the worker would stand idle until then.
@@ -233,7 +238,7 @@ class View {
   }
 
   #badge() {
-    const from = this.pictures > 1 ? `${this.pictures} pictures` : "one picture";
+    const from = (this.pictures > 1 ? `${this.pictures} pictures` : "one picture") + (this.layered ? " and a little video" : "");
     $("badge-title").textContent = `Reconstructed from ${this.other === null ? from : "another picture"}.`;
     $("badge-text").textContent = `Source: ${this.other ?? "the stream’s own picture"}, from ${this.faces.title}.`;
   }

@@ -58,11 +58,12 @@ export function ownNote({ state, face, needsStart }) {
   return state.slow?.sends ? sentence(state.slow.sends) : "";
 }
 
-export function badgeText({ source_taken_at: takenAt, pictures = 1, reconstructed = true } = {}) {
+export function badgeText({ source_taken_at: takenAt, pictures = 1, reconstructed = true, layered = false } = {}) {
   if (!reconstructed) return "Camera, not reconstructed";
   if (!takenAt) return "Reconstructed from one picture, not filmed";
-  if (pictures > 1) return `Reconstructed from ${pictures} pictures, the first taken at ${takenAt}`;
-  return `Reconstructed from a picture taken at ${takenAt}`;
+  const video = layered ? " and a little video" : "";
+  if (pictures > 1) return `Reconstructed from ${pictures} pictures${video}, the first taken at ${takenAt}`;
+  return `Reconstructed from a picture taken at ${takenAt}${video}`;
 }
 
 // What is said about the words to compare.
