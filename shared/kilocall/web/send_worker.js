@@ -3,7 +3,7 @@
 
 import { CompactAligner, lookAt } from "./align.js";
 import { Calibration } from "./calibration.js";
-import { CaptureClock, followClock, nowUs } from "./clock.js";
+import { followClock, nowUs } from "./clock.js";
 import { PacketEncoder } from "./encoder.js";
 import { file, networkFiles, openEngine } from "./engine.js";
 import { BadInput, NoFace } from "./errors.js";
@@ -475,42 +475,17 @@ class Sender {
 /** @type {Sender | null} */
 let sender = null;
 const loop = new WorkerLoop(async () => sender?.step() ?? REST_MS, (text) => tell({ did: "problem", text }));
-/** How often frames have been given to be read: only the last is read on. */
-let cameras = 0;
 let filmed = false;
 
 addEventListener("message", ({ data: wish }) => {
   if (wish.do === "open") {
     open(wish).then(() => loop.run(), (error) => tell({ did: "fail", text: String(error?.message ?? error) }));
-  } else if (wish.do === "frames") {
-    read(++cameras, wish.readable);
   } else if (wish.do === "frame") {
-    hand(wish.bitmap, wish.captureUs);
+    hand(wish.image, wish.captureUs);
   } else {
     loop.ask(() => (sender === null ? undefined : take(sender, wish)));
   }
 });
-
-/**
- * @param {number} camera
- * @param {ReadableStream<VideoFrame> | null} readable
- */
-async function read(camera, readable) {
-  if (readable === null) return;
-  const reader = readable.getReader();
-  const clock = new CaptureClock();
-  for (;;) {
-    const { done, value: frame } = await reader.read();
-    if (done || frame === undefined) break;
-    if (camera !== cameras) {
-      frame.close();
-      await reader.cancel();
-      return;
-    }
-    hand(frame, clock.captureUs(frame.timestamp, nowUs()));
-  }
-  if (camera === cameras) tell({ did: "problem", text: "the camera has ended" });
-}
 
 /**
  * @param {VideoFrame | ImageBitmap} image
