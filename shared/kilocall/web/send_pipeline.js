@@ -2,6 +2,7 @@
 // thread of its own. Methods and events are those of `sender/live.py`.
 
 import { CaptureClock, clockOffsetUs, nowUs } from "./clock.js";
+import { openWorker } from "./engine.js";
 import { BadInput } from "./errors.js";
 import { MotionPacket } from "./motion_packet.js";
 
@@ -87,9 +88,7 @@ export class SendPipeline {
       this.worker.onmessage = ({ data }) => this.#take(data, done, fail);
       this.worker.onerror = ({ message }) => fail(new Error(message || "the sender's worker could not be started"));
       const given = lends === null ? [] : [lends];
-      Promise.resolve(engine).then((compiled) => {
-        this.worker.postMessage({ do: "open", fps, threads, compiled, lends, align, plan, clockOffsetUs: clockOffsetUs() }, given);
-      }).catch(fail);
+      openWorker(this.worker, { fps, threads, lends, align, plan, clockOffsetUs: clockOffsetUs() }, given, engine).catch(fail);
     }));
   }
 

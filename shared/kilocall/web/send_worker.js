@@ -5,7 +5,7 @@ import { CompactAligner, lookAt } from "./align.js";
 import { Calibration } from "./calibration.js";
 import { followClock, nowUs } from "./clock.js";
 import { PacketEncoder } from "./encoder.js";
-import { file, networkFiles, openEngine } from "./engine.js";
+import { file, givenEngine, networkFiles, openEngine } from "./engine.js";
 import { BadInput, NoFace } from "./errors.js";
 import { FaceCropper } from "./face_crop.js";
 import { faceOfPicture } from "./face_finder.js";
@@ -482,7 +482,7 @@ addEventListener("message", ({ data: wish }) => {
     open(wish).then(() => loop.run(), (error) => tell({ did: "fail", text: String(error?.message ?? error) }));
   } else if (wish.do === "frame") {
     hand(wish.image, wish.captureUs);
-  } else {
+  } else if (wish.do !== "engine") { // `givenEngine` takes that
     loop.ask(() => (sender === null ? undefined : take(sender, wish)));
   }
 });
@@ -539,13 +539,13 @@ async function answer(number, work) {
 }
 
 /**
- * @param {{ fps: number, threads: number, compiled: WebAssembly.Module | null, lends: MessagePort | null, align: boolean,
+ * @param {{ fps: number, threads: number, given: boolean, lends: MessagePort | null, align: boolean,
  *   plan: Plan, clockOffsetUs: number }} settings
  */
 async function open(settings) {
   followClock(settings.clockOffsetUs);
   const [{ engine, threads }, { family, codebook }, shape, files, faceFiles] = await Promise.all([
-    openEngine(settings.threads, settings.compiled), ownFamily(), file("networks/shape.safetensors"), networkFiles(SENDER_NETWORKS),
+    openEngine(settings.threads, settings.given ? givenEngine() : null), ownFamily(), file("networks/shape.safetensors"), networkFiles(SENDER_NETWORKS),
     networkFiles(FACE_NETWORKS),
   ]);
   const size = family.pictureSize;
