@@ -194,6 +194,7 @@ export class Media {
     };
     node?.useCamera(track);
     this.own = PER_TRACK ? track.clone() : track;
+    this.ownFps = 0;
     this.preview.srcObject = new MediaStream([this.own]);
     await this.preview.play();
     connection?.on.picture({ kind: OWN_PICTURE });
@@ -204,7 +205,7 @@ export class Media {
   async pace(fps) {
     if (!PER_TRACK || this.own === null || this.ownFps === fps) return;
     this.ownFps = fps;
-    await this.own.applyConstraints({ frameRate: { max: fps } });
+    await this.own.applyConstraints({ frameRate: { max: fps } }).catch(() => {}); // more pictures cost time and nothing else
   }
 
   letGo() {
