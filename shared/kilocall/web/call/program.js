@@ -210,7 +210,7 @@ export class Media {
 
   letGo() {
     for (const track of [this.camera, this.own]) track?.stop();
-    this.camera = this.own = this.preview.srcObject = null;
+    this.camera = this.own = null;
   }
 
   // A camera that was unplugged may be there again.
@@ -246,6 +246,7 @@ export class Media {
     if (this.state === "off") return;
     if (!off) return this.film();
     this.letGo();
+    this.preview.srcObject = null;
   }
 
   stop() {
