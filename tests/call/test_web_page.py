@@ -13,7 +13,7 @@ import pytest
 
 from kilocall.call import web_page
 from kilocall.call.signalling_settings import SignallingSettings
-from kilocall.call.web_page import read_web_page
+from kilocall.call.web_page import ENTRIES, read_web_page
 from kilocall.runtime.web_files import (
     CALL_PAGE,
     ENGINE_FILES,
@@ -91,6 +91,8 @@ def test_every_file_of_the_page_is_served_for_ever() -> None:
                 assert reply.status_code == 200
                 assert reply.headers["cache-control"] == "public, max-age=31536000, immutable"
                 has_headers(reply)
+                if name in ENTRIES:
+                    continue  # served with all that they import
                 folder = WEIGHTS.parent if name.startswith("networks/") else WEB
                 stored = folder / name.replace("networks/", f"{WEIGHTS.name}/")
                 if not stored.is_file():  # of the page itself, which has nothing in its place
@@ -105,6 +107,17 @@ def test_every_file_of_the_page_is_served_for_ever() -> None:
                 assert reply.content == b""
 
     run(check())
+
+
+@needs_engine
+def test_the_page_and_its_workers_import_nothing_that_would_have_to_be_asked_for() -> None:
+    page = read_web_page()
+    assert page is not None
+    for entry in ENTRIES:
+        text = page.files[entry].data.decode()
+        assert not re.search(r"^(import|export)\b", text, re.M), entry
+        for name in modules_of([entry]):
+            assert text.count(f"=> {{ // {name}\n") == 1, name
 
 
 @needs_engine

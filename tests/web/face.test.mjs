@@ -58,6 +58,15 @@ test("pictures are turned as OpenCV does it, to the bit", () => {
     assert.deepEqual([...pixels.subarray(3 * 997 * n, 3 * 997 * n + 3)], colour));
 });
 
+test("means of whole blocks are rounded as those of other sizes, of four pixels up at a half", () => {
+  const values = [0, 1, 1, 2, 3, 3, 4, 4, 250, 251, 255, 255, 7, 8, 8, 8];
+  const grey = { width: 4, height: 4, data: Uint8ClampedArray.from(values.flatMap((value) => Array(4).fill(value))) };
+  const reds = (/** @type {Picture} */ { data }) => [...data].filter((_, n) => n % 4 === 0);
+  assert.deepEqual(reds(reduced(grey, 2, 2)), [2, 3, 129, 132]); // 1.75, 2.75, 129, 131.5
+  assert.deepEqual(reds(reduced(grey, 1, 1)), [66]); // 66.25
+  assert.deepEqual(reds(reduced(grey, 2, 4)), [0, 2, 3, 4, 250, 255, 8, 8]); // 0.5, 1.5, ..., 250.5, 7.5: to even
+});
+
 test("pictures are reduced to means, also of parts of pixels, and interpolated between pixels", () => {
   const slope = { width: 6, height: 1, data: Uint8ClampedArray.from({ length: 24 }, (_, n) => 40 * (n >> 2)) };
   const reds = (/** @type {Picture} */ { data }) => [...data].filter((_, n) => n % 4 === 0);

@@ -180,6 +180,17 @@ describe("with the networks", { skip: noEngine }, () => {
     assert.ok(aligner.aligner.field.made < count);
   });
 
+  test("a face that fills the picture is found without looking for smaller ones", async () => {
+    const shown = { width: 640, height: 480, data: new Uint8ClampedArray(4 * 640 * 480).fill(110) };
+    const large = interpolated(portrait, 440, 440);
+    for (let y = 0; y < 440; y++) shown.data.set(large.data.subarray(1760 * y, 1760 * (y + 1)), 4 * ((y + 20) * 640 + 100));
+    const cropper = new FaceCropper(faces, SIZE);
+    const before = faces.looks;
+    assert.ok((await cropper.crop(shown, 0)).found);
+    // Two crops are as large as the picture; then the face is cut out until its crop stays where it is.
+    assert.ok(faces.looks - before <= 12, `${faces.looks - before} looks`);
+  });
+
   test("a face that comes into the picture is found within some frames, followed, and missed when it leaves", async () => {
     const empty = { width: 640, height: 480, data: new Uint8ClampedArray(4 * 640 * 480).fill(110) };
     const shown = { ...empty, data: empty.data.slice() };

@@ -104,6 +104,12 @@ def test_the_page_sees_a_python_party_and_is_seen(
         # The layer was asked for, and is shown.
         page.until("window.kilocall.stats().layer?.used >= 2")
 
+        # The own film has as many pictures a second as are sent.
+        page.page.evaluate("window.ownFilm = document.getElementById('own-picture').srcObject.getVideoTracks()[0]")
+        page.until(
+            "Math.abs(document.getElementById('rate-out').textContent - ownFilm.getConstraints().frameRate?.max) < 0.06"
+        )
+
         # Their head turns here, and nowhere else.
         before = page.shown()
         drawn = page.page.evaluate("window.kilocall.stats().drawn")
@@ -127,6 +133,7 @@ def test_the_page_sees_a_python_party_and_is_seen(
 
         page.page.locator("#camera").click()
         page.sees("Your camera is off", OPEN_WITHIN_MS)
+        page.until("ownFilm.readyState === 'ended'")
         page.page.locator("#leave").click()
         page.sees("The call is over", OPEN_WITHIN_MS)
         page.page.wait_for_timeout(5000)  # what the farewell needs, on a busy machine

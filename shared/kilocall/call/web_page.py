@@ -24,6 +24,7 @@ from fastapi import FastAPI, Request, Response
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import StreamingResponse
 
+from kilocall.runtime.web_bundle import bundled
 from kilocall.runtime.web_files import (
     CALL_PAGE,
     ENGINE_FILES,
@@ -49,6 +50,8 @@ UNPREPARED: Final = OWN / "unprepared.html"
 OF_A_PROGRAM: Final = ("connection.js", "media.js", "pictures.js")
 #: Files that the page names.
 NAMED: Final = ('href="icon.svg"', 'href="style.css"', 'src="main.js"')
+#: What the page and its workers begin with: served with all that they import.
+ENTRIES: Final = ("call/main.js", "send_worker.js", "receive_worker.js")
 MEDIA_TYPES: Final = {
     ".js": "text/javascript; charset=utf-8",
     ".mjs": "text/javascript; charset=utf-8",
@@ -116,6 +119,7 @@ def read_web_page() -> WebPage | None:
     read = {name: path.read_bytes() for name, path in found.items()}
     for name in (*NETWORK_FILES, "manifest.json"):
         read[f"networks/{name}"] = for_browsers(name, (WEIGHTS / name).read_bytes())
+    read |= {entry: bundled(entry, read) for entry in ENTRIES}
     files = {name: WebFile(data, MEDIA_TYPES.get(Path(name).suffix, OTHER)) for name, data in sorted(read.items())}
     digest = hashlib.sha256()
     for name, file in files.items():

@@ -91,13 +91,12 @@ export class CallNode {
    * @param {OffscreenCanvas} canvas for the other side's picture
    * @param {NodeEvents} events
    * @param {{ threads?: number, stores?: { pictures: BlobStore, references: BlobStore } | null,
-   *   wanted?: import("./gpu_choice.js").Wanted }} [settings]
+   *   engine?: Promise<WebAssembly.Module>, wanted?: import("./gpu_choice.js").Wanted }} [settings]
    */
-  constructor(address, canvas, events, { threads = 1, stores = null, wanted = "auto" } = {}) {
+  constructor(address, canvas, events, { threads = 1, stores = null, engine = compileEngine(), wanted = "auto" } = {}) {
     this.#events = events;
     this.#wanted = wanted;
     const rate = new RateControl();
-    const engine = compileEngine();
     const faces = new MessageChannel();
     this.sending = new SendPipeline({
       packet: (packet, data) => this.#sendPacket(packet, data),
@@ -140,7 +139,9 @@ export class CallNode {
    * @param {import("./gpu_choice.js").Wanted} wanted
    */
   static async open(address, canvas, events, threads, wanted) {
-    return new CallNode(address, canvas, events, { threads, stores: await BlobStore.openAll(), wanted });
+    const engine = compileEngine();
+    engine.catch(() => {}); // told by the workers
+    return new CallNode(address, canvas, events, { threads, stores: await BlobStore.openAll(), engine, wanted });
   }
 
   /** The whole call: until somebody hangs up, or the room refuses. */

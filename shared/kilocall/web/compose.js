@@ -62,12 +62,12 @@ export function sized(field, channels, side) {
  * @param {number} channels
  * @param {Float32Array} displacement
  * @param {Float32Array | null} visible
+ * @param {Float32Array} [moved] where they are put
  */
-export function move(features, channels, displacement, visible) {
+export function move(features, channels, displacement, visible, moved = new Float32Array(features.length)) {
   const side = Math.sqrt(features.length / channels);
   const flow = sized(displacement, 2, side);
   const shown = visible === null ? new Float32Array(side * side).fill(1) : sized(visible, 1, side);
-  const moved = new Float32Array(features.length);
   const last = side - 1;
   const row = side * channels;
   for (let y = 0, n = 0; y < side; y++) {

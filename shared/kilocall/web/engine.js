@@ -17,16 +17,36 @@ export function compileEngine() {
 /**
  * The engine, on so many threads at most; on one where the server does not isolate the page.
  * @param {number} mostThreads
- * @param {WebAssembly.Module | null} [compiled] null: the engine is fetched and compiled here
+ * @param {WebAssembly.Module | Promise<WebAssembly.Module> | null} [given] null: the engine is fetched and compiled here
  */
-export async function openEngine(mostThreads, compiled = null) {
-  const engine = /** @type {typeof import("onnxruntime-web")} */ (await import(ENGINE));
+export async function openEngine(mostThreads, given = null) {
+  const [library, compiled] = await Promise.all([import(ENGINE), given]);
+  const engine = /** @type {typeof import("onnxruntime-web")} */ (library);
   const threads = crossOriginIsolated ? Math.min(navigator.hardwareConcurrency, mostThreads) : 1;
   engine.env.wasm.numThreads = threads;
   engine.env.wasm.wasmPaths = { wasm: ENGINE_WASM };
   engine.env.logLevel = "error";
   if (compiled !== null) give(engine, compiled);
   return { engine, threads };
+}
+
+/**
+ * What a worker is told to begin with: the engine follows once the page has compiled it, and files are fetched before.
+ * @param {Worker} worker
+ * @param {object} wish
+ * @param {Transferable[]} given
+ * @param {Promise<WebAssembly.Module> | null} engine null: the worker compiles it
+ */
+export async function openWorker(worker, wish, given, engine) {
+  worker.postMessage({ ...wish, do: "open", given: engine !== null }, given);
+  if (engine !== null) worker.postMessage({ do: "engine", compiled: await engine });
+}
+
+/** In such a worker: the engine once it has come. @returns {Promise<WebAssembly.Module>} */
+export function givenEngine() {
+  return new Promise((done) => {
+    addEventListener("message", ({ data: wish }) => { if (wish.do === "engine") done(wish.compiled); });
+  });
 }
 
 /** The same engine with WebGPU; the little that it computes itself is done on one thread. */

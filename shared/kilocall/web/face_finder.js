@@ -95,13 +95,16 @@ export class FaceSearch {
     const all = sides(picture).map((side) => new Scan(picture, side));
     const places = all.flatMap((scan) => scan.places.map((place) => ({ scan, place })));
     if (this.next >= places.length) this.next = 0;
-    const chosen = places.slice(this.next, this.next + LOOKS_A_FRAME);
-    this.next += chosen.length;
     /** @type {Sight[]} */
     const seen = [];
-    for (const { scan, place } of chosen) {
+    let last = places[this.next].scan;
+    for (const { scan, place } of places.slice(this.next, this.next + LOOKS_A_FRAME)) {
+      // Larger faces are seen in larger crops: smaller ones only where those show nothing.
+      if (seen.length && scan !== last) break;
       const sight = await scan.look(tracker, place);
       if (sight.logit >= WORTH_A_LOOK) seen.push(sight);
+      last = scan;
+      this.next++;
     }
     /** @type {FaceBox | null} */
     let best = null;

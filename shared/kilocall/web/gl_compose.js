@@ -29,10 +29,17 @@ void main() {
   gl_Position = vec4(vec2(gl_VertexID & 1, gl_VertexID >> 1) * 4.0 - 1.0, 0.0, 1.0);
 }`;
 
-const HEAD = `#version 300 es
+const PRECISE = `#version 300 es
 precision highp float;
 precision highp int;
 precision highp sampler2D;
+`;
+
+const HEAD_OF_SUMS = `${PRECISE}
+out ivec4 sum;
+`;
+
+const HEAD = `${PRECISE}
 out vec4 colour;
 
 ivec2 bounded(ivec2 at, ivec2 size) {
@@ -60,23 +67,32 @@ vec4 asBytes(vec4 value) {
 }
 `;
 
-// What was painted, smoothed; how far it counts goes into alpha.
-const PAINT = `${HEAD}
-uniform sampler2D gate, painted;
+// What was painted, smoothed: first along the rows, in 255 x 16ths.
+const ALONG = `${HEAD_OF_SUMS}
+uniform sampler2D painted;
 uniform int side;
 
-vec4 shuffled(ivec2 pixel) {
-  ivec2 at = bounded(pixel, ivec2(side));
-  return texelFetch(painted, ivec2((at.x >> 1) * 4 + (at.y & 1) * 2 + (at.x & 1), at.y >> 1), 0);
+ivec4 shuffled(ivec2 at) {
+  return ivec4(texelFetch(painted, ivec2((at.x >> 1) * 4 + (at.y & 1) * 2 + (at.x & 1), at.y >> 1), 0) * 255.0 + 0.5);
 }
 void main() {
   ivec2 pixel = ivec2(gl_FragCoord.xy);
-  const float taps[5] = float[5](${TAPS.map((tap) => `${tap}.0 / 16.0`).join(", ")});
-  vec4 smoothed = vec4(0.0);
-  for (int y = 0; y < 5; y++) {
-    for (int x = 0; x < 5; x++) smoothed += taps[x] * taps[y] * shuffled(pixel + ivec2(x, y) - 2);
-  }
-  smoothed = asBytes(clamp(smoothed, 0.0, 1.0));
+  const int taps[5] = int[5](${TAPS.join(", ")});
+  sum = ivec4(0);
+  for (int x = 0; x < 5; x++) sum += taps[x] * shuffled(ivec2(clamp(pixel.x + x - 2, 0, side - 1), pixel.y));
+}`;
+
+// Then along the columns; how far it counts goes into alpha.
+const PAINT = `${HEAD}
+uniform highp isampler2D along;
+uniform sampler2D gate;
+uniform int side;
+void main() {
+  ivec2 pixel = ivec2(gl_FragCoord.xy);
+  const int taps[5] = int[5](${TAPS.join(", ")});
+  ivec4 sum = ivec4(128);
+  for (int y = 0; y < 5; y++) sum += taps[y] * texelFetch(along, ivec2(pixel.x, clamp(pixel.y + y - 2, 0, side - 1)), 0);
+  vec4 smoothed = vec4(clamp(sum >> 8, 0, 255)) / 255.0;
   colour = vec4(smoothed.rgb, seen(gate, pixel, side).x * smoothed.a);
 }`;
 
@@ -102,25 +118,25 @@ void main() {
   colour = between(large, rounded(vec2(pixel) + seen(flow, pixel, side).xy * float(side) / 2.0));
 }`;
 
-const DETAIL = `${HEAD}
-uniform sampler2D made, moved;
-uniform int side, last; // last: as in the final mix
-vec3 halved(ivec2 at) {
-  ivec2 pixel = 2 * bounded(at, ivec2(side / 2));
+// The mean of each 2x2 pixels, which the detail's pass fetches four of at every pixel.
+const HALVE = `${HEAD}
+uniform sampler2D moved;
+void main() {
+  ivec2 pixel = 2 * ivec2(gl_FragCoord.xy);
   vec3 sum = texelFetch(moved, pixel, 0).rgb + texelFetch(moved, pixel + ivec2(1, 0), 0).rgb
     + texelFetch(moved, pixel + ivec2(0, 1), 0).rgb + texelFetch(moved, pixel + 1, 0).rgb;
-  return asBytes(vec4(sum / 4.0, 0.0)).rgb;
-}
+  colour = asBytes(vec4(sum / 4.0, 0.0));
+}`;
+
+const DETAIL = `${HEAD}
+uniform sampler2D made, moved, halved;
+uniform int side, last; // last: as in the final mix
 void main() {
   ivec2 pixel = ivec2(gl_FragCoord.xy);
   if (last >= 0) pixel.y = last - pixel.y;
   vec2 at = clamp((vec2(pixel) - 0.5) / 2.0, vec2(0.0), vec2(side / 2 - 1));
-  ivec2 low = ivec2(floor(at));
-  vec2 part = at - vec2(low);
-  vec3 coarse = mix(mix(halved(low), halved(low + ivec2(1, 0)), part.x),
-    mix(halved(low + ivec2(0, 1)), halved(low + 1), part.x), part.y);
   vec4 base = between(made, at);
-  colour = vec4(base.rgb + base.a * (texelFetch(moved, pixel, 0).rgb - coarse), 1.0);
+  colour = vec4(base.rgb + base.a * (texelFetch(moved, pixel, 0).rgb - between(halved, at).rgb), 1.0);
 }`;
 
 // What half of the networks' side holds of a picture.
@@ -181,9 +197,11 @@ export class GlComposer {
     this.canvas = canvas;
     this.gl = gl;
     this.side = side;
+    this.summing = this.#program(ALONG);
     this.painting = this.#program(PAINT);
     this.mixing = this.#program(MIX);
     this.moving = this.#program(MOVE);
+    this.halving = this.#program(HALVE);
     this.detailing = this.#program(DETAIL);
     this.lowering = this.#program(LOW);
     this.changing = this.#program(CHANGE);
@@ -192,9 +210,11 @@ export class GlComposer {
     this.gate = this.#texture();
     this.painted = this.#texture();
     this.trace = this.#texture();
+    this.along = this.#target(side, gl.RGBA16I);
     this.smoothed = this.#target(side);
     this.made = this.#target(side);
     this.moved = this.#target(2 * side);
+    this.halved = this.#target(side);
     this.low = this.#target(LOW_SIDE);
     this.plain = this.#buffered(this.#texture());
     this.changes = this.#texture();
@@ -240,7 +260,8 @@ export class GlComposer {
     if (painted !== null) {
       this.#put(this.gate, "R32F", field, gate);
       this.#put(this.painted, "RGBA8", 2 * side, painted, side / 2);
-      this.#run(this.painting, this.smoothed, side, { gate: this.gate, painted: this.painted }, { side });
+      this.#run(this.summing, this.along, side, { painted: this.painted }, { side });
+      this.#run(this.painting, this.smoothed, side, { along: this.along.texture, gate: this.gate }, { side });
     }
     if (trace !== null) this.#put(this.trace, "RG32F", field, trace);
     const mixed = { dense: held.dense, flow: this.flow, smoothed: this.smoothed.texture, trace: this.trace };
@@ -251,7 +272,8 @@ export class GlComposer {
     if (held.large !== null) {
       this.#run(this.moving, this.moved, shown, { large: held.large, flow: this.flow }, { side: shown });
       if (change) picture = this.detailed ??= this.#target(shown);
-      const detailed = { made: this.made.texture, moved: this.moved.texture };
+      this.#run(this.halving, this.halved, side, { moved: this.moved.texture }, {});
+      const detailed = { made: this.made.texture, moved: this.moved.texture, halved: this.halved.texture };
       this.#run(this.detailing, change ? picture : null, shown, detailed, { side: shown, last: change ? -1 : shown - 1 });
     }
     if (change) this.#change(picture.texture, shown, change);
@@ -328,7 +350,8 @@ export class GlComposer {
   /** Not at once: to be asked for it, the graphics processor would have to have compiled all shaders. */
   #check() {
     const { gl } = this;
-    for (const program of [this.painting, this.mixing, this.moving, this.detailing, this.lowering, this.changing]) {
+    const { summing, painting, mixing, moving, halving, detailing, lowering, changing } = this;
+    for (const program of [summing, painting, mixing, moving, halving, detailing, lowering, changing]) {
       if (gl.getProgramParameter(program, gl.LINK_STATUS) || gl.isContextLost()) continue;
       const logs = (gl.getAttachedShaders(program) ?? []).map((shader) => gl.getShaderInfoLog(shader));
       throw new KilocallError(`this browser's WebGL does not take a shader: ${logs.join(" ")}`);
@@ -345,11 +368,14 @@ export class GlComposer {
     return texture;
   }
 
-  /** @param {number} side */
-  #target(side) {
+  /**
+   * @param {number} side
+   * @param {number} [format]
+   */
+  #target(side, format = this.gl.RGBA8) {
     const { gl } = this;
     const texture = this.#texture();
-    gl.texStorage2D(gl.TEXTURE_2D, 1, gl.RGBA8, side, side);
+    gl.texStorage2D(gl.TEXTURE_2D, 1, format, side, side);
     return this.#buffered(texture);
   }
 

@@ -14,6 +14,8 @@
 const PLACES = 32;
 /** And what their sums are computed in. */
 const FINE = 1024;
+/** Of the rows that were interpolated last: memory asked for anew at each frame takes as long as what is done with it. */
+let sums = new Float32Array(0);
 
 /**
  * Means over the pixels, and parts of pixels, that each new one covers (OpenCV's INTER_AREA).
@@ -24,6 +26,8 @@ const FINE = 1024;
  */
 export function reduced(picture, width, height) {
   const { data } = picture;
+  const times = picture.width / width;
+  if ((times === 2 || times === 4) && picture.height === times * height) return inBlocks(picture, width, height, times);
   const across = shares(picture.width, width);
   const down = shares(picture.height, height);
   const along = new Float32Array(4 * width * picture.height);
@@ -43,15 +47,46 @@ export function reduced(picture, width, height) {
   const row = 4 * width;
   const sums = new Float32Array(row);
   const made = new Uint8ClampedArray(row * height); // which rounds halves to even
-  // Means of four pixels are rounded up at a half, there as here.
-  const up = picture.width === 2 * width && picture.height === 2 * height ? 1 / 8 : 0;
   for (let y = 0; y < height; y++) {
     const { first, weights } = down[y];
-    sums.fill(up);
+    sums.fill(0);
     for (let n = 0; n < weights.length; n++) {
       for (let x = 0, from = (first + n) * row; x < row; x++, from++) sums[x] += weights[n] * along[from];
     }
     made.set(sums, y * row);
+  }
+  return { width, height, data: made };
+}
+
+/**
+ * Means of blocks of two or four pixels a side: the same, in a third of the time.
+ * @param {Picture} picture
+ * @param {number} width
+ * @param {number} height
+ * @param {number} times
+ * @returns {Picture}
+ */
+function inBlocks({ width: wide, data }, width, height, times) {
+  const made = new Uint8ClampedArray(4 * width * height); // which rounds halves to even
+  // Means of four pixels are rounded up at a half, there as here.
+  const up = times === 2 ? 1 / 8 : 0;
+  const share = 1 / times ** 2;
+  for (let y = 0, to = 0; y < height; y++) {
+    for (let x = 0; x < width; x++, to += 4) {
+      let [red, green, blue, alpha] = [0, 0, 0, 0];
+      for (let row = 0, first = 4 * times * (y * wide + x); row < times; row++, first += 4 * wide) {
+        for (let at = first; at < first + 4 * times; at += 4) {
+          red += data[at];
+          green += data[at + 1];
+          blue += data[at + 2];
+          alpha += data[at + 3];
+        }
+      }
+      made[to] = red * share + up;
+      made[to + 1] = green * share + up;
+      made[to + 2] = blue * share + up;
+      made[to + 3] = alpha * share + up;
+    }
   }
   return { width, height, data: made };
 }
@@ -114,7 +149,8 @@ export function interpolated(picture, width, height) {
 export function interpolatedAndHalved({ width, height, data }, size, times) {
   const { first, weights, count } = taps(width, size, times);
   const down = taps(height, size, times);
-  const along = new Float32Array(3 * size * height);
+  if (sums.length < 3 * size * height) sums = new Float32Array(3 * size * height);
+  const along = sums;
   for (let y = 0, to = 0; y < height; y++) {
     const row = 4 * y * width;
     for (let x = 0, tap = 0; x < size; x++, to += 3) {
@@ -135,19 +171,19 @@ export function interpolatedAndHalved({ width, height, data }, size, times) {
   }
   const made = new Uint8ClampedArray(4 * size * size);
   const wide = 3 * size;
-  const sums = new Float32Array(wide);
+  const line = new Float32Array(wide);
   for (let y = 0, to = 0; y < size; y++) {
-    sums.fill(0);
+    line.fill(0);
     for (let n = 0; n < down.count; n++) {
       const weight = down.weights[y * down.count + n];
       if (weight === 0) continue;
       const row = wide * (down.first[y] + n);
-      for (let x = 0; x < wide; x++) sums[x] += weight * along[row + x];
+      for (let x = 0; x < wide; x++) line[x] += weight * along[row + x];
     }
     for (let x = 0; x < wide; x += 3, to += 4) {
-      made[to] = sums[x];
-      made[to + 1] = sums[x + 1];
-      made[to + 2] = sums[x + 2];
+      made[to] = line[x];
+      made[to + 1] = line[x + 1];
+      made[to + 2] = line[x + 2];
       made[to + 3] = 255;
     }
   }

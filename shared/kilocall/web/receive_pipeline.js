@@ -2,6 +2,7 @@
 // `receive_worker.js` on a thread of its own. Methods and events are those of `receiver/live.py`.
 
 import { clockOffsetUs } from "./clock.js";
+import { openWorker } from "./engine.js";
 
 /** @typedef {import("./jitter_buffer.js").Report} Report */
 
@@ -98,9 +99,7 @@ export class ReceivePipeline {
       this.worker.onmessage = ({ data }) => this.#take(data, done, fail);
       this.worker.onerror = ({ message }) => fail(new Error(message || "the receiver's worker could not be started"));
       const given = faces === null ? [canvas] : [canvas, faces];
-      Promise.resolve(engine).then((compiled) => {
-        this.worker.postMessage({ do: "open", canvas, threads, compiled, faces, clockOffsetUs: clockOffsetUs() }, given);
-      }).catch(fail);
+      openWorker(this.worker, { canvas, threads, faces, clockOffsetUs: clockOffsetUs() }, given, engine).catch(fail);
     }));
   }
 

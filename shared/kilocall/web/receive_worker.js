@@ -4,7 +4,7 @@
 import { CameraView } from "./camera_view.js";
 import { followClock, nowUs } from "./clock.js";
 import { PacketDecoder } from "./decode.js";
-import { file, networkFiles, openEngine } from "./engine.js";
+import { file, givenEngine, networkFiles, openEngine } from "./engine.js";
 import { BadInput, BadPacket, KilocallError } from "./errors.js";
 import { FACE_NETWORKS, FaceTracker, sourceOf } from "./face_tracker.js";
 import { Fusion } from "./fusion.js";
@@ -497,6 +497,7 @@ addEventListener("message", ({ data: wish }) => {
     open(wish).then(() => loop.run(), (error) => tell({ did: "fail", text: String(error?.message ?? error) }));
     return;
   }
+  if (wish.do === "engine") return; // `givenEngine` takes it
   // Packets wait for no picture that is being prepared; all else is done in turn.
   if (wish.do === "push" && receiver !== null) {
     receiver.push(wish.data, wish.arrivedUs, wish.connection);
@@ -533,13 +534,13 @@ function take(to, wish) {
 }
 
 /**
- * @param {{ canvas: OffscreenCanvas, threads: number, compiled: WebAssembly.Module | null, faces: MessagePort | null,
+ * @param {{ canvas: OffscreenCanvas, threads: number, given: boolean, faces: MessagePort | null,
  *   clockOffsetUs: number }} wish
  */
-async function open({ canvas, threads, compiled, faces: lent, clockOffsetUs }) {
+async function open({ canvas, threads, given, faces: lent, clockOffsetUs }) {
   followClock(clockOffsetUs);
   const [{ engine, threads: used }, { size, codebook, screen }, shape, files, layered] = await Promise.all([
-    openEngine(threads, compiled), prepared(canvas), file("networks/shape.safetensors"), networkFiles(NETWORKS),
+    openEngine(threads, given ? givenEngine() : null), prepared(canvas), file("networks/shape.safetensors"), networkFiles(NETWORKS),
     layerIsSupported().then((supported) => (supported ? networkFiles(["fusion"]) : null)),
   ]);
   const shapeModel = ShapeModel.fromBytes(shape);

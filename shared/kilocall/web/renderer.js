@@ -143,7 +143,7 @@ export class PictureRenderer {
     const wanted = networks.generator.inputNames;
     this.features = FEATURES.filter(([name]) => wanted.includes(name)).map(([name, from]) => {
       const { data, dims } = appearance[from];
-      return { name, dims, values: /** @type {Float32Array} */ (data), channels: dims[3] };
+      return { name, dims, values: /** @type {Float32Array} */ (data), channels: dims[3], moved: new Float32Array(data.length) };
     });
     this.copies = wanted.includes("copied");
     this.picture = picture;
@@ -201,8 +201,8 @@ export class PictureRenderer {
     const [flow, visible] = [floats(field.displacement), floats(field.visible)];
     /** @type {Record<string, Tensor>} */
     const wanted = { fine: field.fine, coarse: field.coarse, x_d: driven, interior: networks.floats(interior, [1, 3]) };
-    for (const { name, dims, values, channels } of features) {
-      wanted[name] = networks.floats(move(values, channels, flow, visible), [...dims]);
+    for (const { name, dims, values, channels, moved } of features) {
+      wanted[name] = networks.floats(move(values, channels, flow, visible, moved), [...dims]);
     }
     if (this.copies) {
       const copied = apart(copyAt(this.origin.dense, flow));

@@ -1,7 +1,8 @@
 // The sending side as the page has it: a camera in, packets out, events between. The work is done by `send_worker.js` on a
 // thread of its own. Methods and events are those of `sender/live.py`.
 
-import { clockOffsetUs, nowUs } from "./clock.js";
+import { CaptureClock, clockOffsetUs, nowUs } from "./clock.js";
+import { openWorker } from "./engine.js";
 import { BadInput } from "./errors.js";
 import { MotionPacket } from "./motion_packet.js";
 
@@ -87,9 +88,7 @@ export class SendPipeline {
       this.worker.onmessage = ({ data }) => this.#take(data, done, fail);
       this.worker.onerror = ({ message }) => fail(new Error(message || "the sender's worker could not be started"));
       const given = lends === null ? [] : [lends];
-      Promise.resolve(engine).then((compiled) => {
-        this.worker.postMessage({ do: "open", fps, threads, compiled, lends, align, plan, clockOffsetUs: clockOffsetUs() }, given);
-      }).catch(fail);
+      openWorker(this.worker, { fps, threads, lends, align, plan, clockOffsetUs: clockOffsetUs() }, given, engine).catch(fail);
     }));
   }
 
@@ -101,13 +100,46 @@ export class SendPipeline {
     this.stopCamera?.();
     this.worker.postMessage({ do: "anew" });
     const { MediaStreamTrackProcessor: Processor } = /** @type {any} */ (globalThis);
-    if (Processor !== undefined) {
-      const { readable } = new Processor({ track, maxBufferSize: 1 });
-      this.worker.postMessage({ do: "frames", readable }, [readable]);
-      this.stopCamera = () => this.worker.postMessage({ do: "frames", readable: null });
-      return;
-    }
-    this.stopCamera = await this.#film(track);
+    this.stopCamera = Processor === undefined ? await this.#film(track)
+      : this.#read(new Processor({ track, maxBufferSize: 1 }).readable.getReader());
+  }
+
+  /**
+   * The newest frame whenever the worker has taken one. Read here and not there: Chromium puts a thread that reads a camera
+   * before others, and on a slow computer hardly a picture of the other side was made beside it.
+   * @param {ReadableStreamDefaultReader<VideoFrame>} reader
+   */
+  #read(reader) {
+    const clock = new CaptureClock();
+    /** @type {{ image: VideoFrame, captureUs: number } | null} */
+    let newest = null;
+    let going = true;
+    let taken = true;
+    const give = () => {
+      taken = newest === null;
+      if (newest === null) return;
+      this.worker.postMessage({ do: "frame", ...newest }, [newest.image]);
+      newest = null;
+    };
+    this.onTaken = give;
+    const read = async () => {
+      for (;;) {
+        const { done, value: image } = await reader.read();
+        if (done || image === undefined) break;
+        newest?.image.close();
+        newest = { image, captureUs: clock.captureUs(image.timestamp, nowUs()) };
+        if (taken) give();
+      }
+      if (going) this.events.problem("the camera has ended");
+    };
+    void read();
+    return () => {
+      going = false;
+      this.onTaken = null;
+      newest?.image.close();
+      newest = null;
+      void reader.cancel();
+    };
   }
 
   /**
@@ -129,7 +161,7 @@ export class SendPipeline {
         return;
       }
       this.onTaken = () => video.requestVideoFrameCallback(next);
-      this.worker.postMessage({ do: "frame", bitmap, captureUs: nowUs() }, [bitmap]);
+      this.worker.postMessage({ do: "frame", image: bitmap, captureUs: nowUs() }, [bitmap]);
     };
     video.requestVideoFrameCallback(next);
     await video.play();

@@ -3,9 +3,9 @@
 
 import { CompactAligner, lookAt } from "./align.js";
 import { Calibration } from "./calibration.js";
-import { CaptureClock, followClock, nowUs } from "./clock.js";
+import { followClock, nowUs } from "./clock.js";
 import { PacketEncoder } from "./encoder.js";
-import { file, networkFiles, openEngine } from "./engine.js";
+import { file, givenEngine, networkFiles, openEngine } from "./engine.js";
 import { BadInput, NoFace } from "./errors.js";
 import { FaceCropper } from "./face_crop.js";
 import { faceOfPicture } from "./face_finder.js";
@@ -475,42 +475,17 @@ class Sender {
 /** @type {Sender | null} */
 let sender = null;
 const loop = new WorkerLoop(async () => sender?.step() ?? REST_MS, (text) => tell({ did: "problem", text }));
-/** How often frames have been given to be read: only the last is read on. */
-let cameras = 0;
 let filmed = false;
 
 addEventListener("message", ({ data: wish }) => {
   if (wish.do === "open") {
     open(wish).then(() => loop.run(), (error) => tell({ did: "fail", text: String(error?.message ?? error) }));
-  } else if (wish.do === "frames") {
-    read(++cameras, wish.readable);
   } else if (wish.do === "frame") {
-    hand(wish.bitmap, wish.captureUs);
-  } else {
+    hand(wish.image, wish.captureUs);
+  } else if (wish.do !== "engine") { // `givenEngine` takes that
     loop.ask(() => (sender === null ? undefined : take(sender, wish)));
   }
 });
-
-/**
- * @param {number} camera
- * @param {ReadableStream<VideoFrame> | null} readable
- */
-async function read(camera, readable) {
-  if (readable === null) return;
-  const reader = readable.getReader();
-  const clock = new CaptureClock();
-  for (;;) {
-    const { done, value: frame } = await reader.read();
-    if (done || frame === undefined) break;
-    if (camera !== cameras) {
-      frame.close();
-      await reader.cancel();
-      return;
-    }
-    hand(frame, clock.captureUs(frame.timestamp, nowUs()));
-  }
-  if (camera === cameras) tell({ did: "problem", text: "the camera has ended" });
-}
 
 /**
  * @param {VideoFrame | ImageBitmap} image
@@ -564,13 +539,13 @@ async function answer(number, work) {
 }
 
 /**
- * @param {{ fps: number, threads: number, compiled: WebAssembly.Module | null, lends: MessagePort | null, align: boolean,
+ * @param {{ fps: number, threads: number, given: boolean, lends: MessagePort | null, align: boolean,
  *   plan: Plan, clockOffsetUs: number }} settings
  */
 async function open(settings) {
   followClock(settings.clockOffsetUs);
   const [{ engine, threads }, { family, codebook }, shape, files, faceFiles] = await Promise.all([
-    openEngine(settings.threads, settings.compiled), ownFamily(), file("networks/shape.safetensors"), networkFiles(SENDER_NETWORKS),
+    openEngine(settings.threads, settings.given ? givenEngine() : null), ownFamily(), file("networks/shape.safetensors"), networkFiles(SENDER_NETWORKS),
     networkFiles(FACE_NETWORKS),
   ]);
   const size = family.pictureSize;

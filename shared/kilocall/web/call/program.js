@@ -13,6 +13,8 @@ export const NO_KEY = "";
 
 /** So many threads run networks in each of the two workers, where the server isolates the page. */
 const THREADS = globalThis.crossOriginIsolated ? Math.max(1, Math.min(4, navigator.hardwareConcurrency >> 1)) : 1;
+/** Whether a track can have fewer pictures than another of the same camera: in Firefox both would have as few. */
+const PER_TRACK = "MediaStreamTrackProcessor" in globalThis;
 /** A module with one instruction of WebAssembly's fixed-width SIMD. */
 const SIMD = Uint8Array.of(0, 97, 115, 109, 1, 0, 0, 0, 1, 5, 1, 96, 0, 1, 123, 3, 2, 1, 0, 10, 10, 1, 8, 0, 65, 0, 253, 15, 253, 98, 11);
 
@@ -72,7 +74,10 @@ export class Connection {
     addEventListener("hashchange", () => location.reload());
     node = await CallNode.open(address, remoteCanvas, {
       message: (message) => {
-        if (message.type === "numbers") ({ layer } = message);
+        if (message.type === "numbers") {
+          ({ layer } = message);
+          void media?.pace(message.rate_out);
+        }
         this.on[message.type]?.(message);
       },
       picture: () => this.on.picture({ kind: REMOTE_PICTURE }),
@@ -145,6 +150,8 @@ export class Media {
     this.cameraOff = false;
     this.microphone = null;
     this.camera = null;
+    this.own = null; // what is shown of it
+    this.ownFps = 0;
     this.lateMs = null;
     this.preview = document.getElementById("own-picture");
     media = this;
@@ -186,9 +193,24 @@ export class Media {
       node?.useCamera(null, "the camera gives no pictures any more");
     };
     node?.useCamera(track);
-    this.preview.srcObject = new MediaStream([track]);
+    this.own = PER_TRACK ? track.clone() : track;
+    this.ownFps = 0;
+    this.preview.srcObject = new MediaStream([this.own]);
     await this.preview.play();
     connection?.on.picture({ kind: OWN_PICTURE });
+  }
+
+  // The own film has as many pictures a second as are sent: where there is no graphics processor, each is drawn by the processor
+  // that is to make the other side's.
+  async pace(fps) {
+    if (!PER_TRACK || this.own === null || this.ownFps === fps) return;
+    this.ownFps = fps;
+    await this.own.applyConstraints({ frameRate: { max: fps } }).catch(() => {}); // more pictures cost time and nothing else
+  }
+
+  letGo() {
+    for (const track of [this.camera, this.own]) track?.stop();
+    this.camera = this.own = null;
   }
 
   // A camera that was unplugged may be there again.
@@ -223,13 +245,14 @@ export class Media {
     this.cameraOff = off;
     if (this.state === "off") return;
     if (!off) return this.film();
-    this.camera?.stop();
-    this.camera = this.preview.srcObject = null;
+    this.letGo();
+    this.preview.srcObject = null;
   }
 
   stop() {
-    for (const track of [this.microphone, this.camera]) track?.stop();
-    this.microphone = this.camera = null;
+    this.microphone?.stop();
+    this.microphone = null;
+    this.letGo();
     this.become("off");
   }
 }
