@@ -103,6 +103,7 @@ def test_the_page_sees_a_python_party_and_is_seen(
         page.until("document.getElementById('source-caption').textContent.startsWith('Taken at')")
         # The layer was asked for, and is shown.
         page.until("window.kilocall.stats().layer?.used >= 2")
+        page.sees("and a little video", SEEN_WITHIN_MS)
 
         # The own film has as many pictures a second as are sent.
         page.page.evaluate("window.ownFilm = document.getElementById('own-picture').srcObject.getVideoTracks()[0]")

@@ -80,6 +80,7 @@ export class CallNode {
   /** @type {() => void} */
   /** Whether the other side's picture that is shown was made from another: its camera may be shown as it is. */
   #reconstructed = true;
+  #layered = false;
   #pictureSeen = () => {};
   #firstPicture = new Promise((done) => { this.#pictureSeen = () => done(null); });
   /** @type {() => void} */
@@ -423,8 +424,9 @@ export class CallNode {
   /** @param {Rendered} made */
   #picture(made) {
     this.statistics.picture(made);
-    if (this.#reconstructed === made.camera) {
+    if (this.#reconstructed === made.camera || this.#layered !== made.layered) {
       this.#reconstructed = !made.camera;
+      this.#layered = made.layered;
       this.#tellState();
     }
     this.#events.picture();
@@ -521,6 +523,7 @@ export class CallNode {
         since_ms: remote.faceSinceUs ? (nowUs() - remote.faceSinceUs) / 1000 : 0,
         source_taken_at: remote.pictureHash ? this.#remoteTakenAt : null,
         reconstructed: this.#reconstructed,
+        layered: this.#layered,
         pictures: 1 + session.references.held.size,
         camera_off: remote.cameraOff,
         muted: remote.muted,

@@ -15,6 +15,7 @@ import { openWorker } from "./engine.js";
  * wait too
  * @property {number} side of the canvas, pixels
  * @property {boolean} camera whether it is what the other side's camera saw, as it was, and not its speaker made from a picture
+ * @property {boolean} layered whether a video layer is under the speaker
  */
 
 /**

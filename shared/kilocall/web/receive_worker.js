@@ -94,6 +94,7 @@ class Receiver {
     this.jitter = new JitterBuffer();
     this.decoder = new PacketDecoder(codebook);
     this.mixer = opened.fusion === null ? null : new LayerMixer(opened.fusion);
+    this.usedBefore = 0; // of the layer, by this connection
     this.camera = new CameraView();
     /** Of the connection that is followed. */
     this.layer = this.#layerReceiver();
@@ -239,6 +240,7 @@ class Receiver {
     this.layer = this.#layerReceiver();
     this.camera = new CameraView();
     this.mixer?.reset();
+    this.usedBefore = this.mixer?.used ?? 0;
     this.next = this.playedSequence = null;
   }
 
@@ -274,7 +276,8 @@ class Receiver {
     this.renderedUs = madeUs;
     this.rendered++;
     const side = this.opened.screen.side();
-    tell({ did: "picture", made: { timeUs, madeUs, playoutUs: this.jitter.delayUs, side, camera: camera !== null } });
+    const layered = camera === null && (this.mixer?.used ?? 0) > this.usedBefore;
+    tell({ did: "picture", made: { timeUs, madeUs, playoutUs: this.jitter.delayUs, side, camera: camera !== null, layered } });
     // The first picture is no measure: the browser has yet to compile much of what makes it.
     if (this.rendered > 1 && this.pace.done(madeUs, (ended - began) / 1000, leftOut)) tell({ did: "rate", fps: this.pace.fps });
   }
