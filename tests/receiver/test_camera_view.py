@@ -6,6 +6,7 @@ import numpy as np
 
 from kilocall.model.family import Picture
 from kilocall.receiver.camera_view import MOST_WAITING, CameraView
+from kilocall.receiver.switch_time import SwitchTime
 
 FRAME_US = 40_000
 
@@ -20,7 +21,7 @@ def level(picture: Picture | None) -> int | None:
 
 def test_each_picture_is_shown_from_its_own_time_on() -> None:
     view = CameraView()
-    view.switch(True, 10 * FRAME_US)
+    view.switch(True, SwitchTime(10 * FRAME_US, 0))
     for number in (10, 14, 18):
         view.push(number * FRAME_US, grey(number))
     assert [level(view.picture(number * FRAME_US)) for number in range(8, 20)] == [
@@ -30,12 +31,12 @@ def test_each_picture_is_shown_from_its_own_time_on() -> None:
 
 def test_the_speaker_comes_back_at_the_frame_that_is_named_and_nothing_old_is_shown_after() -> None:
     view = CameraView()
-    view.switch(True, 0)
+    view.switch(True, SwitchTime(0, 0))
     view.push(0, grey(7))
     assert level(view.picture(FRAME_US)) == 7
-    view.switch(False, 5 * FRAME_US)
+    view.switch(False, SwitchTime(5 * FRAME_US, FRAME_US))
     assert [level(view.picture(number * FRAME_US)) for number in (3, 4, 5, 6)] == [7, 7, None, None]
-    view.switch(True, 8 * FRAME_US)
+    view.switch(True, SwitchTime(8 * FRAME_US, 6 * FRAME_US))
     assert view.picture(9 * FRAME_US) is None  # its first picture is still to come
     view.push(8 * FRAME_US, grey(9))
     assert level(view.picture(10 * FRAME_US)) == 9

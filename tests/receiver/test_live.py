@@ -23,7 +23,7 @@ from kilocall.model.family_loader import load_family
 from kilocall.model.motion import Motion
 from kilocall.proto.layer_frame import LayerFragment, LayerFrame
 from kilocall.proto.motion_message import MotionMessage
-from kilocall.proto.motion_packet import MotionPacket
+from kilocall.proto.motion_packet import TIMES_MS, MotionPacket
 from kilocall.proto.stream_file import StreamReader
 from kilocall.receiver.live import Played, ReceiveEvents, ReceivePipeline, Rendered
 from kilocall.receiver.remote_speaker import MOST_UNDECODED
@@ -504,3 +504,45 @@ def test_what_a_video_layer_saw_over_one_source_picture_changes_nothing_on_the_n
     rig.step(0.4)
     alone = FaceRenderer(family, other).render(other.pose)
     assert np.abs(seen(rig.pictures[-1]).astype(int) - alone).mean() < 3
+
+
+@pytest.mark.parametrize("pause_s", [33, 45, 65])
+@pytest.mark.parametrize("said", ["before", "after"])
+def test_a_picture_that_is_named_around_a_long_pause_is_moved_from_the_first_frame_after_it(
+    rig: Rig, source: Source, family: Family, pause_s: int, said: str
+) -> None:
+    drawing = StreamReader(sample_stream("drawing")).source_picture()
+    assert drawing is not None
+    encoder = MotionEncoder(family.codebook)
+    rig.receiving.prepare(drawing.picture_hash, drawing.data)
+    rig.receiving.push(coded(encoder, source, rig.now_us, 1), rig.now_us)
+    rig.step(0.3)
+    assert rig.receiving.speaker.shown_hash != drawing.picture_hash
+    if said == "before":
+        rig.receiving.use(drawing.picture_hash, rig.now_us)
+        rig.step()
+    rig.now_us += pause_s * 1_000_000
+    if said == "after":
+        rig.receiving.use(drawing.picture_hash, rig.now_us)
+        rig.step()
+    rig.receiving.push(coded(encoder, source, rig.now_us, 1), rig.now_us)
+    rig.step(0.3)
+    assert len(rig.pictures) == 2
+    assert rig.receiving.speaker.shown_hash == drawing.picture_hash
+
+
+def test_what_the_camera_sees_is_shown_at_once_whatever_the_clock_says_when_the_first_frame_comes(
+    rig: Rig, source: Source, family: Family
+) -> None:
+    """Times of frames begin at whichever multiple of 65.5 s is nearest: here the switch and the frame lie on two sides
+    of where that changes."""
+    rig.now_us = TIMES_MS * 500 + 20_000
+    rig.receiving.show_camera(True, rig.now_us - 40_000)
+    rig.step()
+    packet = MotionPacket.parse(coded(MotionEncoder(family.codebook), source, rig.now_us, 1))
+    frame = LayerEncoder(CAMERA_LADDER[-1]).push(np.full((360, 640, 3), (40, 90, 160), np.uint8), rig.now_us)
+    assert frame is not None
+    pieces = LayerFrame(1, packet.time_ms, frame.key, frame.data, whole=True).fragments(900)
+    rig.receiving.push(bytes(MotionMessage(packet, tuple(pieces))), rig.now_us)
+    rig.step(0.3)
+    assert [made.camera for made in rig.pictures] == [True]

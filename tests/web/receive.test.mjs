@@ -5,9 +5,10 @@ import { CaptureClock } from "../../shared/kilocall/web/clock.js";
 import { fromHex } from "../../shared/kilocall/web/bytes.js";
 import { BadInput } from "../../shared/kilocall/web/errors.js";
 import { JitterBuffer } from "../../shared/kilocall/web/jitter_buffer.js";
-import { MotionPacket } from "../../shared/kilocall/web/motion_packet.js";
+import { MotionPacket, TIMES_MS } from "../../shared/kilocall/web/motion_packet.js";
 import { EvenSteps, Pace, framesInMessage } from "../../shared/kilocall/web/pace.js";
 import { readHeader } from "../../shared/kilocall/web/picture_header.js";
+import { SwitchTime } from "../../shared/kilocall/web/switch_time.js";
 import { file, flipped, json } from "./helpers.mjs";
 
 const TICK_US = 7_300;
@@ -60,6 +61,24 @@ test("frames that are read late keep their distance, and a camera that starts an
   assert.equal(clock.captureUs(40_000, 1_100_000), 1_040_100);
   assert.equal(clock.captureUs(80_000, 1_080_000), 1_080_000);
   assert.equal(clock.captureUs(5, 9_000_000), 9_000_000);
+});
+
+for (const pauseS of [1, 33, 40, 50, 65, 66, 99, 200]) {
+  test(`what is said around a pause of ${pauseS} s holds from the first frame after it`, () => {
+    const ahead = 7 * TIMES_MS * 1000; // the sender's clock, of what frames have, whose times are counted on from the first
+    const before = new SwitchTime(ahead + 40_000, 0);
+    assert.deepEqual([before.reached(0), before.reached(pauseS * 1e6)], [false, true]);
+    assert.ok(new SwitchTime(ahead + pauseS * 1e6, 0).reached(pauseS * 1e6));
+  });
+}
+
+test("what is said before any frame has come is taken to be near the first", () => {
+  const half = TIMES_MS * 500;
+  for (const firstUs of [0, half - 40_000, -half, -40_000]) {
+    assert.ok(new SwitchTime(14 * half + firstUs, null).reached(firstUs));
+    const later = new SwitchTime(14 * half + firstUs + 200_000, null);
+    assert.deepEqual([0, 160_000, 200_000, 50e6].map((us) => later.reached(firstUs + us)), [false, false, true, true]);
+  }
 });
 
 test("a picture's size is read from its compressed frame, and one that is cut or changed there is refused or read", () => {

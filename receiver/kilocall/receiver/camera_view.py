@@ -6,6 +6,7 @@ from collections import deque
 from typing import Final
 
 from kilocall.model.family import Picture
+from kilocall.receiver.switch_time import SwitchTime
 
 __all__ = ["CameraView"]
 
@@ -20,11 +21,11 @@ class CameraView:
         self._shown = False
         self._waiting: deque[tuple[int, Picture]] = deque(maxlen=MOST_WAITING)
         self._newest: Picture | None = None
-        self._next: tuple[bool, int] | None = None
+        self._next: tuple[bool, SwitchTime] | None = None
 
-    def switch(self, on: bool, from_us: int) -> None:
-        """From the frame captured at `from_us` on what the camera sees is shown, or no more."""
-        self._next = (on, from_us)
+    def switch(self, on: bool, since: SwitchTime) -> None:
+        """From the frame of that time on what the camera sees is shown, or no more."""
+        self._next = (on, since)
 
     def push(self, time_us: int, picture: Picture) -> None:
         """What the camera saw [H, W, 3] at this time."""
@@ -34,7 +35,7 @@ class CameraView:
         """For the frame of this time; None where the speaker is to be shown, and at rest until the first has come."""
         while self._waiting and self._waiting[0][0] <= time_us:
             self._newest = self._waiting.popleft()[1]
-        if self._next is not None and time_us >= self._next[1]:
+        if self._next is not None and self._next[1].reached(time_us):
             self._shown, self._next = self._next[0], None
             if not self._shown:
                 self._newest = None

@@ -109,9 +109,9 @@ class JitterBuffer:
         return None if self._highest is None else self._highest % SEQUENCES
 
     @property
-    def newest_us(self) -> int:
-        """Newest capture time heard of."""
-        return self._last_time_us or 0
+    def newest_us(self) -> int | None:
+        """Newest capture time heard of; None before the first packet."""
+        return self._last_time_us
 
     def push(self, packet: MotionPacket, now_us: int) -> Verdict:
         """Takes one packet that arrived at `now_us`."""

@@ -19,7 +19,6 @@ from kilocall.proto.control import Hello, ReceiverReport
 from kilocall.proto.errors import BadPacket
 from kilocall.proto.layer_frame import LayerFragment
 from kilocall.proto.motion_message import MotionMessage
-from kilocall.proto.motion_packet import time_in_full_us, wire_time_ms
 from kilocall.receiver.layer_receiver import DecodedLayer, LayerReceiver
 from kilocall.receiver.live_renderer import LiveRenderer, Shown
 from kilocall.receiver.motion_receiver import MotionReceiver, Played
@@ -27,6 +26,7 @@ from kilocall.receiver.remote_speaker import RemoteSpeaker
 from kilocall.receiver.render import View
 from kilocall.receiver.render_rate import RenderRate
 from kilocall.receiver.rendered import KeptPictures, Rendered
+from kilocall.receiver.switch_time import SwitchTime
 from kilocall.runtime.clock import now_us
 from kilocall.runtime.worker import Deliver, Milliseconds, WorkClock, Worker, work_clock
 
@@ -138,7 +138,7 @@ class ReceivePipeline(Worker):
 
     def use(self, picture_hash: str, from_us: int) -> None:
         """Moves this prepared picture from the frame captured at `from_us` (sender's clock) on."""
-        self.ask(lambda: self.speaker.use(picture_hash, from_us))
+        self.ask(lambda: self.speaker.use(picture_hash, self._switch_time(from_us)))
 
     def adapt(self, file_hash: str, data: bytes) -> None:
         """Has the speaker's pictures made with a speaker adapter once its networks are ready; `adapter` follows."""
@@ -155,7 +155,7 @@ class ReceivePipeline(Worker):
     def show_camera(self, shown: bool, from_us: int) -> None:
         """What the other side's camera sees is shown from the frame captured at `from_us` (sender's clock) on, or no
         more."""
-        self.ask(lambda: self._switch_camera(shown, from_us))
+        self.ask(lambda: self.renderer.switch_camera(shown, self._switch_time(from_us)))
 
     def forget(self) -> None:
         """Another speaker: nothing is shown until the next picture is ready."""
@@ -216,10 +216,11 @@ class ReceivePipeline(Worker):
             self.decode_ms.add(time.perf_counter() - began)
 
     def _take_layer(self, fragments: Sequence[LayerFragment]) -> None:
-        if not self.renderer.takes_layer:
+        newest_us = self.motion.jitter.newest_us
+        if not self.renderer.takes_layer or newest_us is None:
             return
         for fragment in fragments:
-            for frame in self.layer.push(fragment, self.motion.jitter.newest_us):
+            for frame in self.layer.push(fragment, newest_us):
                 self.renderer.push(frame)
                 if not frame.whole and self.events.layer is not None:
                     self.events.layer(frame)
@@ -263,10 +264,8 @@ class ReceivePipeline(Worker):
         self.speaker.forget()
         self._last = None
 
-    def _switch_camera(self, shown: bool, from_us: int) -> None:
-        # Frame times are known but for multiples of 65.5 s, and to the ms: the nearest moment to theirs.
-        near_us = time_in_full_us(wire_time_ms(from_us), self.motion.jitter.newest_us)
-        self.renderer.switch_camera(shown, near_us - 2000)
+    def _switch_time(self, from_us: int) -> SwitchTime:
+        return SwitchTime(from_us, self.motion.jitter.newest_us)
 
     def _set_view(self, view: View) -> None:
         self._view_changed = view != self.renderer.view

@@ -14,6 +14,7 @@ from kilocall.receiver.layer_mixer import LayerMixer
 from kilocall.receiver.layer_receiver import DecodedLayer
 from kilocall.receiver.remote_speaker import RemoteSpeaker
 from kilocall.receiver.render import FaceRenderer, View, makes_slowly
+from kilocall.receiver.switch_time import SwitchTime
 from kilocall.runtime.pictures import as_jpeg
 
 __all__ = ["LiveRenderer", "Shown"]
@@ -81,9 +82,9 @@ class LiveRenderer:
         elif self._mixer is not None:
             self._mixer.push(frame.time_us, frame.picture)
 
-    def switch_camera(self, shown: bool, from_us: int) -> None:
-        """From the frame captured at `from_us` on what the camera sees is shown, or no more."""
-        self._camera_view.switch(shown, from_us)
+    def switch_camera(self, shown: bool, since: SwitchTime) -> None:
+        """From the frame of that time on what the camera sees is shown, or no more."""
+        self._camera_view.switch(shown, since)
 
     def skip(self, time_us: int) -> None:
         """Nobody looks at the frame of this time; what holds from it on holds all the same."""

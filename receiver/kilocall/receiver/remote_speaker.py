@@ -16,8 +16,8 @@ from kilocall.model.compact.speaker_adapter import SpeakerAdapter
 from kilocall.model.family import DETAIL, Family, Picture, Source
 from kilocall.proto.errors import BadInput, BadPacket
 from kilocall.proto.limits import MOST_PICTURES
-from kilocall.proto.motion_packet import TIMES_MS
 from kilocall.receiver.render import FaceRenderer
+from kilocall.receiver.switch_time import SwitchTime
 from kilocall.runtime.picture_process import PictureDecoder
 from kilocall.runtime.worker import CLOSE_WITHIN_S, Deliver
 
@@ -54,7 +54,7 @@ class RemoteSpeaker:
         self._renderers: dict[str, FaceRenderer] = {}
         self._references: dict[str, set[str]] = {}
         """Hashes of the further pictures that each renderer has."""
-        self._next: tuple[str, int] | None = None
+        self._next: tuple[str, SwitchTime] | None = None
         self._adapted: Family | None = None  # that renders the speaker shown; None: everybody's
         self._speaker = 0  # how often another one has come
         self._making: threading.Thread | None = None
@@ -92,7 +92,7 @@ class RemoteSpeaker:
 
     def renderer(self, time_us: int) -> FaceRenderer | None:
         """For a frame of this capture time on the sender's clock; None while no picture can be moved."""
-        if self._next is not None and self._next[0] in self._renderers and _reached(time_us, self._next[1]):
+        if self._next is not None and self._next[1].reached(time_us) and self._next[0] in self._renderers:
             self._show(self._next[0])
         return self._renderers.get(self.shown_hash or "")
 
@@ -100,9 +100,9 @@ class RemoteSpeaker:
         """A new connection: pictures stay, and what was to be shown next is told anew."""
         self._next = None
 
-    def use(self, picture_hash: str, from_us: int) -> None:
-        """Moves this picture from the frame captured at `from_us` (sender's clock) on."""
-        self._next = (picture_hash, from_us)
+    def use(self, picture_hash: str, since: SwitchTime) -> None:
+        """Moves this picture from the frame of that time on."""
+        self._next = (picture_hash, since)
 
     def forget(self) -> None:
         """Another speaker: nothing is shown until the next picture is ready."""
@@ -247,9 +247,3 @@ class RemoteSpeaker:
         self._adapted = family
         self._renderers = {name: renderer.made_by(family) for name, renderer in self._renderers.items()}
         self._deliver(lambda: self._events().adapter(file_hash, size, None))
-
-
-def _reached(time_us: int, from_us: int) -> bool:
-    """Whether a frame is not before `from_us`: frame times are known but for multiples of 65.5 s, and to the ms."""
-    wrap_us = TIMES_MS * 1000
-    return (time_us - from_us + 2000) % wrap_us < wrap_us // 2

@@ -2,6 +2,7 @@
 // `receiver/camera_view.py`.
 
 /** @typedef {import("./pixels.js").Picture} Picture */
+/** @typedef {import("./switch_time.js").SwitchTime} SwitchTime */
 
 /** Pictures that wait for their time: more than a second of them. */
 const MOST_WAITING = 16;
@@ -12,17 +13,17 @@ export class CameraView {
   #waiting = [];
   /** @type {Picture | null} */
   #newest = null;
-  /** @type {{ on: boolean, fromUs: number } | null} */
+  /** @type {{ on: boolean, since: SwitchTime } | null} */
   #next = null;
   #shown = false;
 
   /**
-   * From the frame captured at `fromUs` on what the camera sees is shown, or no more.
+   * From the frame of that time on what the camera sees is shown, or no more.
    * @param {boolean} on
-   * @param {number} fromUs
+   * @param {SwitchTime} since
    */
-  switch(on, fromUs) {
-    this.#next = { on, fromUs };
+  switch(on, since) {
+    this.#next = { on, since };
   }
 
   /**
@@ -44,7 +45,7 @@ export class CameraView {
       this.#newest = this.#waiting[0].picture;
       this.#waiting.shift();
     }
-    if (this.#next !== null && timeUs >= this.#next.fromUs) {
+    if (this.#next?.since.reached(timeUs)) {
       this.#shown = this.#next.on;
       this.#next = null;
       if (!this.#shown) this.#newest = null;

@@ -80,7 +80,7 @@ export class JitterBuffer {
     /** @type {number | null} */
     this.offsetUs = null;
     this.offsetAtUs = 0;
-    /** @type {number | null} newest capture time heard of */
+    /** @type {number | null} newest capture time heard of; null before the first packet */
     this.lastTimeUs = null;
     this.lastArrivalUs = 0;
     /** @type {number | null} */
@@ -100,11 +100,6 @@ export class JitterBuffer {
   get delayUs() {
     if (this.offsetUs === null || !this.arrivals.length) return LEAST_DELAY_US;
     return this.offsetUs - this.#fastestUs();
-  }
-
-  /** Newest capture time heard of. */
-  get newestUs() {
-    return this.lastTimeUs ?? 0;
   }
 
   /** Sequence number of the newest packet. */

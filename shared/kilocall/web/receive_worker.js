@@ -19,12 +19,12 @@ import { MOST_PICTURES } from "./limits.js";
 import { fromVector } from "./motion.js";
 import { MotionFit, motionOf } from "./motion_fit.js";
 import { MotionMessage } from "./motion_message.js";
-import { TIMES_MS, modulo, timeInFullUs, wireTimeMs } from "./motion_packet.js";
 import { EvenSteps, Pace } from "./pace.js";
 import { decodedSource } from "./picture_decoder.js";
 import { NETWORKS, Networks, PictureRenderer, ReferenceRenderer } from "./renderer.js";
 import { screenOn } from "./screen.js";
 import { ShapeModel, expressionNumbers } from "./shape.js";
+import { SwitchTime } from "./switch_time.js";
 import { MeanMs } from "./timing.js";
 import { WorkerLoop } from "./worker_loop.js";
 
@@ -102,7 +102,7 @@ class Receiver {
     this.motions = new Map();
     /** @type {Map<string, Own>} */
     this.sources = new Map();
-    /** @type {{ pictureHash: string, fromUs: number } | null} */
+    /** @type {{ pictureHash: string, since: SwitchTime } | null} */
     this.next = null;
     this.speaker = 0; // how often another one has come
     this.undecoded = 0;
@@ -221,8 +221,9 @@ class Receiver {
 
   /** @param {readonly import("./layer_frame.js").LayerFragment[]} fragments */
   #takeLayer(fragments) {
-    if (this.mixer === null) return;
-    for (const fragment of fragments) this.layer.push(fragment, this.jitter.newestUs);
+    const newestUs = this.jitter.lastTimeUs;
+    if (this.mixer === null || newestUs === null) return;
+    for (const fragment of fragments) this.layer.push(fragment, newestUs);
     if (this.layer.asksForKey(nowUs())) tell({ did: "layerLost", newest: this.layer.newest });
   }
 
@@ -260,7 +261,7 @@ class Receiver {
    * @param {number} leftOut
    */
   async #render(timeUs, motion, leftOut) {
-    if (this.next !== null && this.sources.has(this.next.pictureHash) && reached(timeUs, this.next.fromUs)) {
+    if (this.next?.since.reached(timeUs) && this.sources.has(this.next.pictureHash)) {
       this.#show(this.next.pictureHash);
     }
     const own = this.sources.get(this.shownHash ?? "");
@@ -308,8 +309,20 @@ class Receiver {
    * @param {number} fromUs on the sender's clock
    */
   showCamera(shown, fromUs) {
-    // Frame times are known but for multiples of 65.5 s, and to the ms: the nearest moment to theirs.
-    this.camera.switch(shown, timeInFullUs(wireTimeMs(fromUs), this.jitter.newestUs) - 2000);
+    this.camera.switch(shown, this.#switchTime(fromUs));
+  }
+
+  /**
+   * @param {string} pictureHash
+   * @param {number} fromUs on the sender's clock
+   */
+  use(pictureHash, fromUs) {
+    this.next = { pictureHash, since: this.#switchTime(fromUs) };
+  }
+
+  /** @param {number} fromUs */
+  #switchTime(fromUs) {
+    return new SwitchTime(fromUs, this.jitter.lastTimeUs);
   }
 
   /** @param {string} pictureHash */
@@ -481,16 +494,6 @@ class Receiver {
   }
 }
 
-/**
- * Whether a frame is not before `fromUs`: frame times are known but for multiples of 65.5 s, and to the ms.
- * @param {number} timeUs
- * @param {number} fromUs
- */
-function reached(timeUs, fromUs) {
-  const wrap = TIMES_MS * 1000;
-  return modulo(timeUs - fromUs + 2000, wrap) < wrap / 2;
-}
-
 /** @type {Receiver | null} */
 let receiver = null;
 const loop = new WorkerLoop(async () => receiver?.step() ?? REST_MS, (text) => tell({ did: "problem", text }));
@@ -521,7 +524,7 @@ function take(to, wish) {
     case "push": return to.push(wish.data, wish.arrivedUs, wish.connection);
     case "restart": return to.follow(wish.connection);
     case "prepare": return to.prepare(wish.pictureHash, wish.data);
-    case "use": to.next = { pictureHash: wish.pictureHash, fromUs: wish.fromUs }; return;
+    case "use": return to.use(wish.pictureHash, wish.fromUs);
     case "refer": return to.refer(wish.baseHash, wish.pictureHash, wish.data);
     case "expect": return to.expect(wish.fps);
     case "camera": return to.showCamera(wish.shown, wish.fromUs);
