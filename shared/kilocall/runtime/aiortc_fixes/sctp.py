@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 import aiortc.rtcsctptransport as sctp
@@ -116,13 +115,66 @@ REPEAT_MOST_S = 1.2
 REPEAT_BPS = 48_000
 
 
-@dataclass
 class _Repeats:
-    """When each reliable chunk that is not acknowledged yet was sent last, and how often; by TSN."""
+    """Of one association: when each reliable chunk that is not acknowledged yet goes again."""
 
-    sent: dict[int, tuple[float, int]] = field(default_factory=dict)
-    timer: asyncio.TimerHandle | None = None
-    task: asyncio.Future[None] | None = None
+    def __init__(self, transport: sctp.RTCSctpTransport) -> None:
+        self._transport = transport
+        self._sent: dict[int, tuple[float, int]] = {}  # by TSN: when it was sent last, and how often
+        self._timer: asyncio.TimerHandle | None = None
+        self._task: asyncio.Future[None] | None = None
+
+    @staticmethod
+    def of(transport: sctp.RTCSctpTransport) -> _Repeats:
+        repeats: _Repeats | None = transport.__dict__.get("_kilocall_repeats")
+        if repeats is None:
+            repeats = transport.__dict__["_kilocall_repeats"] = _Repeats(transport)
+        return repeats
+
+    def arm(self) -> None:
+        """Sets the timer for what is waiting now."""
+        now = asyncio.get_running_loop().time()
+        counts = {chunk.tsn: chunk._sent_count for chunk in self._waiting()}
+        # Whatever else may have sent a chunk again, its time counts from then.
+        self._sent = {
+            tsn: known if (known := self._sent.get(tsn)) is not None and known[1] == count else (now, count)
+            for tsn, count in counts.items()
+        }
+        self.stop()
+        if self._sent and self._transport._association_state == self._transport.State.ESTABLISHED:
+            due = min(at + self._wait_s(count - 1) for at, count in self._sent.values())
+            self._timer = asyncio.get_running_loop().call_later(max(0.01, due - now), self._expired)
+
+    def stop(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _waiting(self) -> list[sctp.DataChunk]:
+        return [
+            chunk
+            for chunk in self._transport._sent_queue
+            if chunk._max_retransmits is None and not (chunk._acked or chunk._abandoned)
+        ]
+
+    def _wait_s(self, times: int) -> float:
+        base = max(REPEAT_LEAST_S, (self._transport._srtt or 0.0) + REPEAT_MARGIN_S)
+        grown = max(base, min(base * REPEAT_GROWTH**times, REPEAT_MOST_S))
+        return grown + 8 * self._transport._flight_size / REPEAT_BPS
+
+    def _expired(self) -> None:
+        self._timer = None
+        now = asyncio.get_running_loop().time()
+        for chunk in self._waiting():
+            at, count = self._sent.get(chunk.tsn, (now, chunk._sent_count))
+            if now - at >= self._wait_s(count - 1) - 0.01 and not chunk._retransmit:
+                chunk._retransmit = True
+                self._transport._flight_size_decrease(chunk)
+        self._task = asyncio.ensure_future(self._again())
+
+    async def _again(self) -> None:
+        with contextlib.suppress(ConnectionError):
+            await self._transport._transmit()
 
 
 def _quick_repeats() -> Undo:
@@ -137,65 +189,14 @@ def _quick_repeats() -> Undo:
     cls = sctp.RTCSctpTransport
     transmit, set_state = cls._transmit, cls._set_state
 
-    def state_of(self: sctp.RTCSctpTransport) -> _Repeats:
-        state: _Repeats | None = self.__dict__.get("_kilocall_repeats")
-        if state is None:
-            state = self.__dict__["_kilocall_repeats"] = _Repeats()
-        return state
-
-    def waiting(self: sctp.RTCSctpTransport) -> list[sctp.DataChunk]:
-        return [
-            chunk
-            for chunk in self._sent_queue
-            if chunk._max_retransmits is None and not (chunk._acked or chunk._abandoned)
-        ]
-
-    def wait_s(self: sctp.RTCSctpTransport, times: int) -> float:
-        base = max(REPEAT_LEAST_S, (self._srtt or 0.0) + REPEAT_MARGIN_S)
-        grown = max(base, min(base * REPEAT_GROWTH**times, REPEAT_MOST_S))
-        return grown + 8 * self._flight_size / REPEAT_BPS
-
-    def arm(self: sctp.RTCSctpTransport) -> None:
-        state, chunks = state_of(self), waiting(self)
-        now = asyncio.get_running_loop().time()
-        counts = {chunk.tsn: chunk._sent_count for chunk in chunks}
-        # Whatever else may have sent a chunk again, its time counts from then.
-        state.sent = {
-            tsn: known if (known := state.sent.get(tsn)) is not None and known[1] == count else (now, count)
-            for tsn, count in counts.items()
-        }
-        if state.timer is not None:
-            state.timer.cancel()
-            state.timer = None
-        if state.sent and self._association_state == self.State.ESTABLISHED:
-            due = min(at + wait_s(self, count - 1) for at, count in state.sent.values())
-            state.timer = asyncio.get_running_loop().call_later(max(0.01, due - now), expired, self)
-
-    def expired(self: sctp.RTCSctpTransport) -> None:
-        state = state_of(self)
-        state.timer = None
-        now = asyncio.get_running_loop().time()
-        for chunk in waiting(self):
-            at, count = state.sent.get(chunk.tsn, (now, chunk._sent_count))
-            if now - at >= wait_s(self, count - 1) - 0.01 and not chunk._retransmit:
-                chunk._retransmit = True
-                self._flight_size_decrease(chunk)
-        state.task = asyncio.ensure_future(again(self))
-
-    async def again(self: sctp.RTCSctpTransport) -> None:
-        with contextlib.suppress(ConnectionError):
-            await self._transmit()
-
     async def new_transmit(self: sctp.RTCSctpTransport) -> None:
         await transmit(self)
-        arm(self)
+        _Repeats.of(self).arm()
 
     def new_set_state(self: sctp.RTCSctpTransport, state: Any) -> None:
         set_state(self, state)
-        repeats: _Repeats | None = self.__dict__.get("_kilocall_repeats")
-        if state == self.State.CLOSED and repeats is not None and repeats.timer is not None:
-            repeats.timer.cancel()
-            repeats.timer = None
+        if state == self.State.CLOSED:
+            _Repeats.of(self).stop()
 
     return replace(cls, _transmit=new_transmit, _set_state=new_set_state)
 
