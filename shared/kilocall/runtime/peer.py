@@ -117,19 +117,7 @@ class Peer:
         self._connection = self._make_connection()
         # Audio first: the first section's transport is the one that all share.
         self._encoder = aiortc_fixes.SpeechEncoder(self.settings.audio_bitrate_bps, self.settings.audio_packet_ms)
-        self._sender: RTCRtpSender | None = None
-        if self.settings.audio:
-            transceiver = self._connection.addTransceiver("audio", direction="sendrecv")
-            opus = [
-                codec
-                for codec in RTCRtpSender.getCapabilities("audio").codecs
-                if codec.mimeType.lower() == "audio/opus"
-            ]
-            transceiver.setCodecPreferences(opus)
-            self._sender = transceiver.sender
-            aiortc_fixes.set_speech_encoder(transceiver.sender, self._encoder)
-            aiortc_fixes.set_speech_decoder(transceiver.receiver)
-            self.set_audio(audio)
+        self._sender = self._add_speech(audio) if self.settings.audio else None
         self._channels = {
             "motion": self._make_channel("motion", MOTION_ID, ordered=False, most_retransmits=0),
             "control": self._make_channel("control", CONTROL_ID, ordered=True, most_retransmits=None),
@@ -275,6 +263,18 @@ class Peer:
             iceServers=servers, bundlePolicy=RTCBundlePolicy.MAX_BUNDLE, iceTransportPolicy=policy
         )
         return RTCPeerConnection(configuration)
+
+    def _add_speech(self, track: MediaStreamTrack | None) -> RTCRtpSender:
+        """Speech both ways, of Opus alone and with this package's encoder and decoder."""
+        transceiver = self._connection.addTransceiver("audio", direction="sendrecv")
+        opus = [
+            codec for codec in RTCRtpSender.getCapabilities("audio").codecs if codec.mimeType.lower() == "audio/opus"
+        ]
+        transceiver.setCodecPreferences(opus)
+        aiortc_fixes.set_speech_encoder(transceiver.sender, self._encoder)
+        aiortc_fixes.set_speech_decoder(transceiver.receiver)
+        transceiver.sender.replaceTrack(track)
+        return transceiver.sender
 
     def _make_channel(self, label: str, number: int, *, ordered: bool, most_retransmits: int | None) -> RTCDataChannel:
         channel = self._connection.createDataChannel(
