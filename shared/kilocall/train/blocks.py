@@ -8,20 +8,31 @@ lids and lips moved by .43 and .52 of what was asked, the teacher's by .69 and .
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kilocall.model.compact.renderer import DENSE_START, Appearance, Light, Renderer, sample, smooth, upsample
+from kilocall.model.compact.renderer import (
+    DENSE_START,
+    Appearance,
+    Field,
+    FieldLevels,
+    Guess,
+    Light,
+    Renderer,
+    sample,
+    smooth,
+    upsample,
+)
 from kilocall.model.shape import ShapeModel
 from kilocall.train.align import aligned, seen_slopes
 from kilocall.train.dataset import Dataset
 from kilocall.train.loop import on_device, precision, take_over
 from kilocall.train.losses import gradient_l1, relative_l1, weighted_l1
 from kilocall.train.perceptual import LandmarkPerception
-from kilocall.train.renderer import DRIVEN, RendererTask, interior_of, openness_of, told_interior, watched
+from kilocall.train.renderer import DRIVEN, Pairs, RendererTask, interior_of, openness_of, told_interior, watched
 
 __all__ = ["LIGHT", "BlockTask"]
 
@@ -70,75 +81,109 @@ class BlockTask(RendererTask):
         self.network = student
 
     def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
-        pairs = self._ahead.take(step)
+        apart = step < APART_STEPS
+        shown = self._shown(self._ahead.take(step), align=not apart)
+        network = self.network
+        assert isinstance(network, Renderer)
+        network.eval()
+        for block in self._learning:
+            block.train()
+        with precision(self.device):
+            with torch.no_grad():
+                wanted = _stages(self.teacher, shown)
+            made = _stages(network, shown, wanted if apart else None)
+        total, figures = _unlike_teacher(made, wanted, shown.watch)
+        if apart:
+            return total, {"loss": float(total.detach()), **figures}
+        total = total + TRUE * self._unlike(made.picture, made.copied, shown.truth, shown.watch)
+        if self.perception is not None:
+            total = total + self._looks(self.perception, made.picture, shown.truth, shown.close, shown.corner, figures)
+        return total, {"loss": float(total.detach()), **figures}
+
+    def _shown(self, pairs: Pairs, *, align: bool) -> _Shown:
+        """With `align` the implicit keypoints lie where the copy does, as a sender's do."""
         x_s, x_d, points, dim, jacobian, jitter, close, light = (
             t.to(self.device, non_blocking=True) for t in pairs.tensors
         )
         pictures = self._seen(pairs, light)
         first = pictures[: self.sources].contiguous(memory_format=torch.channels_last)
         truth = pictures[self.sources :]
-        network, teacher = self.network, self.teacher
-        assert isinstance(network, Renderer)
-        network.eval()
-        apart = step < APART_STEPS
         watch = watched(x_d)
-        with precision(self.device):
-            with torch.no_grad():
-                between = told_interior(interior_of(first, x_s), interior_of(truth, points) + dim * openness_of(points))
-                appearance = Appearance(*(t.repeat_interleave(DRIVEN, 0) for t in teacher.appearance(first)))
-                implicit = teacher.implicit(F.avg_pool2d(pictures, 4))
-                implicit_s, implicit_d = implicit[: self.sources].repeat_interleave(DRIVEN, 0), implicit[self.sources :]
-                x_s = torch.cat((x_s.repeat_interleave(DRIVEN, 0), implicit_s), 1)
-                if not apart:
-                    seen = seen_slopes(first).repeat_interleave(DRIVEN, 0)
-                    whole = torch.cat((x_d, implicit_d), 1)
-                    implicit_d = aligned(teacher.field, appearance.motion_cue, seen, x_s, whole, jacobian, truth)
-                x_d = torch.cat((x_d, implicit_d + jitter), 1)
-                guess = teacher.field.guess(appearance.motion_cue, x_s, x_d, jacobian)
-                wanted = teacher.field.levels(guess, appearance.motion_cue)
-                wanted_field = teacher.field.settle(guess, wanted.fine, wanted.coarse)
-                wanted_32, wanted_64 = teacher.generator.coarse(appearance, wanted_field)
-                wanted_copy = sample(appearance.dense, upsample(wanted_field.displacement, 4), start=DENSE_START)
-                wanted_128 = teacher.generator.finest(appearance, wanted_field, wanted_64, wanted_copy, x_d, between)
-                wanted_planes = teacher.generator.painted(wanted_128)
-                wanted_picture = _mixed(wanted_field.gate, wanted_planes, wanted_copy)
-            for block in self._learning:
-                block.train()
-            levels = network.field.levels(guess, appearance.motion_cue, wanted if apart else None)
-            field = network.field.settle(guess, *((wanted if apart else levels)[i] for i in (-1, -2)))
-            shown = wanted_field if apart else field
-            made_32, made_64 = network.generator.coarse(appearance, shown, wanted_32 if apart else None)
-            copied = sample(appearance.dense, upsample(shown.displacement, 4), start=DENSE_START)
-            made_128 = network.generator.finest(
-                appearance, shown, wanted_64 if apart else made_64, copied, x_d, between
-            )
-            planes = network.generator.painted(made_128)
-            made = _mixed(shown.gate, planes, copied)
-        blocks = [relative_l1(a, b) for a, b in zip(levels, wanted, strict=True)]
-        moved = (field.displacement - wanted_field.displacement).abs() * F.avg_pool2d(watch, 4)
-        near = F.avg_pool2d(watch, 2) * (0.1 + upsample(wanted_field.gate, 2))
-        hidden = (field.visible - wanted_field.visible).abs()
-        coarse = relative_l1(made_32, wanted_32) + 2 * relative_l1(made_64, wanted_64)
-        # Where a copy is all that is seen, what the finest level says counts little.
-        fine = relative_l1(made_128 * near, wanted_128 * near)
-        painted = weighted_l1(planes, wanted_planes, watch) + weighted_l1(made, wanted_picture, watch)
-        painted = painted + gradient_l1(made, wanted_picture, watch)
-        knows = torch.stack(blocks).sum()
-        total = knows + DISPLACED * moved.mean() + HIDDEN * hidden.mean() + coarse + 2 * fine + PAINTED * painted
-        told = {
-            "field": knows / len(blocks), "moved_px": moved.mean() * 128, "coarse": coarse / 3, "fine": fine,
-            "painted": painted,
-            "l1": (made - wanted_picture).abs().mean(),
-        }  # fmt: skip
-        figures = {name: float(value.detach()) for name, value in told.items()}
-        if apart:
-            return total, {"loss": float(total.detach()), **figures}
-        total = total + TRUE * self._unlike(made, copied, truth, watch)
-        if self.perception is not None:
-            total = total + self._looks(self.perception, made, truth, close, pairs.corner, figures)
-        return total, {"loss": float(total.detach()), **figures}
+        teacher = self.teacher
+        with torch.no_grad(), precision(self.device):
+            between = told_interior(interior_of(first, x_s), interior_of(truth, points) + dim * openness_of(points))
+            appearance = Appearance(*(t.repeat_interleave(DRIVEN, 0) for t in teacher.appearance(first)))
+            implicit = teacher.implicit(F.avg_pool2d(pictures, 4))
+            implicit_s, implicit_d = implicit[: self.sources].repeat_interleave(DRIVEN, 0), implicit[self.sources :]
+            x_s = torch.cat((x_s.repeat_interleave(DRIVEN, 0), implicit_s), 1)
+            if align:
+                seen = seen_slopes(first).repeat_interleave(DRIVEN, 0)
+                whole = torch.cat((x_d, implicit_d), 1)
+                implicit_d = aligned(teacher.field, appearance.motion_cue, seen, x_s, whole, jacobian, truth)
+            x_d = torch.cat((x_d, implicit_d + jitter), 1)
+            guess = teacher.field.guess(appearance.motion_cue, x_s, x_d, jacobian)
+        return _Shown(appearance, guess, x_d, between, truth, watch, close, pairs.corner)
 
 
-def _mixed(gate: Tensor, planes: Tensor, copied: Tensor) -> Tensor:
+class _Shown(NamedTuple):
+    """What a step has of its frames, for teacher and student alike."""
+
+    appearance: Appearance
+    guess: Guess
+    x_d: Tensor  # [B, K + N, 2]
+    interior: Tensor  # [B, BANDS]
+    truth: Tensor  # [B, 3, 256, 256]
+    watch: Tensor  # [B, 1, 256, 256] weight of each place
+    close: Tensor  # [B, 3, 2, 3] places of the close-ups
+    corner: tuple[int, int]  # of the square that a discriminator sees
+
+
+class _Stages(NamedTuple):
+    """What a renderer gives, block by block and as a picture."""
+
+    levels: FieldLevels
+    field: Field
+    at_32: Tensor
+    at_64: Tensor
+    at_128: Tensor
+    copied: Tensor  # [B, 3, 256, 256]
+    planes: Tensor  # [B, 4, 256, 256]
+    picture: Tensor  # [B, 3, 256, 256]
+
+
+def _stages(network: Renderer, shown: _Shown, given: _Stages | None = None) -> _Stages:
+    """Every stage of `given` takes the place of what this network's own gives to the next ones."""
+    cue = shown.appearance.motion_cue
+    levels = network.field.levels(shown.guess, cue, None if given is None else given.levels)
+    known = levels if given is None else given.levels
+    field = network.field.settle(shown.guess, known.fine, known.coarse)
+    moved = field if given is None else given.field
+    at_32, at_64 = network.generator.coarse(shown.appearance, moved, None if given is None else given.at_32)
+    copied = sample(shown.appearance.dense, upsample(moved.displacement, 4), start=DENSE_START)
+    above = at_64 if given is None else given.at_64
+    at_128 = network.generator.finest(shown.appearance, moved, above, copied, shown.x_d, shown.interior)
+    planes = network.generator.painted(at_128)
     painted = smooth(planes)
-    return copied + upsample(gate, 4) * painted[:, 3:] * (painted[:, :3] - copied)
+    picture = copied + upsample(moved.gate, 4) * painted[:, 3:] * (painted[:, :3] - copied)
+    return _Stages(levels, field, at_32, at_64, at_128, copied, planes, picture)
+
+
+def _unlike_teacher(made: _Stages, wanted: _Stages, watch: Tensor) -> tuple[Tensor, dict[str, float]]:
+    """The loss of the stages, and figures of each."""
+    blocks = [relative_l1(a, b) for a, b in zip(made.levels, wanted.levels, strict=True)]
+    moved = (made.field.displacement - wanted.field.displacement).abs() * F.avg_pool2d(watch, 4)
+    near = F.avg_pool2d(watch, 2) * (0.1 + upsample(wanted.field.gate, 2))
+    hidden = (made.field.visible - wanted.field.visible).abs()
+    coarse = relative_l1(made.at_32, wanted.at_32) + 2 * relative_l1(made.at_64, wanted.at_64)
+    # Where a copy is all that is seen, what the finest level says counts little.
+    fine = relative_l1(made.at_128 * near, wanted.at_128 * near)
+    painted = weighted_l1(made.planes, wanted.planes, watch) + weighted_l1(made.picture, wanted.picture, watch)
+    painted = painted + gradient_l1(made.picture, wanted.picture, watch)
+    knows = torch.stack(blocks).sum()
+    total = knows + DISPLACED * moved.mean() + HIDDEN * hidden.mean() + coarse + 2 * fine + PAINTED * painted
+    told = {
+        "field": knows / len(blocks), "moved_px": moved.mean() * 128, "coarse": coarse / 3, "fine": fine,
+        "painted": painted,
+        "l1": (made.picture - wanted.picture).abs().mean(),
+    }  # fmt: skip
+    return total, {name: float(value.detach()) for name, value in told.items()}

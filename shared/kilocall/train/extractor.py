@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -25,6 +25,7 @@ from kilocall.train.losses import eye_opening_apart, lip_opening_apart, openings
 #: So long each block of a light face network gets what the teacher's blocks give; then it gets its own.
 APART_STEPS = 300
 HALF = SIZE / 2  # pixels a unit of crop coordinates
+REGION_HALF = REGION_INPUT / 2  # the same within a close-up
 
 
 class ExtractorTask:
@@ -60,59 +61,19 @@ class ExtractorTask:
             t.contiguous(memory_format=torch.channels_last)
             for t in (crops, regions[:, :2].flatten(0, 1), regions[:, 2])
         )
-        face_given: FaceLevels | None = None
-        if self.teacher is not None:
-            with torch.no_grad(), precision(self.device):
-                face_given = self.teacher.face.levels(crops)
+        given: _Found | None = None
         with precision(self.device):
-            levels = network.face.levels(crops, face_given if step < APART_STEPS else None)
-            found, depth, logit, heat = network.face.read(levels)
-            eye_levels, mouth_levels = _close_levels(network, eyes, mouths)
-            eye_found, eye_heat = network.eye.head(eye_levels.up_half)
-            mouth_found, mouth_heat = network.mouth.head(mouth_levels.up_half)
-        flat = points[..., :2]
-        face = is_face.float()
+            if self.teacher is not None:
+                with torch.no_grad():
+                    given = _find(self.teacher, crops, eyes, mouths)
+            below = given.levels if given is not None and step < APART_STEPS else None
+            found = _find(network, crops, eyes, mouths, below)
+        labels = _labels(points, is_face, matrices)
         weight = self.weight / self.weight.mean()
-        error = _charbonnier((found - flat) * HALF)
-        face_loss = _masked((error * weight).mean(1), face) + _masked(openings_apart(found, flat) * HALF, face)
-        face_loss = face_loss + 0.3 * _masked(_heat_loss(network.face.head, heat, flat).mean(1), face)
-        depth_loss = _masked((depth - points[..., 2]).abs().mean(1), face) * 10
-        logit_loss = F.binary_cross_entropy_with_logits(logit, face)
-        right = _into(matrices[:, 0], flat[:, list(lm.RIGHT_EYE_REGION)])
-        left = _into(matrices[:, 1], flat[:, list(lm.LEFT_EYE_REGION)])
-        eye = torch.stack((right, left), 1).flatten(0, 1)
-        eye_face = face.repeat_interleave(2)
-        mouth = _into(matrices[:, 2], flat[:, list(lm.MOUTH_REGION)])
-        region_px = REGION_INPUT / 2
-        close = _masked(_charbonnier((eye_found - eye) * region_px).mean(1), eye_face)
-        close = close + _masked(eye_opening_apart(eye_found, eye) * region_px, eye_face)
-        close = close + _masked(_charbonnier((mouth_found - mouth) * region_px).mean(1), face)
-        close = close + _masked(lip_opening_apart(mouth_found, mouth) * region_px, face)
-        close = close + 0.3 * _masked(_heat_loss(network.eye.head, eye_heat, eye).mean(1), eye_face)
-        close = close + 0.3 * _masked(_heat_loss(network.mouth.head, mouth_heat, mouth).mean(1), face)
-        total = face_loss + depth_loss + logit_loss + close
-        if self.teacher is not None and face_given is not None:
-            with torch.no_grad(), precision(self.device):
-                told = self.teacher.face.read(face_given)
-                close_given = _close_levels(self.teacher, eyes, mouths)
-                eye_told, mouth_told = (
-                    net.head(given.up_half)
-                    for net, given in zip((self.teacher.eye, self.teacher.mouth), close_given, strict=True)
-                )
-            imitated = _masked((_charbonnier((found - told[0]) * HALF) * weight).mean(1), face)
-            imitated = imitated + 10 * _masked((depth - told[1]).abs().mean(1), face) + (logit - told[2]).abs().mean()
-            # Not the last: a light face network reads its heat maps off it by another kind of convolution.
-            blocks = [(levels[:-1], face_given[:-1]), *zip((eye_levels, mouth_levels), close_given, strict=True)]
-            for made, wanted in blocks:
-                imitated = imitated + sum(relative_l1(a, b) for a, b in zip(made, wanted, strict=True))
-            imitated = imitated + _masked(_charbonnier((eye_found - eye_told[0]) * region_px).mean(1), eye_face)
-            imitated = imitated + _masked(_charbonnier((mouth_found - mouth_told[0]) * region_px).mean(1), face)
-            for own, given, mask in (
-                (heat, told[3], face), (eye_heat, eye_told[1], eye_face), (mouth_heat, mouth_told[1], face)
-            ):  # fmt: skip
-                imitated = imitated + 0.5 * _masked((given.exp() * (given - own)).sum(-1).mean(1), mask)
-            total = total + imitated
-        distance = _masked((found - flat).norm(dim=-1).mean(1) * HALF, face)
+        total = _face_loss(network, found, labels, weight) + _close_loss(network, found, labels)
+        if given is not None:
+            total = total + _unlike_teacher(found, given, labels, weight)
+        distance = _masked((found.points - labels.flat).norm(dim=-1).mean(1) * HALF, labels.face)
         return total, {"loss": float(total.detach()), "px": float(distance.detach())}
 
     def extra_state(self) -> dict[str, Any]:
@@ -175,9 +136,90 @@ class ExtractorTask:
         )
 
 
-def _close_levels(network: Extractor, eyes: Tensor, mouths: Tensor) -> tuple[RegionLevels, RegionLevels]:
-    eye, mouth = network.eye, network.mouth
-    return eye.levels(*eye.below(eyes)), mouth.levels(*mouth.below(mouths))
+class _Found(NamedTuple):
+    """What the networks say of B faces and their close-ups, the right and left eye of each in turn."""
+
+    levels: FaceLevels
+    points: Tensor  # [B, K, 2]
+    depth: Tensor  # [B, K]
+    logit: Tensor  # [B]
+    heat: Tensor  # [B, K, S * S] logarithms, as of the others
+    eye_levels: RegionLevels
+    mouth_levels: RegionLevels
+    eye: Tensor  # [2 B, K, 2] within the close-up
+    eye_heat: Tensor
+    mouth: Tensor  # [B, K, 2]
+    mouth_heat: Tensor
+
+
+def _find(network: Extractor, crops: Tensor, eyes: Tensor, mouths: Tensor, given: FaceLevels | None = None) -> _Found:
+    """Every block of `given` takes the place of what this network's own gives to the next ones."""
+    levels = network.face.levels(crops, given)
+    face = network.face.read(levels)
+    eye_levels = network.eye.levels(*network.eye.below(eyes))
+    mouth_levels = network.mouth.levels(*network.mouth.below(mouths))
+    eye, mouth = network.eye.head(eye_levels.up_half), network.mouth.head(mouth_levels.up_half)
+    return _Found(levels, *face, eye_levels, mouth_levels, *eye, *mouth)
+
+
+class _Labels(NamedTuple):
+    flat: Tensor  # [B, K, 2] points
+    depth: Tensor  # [B, K]
+    face: Tensor  # [B] 1 where there is one, else 0
+    eye: Tensor  # [2 B, K, 2] within the close-up
+    eye_face: Tensor  # [2 B]
+    mouth: Tensor  # [B, K, 2]
+
+
+def _labels(points: Tensor, is_face: Tensor, matrices: Tensor) -> _Labels:
+    flat, face = points[..., :2], is_face.float()
+    right = _into(matrices[:, 0], flat[:, list(lm.RIGHT_EYE_REGION)])
+    left = _into(matrices[:, 1], flat[:, list(lm.LEFT_EYE_REGION)])
+    eye = torch.stack((right, left), 1).flatten(0, 1)
+    mouth = _into(matrices[:, 2], flat[:, list(lm.MOUTH_REGION)])
+    return _Labels(flat, points[..., 2], face, eye, face.repeat_interleave(2), mouth)
+
+
+def _face_loss(network: Extractor, found: _Found, labels: _Labels, weight: Tensor) -> Tensor:
+    flat, face = labels.flat, labels.face
+    error = _charbonnier((found.points - flat) * HALF)
+    loss = _masked((error * weight).mean(1), face) + _masked(openings_apart(found.points, flat) * HALF, face)
+    loss = loss + 0.3 * _masked(_heat_loss(network.face.head, found.heat, flat).mean(1), face)
+    depth_loss = _masked((found.depth - labels.depth).abs().mean(1), face) * 10
+    return loss + depth_loss + F.binary_cross_entropy_with_logits(found.logit, face)
+
+
+def _close_loss(network: Extractor, found: _Found, labels: _Labels) -> Tensor:
+    eye, eye_face, mouth, face = labels.eye, labels.eye_face, labels.mouth, labels.face
+    loss = _masked(_charbonnier((found.eye - eye) * REGION_HALF).mean(1), eye_face)
+    loss = loss + _masked(eye_opening_apart(found.eye, eye) * REGION_HALF, eye_face)
+    loss = loss + _masked(_charbonnier((found.mouth - mouth) * REGION_HALF).mean(1), face)
+    loss = loss + _masked(lip_opening_apart(found.mouth, mouth) * REGION_HALF, face)
+    loss = loss + 0.3 * _masked(_heat_loss(network.eye.head, found.eye_heat, eye).mean(1), eye_face)
+    return loss + 0.3 * _masked(_heat_loss(network.mouth.head, found.mouth_heat, mouth).mean(1), face)
+
+
+def _unlike_teacher(found: _Found, given: _Found, labels: _Labels, weight: Tensor) -> Tensor:
+    face, eye_face = labels.face, labels.eye_face
+    loss = _masked((_charbonnier((found.points - given.points) * HALF) * weight).mean(1), face)
+    loss = loss + 10 * _masked((found.depth - given.depth).abs().mean(1), face)
+    loss = loss + (found.logit - given.logit).abs().mean()
+    # Not the last: a light face network reads its heat maps off it by another kind of convolution.
+    for made, wanted in (
+        (found.levels[:-1], given.levels[:-1]),
+        (found.eye_levels, given.eye_levels),
+        (found.mouth_levels, given.mouth_levels),
+    ):
+        loss = loss + sum(relative_l1(a, b) for a, b in zip(made, wanted, strict=True))
+    loss = loss + _masked(_charbonnier((found.eye - given.eye) * REGION_HALF).mean(1), eye_face)
+    loss = loss + _masked(_charbonnier((found.mouth - given.mouth) * REGION_HALF).mean(1), face)
+    for own, told, mask in (
+        (found.heat, given.heat, face),
+        (found.eye_heat, given.eye_heat, eye_face),
+        (found.mouth_heat, given.mouth_heat, face),
+    ):
+        loss = loss + 0.5 * _masked((told.exp() * (told - own)).sum(-1).mean(1), mask)
+    return loss
 
 
 def frame_weights(data: Dataset, points: NDArray[np.float32]) -> NDArray[np.float64]:
