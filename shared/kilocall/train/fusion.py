@@ -1,7 +1,7 @@
 """Teaches the network of `compact/fusion.py` to compare: the same sums as there, in torch, with a loss behind them.
 
 The network sees a made picture and a layer frame of one moment, and is judged by what its correction does to a picture
-of that moment or one up to the next layer frame, moved there with the face. So it learns to change nothing that does
+of that moment or one before the next layer frame, moved there with the face. So it learns to change nothing that does
 not last.
 """
 
@@ -193,9 +193,9 @@ def _held_out(clips: Sequence[SentClip]) -> list[Sample]:
 
 
 def _shown_after(clip: SentClip, setting: LayerSetting, number: int, share: float) -> int:
-    """A frame from the layer frame's own up to one after the next layer frame is due, `share` 0..1 of that way."""
+    """A frame from the layer frame's own up to the last before the next is due, `share` 0..1 of that way."""
     first = int(clip.layers[setting].frames[number])
-    last = min(first + round(clip.fps / setting.fps) + 1, len(clip.truth) - 1)
+    last = min(first + max(0, round(clip.fps / setting.fps) - 1), len(clip.truth) - 1)
     return first + int(share * (last - first + 1))
 
 
