@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -173,10 +174,11 @@ def running() -> Running:
     return opened()
 
 
-def opened() -> Running:
+def opened(**settings: Any) -> Running:
+    """`settings` are those of the pipeline."""
     camera, told, clock = Frames(), Told(), WorkClock()
     loop = EventLoop()
-    sending = SendPipeline(camera, told.events, loop.deliver, plan=FixedPlan(), clock=clock)
+    sending = SendPipeline(camera, told.events, loop.deliver, **{"plan": FixedPlan(), "clock": clock, **settings})
     sending.opened()
     return Running(sending, camera, told, clock, loop)
 
@@ -383,16 +385,12 @@ def test_a_picture_from_a_file_that_was_never_compared_with_the_camera_brings_no
 ) -> None:
     avatar = tmp_path / "avatar.png"
     Image.fromarray(next(iter(open_clip(drawing_clip))).rgb).save(avatar)
-    camera, told, clock, loop = Frames(), Told(), WorkClock(), EventLoop()
-    plan = FixedPlan(layer_bps=6000)
-    sending = SendPipeline(camera, told.events, loop.deliver, plan=plan, clock=clock, source=avatar)
-    sending.opened()
-    running = Running(sending, camera, told, clock, loop)
+    running = opened(plan=FixedPlan(layer_bps=6000), source=avatar)
     running.begin()
     asked_for_layer(running)
     running.show(*faces[:20])
-    assert told.packets
-    assert not told.layer
+    assert running.told.packets
+    assert not running.told.layer
 
 
 def shows_camera(running: Running, plan: FixedPlan | None = None) -> None:
@@ -406,10 +404,7 @@ def shows_camera(running: Running, plan: FixedPlan | None = None) -> None:
 @pytest.fixture
 def away(faces: list[Picture]) -> Running:
     """Somebody who has a source picture, and shows the camera while out of view."""
-    camera, told, clock, loop = Frames(), Told(), WorkClock(), EventLoop()
-    sending = SendPipeline(camera, told.events, loop.deliver, plan=FixedPlan(), clock=clock, camera_when_away=True)
-    sending.opened()
-    running = Running(sending, camera, told, clock, loop)
+    running = opened(camera_when_away=True)
     running.show(*faces[:12])
     shows_camera(running)
     return running

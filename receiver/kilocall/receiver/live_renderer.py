@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
-import numpy as np
-
-from kilocall.model.family import Family, Picture
+from kilocall.model.family import Family, Picture, nobody
 from kilocall.model.motion import Motion
 from kilocall.receiver.camera_view import CameraView
 from kilocall.receiver.layer_mixer import LayerMixer
@@ -62,9 +60,7 @@ class LiveRenderer:
 
     def open(self, family: Family) -> None:
         """Loads every network now: the first picture of the call then takes 30 ms instead of 400."""
-        blank = np.zeros((family.size, family.size, 3), np.uint8)
-        source = family.source(blank, replace(family.track(blank), certainty=1.0))
-        self._slow = makes_slowly(family, source)
+        self._slow = makes_slowly(family, nobody(family))
         fusion = family.fusion()
         self._mixer = None if fusion is None else LayerMixer(fusion)
 

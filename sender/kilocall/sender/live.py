@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,7 +14,7 @@ import numpy as np
 
 from kilocall.codec.codebook import Codebook
 from kilocall.model.engine_choice import choose_engine
-from kilocall.model.family import Family, Picture, Source, Track, interrupt
+from kilocall.model.family import Family, Picture, Track, interrupt, nobody
 from kilocall.model.family_loader import FamilyChoice
 from kilocall.model.hello import hello_of
 from kilocall.model.reference_pictures import ReferencePicture
@@ -222,24 +222,16 @@ class SendPipeline(Worker):
         self.preview.open(self._family)
         # Loads the networks and the cascades now rather than in the first second of the call.
         self._cropper.crop(Frame(np.zeros((256, 256, 3), np.uint8), 0, 0))
-        self._family.aligner(self._nobody())
+        blank = nobody(self._family)
+        self._family.aligner(blank)
         self._cropper.reset()
-        blank = self._blank()
-        if takes_longer(HURRY_FROM_S, lambda: self._family.track(blank)):
+        if takes_longer(HURRY_FROM_S, lambda: self._family.track(blank.picture)):
             self.layer.hurry()
         if self._source_file is not None:
             self._offer(self.pictures.of(self._source_file, self._family))
 
     def closed(self) -> None:
         self.camera.stop()
-
-    def _nobody(self) -> Source:
-        """A source picture without a face."""
-        blank = self._blank()
-        return self._family.source(blank, replace(self._family.track(blank), certainty=1.0))
-
-    def _blank(self) -> Picture:
-        return np.zeros((self._family.size, self._family.size, 3), np.uint8)
 
     def _use_camera(self, camera: Camera) -> None:
         before, self.camera = self.camera, camera
@@ -332,7 +324,7 @@ class SendPipeline(Worker):
         if why is None:
             return False
         if self.motion.extractor is None:
-            self.motion.refer_to(self._family, self._nobody(), None)  # pictures go with motion, be it of nobody
+            self.motion.refer_to(self._family, nobody(self._family), None)  # pictures go with motion, be it of nobody
         self.layer.push(lambda: self._worth_showing(frame), frame.capture_us)
         if self.layer.waits:  # who is not moved needs no messages but for these
             self.motion.push(None, frame.capture_us)

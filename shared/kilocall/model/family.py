@@ -7,7 +7,7 @@ come from the family's manifest.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -177,6 +177,12 @@ class Family(Protocol):
 
     def fusion(self) -> Fusion | None:
         """A new one; None for a family that was not taught to use a video layer."""
+
+
+def nobody(family: Family) -> Source:
+    """A source picture without a face; loads the networks that look at one."""
+    blank = np.zeros((family.size, family.size, 3), np.uint8)
+    return family.source(blank, replace(family.track(blank), certainty=1.0))
 
 
 def track_in_turn(family: Family, crops: Iterable[Picture]) -> list[Track]:
