@@ -379,6 +379,16 @@ def test_calibration_opens_by_itself_without_a_source_picture(page: Any, node: F
     assert not page.is_visible("#calibration")  # once is an offer, twice would be nagging
 
 
+def test_who_has_no_source_picture_is_told_how_the_other_side_may_see_them(page: Any, node: FakeNode) -> None:
+    node.become(own_source_at=None)
+    node.say(node.sources(None))
+    caption = "None yet. The other person cannot see you without one."
+    wait(lambda: page.inner_text("#source-caption") == caption)
+    node.become(camera_view={"available": True, "shown": None})
+    caption = "None yet. Without one the other person sees you only while your camera is shown."
+    wait(lambda: page.inner_text("#source-caption") == caption)
+
+
 def test_mute_is_sent_by_key_and_by_button(page: Any, node: FakeNode) -> None:
     page.keyboard.press("m")
     wait(lambda: node.asked("mute") == [{"type": "mute", "on": True}])

@@ -116,10 +116,10 @@ function fromBrowser() {
   return hello?.camera === "browser";
 }
 
-function follow(before, { phase, muted, camera_off: cameraOff, own_source_at: ownSourceAt, remote_view: view }) {
+function follow(before, { phase, muted, camera_off: cameraOff, camera_view: cameraView, own_source_at: takenAt, remote_view: view }) {
   media.mute(muted);
   media.turnCameraOff(cameraOff);
-  sources.date(ownSourceAt);
+  sources.tell({ takenAt, camera: Boolean(cameraView?.available) }); // a browser shows none of its own
   turn.follow(view);
   if (cameraOff) {
     own.clear();

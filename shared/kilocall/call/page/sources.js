@@ -11,6 +11,7 @@ export class Sources {
     this.on = on;
     this.current = undefined; // null: there is none
     this.takenAt = null;
+    this.camera = false;
     parts.file.onchange = () => this.upload();
   }
 
@@ -47,16 +48,20 @@ export class Sources {
     return item;
   }
 
-  // `takenAt`: "hh:mm", null when nobody knows.
-  date(takenAt) {
+  // `takenAt`: "hh:mm", null when nobody knows. `camera`: whether the other person can be shown the camera as it is.
+  tell({ takenAt, camera }) {
     this.takenAt = takenAt;
+    this.camera = camera;
     this.describe();
   }
 
   describe() {
+    const without = this.camera
+      ? "Without one the other person sees you only while your camera is shown."
+      : "The other person cannot see you without one.";
     const text = this.current
       ? `${this.takenAt ? `Taken at ${this.takenAt}. ` : ""}This is the face the other person sees moving.`
-      : "None yet. Without one the other person sees you only while your camera is shown.";
+      : `None yet. ${without}`;
     if (this.parts.caption.textContent !== text) this.parts.caption.textContent = text;
   }
 
