@@ -8,7 +8,7 @@ import { BadInput, BadPacket } from "../../shared/kilocall/web/errors.js";
 import { FEATURES, Fusion, WORK_SIDE, changed, comparison } from "../../shared/kilocall/web/fusion.js";
 import { move } from "../../shared/kilocall/web/compose.js";
 import { LayerAssembly, LayerFragment, LayerFrame, MAX_UNFINISHED, TimedLayerFrame } from "../../shared/kilocall/web/layer_frame.js";
-import { LayerDecoder, layerIsSupported, rgba } from "../../shared/kilocall/web/layer_decoder.js";
+import { LayerDecoder, layerIsSupported } from "../../shared/kilocall/web/layer_decoder.js";
 import { LayerMixer } from "../../shared/kilocall/web/layer_mixer.js";
 import { LayerReceiver } from "../../shared/kilocall/web/layer_receiver.js";
 import { LayerTrack } from "../../shared/kilocall/web/layer_track.js";
@@ -18,6 +18,7 @@ import { checkedUnit } from "../../shared/kilocall/web/obu.js";
 import { cubic, means } from "../../shared/kilocall/web/resize.js";
 import { speakingParts } from "../../shared/kilocall/web/speaking.js";
 import { StreamReader } from "../../shared/kilocall/web/stream_file.js";
+import { rgba } from "../../shared/kilocall/web/yuv.js";
 import { engine, flipped, json, meanDifference, near, networkFiles, noEngine, png, vector } from "./helpers.mjs";
 
 /** @typedef {import("../../shared/kilocall/web/made.js").Made} Made */

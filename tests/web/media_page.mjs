@@ -93,7 +93,7 @@ export class Sending {
         made.packets.push({ sequence, data, atUs: nowUs() });
         made.onPacket?.(data);
       },
-      ...Object.fromEntries(["face", "source", "overlay", "problem"].map((what) => [what, tell(what)])),
+      ...Object.fromEntries(["face", "source", "overlay", "camera", "problem"].map((what) => [what, tell(what)])),
     }, settings));
     await made.pipeline.ready;
     return made;

@@ -326,20 +326,24 @@ test("descriptions ask for short speech packets and lose nothing else", () => {
 });
 
 test("rate control follows the plans that Python follows", () => {
-  for (const { profile, bits, steps, plans } of json("web_rate.json")) {
-    const control = new RateControl(profile, { bitsPerFrame: bits });
+  for (const { profile, bits, layer, steps, plans } of json("web_rate.json")) {
+    const control = new RateControl(profile, { bitsPerFrame: bits, layerBps: layer });
     steps.forEach((/** @type {any[]} */ [nowUs, loss, delayMs, receivedBps, rttMs], /** @type {number} */ n) => {
+      if (n % 25 === 0) control.showCamera(n % 100 === 50);
       const plan = loss === undefined ? control.tick(nowUs) : control.update({ nowUs, loss, delayMs, receivedBps, rttMs });
-      const { framesPerMessage, fps, level, audioBps, audioPacketMs, redundantFrames } = plan;
-      assert.deepEqual(
-        [control.rung, control.guarded, control.steps, framesPerMessage, fps, level, audioBps, audioPacketMs, redundantFrames],
-        plans[n], `${profile}, step ${n}`);
+      assert.deepEqual([control.rung, control.guarded, control.steps, ...told(plan)], plans[n], `${profile}, step ${n}`);
     });
     assert.ok(control.plans.every((plan, n) => n === 0 || wireBps(plan, bits) < wireBps(control.plans[n - 1], bits)));
   }
   assert.throws(() => new RateControl(/** @type {any} */ ("toString")), BadInput);
   assert.throws(() => new RateControl("default", { bitsPerFrame: NaN }), BadInput);
 });
+
+/** @param {import("../../shared/kilocall/web/rate_control.js").Plan} plan */
+const told = (plan) => [
+  plan.framesPerMessage, plan.fps, plan.level, plan.audioBps, plan.audioPacketMs, plan.redundantFrames, plan.layerBps,
+  plan.cameraBps,
+];
 
 /** A session whose ports write down what is asked of them; Python's `Recorder`. */
 class Recorder {
@@ -358,12 +362,13 @@ class Recorder {
     this.session = new Session({
       acknowledge: (sequence) => this.acknowledged.push(sequence),
       confirm: note("confirm"),
-      follow: (plan) => note("follow")(
-        plan.framesPerMessage, plan.fps, plan.level, plan.audioBps, plan.audioPacketMs, plan.redundantFrames),
+      follow: (plan) => note("follow")(...told(plan)),
+      askLayer: (report) => note("askLayer")(report.bytes()),
+      takeCamera: note("takeCamera"),
       limit: note("limit"),
     }, { prepare: note("prepare"), use: note("use"), refer: note("refer"), expect: note("expect"), forget: note("forget"),
       showCamera: note("showCamera") }, {
-      rate: new RateControl(),
+      rate: new RateControl("default", { layerBps: 3000 }),
       clockUs: () => this.nowUs,
       linkName: new LinkSecret(SECRET).name,
       onPlan: () => note("plan")(),
@@ -387,7 +392,8 @@ class Recorder {
     const state = [
       session.phase, session.reason, session.malformed, session.saidBye, session.confirmed, session.greeted,
       session.rttMs, session.loss, session.sameClock, session.rate.rung,
-      [remote.present, remote.face, remote.faceSinceUs, remote.muted, remote.cameraOff, remote.pictureHash],
+      [remote.present, remote.face, remote.faceSinceUs, remote.muted, remote.cameraOff],
+      [remote.takesCamera, remote.pictureHash],
       session.acquaintance.words, session.acquaintance.verified, [...session.references.held.keys()].sort(),
       [session.pictures.sent, session.pictures.fromCache, session.references.fromCache],
     ];
@@ -421,6 +427,7 @@ const DOES = {
   ownFace: (session, { nowUs }, seen) => session.ownFace(seen, nowUs),
   ownMedia: (session, _, muted, cameraOff) => session.ownMedia({ muted, cameraOff }),
   ownRate: (session, _, fps) => session.ownRate(fps),
+  ownCamera: (session, { nowUs }, shown) => session.ownCamera(shown, nowUs),
   ready: (session, _, pictureHash) => session.pictureReady(pictureHash),
   refused: (session, _, pictureHash) => session.pictureRefused(pictureHash, "no face"),
   motionSent: (session, _, sequence) => session.motionSent({ sequence }),

@@ -32,6 +32,7 @@ export class Side {
     const note = (/** @type {string} */ what) => (/** @type {any[]} */ ...values) => { this.asked.push([what, ...values]); };
     const outgoing = {
       acknowledge: note("acknowledge"), confirm: note("confirm"), follow: note("follow"), limit: note("limit"),
+      askLayer: note("askLayer"), takeCamera: note("takeCamera"),
     };
     const incoming = {
       prepare: (/** @type {string} */ pictureHash, /** @type {Uint8Array} */ data) => {

@@ -66,4 +66,7 @@ def test_firefox_sees_a_python_party_and_is_seen(
         assert not firefox.problems
     told = party.told()
     assert told.pictures >= 1
+    # Its layer is decoded here.
+    assert told.layer.decoded >= 2
+    assert told.layer.refused == 0
     assert (told.phase, told.malformed, told.connections) == ("ended", 0, 1)

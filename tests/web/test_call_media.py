@@ -26,6 +26,7 @@ from kilocall.model.motion import Motion
 from kilocall.proto.layer_frame import LayerFragment, LayerFrame
 from kilocall.proto.motion_message import MotionMessage
 from kilocall.proto.motion_packet import TIMES_MS, MotionPacket, wire_time_ms
+from kilocall.receiver.layer_receiver import DecodedLayer, LayerReceiver
 from kilocall.receiver.render import FaceRenderer
 from kilocall.runtime.picture_header import read_header
 from kilocall.runtime.pictures import decode_picture, encode_picture
@@ -48,22 +49,40 @@ NEAR: Final = 1.5
 PX: Final = 128
 #: Of the sample with a card before it.
 CARD_FRAMES: Final = 75
-PLAN: Final = {"framesPerMessage": 1, "fps": 25, "level": 4, "redundantFrames": 0}
+PLAN: Final = {
+    "framesPerMessage": 1,
+    "fps": 25,
+    "level": 4,
+    "redundantFrames": 0,
+    "layerBps": 3000,
+    "cameraBps": 24_000,
+}
 
 
 @pytest.fixture(scope="module")
 def camera(player: StreamPlayer, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A face that rests for four seconds and is turned for four, in a film that is shown over and over."""
     path = tmp_path_factory.mktemp("camera") / "face.y4m"
-    y, x = np.mgrid[:480, :640]
-    ground = np.stack((x // 4 + 40, y // 4 + 60, (x + y) // 8 + 50), -1).astype(np.uint8)
-    turned = FaceRenderer(player.family, player.stream_source).render(list(player.motions())[TURNED].motion)
+    ground = _ground()
+    rests, turned = _faces(player)
     with path.open("wb") as film:
         film.write(b"YUV4MPEG2 W640 H480 F5:1 Ip A1:1 C420\n")
-        for face in [player.stream_source.picture] * 20 + [turned] * 20:
+        for face in [rests] * 20 + [turned] * 20:
             ground[90:390, 170:470] = cv2.resize(face, (300, 300), interpolation=cv2.INTER_LINEAR)
             film.write(b"FRAME\n" + cv2.cvtColor(ground, cv2.COLOR_RGB2YUV_I420).tobytes())
     return path
+
+
+def _ground() -> Picture:
+    """What is behind the face."""
+    y, x = np.mgrid[:480, :640]
+    return np.stack((x // 4 + 40, y // 4 + 60, (x + y) // 8 + 50), -1).astype(np.uint8)
+
+
+def _faces(player: StreamPlayer) -> tuple[Picture, Picture]:
+    """At rest, and turned."""
+    turned = FaceRenderer(player.family, player.stream_source).render(list(player.motions())[TURNED].motion)
+    return player.stream_source.picture, turned
 
 
 @pytest.fixture(scope="module")
@@ -398,6 +417,76 @@ def test_a_camera_that_is_handed_over_frame_by_frame_is_sent_until_it_is_off(pag
     page.page.wait_for_timeout(1500)
     assert page.page.evaluate("sending.packets.length") == count
     assert not page.told("sending", "problem")
+
+
+def test_the_layer_and_what_the_camera_sees_are_sent_as_they_are(
+    page: MediaPage, family: Family, player: StreamPlayer
+) -> None:
+    page.page.evaluate(
+        "async (plan) => { window.sending = await media.Sending.open({ plan }); await sending.film(); }", PLAN
+    )
+    page.until("sending.all('source').length")
+    page.page.evaluate("media.call(sending, receiving)")
+    page.until("sending.packets.length >= 3")
+    assert not _layer(page)  # nobody has asked for it
+    page.page.evaluate("sending.pipeline.askLayer({ wantedBps: 24000, keyNeeded: false })")
+    page.until("sending.pipeline.numbers().then(({ layer }) => layer.frames >= 3)")
+    crops = _layer(page)
+    assert crops[0].key
+    assert [frame.whole for frame in crops] == [False] * len(crops)
+    # The crop of the speaker, small: his face is where it is in the source picture.
+    small = crops[-1].picture
+    assert small.shape == (96, 96, 3)
+    track = family.track(np.asarray(cv2.resize(small, (256, 256), interpolation=cv2.INTER_CUBIC), np.uint8))
+    assert track.certainty > 0.9
+
+    # A key frame comes where one is asked for.
+    page.page.evaluate("sending.pipeline.askLayer({ wantedBps: 24000, keyNeeded: true })")
+    count = len(crops)
+    page.until(f"sending.pipeline.numbers().then(({{ layer }}) => layer.frames >= {count + 2})")
+    assert any(frame.key for frame in _layer(page)[count:])
+
+    # The camera's whole picture: the film's, and not the crop.
+    page.page.evaluate("sending.pipeline.showCamera(true)")
+    page.page.wait_for_timeout(1000)
+    assert not page.told("sending", "camera")  # the other side has not said that it can show it
+    page.page.evaluate("sending.pipeline.takeCamera()")
+    page.until("sending.all('camera').length")
+    assert page.told("sending", "camera")[0][0] == "asked"
+    page.until("sending.pipeline.numbers().then(({ layer }) => layer.setting.side === 256)")
+    count = page.page.evaluate("sending.pipeline.numbers().then(({ layer }) => layer.frames)")
+    page.until(f"sending.pipeline.numbers().then(({{ layer }}) => layer.frames >= {count + 2})")
+    whole = [frame for frame in _layer(page) if frame.whole]
+    assert whole[0].key
+    shown = whole[-1].picture
+    assert shown.shape == (220, 294, 3)
+    pictures = [cv2.resize(face, (300, 300), interpolation=cv2.INTER_LINEAR) for face in _faces(player)]
+    apart = []
+    for face in pictures:
+        film = _ground()
+        film[90:390, 170:470] = face
+        apart.append(decibels(shown, np.asarray(cv2.resize(film, (294, 220), interpolation=cv2.INTER_AREA), np.uint8)))
+    assert max(apart) > 30
+
+    page.page.evaluate("sending.pipeline.showCamera(false)")
+    page.until("sending.all('camera').at(-1)[0] === null")
+    count = len(_layer(page))
+    page.until("sending.pipeline.numbers().then(({ layer }) => layer.setting.side === 96)")
+    page.until(f"sending.pipeline.numbers().then(({{ layer }}) => layer.frames >= {count + 2})")
+    assert not _layer(page)[-1].whole
+    assert not page.told("sending", "problem")
+
+
+def _layer(page: MediaPage) -> list[DecodedLayer]:
+    """What a receiver makes of all that was sent."""
+    receiver = LayerReceiver()
+    found: list[DecodedLayer] = []
+    for text in page.page.evaluate("sending.packets.map(({ data }) => btoa(String.fromCharCode(...data)))"):
+        message = MotionMessage.parse(base64.b64decode(text))
+        for fragment in message.fragments:
+            found.extend(receiver.push(fragment, message.packet.time_ms * 1000))
+    assert not receiver.refused
+    return found
 
 
 def _stopped(page: MediaPage) -> tuple[Picture, NDArray[np.float64]] | None:

@@ -29,10 +29,11 @@ def test_traces_of_rate_control_go_down_and_up_and_are_guarded(made: dict[str, A
 def test_traces_of_sessions_ask_for_everything_and_come_to_every_phase(made: dict[str, Any]) -> None:
     steps = [step for trace in made["session"] for step in trace]
     asked = {one[0] for _, _, asks, _ in steps for one in asks}
-    ports = {"confirm", "follow", "limit", "prepare", "use", "refer", "expect", "forget", "showCamera"}
-    assert asked == ports | {"say", "plan", "reference"}
+    sending = {"confirm", "follow", "limit", "askLayer", "takeCamera"}
+    receiving = {"prepare", "use", "refer", "expect", "forget", "showCamera"}
+    assert asked == sending | receiving | {"say", "plan", "reference"}
     said = {int(one[1][2:4], 16) for _, _, asks, _ in steps for one in asks if one[0] == "say"}
     assert said >= {1, 2, 5, 6, 7, 8, 10, 11, 14, 15, 16, 18, 19, 20, 21}
     assert {state[0] for *_, state in steps if state} >= {"connecting", "open", "lost", "refused"}
-    assert any(state[11] for *_, state in steps if state), "the other side's words are never known"
-    assert any(state[13] for *_, state in steps if state), "no further picture is ever held"
+    assert any(state[12] for *_, state in steps if state), "the other side's words are never known"
+    assert any(state[14] for *_, state in steps if state), "no further picture is ever held"

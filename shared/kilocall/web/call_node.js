@@ -41,6 +41,8 @@ import { Session } from "./session.js";
 const FPS = 25;
 /** What the other side may spend on a video layer: all that there is. */
 const LAYER_TAKEN_BPS = 24_000;
+/** What this side spends on it where it can. */
+const LAYER_SENT_BPS = 3000;
 /** So long the first picture may take before the second engine is loaded beside it. */
 const FIRST_PICTURE_MS = 10_000;
 const TICK_MS = 1000;
@@ -81,6 +83,8 @@ export class CallNode {
   /** Whether the other side's picture that is shown was made from another: its camera may be shown as it is. */
   #reconstructed = true;
   #layered = false;
+  /** @type {import("./own_camera_view.js").Why | null} */
+  #cameraShown = null;
   #pictureSeen = () => {};
   #firstPicture = new Promise((done) => { this.#pictureSeen = () => done(null); });
   /** @type {() => void} */
@@ -97,11 +101,12 @@ export class CallNode {
   constructor(address, canvas, events, { threads = 1, stores = null, engine = compileEngine(), wanted = "auto" } = {}) {
     this.#events = events;
     this.#wanted = wanted;
-    const rate = new RateControl();
+    const rate = new RateControl("default", { layerBps: LAYER_SENT_BPS });
     const faces = new MessageChannel();
     this.sending = new SendPipeline({
       packet: (packet, data) => this.#sendPacket(packet, data),
       face: (seen, sinceUs) => this.#ownFace(seen, sinceUs),
+      camera: (why, sinceUs) => this.#ownCamera(why, sinceUs),
       source: (source) => this.#ownSource(source),
       overlay: (overlay) => this.#message(overlay),
       problem: (text) => this.#problem(text),
@@ -250,6 +255,7 @@ export class CallNode {
         this.#cameraOff = !command.on;
         this.sending.setCameraOff(this.#cameraOff);
         return this.#sayMedia();
+      case "show_camera": return this.#showCamera(command.on);
       case "calibrate": return this.sending.setOverlayWanted(command.on);
       case "compared": return this.session.acquaintance.compared(command.words);
       case "take_source": return this.sending.takeSource();
@@ -268,6 +274,16 @@ export class CallNode {
       case "visible": return this.receiving.setWatched(command.on);
       case "hang_up": return this.stop();
     }
+  }
+
+  /**
+   * What the camera sees is shown as it is, or no more. Raises BadInput where that cannot be done.
+   * @param {boolean} on
+   */
+  #showCamera(on) {
+    if (on && !this.sending.canSendLayer) throw new BadInput("this browser cannot encode what your camera sees");
+    if (on && !this.session.remote.takesCamera) throw new BadInput("the other side cannot show what your camera sees");
+    this.sending.showCamera(on);
   }
 
   /** Records what is received from now on. Raises BadInput when there is no picture yet. */
@@ -398,6 +414,16 @@ export class CallNode {
     this.#tellState();
   }
 
+  /**
+   * @param {import("./own_camera_view.js").Why | null} why
+   * @param {number} sinceUs
+   */
+  #ownCamera(why, sinceUs) {
+    this.#cameraShown = why;
+    this.session.ownCamera(why !== null, sinceUs);
+    this.#tellState();
+  }
+
   /** @param {OwnSource} source */
   #ownSource(source) {
     this.#recent = [source, ...this.#recent.filter(({ id }) => id !== source.id)].slice(0, RECENT_SOURCES);
@@ -516,6 +542,7 @@ export class CallNode {
       camera: { number: null, problem: this.#cameraProblem },
       recording: this.#recorder !== null,
       own_face: this.#faceSeen,
+      camera_view: { available: sending.canSendLayer && remote.takesCamera, shown: this.#cameraShown },
       slow: { shows: "", sends: "" },
       remote: {
         present: remote.present,

@@ -8,6 +8,7 @@ import { interior } from "./interior.js";
 import { EYE_REGIONS, LANDMARKS, MOUTH_REGION, RIGID_WEIGHT } from "./landmarks.js";
 import { reduced, rgb } from "./pixels.js";
 import { FACE_INPUT, REGION_INPUT, cutRegion, faceRegion, refinedPoints, regions, toCrop } from "./regions.js";
+import { expressionNumbers } from "./shape.js";
 
 /** @typedef {import("./pixels.js").Picture} Picture */
 /** @typedef {import("./renderer.js").Engine} Engine */
@@ -194,4 +195,17 @@ export function sourceOf({ points, depth, implicit, certainty, interior }, shape
     interior,
     neck: [...NECK],
   };
+}
+
+/**
+ * A source picture without a face, and what is seen in it. Every network that looks at one has run then.
+ * @param {import("./lent_tracker.js").Tracker} faces
+ * @param {import("./shape.js").ShapeModel} shapeModel
+ * @param {number} size
+ */
+export async function nobody(faces, shapeModel, size) {
+  /** @type {Picture} */
+  const picture = { width: size, height: size, data: new Uint8ClampedArray(4 * size * size).fill(128) };
+  const track = { ...await faces.track(picture), certainty: 1 };
+  return { picture, track, source: sourceOf(track, shapeModel, expressionNumbers(shapeModel, track.implicit)) };
 }

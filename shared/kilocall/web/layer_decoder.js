@@ -3,6 +3,7 @@
 
 import { BadInput, BadPacket } from "./errors.js";
 import { MOST_SIDE, checkedUnit } from "./obu.js";
+import { rgba } from "./yuv.js";
 
 /** @typedef {import("./pixels.js").Picture} Picture */
 
@@ -199,30 +200,4 @@ async function pictureOf(frame) {
  */
 function sizeOf({ visibleRect }) {
   return { width: visibleRect?.width ?? 0, height: visibleRect?.height ?? 0 };
-}
-
-/**
- * Planes of luma and of chroma at half its side (ITU-R BT.601, 16 to 235) as colours [H, W, 4].
- * @param {Uint8Array} data
- * @param {PlaneLayout[]} layout luma and either chroma, or both interleaved
- * @param {number} width
- * @param {number} [height]
- */
-export function rgba(data, layout, width, height = width) {
-  const [luma, blue] = layout;
-  const step = layout.length === 2 ? 2 : 1;
-  const red = layout.length === 2 ? { offset: blue.offset + 1, stride: blue.stride } : layout[2];
-  const made = new Uint8ClampedArray(4 * width * height);
-  for (let y = 0, to = 0; y < height; y++) {
-    for (let x = 0; x < width; x++, to += 4) {
-      const light = 1.164383 * (data[luma.offset + y * luma.stride + x] - 16);
-      const u = data[blue.offset + (y >> 1) * blue.stride + (x >> 1) * step] - 128;
-      const v = data[red.offset + (y >> 1) * red.stride + (x >> 1) * step] - 128;
-      made[to] = light + 1.596027 * v;
-      made[to + 1] = light - 0.391762 * u - 0.812968 * v;
-      made[to + 2] = light + 2.017232 * u;
-      made[to + 3] = 255;
-    }
-  }
-  return made;
 }

@@ -22,6 +22,14 @@ const [KEY, LAST, INDEX_SHIFT, WHOLE, ZERO] = [0x80, 0x40, 3, 0x04, 0x03];
 const WINDOW = LAYER_NUMBERS / 2;
 const TIME_BYTES = 5;
 
+/**
+ * Of a fragment in a message: so many bytes of data, and its header.
+ * @param {number} dataBytes
+ */
+export function fragmentBytes(dataBytes) {
+  return FIXED_BYTES + (dataBytes > 127 ? 2 : 1) + dataBytes;
+}
+
 /** One coded frame of the layer. */
 export class LayerFrame {
   /**

@@ -20,6 +20,22 @@ const MOST_SIDE_BITS = 8;
 const MOST_WHOLE_BITS = 9;
 
 /**
+ * The unit as it is sent: its two first bytes say nothing that a message's end does not.
+ * @param {Uint8Array} unit
+ */
+export function withoutDelimiter(unit) {
+  return unit[0] === DELIMITER[0] && unit[1] === DELIMITER[1] ? unit.subarray(DELIMITER.length) : unit;
+}
+
+/**
+ * Whether a unit that was checked can be decoded without any other: its sequence header comes first.
+ * @param {Uint8Array} data
+ */
+export function isKey(data) {
+  return data[0] >> 3 === SEQUENCE_HEADER;
+}
+
+/**
  * The unit for a decoder, with its delimiter. Raises BadPacket for anything but a sequence header and a frame, or a frame
  * alone; the frame is one that is shown, and a picture of at most 256x256.
  * @param {Uint8Array} data

@@ -39,6 +39,7 @@ const RTTS = 3;
  * @property {number} fps
  * @property {number} level quality level of the best rung, 0..8
  * @property {number} audioBps
+ * @property {number} cameraBps for what the camera sees, while it is shown instead of the speaker made from a picture
  * @property {readonly [number, number, number]} guard on a link that loses: frames a message, and frames repeated from
  *   those before at little loss and at much
  */
@@ -47,9 +48,12 @@ const RTTS = 3;
 
 /** @type {Readonly<Record<ProfileName, Profile>>} */
 export const PROFILES = {
-  default: { videoBps: 10_000, waitMs: 200, fps: 25, level: 4, audioBps: 12_000, guard: [2, 2, 4] },
-  saver: { videoBps: 6_000, waitMs: 200, fps: 25, level: 2, audioBps: 8_000, guard: [4, 0, 0] },
+  default: { videoBps: 10_000, waitMs: 200, fps: 25, level: 4, audioBps: 12_000, cameraBps: 24_000, guard: [2, 2, 4] },
+  saver: { videoBps: 6_000, waitMs: 200, fps: 25, level: 2, audioBps: 8_000, cameraBps: 6_000, guard: [4, 0, 0] },
 };
+/** Of the video layer's rate on the best rungs. */
+const LAYER_SHARES = [1, 0.5];
+const LEAST_CAMERA_BPS = 1500;
 const GUARDED_AUDIO = [[8000, 60], [6000, 60], [6000, 120]];
 
 /**
@@ -61,6 +65,8 @@ const GUARDED_AUDIO = [[8000, 60], [6000, 60], [6000, 120]];
  * @property {number} audioBps Opus' own, 6000 to 16000
  * @property {number} audioPacketMs
  * @property {number} redundantFrames frames of the messages before that are carried again at most
+ * @property {number} layerBps most that the video layer may take, in the same messages
+ * @property {number} cameraBps the same while it is what the camera sees
  */
 
 /**
@@ -83,13 +89,13 @@ export function wireBps(plan, bitsPerFrame) {
 }
 
 /**
- * Motion with its headers and the acknowledgements that come back.
+ * Motion and video layer with their headers and the acknowledgements that come back.
  * @param {Plan} plan
  * @param {number} bitsPerFrame
  */
 export function videoWireBps(plan, bitsPerFrame) {
   const repeatedBps = bitsPerFrame * plan.redundantFrames * plan.fps / plan.framesPerMessage;
-  return forwardBps(bitsPerFrame, plan.fps, plan.framesPerMessage) + repeatedBps + SACK_BPS;
+  return forwardBps(bitsPerFrame, plan.fps, plan.framesPerMessage) + repeatedBps + plan.layerBps + SACK_BPS;
 }
 
 /**
@@ -107,19 +113,22 @@ export function audioWireBps(bitrateBps, packetMs) {
  */
 export function samePlan(a, b) {
   return a.framesPerMessage === b.framesPerMessage && a.fps === b.fps && a.level === b.level && a.audioBps === b.audioBps
-    && a.audioPacketMs === b.audioPacketMs && a.redundantFrames === b.redundantFrames;
+    && a.audioPacketMs === b.audioPacketMs && a.redundantFrames === b.redundantFrames && a.layerBps === b.layerBps
+    && a.cameraBps === b.cameraBps;
 }
 
 /**
- * The plans of a profile, the best first, each cheaper than the one before.
+ * The plans of a profile, the best first, each cheaper than the one before. The video layer goes first: half of it with the
+ * first step, all of it with the second.
  * @param {Profile} profile
  * @param {number} bitsPerFrame
+ * @param {number} layerBps
  */
-export function ladder(profile, bitsPerFrame = 40) {
+export function ladder(profile, bitsPerFrame = 40, layerBps = 0) {
   const most = Math.min(MAX_FRAMES, 1 + Math.trunc(profile.waitMs * profile.fps / 1000));
   /** @type {(framesPerMessage: number, fps: number, level: number, audioBps: number, audioPacketMs: number) => Plan} */
   const plan = (framesPerMessage, fps, level, audioBps, audioPacketMs) =>
-    ({ framesPerMessage, fps, level, audioBps, audioPacketMs, redundantFrames: 0 });
+    ({ framesPerMessage, fps, level, audioBps, audioPacketMs, redundantFrames: 0, layerBps: 0, cameraBps: 0 });
   let fewest = most;
   for (let frames = most; frames > 0; frames--) {
     const one = plan(frames, profile.fps, profile.level, profile.audioBps, 60);
@@ -137,6 +146,10 @@ export function ladder(profile, bitsPerFrame = 40) {
   wanted.push(plan(4, profile.fps / 2, thriftiest, 6000, 120));
   // The last is no way to talk, but empties a queue: it is left as soon as the queue is gone.
   wanted.push(plan(3, profile.fps / 5, thriftiest, 6000, 120));
+  wanted.forEach((one, rung) => {
+    one.layerBps = Math.round((LAYER_SHARES[rung] ?? 0) * layerBps);
+    one.cameraBps = Math.max(LEAST_CAMERA_BPS, profile.cameraBps >> rung);
+  });
   /** @type {Plan[]} */
   const plans = [];
   for (const one of wanted) {
@@ -189,9 +202,9 @@ export class RateControl {
 
   /**
    * @param {ProfileName} profile
-   * @param {{ bitsPerFrame?: number }} options what a frame takes
+   * @param {{ bitsPerFrame?: number, layerBps?: number }} options what a frame takes, and the video layer at most
    */
-  constructor(profile = "default", { bitsPerFrame = 40 } = {}) {
+  constructor(profile = "default", { bitsPerFrame = 40, layerBps = 0 } = {}) {
     if (!Object.hasOwn(PROFILES, profile)) {
       throw new BadInput(`rate profile is ${profile}, allowed are ${Object.keys(PROFILES).join(", ")}`);
     }
@@ -201,12 +214,14 @@ export class RateControl {
     this.profile = PROFILES[profile];
     /** What a frame takes; may be corrected by what the encoder measures. */
     this.bitsPerFrame = bitsPerFrame;
-    this.plans = ladder(this.profile, bitsPerFrame);
+    this.plans = ladder(this.profile, bitsPerFrame, layerBps);
     this.guardedPlans = guarded(this.profile, this.plans);
     /** Which of the plans is followed; 0 is the best. */
     this.rung = 0;
     /** Whether it is one of `guardedPlans`, where little is lost with fewer repeats. */
     this.guarded = false;
+    /** Whether what the camera sees is shown. */
+    this.camera = false;
     /** How often the rung has changed. */
     this.steps = 0;
     this.#blockedUntilUs = this.plans.map(() => 0);
@@ -269,6 +284,14 @@ export class RateControl {
   }
 
   /**
+   * What the camera sees is shown, which takes more; or no more.
+   * @param {boolean} on
+   */
+  showCamera(on) {
+    this.camera = on;
+  }
+
+  /**
    * What the reported delay and the round trip's growth agree on.
    *
    * The report measures from the camera on, so that a busy machine's delays are in it, and a round trip may be that of
@@ -296,9 +319,15 @@ export class RateControl {
     const last = this.plans.length - 1;
     if (drain) return last;
     for (let rung = this.rung + 1; rung < last; rung++) {
-      if (receivedBps && wireBps(this.plans[rung], this.bitsPerFrame) <= SHARE * receivedBps) return rung;
+      if (receivedBps && this.#wireBps(rung) <= SHARE * receivedBps) return rung;
     }
     return receivedBps ? Math.max(this.rung, last - 1) : Math.min(this.rung + 1, last);
+  }
+
+  /** @param {number} rung */
+  #wireBps(rung) {
+    const plan = this.plans[rung];
+    return wireBps(plan, this.bitsPerFrame) + (this.camera ? plan.cameraBps - plan.layerBps : 0);
   }
 
   /**

@@ -6,7 +6,7 @@ import { followClock, nowUs } from "./clock.js";
 import { PacketDecoder } from "./decode.js";
 import { file, givenEngine, networkFiles, openEngine } from "./engine.js";
 import { BadInput, BadPacket, KilocallError } from "./errors.js";
-import { FACE_NETWORKS, FaceTracker, sourceOf } from "./face_tracker.js";
+import { FACE_NETWORKS, FaceTracker, nobody, sourceOf } from "./face_tracker.js";
 import { Fusion } from "./fusion.js";
 import { GpuNetworks, engineName } from "./gpu_network.js";
 import { ownFamily } from "./hello.js";
@@ -123,10 +123,8 @@ class Receiver {
    */
   async #warm() {
     const { networks, faces, shapeModel, size } = this.opened;
-    const blank = { width: size, height: size, data: new Uint8ClampedArray(4 * size * size).fill(128) };
-    const track = { ...await faces.track(blank), certainty: 1 };
-    const source = sourceOf(track, shapeModel, expressionNumbers(shapeModel, track.implicit));
-    await (await PictureRenderer.open(networks, shapeModel, source, blank.data)).render(source.pose);
+    const { source, picture } = await nobody(faces, shapeModel, size);
+    await (await PictureRenderer.open(networks, shapeModel, source, picture.data)).render(source.pose);
   }
 
   /**

@@ -4,9 +4,10 @@
 import { CaptureClock, clockOffsetUs, nowUs } from "./clock.js";
 import { openWorker } from "./engine.js";
 import { BadInput } from "./errors.js";
-import { MotionPacket } from "./motion_packet.js";
+import { MotionMessage } from "./motion_message.js";
 
 /** @typedef {import("./control.js").SourcePicture} SourcePicture */
+/** @typedef {import("./motion_packet.js").MotionPacket} MotionPacket */
 
 /**
  * A picture of this side's speaker, as it is sent.
@@ -23,6 +24,8 @@ import { MotionPacket } from "./motion_packet.js";
  * @property {number} fps
  * @property {number} level
  * @property {number} redundantFrames
+ * @property {number} layerBps
+ * @property {number} cameraBps
  */
 
 /** @typedef {import("./calibration.js").Overlay} Overlay */
@@ -30,8 +33,10 @@ import { MotionPacket } from "./motion_packet.js";
 /**
  * What the thread tells.
  * @typedef {object} SendEvents
- * @property {(packet: MotionPacket, data: Uint8Array) => void} packet
+ * @property {(packet: MotionPacket, data: Uint8Array) => void} packet `data` is its message, with what of the layer is behind it
  * @property {(seen: boolean, sinceUs: number) => void} face whether a face is seen, and since which capture time
+ * @property {(why: import("./own_camera_view.js").Why | null, sinceUs: number) => void} [camera] what the camera sees is shown
+ * from this capture time on, and why; null: no more
  * @property {(source: OwnSource) => void} source a new source picture, to be offered to the other side
  * @property {(overlay: Overlay, seen: { timeUs: number, points: Float32Array | null }) => void} [overlay] what the page draws, and
  * the points of that frame's face in the crop, -1..1 [K, 2]
@@ -53,6 +58,7 @@ import { MotionPacket } from "./motion_packet.js";
  * @property {Record<string, number>} ms mean time of each stage for the last frames
  * @property {string} engine that runs the networks
  * @property {string[]} onGpu those that run on a graphics processor
+ * @property {{ frames: number, bytes: number, setting: import("./layer_encoder.js").LayerSetting | null }} layer that is sent
  */
 
 /**
@@ -83,6 +89,8 @@ export class SendPipeline {
     /** @type {(() => void) | null} */
     this.stopCamera = null;
     this.isReady = false;
+    /** Whether a video layer can be sent, and what the camera sees; known some time after it was asked for. */
+    this.canSendLayer = false;
     /** Settled once the networks are there; fails with the reason. */
     this.ready = /** @type {Promise<void>} */ (new Promise((done, fail) => {
       this.worker.onmessage = ({ data }) => this.#take(data, done, fail);
@@ -213,6 +221,27 @@ export class SendPipeline {
   }
 
   /**
+   * The other side takes a video layer, or misses a frame of it.
+   * @param {import("./control.js").LayerReport} report
+   */
+  askLayer({ wantedBps, keyNeeded }) {
+    this.worker.postMessage({ do: "ask layer", report: { wantedBps, keyNeeded } });
+  }
+
+  /** The other side can show what the camera sees; forgotten with the next connection. */
+  takeCamera() {
+    this.worker.postMessage({ do: "take camera" });
+  }
+
+  /**
+   * Shows what the camera sees, where the other side can, until it is switched off again.
+   * @param {boolean} on
+   */
+  showCamera(on) {
+    this.worker.postMessage({ do: "show camera", on });
+  }
+
+  /**
    * The camera's pictures are not looked at while it is off.
    * @param {boolean} off
    */
@@ -293,9 +322,13 @@ export class SendPipeline {
     switch (told.did) {
       case "packet":
         // One of the connection before would come to the next with a sequence number from far ahead.
-        if (told.connection === this.connection) events.packet(MotionPacket.parse(told.data), told.data);
+        if (told.connection === this.connection) events.packet(MotionMessage.parse(told.data).packet, told.data);
         return;
       case "face": return events.face(told.seen, told.sinceUs);
+      case "layer":
+        this.canSendLayer = told.canSend;
+        return;
+      case "camera": return events.camera?.(told.why, told.sinceUs);
       case "source":
         this.source = told.source;
         return events.source(told.source);

@@ -9,19 +9,23 @@ import { file, givenEngine, networkFiles, openEngine } from "./engine.js";
 import { BadInput, NoFace } from "./errors.js";
 import { FaceCropper } from "./face_crop.js";
 import { faceOfPicture } from "./face_finder.js";
-import { FACE_CERTAINTY, FACE_NETWORKS, FaceTracker, sourceOf } from "./face_tracker.js";
+import { FACE_CERTAINTY, FACE_NETWORKS, FaceTracker, nobody, sourceOf } from "./face_tracker.js";
 import { readPicture } from "./given_picture.js";
 import { GpuNetworks, engineName } from "./gpu_network.js";
 import { ownFamily } from "./hello.js";
 import { KeypointAligner } from "./keypoint_aligner.js";
+import { layerEncoding } from "./layer_encoder.js";
+import { LayerSender } from "./layer_sender.js";
 import { lend } from "./lent_tracker.js";
 import { LEVELS } from "./limits.js";
 import { MotionExtractor } from "./motion_extractor.js";
+import { OwnCameraView } from "./own_camera_view.js";
 import { EvenSteps, Pace, framesInMessage } from "./pace.js";
 import { decoded } from "./picture_decoder.js";
 import { FieldNetworks, SENDER_NETWORKS } from "./renderer.js";
 import { SAME_PERSON, ShapeModel, expressionNumbers, shapeDistance } from "./shape.js";
 import { chooseSource, packSource } from "./source_picture.js";
+import { StillScene } from "./still_scene.js";
 import { MeanMs } from "./timing.js";
 import { WorkerLoop } from "./worker_loop.js";
 
@@ -45,6 +49,8 @@ const OVERLAY_EVERY_US = 100_000;
 const REST_MS = 40;
 /** So long after the start a camera's first frame may still be about to come. */
 const WARM_AFTER_MS = 1000;
+/** A layer's frame takes 4 ms to code beside the motion of its picture; a message waits no longer for it. */
+const CODED_MS = 15;
 /** Where only the pose of a face is asked for. */
 const NO_EXPRESSION = 0;
 const STAGES = /** @type {const} */ (["read", "crop", "motion", "all"]);
@@ -62,7 +68,7 @@ const STAGES = /** @type {const} */ (["read", "crop", "motion", "all"]);
 
 /** @typedef {{ own: OwnSource, picture: Picture }} Offered */
 
-/** Owns the cropper and the encoder. */
+/** Owns the cropper, the encoder and the video layer's. */
 class Sender {
   /**
    * @param {Opened} opened
@@ -73,6 +79,13 @@ class Sender {
     this.fps = fps;
     this.align = align;
     this.plan = plan;
+    /** Real video under the motion, where the other side takes it. */
+    this.layer = new LayerSender();
+    this.layer.follow(plan.layerBps, plan.cameraBps);
+    /** @type {Promise<void> | null} */
+    this.layerTried = null;
+    this.cameraView = new OwnCameraView(plan.layerBps > 0);
+    this.scene = new StillScene();
     this.cropper = new FaceCropper(opened.faces, opened.size);
     this.calibration = new Calibration(opened.shapeModel.mean, 3);
     this.pace = new Pace(fps);
@@ -152,6 +165,8 @@ class Sender {
       if (!this.steps.take(captureUs, this.sentFps)) return 0;
       if (this.cameraOff) {
         this.#noteFace(false, captureUs);
+        this.cameraView.restart();
+        if (this.cameraView.shown !== null) this.#switchCamera(null, captureUs);
         return 0;
       }
       const began = performance.now();
@@ -188,25 +203,104 @@ class Sender {
    * @param {number} captureUs
    */
   async #look(frame, captureUs) {
+    this.frames++;
+    // Whoever is in a picture that is shown as it is, is looked for only to be told where to be.
+    if (this.cameraView.asked && this.#canShowCamera && !this.overlayWanted) await this.#showCamera(frame, captureUs);
+    else await this.#lookForFace(frame, captureUs);
+  }
+
+  /**
+   * @param {Picture} frame
+   * @param {number} captureUs
+   */
+  async #lookForFace(frame, captureUs) {
     const began = performance.now();
     const crop = await this.cropper.crop(frame, captureUs);
     const cropped = performance.now();
     this.ms.crop.add(cropped - began);
-    this.frames++;
     const { track } = crop;
     const seen = crop.found && track !== null && track.certainty >= FACE_CERTAINTY;
     // A frame or two without landmarks is a blur: nothing is sent, and nobody is told.
     if (seen || !crop.found) this.#noteFace(seen, captureUs);
+    const showing = await this.#showCamera(frame, captureUs);
     if (seen) {
       this.candidates.push({ crop: crop.crop, track });
       if (this.candidates.length > CANDIDATES) this.candidates.shift();
       if (this.source === null && this.offered === null && this.candidates.length >= FIRST_OF) await this.#takeFirst();
-      await this.#code(crop.crop, track, captureUs);
+      if (showing) await this.#lookWho(crop.crop, track, captureUs);
+      else await this.#code(crop.crop, track, captureUs);
       this.ms.motion.add(performance.now() - cropped);
-    } else {
+    } else if (!showing) {
       this.#flush();
     }
     this.#show(frame, crop, seen ? track : null, captureUs);
+  }
+
+  get #canShowCamera() {
+    return this.sending && this.cameraView.taken && this.layer.mayShowCamera;
+  }
+
+  /**
+   * Sends the camera's whole picture where that is what is shown; the face stands still meanwhile.
+   * @param {Picture} frame
+   * @param {number} captureUs
+   */
+  async #showCamera(frame, captureUs) {
+    const { cameraView, layer } = this;
+    let why = cameraView.look(this.faceSeen && this.speaker !== "another", captureUs);
+    // Not unasked while somebody else's picture is moved: it would show who moves it.
+    if (!this.#canShowCamera || (why === "away" && !layer.allowed)) why = null;
+    if (why !== cameraView.shown) this.#switchCamera(why, captureUs);
+    if (why === null) return false;
+    layer.push(() => (this.scene.shows(frame, captureUs) || layer.keyWanted ? frame : null), captureUs);
+    await layer.settled(CODED_MS);
+    if (layer.waits) { // who is not moved needs no messages but for these
+      const { encoder, extractor } = this.encoder !== null && this.extractor !== null
+        ? { encoder: this.encoder, extractor: this.extractor } : await this.#referToNobody();
+      this.#gather(captureUs);
+      this.#emit(encoder.push(extractor.given ?? extractor.rest, captureUs));
+      this.#flush();
+    }
+    return true;
+  }
+
+  /** Pictures go with motion, be it of nobody. */
+  async #referToNobody() {
+    const { faces, shapeModel, size } = this.opened;
+    const { source } = await nobody(faces, shapeModel, size);
+    const extractor = this.extractor = new MotionExtractor(shapeModel, source, null);
+    return { encoder: this.encoder ?? this.#openEncoder(), extractor };
+  }
+
+  /**
+   * Whether it is the speaker whose face is there again.
+   * @param {Picture} crop
+   * @param {Track} track
+   * @param {number} captureUs
+   */
+  async #lookWho(crop, track, captureUs) {
+    const { extractor } = this;
+    if (extractor === null || this.source === null) return;
+    await extractor.fromTrack(track, extractor.aligner === null ? null : lookAt(crop, track.points), captureUs);
+    await this.#mind(extractor.speaker);
+  }
+
+  /**
+   * @param {import("./own_camera_view.js").Why | null} why
+   * @param {number} captureUs
+   */
+  #switchCamera(why, captureUs) {
+    const before = this.cameraView.shown;
+    this.cameraView.shown = why;
+    if ((why === null) !== (before === null)) {
+      this.#flush();
+      this.extractor?.reset();
+      this.aloneOnce = true;
+      this.layer.showCamera(why !== null);
+      this.scene.restart();
+      if (why === null && before === "asked") this.cropper.reset(); // whoever was looked for meanwhile may be anywhere
+    }
+    tell({ did: "camera", why, sinceUs: captureUs });
   }
 
   /**
@@ -216,27 +310,35 @@ class Sender {
    */
   async #code(crop, track, captureUs) {
     const { encoder, extractor } = this;
-    if (encoder === null || extractor === null || !this.sending) return;
+    if (encoder === null || extractor === null || this.source === null || !this.sending) return;
     if (this.announce) {
       // Tells the other side which frame is the first of the new source picture.
       this.announce = false;
       tell({ did: "face", seen: true, sinceUs: captureUs });
     }
-    if (this.gatheredSinceUs === null) {
-      this.gatheredSinceUs = captureUs;
-    } else if (captureUs - this.lastSentUs > LONGEST_WAIT_US) {
-      this.#flush();
-      this.gatheredSinceUs = captureUs;
-    }
-    this.lastSentUs = captureUs;
-    this.sentFrames++;
+    // First, so that it goes with the message that this frame may complete.
+    this.layer.push(crop, captureUs);
+    this.#gather(captureUs);
     const look = extractor.aligner === null ? null : lookAt(crop, track.points);
-    this.#emit(encoder.push(await extractor.fromTrack(track, look, captureUs), captureUs));
+    const motion = await extractor.fromTrack(track, look, captureUs);
+    await this.layer.settled(CODED_MS);
+    this.#emit(encoder.push(motion, captureUs));
     await this.#mind(extractor.speaker);
     if (this.aloneOnce) {
       this.aloneOnce = false;
       this.#flush();
     }
+  }
+
+  /**
+   * Before a frame goes to the encoder: one that comes late does not go with those before it.
+   * @param {number} captureUs
+   */
+  #gather(captureUs) {
+    if (this.gatheredSinceUs !== null && captureUs - this.lastSentUs > LONGEST_WAIT_US) this.#flush();
+    this.gatheredSinceUs ??= captureUs;
+    this.lastSentUs = captureUs;
+    this.sentFrames++;
   }
 
   /**
@@ -266,7 +368,8 @@ class Sender {
     this.payloadBits += 8 * packet.payload.length;
     this.packetsSent++;
     this.keyPackets += Number(packet.isKey);
-    tell({ did: "packet", data: packet.bytes(), connection: this.connection });
+    const message = this.layer.behind(packet, this.plan.redundantFrames > 0);
+    tell({ did: "packet", data: message.bytes(), connection: this.connection });
   }
 
   #flush() {
@@ -377,7 +480,7 @@ class Sender {
    */
   async #adopt(source) {
     this.#flush();
-    const { networks, shapeModel, codebook } = this.opened;
+    const { networks, shapeModel } = this.opened;
     const shown = await this.#found(source.picture);
     const own = this.#ownFace(source, shown);
     // On somebody else's picture there is nothing to lie on.
@@ -386,14 +489,27 @@ class Sender {
     this.extractor = own === null
       ? new MotionExtractor(shapeModel, shown, aligner) : new MotionExtractor(shapeModel, own, null, shown);
     [this.speaker, this.retake] = ["same", false];
-    if (this.encoder === null) {
-      const { fps, framesPerMessage: framesPerPacket } = this;
-      this.encoder = new PacketEncoder(codebook, { fps, framesPerPacket, keyEveryS: KEY_EVERY_S, reference: "acknowledged" });
-      this.follow(this.plan);
-    } else {
-      this.encoder.follow();
-    }
+    this.layer.allow(own === null && this.#showsTheSpeaker(source));
+    if (this.encoder === null) this.#openEncoder();
+    else this.encoder.follow();
     this.source = source;
+  }
+
+  #openEncoder() {
+    const { fps, framesPerMessage: framesPerPacket } = this;
+    const options = { fps, framesPerPacket, keyEveryS: KEY_EVERY_S, reference: /** @type {const} */ ("acknowledged") };
+    const encoder = this.encoder = new PacketEncoder(this.opened.codebook, options);
+    this.follow(this.plan);
+    return encoder;
+  }
+
+  /**
+   * Whether that is known of a picture for which `#ownFace` found nobody: it was taken here, or what the camera sees could be
+   * compared with it.
+   * @param {Offered} source
+   */
+  #showsTheSpeaker({ own: { takenAt } }) {
+    return takenAt !== "" || this.candidates.length > 0;
   }
 
   /**
@@ -418,12 +534,27 @@ class Sender {
     this.limit(Infinity);
     this.gatheredSinceUs = this.faceTold = null;
     this.announce = false;
+    this.layer.begin();
+    this.cameraView.taken = false;
+    this.cameraView.restart();
+    if (this.cameraView.shown !== null) this.#switchCamera(null, nowUs());
     this.aloneOnce = this.sending = true;
+  }
+
+  /** @param {{ wantedBps: number, keyNeeded: boolean }} report */
+  askLayer(report) {
+    this.layer.asked(report);
+    // Not before somebody asks: until then the computer has more urgent things to do.
+    this.layerTried ??= layerEncoding().then((mode) => {
+      this.layer.encode(mode);
+      tell({ did: "layer", canSend: mode !== null });
+    });
   }
 
   /** @param {Plan} plan */
   follow(plan) {
     this.plan = plan;
+    this.layer.follow(plan.layerBps, plan.cameraBps);
     if (this.encoder !== null) {
       this.encoder.redundantFrames = plan.redundantFrames;
       this.encoder.codec.setQuality((100 * plan.level) / (LEVELS - 1));
@@ -467,8 +598,9 @@ class Sender {
     const ms = Object.fromEntries(STAGES.map((stage) => [stage, this.ms[stage].mean]));
     const { gpu, threads } = this.opened;
     const onGpu = gpu.names;
+    const { bytesSent, frames: layerFrames } = this.layer;
     const engine = engineName(gpu, threads);
-    return { frames, sentFrames, payloadBits, packetsSent, keyPackets, fps, wantedFps, limitedBy, faceSeen, ms, engine, onGpu };
+    return { frames, sentFrames, payloadBits, packetsSent, keyPackets, fps, wantedFps, limitedBy, faceSeen, ms, engine, onGpu, layer: { frames: layerFrames, bytes: bytesSent, setting: this.layer.setting } };
   }
 }
 
@@ -515,6 +647,9 @@ async function take(to, wish) {
     case "confirm": return to.confirm(wish.pictureHash);
     case "follow": return to.follow(wish.plan);
     case "limit": return to.limit(wish.fps);
+    case "ask layer": return to.askLayer(wish.report);
+    case "take camera": to.cameraView.taken = true; return;
+    case "show camera": to.cameraView.asked = wish.on; return;
     case "camera off": to.cameraOff = wish.off; return;
     case "overlay": to.overlayWanted = wish.wanted; return;
     case "take source": return answer(wish.number, () => to.takeFromCamera());
@@ -574,11 +709,9 @@ async function open(settings) {
  * @param {number} size
  */
 async function warm(networks, faces, shapeModel, size) {
-  const blank = { width: size, height: size, data: new Uint8ClampedArray(4 * size * size).fill(128) };
-  const track = { ...await faces.track(blank), certainty: 1 };
-  const source = sourceOf(track, shapeModel, expressionNumbers(shapeModel, track.implicit));
-  const aligner = await CompactAligner.open(networks, shapeModel, source, blank);
-  await aligner.align(source.pose, track, lookAt(blank, track.points));
+  const { source, picture, track } = await nobody(faces, shapeModel, size);
+  const aligner = await CompactAligner.open(networks, shapeModel, source, picture);
+  await aligner.align(source.pose, track, lookAt(picture, track.points));
 }
 
 /** @param {object} message */

@@ -55,6 +55,8 @@ import { ReferenceExchange } from "./references.js";
  * @property {(sequence: number) => void} acknowledge
  * @property {(pictureHash: string) => void} confirm
  * @property {(plan: Plan) => void} follow
+ * @property {(report: LayerReport) => void} askLayer
+ * @property {() => void} takeCamera
  * @property {(fps: number) => void} limit
  */
 
@@ -77,6 +79,7 @@ import { ReferenceExchange } from "./references.js";
  * @property {number} faceSinceUs on this side's clock
  * @property {boolean} muted
  * @property {boolean} cameraOff
+ * @property {boolean} takesCamera whether it can show what this side's camera sees
  * @property {string | null} pictureHash of the picture that is moved
  */
 
@@ -120,6 +123,7 @@ export class Session {
   #ownRate = null;
   /** Of the video layer that is taken here. */
   #layerBps = 0;
+  #ownCamera = new CameraState(false, 0);
   /** @type {Map<number, number>} when each motion packet was sent */
   #sentAt = new Map();
   /** @type {number | null} */
@@ -141,7 +145,7 @@ export class Session {
     /** Why the phase is what it is: for people. */
     this.reason = "";
     /** @type {Remote} */
-    this.remote = { present: false, face: false, faceSinceUs: 0, muted: false, cameraOff: false, pictureHash: null };
+    this.remote = { present: false, face: false, faceSinceUs: 0, muted: false, cameraOff: false, takesCamera: false, pictureHash: null };
     /** Control messages that made no sense here and were dropped. */
     this.malformed = 0;
     /** @type {number | null} */
@@ -252,7 +256,7 @@ export class Session {
     this.#send = null;
     this.#greeted = false;
     this.acquaintance.closed();
-    this.remote = { ...this.remote, present: false, face: false };
+    this.remote = { ...this.remote, present: false, face: false, takesCamera: false };
     if (this.phase !== "refused") this.#to(phase, reason);
   }
 
@@ -319,10 +323,21 @@ export class Session {
     this.#sayLayer();
   }
 
-  /** Who takes a layer can show what a camera sees, and says so; this side shows none of its own. */
+  /** Who takes a layer can show what a camera sees, and says so with what its own one does. */
   #sayLayer() {
     this.#say(new LayerReport(this.#layerBps, null, false));
-    this.#say(new CameraState(false, 0));
+    this.#say(this.#ownCamera);
+  }
+
+  /**
+   * What this side's camera sees is shown as it is from this capture time on, or no more.
+   * @param {boolean} shown
+   * @param {number} timeUs
+   */
+  ownCamera(shown, timeUs) {
+    this.#ownCamera = new CameraState(shown, timeUs);
+    this.#say(this.#ownCamera);
+    this.rate.showCamera(shown);
   }
 
   /**
@@ -431,8 +446,8 @@ export class Session {
     else if (message instanceof PictureRate) this.#outgoing.limit(message.fps);
     else if (message instanceof Bye) this.saidBye = message.reason;
     else if (message instanceof CropPlace) return; // for files; a call shows the square alone
-    else if (message instanceof LayerReport) return; // a page sends no video layer
-    else if (message instanceof CameraState) this.#incoming.showCamera(message.shown, message.timeUs);
+    else if (message instanceof LayerReport) this.#outgoing.askLayer(message);
+    else if (message instanceof CameraState) this.#takeCamera(message);
     else if (message instanceof PersonalPiece && !message.data.length) return; // an offer that is not taken up
     else this.#drop(`${message.constructor.name} is not expected`);
   }
@@ -514,6 +529,14 @@ export class Session {
       this.#incoming.use(ready, face.timeUs);
       this.#shown(ready);
     }
+    this.#onChange();
+  }
+
+  /** @param {CameraState} state */
+  #takeCamera({ shown, timeUs }) {
+    if (!this.remote.takesCamera) this.#outgoing.takeCamera();
+    this.#incoming.showCamera(shown, timeUs);
+    this.remote = { ...this.remote, takesCamera: true };
     this.#onChange();
   }
 

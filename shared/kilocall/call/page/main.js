@@ -119,7 +119,7 @@ function fromBrowser() {
 function follow(before, { phase, muted, camera_off: cameraOff, camera_view: cameraView, own_source_at: takenAt, remote_view: view }) {
   media.mute(muted);
   media.turnCameraOff(cameraOff);
-  sources.tell({ takenAt, camera: Boolean(cameraView?.available) }); // a browser shows none of its own
+  sources.tell({ takenAt, camera: Boolean(cameraView?.available) });
   turn.follow(view);
   if (cameraOff) {
     own.clear();
