@@ -117,6 +117,21 @@ def test_the_page_plays_and_obeys(page: Any) -> None:
     until(page, "!document.getElementById('loop').checked")
 
 
+def test_what_the_camera_saw_is_shown_in_its_own_shape_and_said(page: Any, spoken_stream: Any) -> None:
+    page.keyboard.press("Space")
+    spoken_stream.camera_frames = range(20, 40)
+    size = "[document.getElementById('picture').width, document.getElementById('picture').height].join('x')"
+    page.locator("#seek").fill("1.2")
+    until(page, f"{size} === '32x18'")
+    until(page, "document.getElementById('badge-title').textContent === 'Camera, not reconstructed.'")
+    assert page.inner_text(".badge") == "Camera, not reconstructed. From clip.kcs."
+    assert page.get_attribute("#picture", "aria-label") == "What the speaker’s camera saw"  # noqa: RUF001
+    assert page.evaluate("getComputedStyle(document.getElementById('picture')).objectFit") == "contain"
+    page.locator("#seek").fill("2")
+    until(page, f"{size} === '32x32'")
+    assert page.inner_text(".badge").startswith("Reconstructed from one picture.")
+
+
 def test_speech_follows_the_pictures(page: Any) -> None:
     speech = "document.getElementById('speech')"
     apart = f"Math.abs({speech}.currentTime - document.getElementById('seek').value)"
