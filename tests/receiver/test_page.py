@@ -222,6 +222,13 @@ def test_the_receiver_service_shows_its_stream_to_its_page_alone(browser: Any) -
             app.state.loop.call_soon_threadsafe(app.state.service.show, Rendered(jpeg.getvalue(), 0, 0, 0))
             page.wait_for_timeout(100)
         assert page.url == f"{address}/"
+        assert page.inner_text("#badge") == "Reconstructed from one picture."
+        layered = Rendered(jpeg.getvalue(), 0, 0, 0, layered=True)
+        app.state.loop.call_soon_threadsafe(app.state.service.show, layered)
+        until(
+            page,
+            "document.getElementById('badge').textContent === 'Reconstructed from one picture and a little video.'",
+        )
         numbers = urlsplit(page.get_attribute("#numbers", "href")).path
         page.goto(address + numbers)
         assert '"connection"' in page.inner_text("body")
