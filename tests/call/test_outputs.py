@@ -22,6 +22,7 @@ from kilocall.proto.control import SourcePicture
 from kilocall.proto.errors import BadInput
 from kilocall.proto.motion_packet import MotionPacket
 from kilocall.proto.stream_file import StreamReader
+from kilocall.receiver.layer_receiver import DecodedLayer
 from kilocall.receiver.live import Played
 
 PICTURE = SourcePicture("webp", b"a picture")
@@ -99,6 +100,23 @@ def test_a_recording_has_the_pictures_that_are_held_and_those_that_come(call: Ca
         assert reader.frame_count == written.frames == 12
         assert reader.source_picture() == PICTURE
         assert reader.references() == [FURTHER, LATER]
+
+    asyncio.run(run())
+
+
+def test_a_recording_has_what_the_camera_showed_and_that_it_ended(call: Call) -> None:
+    async def run() -> None:
+        await call.outputs.start_recording()
+        events = call.receiving.events
+        still = np.zeros((90, 160, 3), np.uint8)
+        events.layer(DecodedLayer(5_120_000, True, b"coded", still, whole=True))
+        call.plays()
+        events.camera_ended(5_240_000)
+        written = await call.outputs.stop_recording()
+        assert isinstance(written, Recording)
+        found = [(frame.time_us, frame.whole, frame.data) for frame in StreamReader(written.stream).video()]
+        assert found == [(120_000, True, b"coded"), (240_000, True, b"")]
+        events.camera_ended(5_360_000)  # nobody records any more
 
     asyncio.run(run())
 

@@ -21,6 +21,7 @@ from kilocall.codec.codebook import Codebook
 from kilocall.codec.motion_codec import MotionDecoder, MotionEncoder
 from kilocall.model.family import weights_folder
 from kilocall.proto.control import SourcePicture
+from kilocall.proto.layer_frame import TimedLayerFrame
 from kilocall.proto.limits import MOST_PICTURES
 from kilocall.proto.motion_packet import MotionPacket
 from kilocall.proto.stream_file import StreamReader
@@ -121,6 +122,56 @@ def test_the_video_layer_is_recorded_from_its_first_key_frame_on(tmp_path: Path,
     found = [(frame.time_us, frame.key, frame.data) for frame in reader.layer_frames()]
     assert found == [(100_000 * number, number == 3, bytes([number + 1]) * 9) for number in range(3, 8)]
     assert reader.frame_count == 30
+
+
+def test_what_the_camera_showed_is_recorded_from_its_first_key_frame_on_until_it_is_said_and_the_layer_anew(
+    tmp_path: Path, codebook: Codebook
+) -> None:
+    still = np.zeros((90, 160, 3), np.uint8)
+    recording = recorder(tmp_path, codebook)
+
+    def add(ms: int, *, key: bool = False, whole: bool = True) -> None:
+        recording.add_layer(DecodedLayer(START_US + 1000 * ms, key, b"coded", still, whole))
+
+    def end(ms: int) -> None:
+        recording.end_camera(START_US + 1000 * ms)
+
+    end(0)
+    add(-80)
+    add(-40, key=True)  # decoded before any motion is shown
+    add(120)
+    for item in received(codebook, 6):
+        recording.add_motion(item)
+    add(200, whole=False)  # refers to what the layer showed before the recording
+    add(280)
+    add(480, key=True, whole=False)  # comes before the frame is shown in which the camera's ends
+    end(440)
+    end(520)  # is over
+    add(600)  # refers to what the camera saw
+    add(640, whole=False)
+    add(700, key=True)
+    add(690)  # the other side's clock goes back: decoded in this order all the same
+    end(650)
+    written = recording.close()
+    assert written is not None
+    reader = StreamReader(written.stream)
+    assert not reader.truncated
+    found = [
+        (frame.time_us // 1000, frame.key, frame.whole, bool(frame.data))
+        for frame in reader.records()
+        if isinstance(frame, TimedLayerFrame)
+    ]
+    assert found == [
+        (0, True, True, True),
+        (120, False, True, True),
+        (280, False, True, True),
+        (480, True, False, True),
+        (440, False, True, False),
+        (640, False, False, True),
+        (700, True, True, True),
+        (700, False, True, True),
+        (700, False, True, False),
+    ]
 
 
 def test_further_pictures_that_are_held_are_recorded(tmp_path: Path, codebook: Codebook) -> None:

@@ -24,6 +24,7 @@ from kilocall.runtime.peer import Peer
 from kilocall.runtime.peer_settings import PeerSettings
 from kilocall.runtime.web import PageKey
 from kilocall.sender import service as sender_service
+from kilocall.sender.__main__ import main as start_sender
 from kilocall.sender.service import SenderService, SenderSettings
 from meeting import OTHER_SECRET, SECRET
 
@@ -108,6 +109,55 @@ def test_one_sender_serves_two_receivers_and_stops(drawing_clip: Path, monkeypat
         await asyncio.gather(first.close(), second.close())
 
     run(main())
+
+
+def test_a_video_layer_goes_to_those_receivers_that_take_it_and_to_one_that_comes_later_at_once(
+    drawing_clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        sender = SenderService(SenderSettings(camera=str(drawing_clip), loopback="only", token=SECRET.text))
+        serve(sender, monkeypatch)
+        await sender.start()
+        first, plain, late = new_receiver(), new_receiver(), new_receiver()
+        await asyncio.gather(first.open(), late.open())
+        with monkeypatch.context() as patched:
+            patched.setattr(receiver_service, "LAYER_TAKEN_BPS", 0)
+            await plain.open()
+        await plain.start("http://sender")
+        await until(lambda: plain.pictures >= 3)
+        assert sender.sending is not None
+        assert sender.sending.layer.frames == 0  # nobody takes one
+        await first.start("http://sender")
+        await until(lambda: first.layered)
+        keys = sender.sending.layer.key_frames
+        await late.start("http://sender")
+        await until(lambda: late.layered)
+        assert sender.sending.layer.key_frames > keys
+        assert sender.sending.layer.setting is not None
+        assert sender.sending.layer.setting.kbps == 3
+        assert sender.state()["layer_frames"] >= 2
+        shown = plain.pictures
+        await until(lambda: plain.pictures > shown)
+        # Had it been sent any it would show it; a program that does not know fragments would lose the motion, too.
+        assert not plain.layered
+        assert [one.layer_bps for one in sender.receivers].count(0) == 1
+        assert all(receiver["malformed"] == 0 for receiver in sender.state()["receivers"])
+        # Without anybody who takes it none is coded.
+        await asyncio.gather(first.stop(), late.stop())
+        await until(lambda: sender.sending is not None and sender.sending.layer.setting is None)
+        await sender.stop()
+        await asyncio.gather(first.close(), plain.close(), late.close())
+
+    run(main())
+
+
+def test_layers_rate_is_one_of_the_ladders(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(ValueError, match="layer is 4 kbit/s"):
+        SenderSettings(layer=4, token=SECRET.text)
+    with pytest.raises(SystemExit) as ended:
+        start_sender(layer=4.0)
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.startswith("kilocall.sender: layer is 4 kbit/s; allowed are 0 (none), 1.5, 3")
 
 
 @pytest.mark.parametrize(

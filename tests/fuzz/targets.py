@@ -248,7 +248,7 @@ class Streams(Target):
     name, share = "streams", 0.1
 
     def __init__(self) -> None:
-        self._seeds = [(VECTORS / name).read_bytes() for name in ("stream.kcs", "layer.kcs")]
+        self._seeds = [(VECTORS / name).read_bytes() for name in ("stream.kcs", "layer.kcs", "camera.kcs")]
         self._start = self._seeds[0][: len(MAGIC) + 2]
 
     def made(self, rng: random.Random) -> bytes:
@@ -268,7 +268,7 @@ class Streams(Target):
                 record.frame_times_us(reader.header.fps)
         reader.source_picture()
         reader.references()
-        if any(len(frame.data) > MAX_LAYER_BYTES for frame in reader.layer_frames()):
+        if any(len(frame.data) > MAX_LAYER_BYTES for frame in reader.video()):
             raise AssertionError("a layer frame is longer than any may be")
         for time_us in (0, 500_000, 1 << 50):
             entry = reader.seek(time_us)

@@ -352,16 +352,24 @@ def test_any_fragments_are_given_as_they_were_put_in_or_counted(pieces: list[Lay
     assert used + assembly.unused + assembly.refused <= len(pieces)
 
 
-@given(st.integers(0, (1 << 40) - 1), st.booleans(), st.binary(min_size=1, max_size=50))
-def test_records_come_back(time_us: int, key: bool, data: bytes) -> None:
-    record = TimedLayerFrame(time_us, key, data)
-    assert TimedLayerFrame.parse(bytes(record)) == record
+@given(st.integers(0, (1 << 40) - 1), st.booleans(), st.binary(min_size=1, max_size=50), st.booleans())
+def test_records_come_back(time_us: int, key: bool, data: bytes, whole: bool) -> None:
+    record = TimedLayerFrame(time_us, key, data, whole)
+    assert TimedLayerFrame.parse(bytes(record), whole=whole) == record
 
 
-@given(st.binary(max_size=40))
-def test_other_bytes_are_no_record_or_come_back(data: bytes) -> None:
+def test_of_the_cameras_records_alone_one_may_be_without_a_picture_and_is_no_key() -> None:
+    end = TimedLayerFrame(480_000, False, b"", whole=True)
+    assert TimedLayerFrame.parse(bytes(end), whole=True) == end
+    for key, whole in ((True, True), (False, False)):
+        with pytest.raises(BadInput, match="is 0 bytes"):
+            TimedLayerFrame(480_000, key, b"", whole)
+
+
+@given(st.binary(max_size=40), st.booleans())
+def test_other_bytes_are_no_record_or_come_back(data: bytes, whole: bool) -> None:
     try:
-        record = TimedLayerFrame.parse(data)
+        record = TimedLayerFrame.parse(data, whole=whole)
     except BadInput:
         return
     assert bytes(record) == data

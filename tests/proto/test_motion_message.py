@@ -186,3 +186,4 @@ def test_documented_examples_are_golden() -> None:
     for example in (bytes(MESSAGE), bytes(LayerReport(6_000, 17, False))):
         assert example.hex() in text
     assert "0810" + bytes(TimedLayerFrame(480_000, False, FRAME.data)).hex() in text
+    assert "0906" + bytes(TimedLayerFrame(640_000, False, b"", whole=True)).hex() in text

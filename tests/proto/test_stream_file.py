@@ -7,6 +7,7 @@ import re
 import zlib
 from dataclasses import replace
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +45,8 @@ HEADER = StreamHeader(
 )
 PICTURE = SourcePicture("webp", b"RIFF....WEBP", keypoints=(0.5, -0.25))
 PLACE = CropPlace(0, 100, 50, 512, 1280, 720)
-INDEX, REFERENCE, LAYER = 5, 6, 8
-GOLDEN = ("stream.kcs", "layer.kcs")
+INDEX, REFERENCE, LAYER, CAMERA = 5, 6, 8, 9
+GOLDEN = ("stream.kcs", "layer.kcs", "camera.kcs")
 
 
 def packet(number: int, *, frames: int = 3) -> MotionPacket:
@@ -100,6 +101,29 @@ def layer(number: int) -> TimedLayerFrame:
     return TimedLayerFrame(number * 120_000, number % 3 == 0, bytes([0x0A, *[number] * size]))
 
 
+def write_shown(path: Path) -> list[Record]:
+    """Four packets; the layer, then two of the camera's pictures, then the layer anew. The word that the camera is
+    shown no more comes behind the layer's first frame, which is of a later time."""
+    expected: list[Record] = [PICTURE]
+    with StreamWriter(path, HEADER) as writer:
+        writer.add_picture(PICTURE)
+        for number, after in enumerate(
+            ((layer(0),), CAMERA_FRAMES[:1], CAMERA_FRAMES[1:2], (layer(3), CAMERA_FRAMES[2]))
+        ):
+            writer.add_packet(number * 120_000, packet(number))
+            expected += [TimedPacket(number * 120_000, packet(number)), *after]
+            for frame in after:
+                (writer.add_camera if frame.whole else writer.add_layer)(frame.time_us, frame.key, frame.data)
+    return expected
+
+
+CAMERA_FRAMES = (
+    TimedLayerFrame(120_000, True, bytes([0x0A, *[7] * 150]), whole=True),
+    TimedLayerFrame(280_000, False, b"\x32\x09", whole=True),
+    TimedLayerFrame(320_000, False, b"", whole=True),
+)
+
+
 def record(kind: int, body: bytes) -> bytes:
     """A record as wire.md has it, of up to 16 KiB."""
     length = bytes([len(body)]) if len(body) < 128 else bytes([len(body) & 127 | 128, len(body) >> 7])
@@ -135,6 +159,8 @@ def test_file_has_its_frozen_bytes(tmp_path: Path) -> None:
     assert (tmp_path / "talk.kcs").read_bytes() == (VECTORS / "stream.kcs").read_bytes()
     write_layered(tmp_path / "layered.kcs")
     assert (tmp_path / "layered.kcs").read_bytes() == (VECTORS / "layer.kcs").read_bytes()
+    write_shown(tmp_path / "shown.kcs")
+    assert (tmp_path / "shown.kcs").read_bytes() == (VECTORS / "camera.kcs").read_bytes()
 
 
 def test_records_come_back_in_order(tmp_path: Path) -> None:
@@ -576,10 +602,61 @@ def test_layer_times_that_go_back_and_frames_out_of_range_are_refused(tmp_path: 
     assert frames == [TimedLayerFrame(500_000, True, b"first"), TimedLayerFrame(500_000, False, bytes(8000))]
 
 
-def test_a_layer_record_that_is_none_counts_as_damage() -> None:
-    data = (VECTORS / "layer.kcs").read_bytes()
-    first = ends_of_records(data)[0]
-    for body, reason in ((bytes(5), "need 6"), (bytes(6), "is 0 bytes"), (bytes(5) + b"\x02a", "flags 2")):
-        reader = StreamReader(data[:first] + record(LAYER, body) + data[first:-1])
+def test_what_the_camera_saw_is_found_apart_from_the_layer_and_both_in_the_order_of_time(tmp_path: Path) -> None:
+    path = tmp_path / "shown.kcs"
+    expected = write_shown(path)
+    reader = StreamReader(path)
+    assert list(reader.records()) == expected
+    assert not reader.truncated
+    assert list(reader.layer_frames()) == [layer(0), layer(3)]
+    assert reader.video() == [layer(0), *CAMERA_FRAMES, layer(3)]
+    assert (reader.frame_count, reader.duration_us) == (12, 480_000)
+
+
+def test_readers_that_do_not_know_the_camera_play_the_rest() -> None:
+    """A type that no reader knows is skipped; so did those before this one."""
+    data = (VECTORS / "camera.kcs").read_bytes()
+    starts = [len(MAGIC) + 2, *ends_of_records(data)]
+    records = [data[start:end] for start, end in pairwise(starts)]
+    unknown = [record(99, one[3:-4] if one[1] > 127 else one[2:-4]) if one[0] == CAMERA else one for one in records]
+    assert unknown != records
+    reader = StreamReader(data[: starts[0]] + b"".join(unknown) + data[starts[-1] :])
+    assert reader.video() == [layer(0), layer(3)]
+    assert [timed.packet for timed in reader.packets()] == [packet(number) for number in range(4)]
+    assert not reader.truncated
+
+
+def test_times_of_the_cameras_pictures_that_go_back_are_refused_and_its_end_moves_none(tmp_path: Path) -> None:
+    path = tmp_path / "talk.kcs"
+    with StreamWriter(path, HEADER) as writer:
+        writer.add_layer(900_000, True, b"layer")  # times of its own
+        writer.add_camera(500_000, True, b"first")
+        for time_us, data in ((499_999, b"next"), (499_999, b"")):
+            with pytest.raises(BadInput, match="allowed is 500000 to"):
+                writer.add_camera(time_us, False, data)
+        with pytest.raises(BadInput, match="is 0 bytes"):
+            writer.add_camera(500_000, True, b"")
+        writer.add_camera(700_000, False, b"")
+        writer.add_camera(600_000, False, b"late")
+    assert [frame.data for frame in StreamReader(path).video()] == [b"first", b"late", b"", b"layer"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "reason"),
+    [
+        (LAYER, bytes(5), "need 6"),
+        (LAYER, bytes(6), "is 0 bytes"),
+        (LAYER, bytes(5) + b"\x02a", "flags 2"),
+        (CAMERA, bytes(5), "need 6"),
+        (CAMERA, bytes(5) + b"\x01", "is 0 bytes"),
+        (CAMERA, bytes(5) + b"\x02a", "flags 2"),
+        (CAMERA, bytes(8007), "is 8001 bytes"),
+    ],
+)
+def test_a_layer_record_that_is_none_counts_as_damage(kind: int, body: bytes, reason: str) -> None:
+    for name in ("layer.kcs", "camera.kcs"):
+        data = (VECTORS / name).read_bytes()
+        first = ends_of_records(data)[0]
+        reader = StreamReader(data[:first] + record(kind, body) + data[first:-1])
         assert list(reader.records()) == []
         assert reason in (reader.damage or "")

@@ -61,6 +61,8 @@ class FlatStream:
         self.renderer = FlatRenderer(0)
         self.relative = False
         self.starts: list[int] = []
+        self.camera_frames = range(0)
+        """Frames in whose place what the camera saw is shown."""
 
     def motions(self, from_us: int = 0) -> Iterator[TimedMotion]:
         start = self.reader.seek(from_us)
@@ -70,6 +72,9 @@ class FlatStream:
                 for when in record.frame_times_us(self.reader.header.fps):
                     place = (float(when // FRAME_US), 0.0)
                     yield TimedMotion(when, Motion((0.0, 0.0, 0.0), place, 1.0, np.zeros(0, np.float32)))
+
+    def camera(self, time_us: int) -> Picture | None:
+        return np.full((18, 32, 3), 200, np.uint8) if time_us // FRAME_US in self.camera_frames else None
 
     def show(self, picture: Picture | None) -> None:
         if picture is not None and picture.max() == 0:

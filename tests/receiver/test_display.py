@@ -85,7 +85,7 @@ class Page:
             _, data = self.message()
             if data is None:
                 continue
-            frame, time_us, bits, _made_ms = FRAME_HEADER.unpack_from(data)
+            frame, time_us, bits, _made_ms, _camera = FRAME_HEADER.unpack_from(data)
             decoded = cv2.imdecode(np.frombuffer(data[FRAME_HEADER.size :], np.uint8), cv2.IMREAD_COLOR)
             assert decoded is not None
             if accept(frame, int(decoded.mean())):
@@ -298,3 +298,19 @@ def test_a_port_in_use_is_named() -> None:
             listen("127.0.0.1", port)
         assert refused.value.filename == f"127.0.0.1:{port}"
         assert taken.family == socket.AF_INET
+
+
+def test_a_picture_says_that_it_is_the_cameras_and_keeps_its_shape(client: TestClient, replay_stream: Any) -> None:
+    replay_stream.camera_frames = range(20, 40)
+    with client.websocket_connect(LIVE) as session:
+        page = Page(session)
+        page.ask(do="pause")
+        for number, shape in ((25, (18, 32, 3)), (45, (32, 32, 3)), (20, (18, 32, 3)), (19, (32, 32, 3))):
+            page.ask(do="seek", time_us=number * 40_000)
+            data = None
+            while data is None or FRAME_HEADER.unpack_from(data)[0] != number + 1:
+                _, data = page.message()
+            assert FRAME_HEADER.unpack_from(data)[4] == (number in replay_stream.camera_frames)
+            picture = cv2.imdecode(np.frombuffer(data[FRAME_HEADER.size :], np.uint8), cv2.IMREAD_COLOR)
+            assert picture is not None
+            assert picture.shape == shape

@@ -84,3 +84,15 @@ def test_a_larger_picture_is_refused_before_it_is_decoded() -> None:
     decoder = LayerDecoder()
     assert decoder.push(unit, key=True) is None
     assert decoder.refused == 1
+
+
+def test_a_frame_of_the_other_kind_is_decoded_only_if_it_needs_no_other() -> None:
+    """A face's frame that refers to what a camera saw would show it in the face."""
+    decoder = LayerDecoder()
+    key, first, second = frames(3)
+    assert decoder.push(key.data, key=True, whole=True) is not None
+    assert decoder.push(first.data, key=False, whole=False) is None
+    assert decoder.needs_key
+    assert decoder.push(second.data, key=False, whole=True) is None
+    assert decoder.push(key.data, key=True, whole=False) is not None
+    assert decoder.push(first.data, key=False, whole=False) is not None

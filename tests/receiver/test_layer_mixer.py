@@ -7,11 +7,12 @@ import pytest
 
 from kilocall.api import StreamPlayer
 from kilocall.model.family import Family, Made, Picture
+from kilocall.proto.layer_frame import TimedLayerFrame
 from kilocall.receiver.layer_decoder import LayerDecoder
 from kilocall.receiver.layer_mixer import FRESH_US, OLD_US, LayerMixer
 from kilocall.receiver.layer_track import LayerTrack
 from kilocall.receiver.reference_renderer import ReferenceRenderer
-from kilocall.sender.layer_encoder import LADDER, CodedLayer, LayerEncoder
+from kilocall.sender.layer_encoder import CAMERA_LADDER, LADDER, LayerEncoder, LayerSetting
 from layers import CARD_FROM, FRAME_US, decibels, pictures_with_card
 
 COUNT = 40
@@ -30,10 +31,15 @@ def made(player: StreamPlayer) -> list[Made]:
 
 
 @pytest.fixture(scope="module")
-def layer(truth: list[Picture]) -> list[CodedLayer]:
-    encoder = LayerEncoder(LADDER[2])
-    frames = [encoder.push(picture, number * FRAME_US) for number, picture in enumerate(truth)]
-    return [frame for frame in frames if frame is not None]
+def layer(truth: list[Picture]) -> list[TimedLayerFrame]:
+    return coded(LADDER[2], truth)
+
+
+def coded(setting: LayerSetting, pictures: list[Picture], first: int = 0) -> list[TimedLayerFrame]:
+    """As a file has them, from the time of the frame `first` on."""
+    encoder, whole = LayerEncoder(setting), setting in CAMERA_LADDER
+    frames = [encoder.push(picture, number * FRAME_US) for number, picture in enumerate(pictures, first)]
+    return [TimedLayerFrame(one.time_us, one.key, one.data, whole) for one in frames if one is not None]
 
 
 def mixer(family: Family) -> LayerMixer:
@@ -54,7 +60,7 @@ def test_without_a_layer_the_made_picture_is_shown_to_the_bit(family: Family, ma
 
 
 def test_what_the_source_picture_never_showed_is_there(
-    family: Family, made: list[Made], truth: list[Picture], layer: list[CodedLayer]
+    family: Family, made: list[Made], truth: list[Picture], layer: list[TimedLayerFrame]
 ) -> None:
     pictures = shown(LayerTrack(layer, mixer(family)), made)
     later = range(CARD_FROM + 5, COUNT)
@@ -65,7 +71,9 @@ def test_what_the_source_picture_never_showed_is_there(
     assert np.abs(card - (235, 205, 40)).max() < 25
 
 
-def test_the_face_stays_as_sharp_as_motion_makes_it(family: Family, made: list[Made], layer: list[CodedLayer]) -> None:
+def test_the_face_stays_as_sharp_as_motion_makes_it(
+    family: Family, made: list[Made], layer: list[TimedLayerFrame]
+) -> None:
     import cv2
 
     def fine(picture: Picture) -> float:
@@ -76,7 +84,7 @@ def test_the_face_stays_as_sharp_as_motion_makes_it(family: Family, made: list[M
 
 
 def test_a_layer_that_ends_fades_within_a_second_and_a_half(
-    family: Family, made: list[Made], layer: list[CodedLayer]
+    family: Family, made: list[Made], layer: list[TimedLayerFrame]
 ) -> None:
     mixed = mixer(family)
     decoder = LayerDecoder()
@@ -96,7 +104,7 @@ def test_a_layer_that_ends_fades_within_a_second_and_a_half(
 
 
 def test_a_layer_frame_that_comes_late_changes_what_is_shown_from_then_on(
-    family: Family, made: list[Made], truth: list[Picture], layer: list[CodedLayer]
+    family: Family, made: list[Made], truth: list[Picture], layer: list[TimedLayerFrame]
 ) -> None:
     mixed, decoder = mixer(family), LayerDecoder()
     late = {frame.time_us // FRAME_US + 4: frame for frame in layer}
@@ -115,7 +123,7 @@ def test_a_layer_frame_that_comes_late_changes_what_is_shown_from_then_on(
 
 
 def test_after_a_jump_the_layer_starts_at_the_key_frame_before(
-    family: Family, made: list[Made], truth: list[Picture], layer: list[CodedLayer]
+    family: Family, made: list[Made], truth: list[Picture], layer: list[TimedLayerFrame]
 ) -> None:
     track = LayerTrack(layer, mixer(family))
     played = shown(track, made)
@@ -130,7 +138,7 @@ def test_after_a_jump_the_layer_starts_at_the_key_frame_before(
 
 
 def test_after_a_step_forward_the_layer_of_that_moment_is_seen_at_once(
-    family: Family, made: list[Made], truth: list[Picture], layer: list[CodedLayer]
+    family: Family, made: list[Made], truth: list[Picture], layer: list[TimedLayerFrame]
 ) -> None:
     track, at = LayerTrack(layer, mixer(family)), 30
     track.mix(made[0], 0)
@@ -140,9 +148,9 @@ def test_after_a_step_forward_the_layer_of_that_moment_is_seen_at_once(
 
 
 def test_frames_that_are_damaged_cost_themselves_and_those_after_until_a_key_frame(
-    family: Family, made: list[Made], layer: list[CodedLayer]
+    family: Family, made: list[Made], layer: list[TimedLayerFrame]
 ) -> None:
-    broken = [*layer[:4], CodedLayer(layer[4].time_us, False, b"\x32\x05junk!"), *layer[5:]]
+    broken = [*layer[:4], TimedLayerFrame(layer[4].time_us, False, b"\x32\x05junk!"), *layer[5:]]
     track = LayerTrack(broken, mixer(family))
     shown(track, made)
     assert track.damaged == 1

@@ -117,6 +117,21 @@ def test_the_page_plays_and_obeys(page: Any) -> None:
     until(page, "!document.getElementById('loop').checked")
 
 
+def test_what_the_camera_saw_is_shown_in_its_own_shape_and_said(page: Any, spoken_stream: Any) -> None:
+    page.keyboard.press("Space")
+    spoken_stream.camera_frames = range(20, 40)
+    size = "[document.getElementById('picture').width, document.getElementById('picture').height].join('x')"
+    page.locator("#seek").fill("1.2")
+    until(page, f"{size} === '32x18'")
+    until(page, "document.getElementById('badge-title').textContent === 'Camera, not reconstructed.'")
+    assert page.inner_text(".badge") == "Camera, not reconstructed. From clip.kcs."
+    assert page.get_attribute("#picture", "aria-label") == "What the speaker’s camera saw"  # noqa: RUF001
+    assert page.evaluate("getComputedStyle(document.getElementById('picture')).objectFit") == "contain"
+    page.locator("#seek").fill("2")
+    until(page, f"{size} === '32x32'")
+    assert page.inner_text(".badge").startswith("Reconstructed from one picture.")
+
+
 def test_speech_follows_the_pictures(page: Any) -> None:
     speech = "document.getElementById('speech')"
     apart = f"Math.abs({speech}.currentTime - document.getElementById('seek').value)"
@@ -207,6 +222,13 @@ def test_the_receiver_service_shows_its_stream_to_its_page_alone(browser: Any) -
             app.state.loop.call_soon_threadsafe(app.state.service.show, Rendered(jpeg.getvalue(), 0, 0, 0))
             page.wait_for_timeout(100)
         assert page.url == f"{address}/"
+        assert page.inner_text("#badge") == "Reconstructed from one picture."
+        layered = Rendered(jpeg.getvalue(), 0, 0, 0, layered=True)
+        app.state.loop.call_soon_threadsafe(app.state.service.show, layered)
+        until(
+            page,
+            "document.getElementById('badge').textContent === 'Reconstructed from one picture and a little video.'",
+        )
         numbers = urlsplit(page.get_attribute("#numbers", "href")).path
         page.goto(address + numbers)
         assert '"connection"' in page.inner_text("body")

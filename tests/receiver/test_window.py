@@ -217,3 +217,20 @@ def test_no_display_is_told_before_opencv_ends_the_process(monkeypatch: pytest.M
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(BadInput, match="no window can be opened here: neither DISPLAY nor WAYLAND_DISPLAY is set"):
         DesktopWindow("none")
+
+
+def test_what_the_camera_saw_has_bars(replay_stream: Any) -> None:
+    replay_stream.camera_frames = range(60)
+    shown: list[Picture] = []
+
+    class Looking(ScriptedWindow):
+        def show(self, rgb: Picture) -> None:
+            shown.append(rgb)
+            self.is_open = False
+
+    play_in(Looking(), replay_stream, side=64)
+    picture = shown[0]
+    assert picture.shape == (64, 64, 3)
+    assert (picture[14:50] > 190).all()
+    assert not picture[:14].any()
+    assert not picture[50:].any()

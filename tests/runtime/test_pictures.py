@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, features
 
 from kilocall.proto.errors import BadInput
-from kilocall.runtime.pictures import PictureFormat, best_format, decode_picture, encode_picture
+from kilocall.runtime.pictures import PictureFormat, best_format, decode_picture, encode_picture, with_bars
 
 Picture = NDArray[np.uint8]
 CANDIDATES: tuple[PictureFormat, ...] = ("avif", "webp")
@@ -136,3 +136,22 @@ def test_formats_that_are_not_written_are_not_read(format: str) -> None:
     Image.new("RGB", (8, 8)).save(out, format)
     with pytest.raises(BadInput, match="no AVIF or WebP"):
         decode_picture(out.getvalue())
+
+
+@pytest.mark.parametrize(
+    ("shape", "size", "inner"),
+    [
+        ((90, 160), (64, 64), (slice(14, 50), slice(0, 64))),
+        ((160, 90), (64, 64), (slice(0, 64), slice(14, 50))),
+        ((30, 30), (100, 50), (slice(0, 50), slice(25, 75))),
+        ((50, 100), (100, 50), (slice(0, 50), slice(0, 100))),
+        ((1, 500), (64, 64), (slice(31, 32), slice(0, 64))),
+    ],
+)
+def test_a_picture_of_another_shape_lies_in_the_middle_of_black(
+    shape: tuple[int, int], size: tuple[int, int], inner: tuple[slice, slice]
+) -> None:
+    made = with_bars(np.full((*shape, 3), 99, np.uint8), *size)
+    assert made.shape == (size[1], size[0], 3)
+    assert (made[inner] == 99).all()
+    assert made.astype(int).sum() == made[inner].astype(int).sum()

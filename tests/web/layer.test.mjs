@@ -101,6 +101,19 @@ test("layer frames of a stream file are read, and no prefix of one", () => {
   assert.throws(() => TimedLayerFrame.parse(joined([body, new Uint8Array(8000)])), BadInput);
 });
 
+test("what the camera saw is read of a stream file, apart from the layer", () => {
+  const reader = new StreamReader(vector("camera.kcs"));
+  const kinds = reader.video().map(({ timeUs, key, whole, data }) => [timeUs / 1000, key, whole, data.length]);
+  assert.deepEqual(kinds, [[0, true, false, 10], [120, true, true, 151], [280, false, true, 2], [320, false, true, 0], [360, true, false, 10]]);
+  assert.deepEqual([...reader.layerFrames()].map(({ timeUs }) => timeUs), [0, 360_000]);
+  const [, first, , end] = reader.video();
+  assert.deepEqual(TimedLayerFrame.parse(first.bytes(), true), first);
+  assert.deepEqual(TimedLayerFrame.parse(end.bytes(), true), end);
+  assert.throws(() => TimedLayerFrame.parse(end.bytes()), BadInput);
+  assert.throws(() => TimedLayerFrame.parse(first.bytes().subarray(0, 6), true), BadInput); // a key without a unit
+  for (let length = 0; length < 6; length++) assert.throws(() => TimedLayerFrame.parse(end.bytes().subarray(0, length), true), BadInput);
+});
+
 // A key frame of 64x64 of SVT-AV1 and the frame after it, without their delimiters.
 const { key: KEY, next: NEXT, larger: LARGER } = Object.fromEntries(
   Object.entries(json("web_units.json")).map(([name, unit]) => [name, fromHex(/** @type {string} */ (unit))]));
@@ -320,6 +333,58 @@ test("no changed fragment makes a receiver throw, or hold more than it may", asy
   receiver.close();
 });
 
+/**
+ * What comes of it while the newest decoder gives a picture for each frame.
+ * @template Of
+ * @param {() => Promise<Of>} does
+ */
+async function whileDecoding(does) {
+  let done = false;
+  const giving = (async () => {
+    while (!done) {
+      while (latest()?.state === "configured" && latest().chunks.length) await latest().give();
+      await new Promise((next) => setTimeout(next, 1));
+    }
+  })();
+  const found = await does();
+  done = true;
+  await giving;
+  return found;
+}
+
+test("what a stream's camera saw is shown from its picture on, until it is said or the layer goes on", async () => {
+  /** @type {number[]} */
+  const mixed = [];
+  const mixer = /** @type {LayerMixer} */ (/** @type {unknown} */ ({
+    used: 0, reset() {}, push: (/** @type {number} */ timeUs) => mixed.push(timeUs), mix: async () => "changed",
+  }));
+  const frame = (/** @type {number} */ ms, /** @type {Uint8Array} */ data, whole = true) =>
+    ({ timeUs: 1000 * ms, key: data === KEY, data, whole });
+  const end = new Uint8Array();
+  const track = new LayerTrack([
+    frame(0, KEY, false), frame(200, KEY), frame(360, NEXT), frame(520, end), frame(600, NEXT), frame(680, NEXT, false),
+    frame(800, KEY, false), frame(960, NEXT), frame(1120, KEY), frame(1200, KEY, false), frame(1200, end),
+  ], mixer, codecs);
+  const shows = (/** @type {number} */ ms) => whileDecoding(async () => {
+    const camera = await track.camera(1000 * ms);
+    assert.equal(await track.mix(/** @type {Made} */ ({}), 1000 * ms), "changed");
+    return camera !== null;
+  });
+  const times = [0, 160, 200, 280, 360, 480, 520, 560, 600, 640, 680, 760, 800, 960, 1120, 1160, 1200, 1240];
+  const wanted = [200, 280, 360, 480, 600, 640, 1120, 1160];
+  const played = [];
+  for (const ms of times) if (await shows(ms)) played.push(ms);
+  assert.deepEqual(played, wanted);
+  // Neither kind is decoded from the other: not what follows at 680 and at 960.
+  assert.deepEqual(mixed, [0, 800_000, 1_200_000]);
+  assert.equal(track.damaged, 0);
+  // Sought in any order, and jumped over.
+  for (const ms of [1160, 280, 560, 640, 1240, 200, 760, 480, 960]) {
+    track.reset();
+    assert.equal(await shows(ms), wanted.includes(ms), `${ms} ms`);
+  }
+});
+
 test("a stream's layer goes on, is sought from the key frame before, and hangs on no decoder", async () => {
   const timed = Array.from({ length: 40 }, (_, n) => ({ timeUs: 160_000 * n, key: n === 0 || n === 20, data: n % 20 ? NEXT : KEY }));
   /** @type {number[]} */
@@ -331,21 +396,7 @@ test("a stream's layer goes on, is sought from the key frame before, and hangs o
     },
   });
   const track = new LayerTrack(timed, mixer, codecs);
-  /** @type {Promise<void> | null} */
-  let giving = null;
-  const helped = async (/** @type {number} */ timeUs) => {
-    let done = false;
-    giving = (async () => {
-      while (!done) {
-        while (latest()?.state === "configured" && latest().chunks.length) await latest().give();
-        await new Promise((next) => setTimeout(next, 1));
-      }
-    })();
-    const change = await track.mix(/** @type {Made} */ ({}), timeUs);
-    done = true;
-    await giving;
-    return change;
-  };
+  const helped = (/** @type {number} */ timeUs) => whileDecoding(() => track.mix(/** @type {Made} */ ({}), timeUs));
   assert.equal(await helped(0), "changed");
   for (const timeUs of [40_000, 80_000, 120_000, 160_000]) assert.equal(await helped(timeUs), "changed");
   assert.deepEqual(compared, [64, 64]);

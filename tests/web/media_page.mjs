@@ -35,7 +35,7 @@ export class Receiving {
     const tell = (/** @type {string} */ what) => (/** @type {any[]} */ ...all) => { made.told.push([what, ...all]); };
     made = new Receiving(new ReceivePipeline(canvas.transferControlToOffscreen(), {
       picture: (/** @type {Rendered} */ picture) => { made.pictures.push(picture); },
-      ...Object.fromEntries(["ready", "refused", "adapter", "reference", "rate", "problem", "layerLost"].map((what) => [what, tell(what)])),
+      ...Object.fromEntries(["ready", "refused", "adapter", "reference", "rate", "problem", "layer", "layerLost"].map((what) => [what, tell(what)])),
     }, { threads }));
     await made.pipeline.ready;
     return made;

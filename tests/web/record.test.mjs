@@ -22,9 +22,9 @@ test("a stream that is written again is the same file", () => {
 test("layer frames are written as Python writes them", () => {
   const golden = vector("layer.kcs");
   const written = writtenAgain(golden);
-  const frames = [...new StreamReader(golden).layerFrames()];
+  const frames = new StreamReader(golden).video();
   assert.ok(frames.length >= 2);
-  assert.deepEqual([...new StreamReader(written).layerFrames()], frames);
+  assert.deepEqual(new StreamReader(written).video(), frames);
   for (const frame of frames) {
     // Type, length, body and checksum.
     const body = hex(frame.bytes());
@@ -38,6 +38,11 @@ test("layer frames are written as Python writes them", () => {
   }
 });
 
+test("the camera's pictures are written as Python writes them", () => {
+  const golden = vector("camera.kcs");
+  assert.deepEqual(writtenAgain(golden), golden);
+});
+
 /** @param {Uint8Array} golden */
 function writtenAgain(golden) {
   const reader = new StreamReader(golden);
@@ -47,7 +52,11 @@ function writtenAgain(golden) {
     else if (record instanceof ReferencePicture) writer.addReference(record.picture);
     else if (record instanceof CropPlace) writer.addPlace(record);
     else if (record instanceof TimedPacket) writer.addPacket(record.timeUs, record.packet);
-    else if (record instanceof TimedLayerFrame) writer.addLayer(record.timeUs, record.key, record.data);
+    else if (record instanceof TimedLayerFrame) {
+      const { timeUs, key, data, whole } = record;
+      if (whole) writer.addCamera(timeUs, key, data);
+      else writer.addLayer(timeUs, key, data);
+    }
   }
   return writer.end();
 }
@@ -106,17 +115,49 @@ test("a recording has the layer from its first key frame on", () => {
   const { codebook, hello, picture, played } = call();
   const recorder = new Recorder(codebook, hello, picture, []);
   const add = (/** @type {number} */ timeUs, key = false) => recorder.addLayer({ timeUs, key, data: Uint8Array.of(1, timeUs & 255) });
-  add(played[3].timeUs, true); // nothing was shown yet
-  for (const one of played.slice(3, 9)) recorder.addMotion(one);
   const startUs = played[3].timeUs;
+  add(startUs); // refers to what nobody has
+  for (const one of played.slice(3, 9)) recorder.addMotion(one);
   add(startUs + 1);
   add(startUs + 80_000, true);
   add(startUs + 240_000);
-  add(startUs + 160_000); // goes back
+  add(startUs + 160_000); // goes back: decoded in this order all the same
   add(startUs + 400_000);
   const reader = new StreamReader(recorder.end());
   assert.equal(reader.truncated, false);
-  assert.deepEqual([...reader.layerFrames()].map(({ timeUs, key }) => [timeUs, key]), [[80_000, true], [240_000, false], [400_000, false]]);
+  assert.deepEqual([...reader.layerFrames()].map(({ timeUs, key }) => [timeUs, key]),
+    [[80_000, true], [240_000, false], [240_000, false], [400_000, false]]);
+});
+
+test("a recording has what the camera showed from its first key frame on, until it is said, and the layer anew", () => {
+  const { codebook, hello, picture, played } = call();
+  const recorder = new Recorder(codebook, hello, picture, []);
+  const startUs = played[3].timeUs;
+  const add = (/** @type {number} */ ms, key = false, whole = true, bytes = 3) =>
+    recorder.addLayer({ timeUs: startUs + 1000 * ms, key, whole, data: new Uint8Array(bytes).fill(7) });
+  const end = (/** @type {number} */ ms) => add(ms, false, true, 0);
+  end(0);
+  add(-80);
+  add(-40, true); // decoded before any motion is shown
+  add(120);
+  for (const one of played.slice(3, 9)) recorder.addMotion(one);
+  add(200, false, false); // refers to what the layer showed before the recording
+  add(280);
+  add(480, true, false); // comes before the frame is shown in which the camera's ends
+  end(440);
+  end(520); // is over
+  add(600); // refers to what the camera saw
+  add(640, false, false);
+  add(700, true);
+  add(690, false);
+  end(650);
+  const reader = new StreamReader(recorder.end());
+  assert.equal(reader.truncated, false);
+  const found = [...reader.records()].filter((record) => record instanceof TimedLayerFrame);
+  assert.deepEqual(found.map(({ timeUs, key, whole, data }) => [timeUs / 1000, key, whole, data.length > 0]), [
+    [0, true, true, true], [120, false, true, true], [280, false, true, true], [480, true, false, true], [440, false, true, false],
+    [640, false, false, true], [700, true, true, true], [700, false, true, true], [700, false, true, false],
+  ]);
 });
 
 test("times that go back and pictures that are too many are refused", () => {

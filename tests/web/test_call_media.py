@@ -267,12 +267,13 @@ def test_what_a_camera_sees_is_shown_as_it_is_and_the_speaker_again_after(
 ) -> None:
     encoder, packets = LayerEncoder(CAMERA_LADDER[-1]), []
     for number, timed in enumerate(player.reader.packets()):
-        coded = encoder.push(ROOM, timed.time_us)
+        coded = encoder.push(ROOM, timed.time_us) if number < 20 else None
         pieces: list[LayerFragment] = []
         if coded is not None:
             pieces = LayerFrame(number, wire_time_ms(timed.time_us), coded.key, coded.data, whole=True).fragments(900)
         packets.append((timed.time_us + 80_000, bytes(MotionMessage(timed.packet, tuple(pieces)))))
     messages = [{"timeUs": time_us, "data": _text(data)} for time_us, data in packets[:30]]
+    page.page.evaluate("receiving.pipeline.setRecording(true)")
     page.page.evaluate("receiving.pipeline.showCamera(true, 0)")
     page.page.evaluate("packets => receiving.play(packets)", messages[:20])
     page.until("receiving.pictures.length > 3")  # without a source picture
@@ -291,6 +292,17 @@ def test_what_a_camera_sees_is_shown_as_it_is_and_the_speaker_again_after(
     page.page.wait_for_timeout(300)
     assert page.shown().shape == (256, 256, 3)
     assert page.page.evaluate("receiving.pictures.at(-1).camera") is False
+    # A recording is told of the pictures, once there are any, and from which frame on the speaker is shown again.
+    told = "receiving.all('layer').map(([{ timeUs, key, whole, data }]) => [timeUs, key, whole, data.length])"
+    page.until(f"{told}.at(-1)[3] === 0")
+    recorded = page.page.evaluate(told)
+    assert all(whole for _, _, whole, _ in recorded)
+    assert [key for _, key, _, _ in recorded] == [True, *[False] * (len(recorded) - 1)]
+    assert [size for *_, size in recorded].count(0) == 1
+    times = [time_us for time_us, *_ in recorded]
+    assert times == sorted(times)
+    last_us = max(one["timeUs"] for one in page.page.evaluate("receiving.pictures") if one["camera"])
+    assert last_us < times[-1]
     assert not page.told("receiving", "problem")
 
 

@@ -14,10 +14,12 @@ from PIL import Image
 from kilocall import api
 from kilocall.api import StreamPlayer, export_page
 from kilocall.model.family import Family, Picture
+from kilocall.proto.stream_file import StreamReader, StreamWriter
 from kilocall.receiver.render import View
 from kilocall.receiver.video_file import VideoFile
 from kilocall.runtime.pictures import as_png
 from kilocall.sample import sample_stream
+from kilocall.sender.layer_encoder import CAMERA_LADDER, LayerEncoder
 from layers import FRAME_US, decibels, pictures_with_card
 from web.hosting import CHROMIUM, Hosted, has_browser, has_engine
 from web.test_export_page import NEAR, OTHER_NEAR, Shown, apart
@@ -146,6 +148,81 @@ def test_a_browser_without_a_decoder_plays_the_motion_alone(
     assert not any(url.endswith("fusion.onnx") for url in shown.asked)
     assert shown.problems == []
     context.close()
+
+
+#: Frames of the stream in which what the camera saw is shown.
+CAMERA = range(30, 51)
+
+
+def room(number: int) -> Picture:
+    picture = np.full((360, 640, 3), (60, 110, 170), np.uint8)
+    picture[30:130, 40 + 8 * number : 200 + 8 * number] = (235, 205, 40)
+    return picture
+
+
+@pytest.fixture(scope="module")
+def recorded(stream: Path) -> Path:
+    """The same clip, with what a camera saw from one frame to another, and the layer anew after it."""
+    reader, out = StreamReader(stream), stream.with_name("camera.kcs")
+    source = reader.source_picture()
+    assert source is not None
+    encoder = LayerEncoder(CAMERA_LADDER[-1])
+    coded = [encoder.push(room(number), number * FRAME_US) for number in CAMERA]
+    keys = [frame.time_us for frame in reader.layer_frames() if frame.key]
+    assert keys == [0]
+    with StreamWriter(out, reader.header) as writer:
+        writer.add_picture(source)
+        for timed in reader.packets():
+            writer.add_packet(timed.time_us, timed.packet)
+        for frame in reader.layer_frames():
+            if frame.time_us < CAMERA[0] * FRAME_US:
+                writer.add_layer(frame.time_us, frame.key, frame.data)
+        for one in coded:
+            if one is not None:
+                writer.add_camera(one.time_us, one.key, one.data)
+        writer.add_camera((CAMERA[-1] + 1) * FRAME_US, False, b"")
+        # As a call's sender begins it anew; any layer's frames will do.
+        for frame in reader.layer_frames():
+            writer.add_layer((CAMERA[-1] + 1) * FRAME_US + frame.time_us, frame.key, frame.data)
+    return out
+
+
+@pytest.mark.parametrize("draws", ["in a worker", "on the page", "without WebGL"])
+def test_the_page_shows_what_the_camera_saw_and_says_so(
+    draws: str, recorded: Path, family: Family, browser: Any, tmp_path: Path
+) -> None:
+    export_page(recorded, tmp_path / "page", family=family)
+    server = Hosted(tmp_path / "page")
+    before = "delete HTMLCanvasElement.prototype.transferControlToOffscreen" if draws == "on the page" else ""
+    if draws == "without WebGL":
+        browser = browser.browser_type.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-3d-apis"])
+    try:
+        shown = Shown(browser, server.address, before)
+        shown.until("document.documentElement.dataset.shown > 0")
+        title = "document.getElementById('badge-title').textContent"
+        for number in (CAMERA[-1], CAMERA[0] - 5, CAMERA[0], COUNT - 1, CAMERA[10], CAMERA[-1] + 1):
+            shown.seek(number * FRAME_US / 1e6, number + 1)
+            wanted = seen(recorded, family, number, layer=True)
+            camera = number in CAMERA
+            assert (wanted.shape[1] > 1.7 * wanted.shape[0]) == camera
+            shown.comes_to_show(wanted, NEAR)
+            assert shown.data("camera") == str(camera).lower()
+            shown.until(f"({title} === 'Camera, not reconstructed.') === {str(camera).lower()}")
+        # Another picture is moved, and who moves it is not shown.
+        given = tmp_path / "drawing.png"
+        given.write_bytes(as_png(StreamPlayer(sample_stream("drawing"), family=family).stream_source.picture))
+        shown.page.set_input_files("#file", given)
+        shown.until(f"{title} === 'Reconstructed from another picture.'")
+        shown.seek(CAMERA[10] * FRAME_US / 1e6, CAMERA[10] + 1)
+        other = StreamPlayer(recorded, source=given, family=family)
+        shown.comes_to_show(next(iter(other.frames(CAMERA[10] * FRAME_US))).rgb, OTHER_NEAR)
+        assert shown.data("camera") == "false"
+        assert not [problem for problem in shown.problems if "WebGL" not in problem]
+        shown.page.close()
+    finally:
+        server.close()
+        if draws == "without WebGL":
+            browser.close()
 
 
 @pytest.fixture(scope="module")

@@ -91,11 +91,12 @@ class Shown:
         self.until(f"document.documentElement.dataset.frame === '{frame}'")
 
     def pixels(self) -> NDArray[np.uint8]:
-        """What is on the canvas [S, S, 3]."""
+        """What is on the canvas [H, W, 3]."""
         address = self.page.evaluate("""async () => {
             const bitmap = await createImageBitmap(document.getElementById("picture"));
             const drawn = document.createElement("canvas");
-            drawn.width = drawn.height = bitmap.width;
+            drawn.width = bitmap.width;
+            drawn.height = bitmap.height;
             drawn.getContext("2d").drawImage(bitmap, 0, 0);
             return drawn.toDataURL("image/png");
         }""")

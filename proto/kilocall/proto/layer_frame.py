@@ -289,18 +289,22 @@ class TimedLayerFrame:
     time_us: int
     key: bool
     data: bytes
+    """A `whole` one without any is no frame: it says that the camera is shown no more."""
+    whole: bool = False
+    """Whether it is the camera's whole picture; a record of a type of its own."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.time_us < 1 << 8 * _TIME_BYTES:
             raise BadInput(f"layer frame time is {self.time_us} us, allowed is 0 to {(1 << 8 * _TIME_BYTES) - 1}")
-        if not 1 <= len(self.data) <= MAX_LAYER_BYTES:
-            raise BadInput(f"layer frame is {len(self.data)} bytes, allowed are 1 to {MAX_LAYER_BYTES}")
+        least = 0 if self.whole and not self.key else 1
+        if not least <= len(self.data) <= MAX_LAYER_BYTES:
+            raise BadInput(f"layer frame is {len(self.data)} bytes, allowed are {least} to {MAX_LAYER_BYTES}")
 
     def __bytes__(self) -> bytes:
         return self.time_us.to_bytes(_TIME_BYTES, "big") + bytes([self.key]) + self.data
 
     @classmethod
-    def parse(cls, body: bytes) -> TimedLayerFrame:
+    def parse(cls, body: bytes, *, whole: bool = False) -> TimedLayerFrame:
         """Raises BadInput for bytes that are none."""
         start = _TIME_BYTES + 1
         if len(body) < start:
@@ -308,7 +312,7 @@ class TimedLayerFrame:
         flags = body[_TIME_BYTES]
         if flags > 1:
             raise BadInput(f"layer frame record has flags {flags}, allowed are 0 and 1")
-        return cls(int.from_bytes(body[:_TIME_BYTES], "big"), bool(flags), body[start:])
+        return cls(int.from_bytes(body[:_TIME_BYTES], "big"), bool(flags), body[start:], whole)
 
 
 def _check(name: str, value: int, least: int, most: int) -> None:

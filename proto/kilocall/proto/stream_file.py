@@ -2,9 +2,9 @@
 
     magic, 8 bytes | version u16 | header record | other records | index | footer
 
-The others hold pictures, places of the square, motion, speech and frames of the layer. A record is type u8, length
-LEB128, body, CRC-32 of all three. The index says where the key packets are; a file that was cut before it is scanned
-instead. `wire.md` beside this file has the bytes of every record.
+The others hold pictures, places of the square, motion, speech, frames of the layer and of the camera. A record is type
+u8, length LEB128, body, CRC-32 of all three. The index says where the key packets are; a file that was cut before it is
+scanned instead. `wire.md` beside this file has the bytes of every record.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ MAX_INDEX_ENTRIES = 1 << 15
 MAX_TIME_US = (1 << 40) - 1  # 12 days
 SYNC_EVERY_S = 1.0
 
-_HEADER, _PICTURE, _MOTION, _PLACE, _INDEX, _REFERENCE, _SOUND, _LAYER = 1, 2, 3, 4, 5, 6, 7, 8
+_HEADER, _PICTURE, _MOTION, _PLACE, _INDEX, _REFERENCE, _SOUND, _LAYER, _CAMERA = 1, 2, 3, 4, 5, 6, 7, 8, 9
 _FOOTER = struct.Struct(">QI4s")  # offset of the index record, CRC-32 of the offset, end mark
 _END = b"SCK\n"
 _START_BYTES = len(MAGIC) + 2
@@ -230,7 +230,7 @@ class StreamWriter:
         self._index: list[IndexEntry] = []
         self._frames = 0
         self._last_us = 0
-        self._last_layer_us = 0
+        self._last_layer_us = {_LAYER: 0, _CAMERA: 0}
         self._end_us = 0
         self._place: CropPlace | None = None
         self._pictures = 0
@@ -292,10 +292,21 @@ class StreamWriter:
     def add_layer(self, time_us: int, key: bool, data: bytes) -> None:
         """A frame of the layer, captured `time_us` after the stream's start: an AV1 temporal unit, near the motion of
         that time. Raises BadInput for a time before that of the layer frame before, or a field out of range."""
-        if time_us < self._last_layer_us:
-            raise BadInput(f"layer frame time is {time_us} us, allowed is {self._last_layer_us} to {MAX_TIME_US}")
-        self._put(_record(_LAYER, bytes(TimedLayerFrame(time_us, key, data))))
-        self._last_layer_us = time_us
+        self._put_layer(_LAYER, TimedLayerFrame(time_us, key, data))
+
+    def add_camera(self, time_us: int, key: bool, data: bytes) -> None:
+        """The camera's whole picture, shown in place of the speaker from `time_us` on: an AV1 temporal unit, or nothing
+        where the speaker is shown again. Raises BadInput for a time before that of the picture before, or a field out
+        of range."""
+        self._put_layer(_CAMERA, TimedLayerFrame(time_us, key, data, whole=True))
+
+    def _put_layer(self, kind: int, frame: TimedLayerFrame) -> None:
+        least_us = self._last_layer_us[kind]
+        if frame.time_us < least_us:
+            raise BadInput(f"layer frame time is {frame.time_us} us, allowed is {least_us} to {MAX_TIME_US}")
+        self._put(_record(kind, bytes(frame)))
+        if frame.data:
+            self._last_layer_us[kind] = frame.time_us
 
     @property
     def duration_us(self) -> int:
@@ -431,7 +442,12 @@ class StreamReader:
 
     def layer_frames(self) -> Iterator[TimedLayerFrame]:
         """The frames of the layer alone."""
-        return (record for record in self.records() if isinstance(record, TimedLayerFrame))
+        return (record for record in self.records() if isinstance(record, TimedLayerFrame) and not record.whole)
+
+    def video(self) -> list[TimedLayerFrame]:
+        """The frames of the layer and the camera's, in the order of their times."""
+        found = [record for record in self.records() if isinstance(record, TimedLayerFrame)]
+        return sorted(found, key=lambda frame: frame.time_us)
 
     def source_picture(self) -> SourcePicture | None:
         """The first source picture, None when the file holds none."""
@@ -573,8 +589,8 @@ def _parse_record(kind: int, body: bytes) -> Record | None:
         return TimedPacket(int.from_bytes(body[:5], "big"), MotionPacket.parse(body[5:]))
     if kind == _SOUND:
         return SoundPackets.parse(body)
-    if kind == _LAYER:
-        return TimedLayerFrame.parse(body)
+    if kind in (_LAYER, _CAMERA):
+        return TimedLayerFrame.parse(body, whole=kind == _CAMERA)
     if kind in (_PICTURE, _PLACE, _REFERENCE):
         message = parse_control(body)
         if not isinstance(message, CropPlace if kind == _PLACE else SourcePicture):

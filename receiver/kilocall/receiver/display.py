@@ -40,8 +40,9 @@ __all__ = [
 ]
 
 PAGE: Final = Path(__file__).parent / "page"
-FRAME_HEADER: Final = struct.Struct(">IQff")
-"""Frame number, time in microseconds, payload bits a frame, milliseconds that rendering took."""
+FRAME_HEADER: Final = struct.Struct(">IQff?")
+"""Frame number, time in microseconds, payload bits a frame, milliseconds that rendering took, whether it is what the
+camera saw."""
 MAX_UPLOAD_BYTES: Final = 4 << 20
 MAX_VIEWERS: Final = 8
 MAX_COMMAND_BYTES: Final = 4096
@@ -183,7 +184,7 @@ class ReplaySession:
         return self._ogg
 
     def _shown(self, shown: Shown) -> None:
-        head = FRAME_HEADER.pack(shown.frame, shown.time_us, shown.bits_per_frame, shown.made_ms)
+        head = FRAME_HEADER.pack(shown.frame, shown.time_us, shown.bits_per_frame, shown.made_ms, shown.camera)
         self._deliver(self.hub.picture, head + as_jpeg(shown.rgb))
 
     def _told(self, state: PlaybackState) -> None:

@@ -30,6 +30,7 @@ class LayerDecoder:
         self.refused = 0
         """Frames that could not be decoded."""
         self._decoder: VideoCodecContext | None = None
+        self._whole = False  # the frame before
 
     @property
     def needs_key(self) -> bool:
@@ -44,6 +45,9 @@ class LayerDecoder:
         for, or where it cannot be decoded."""
         if key:
             self._decoder = _decoder()
+        elif whole != self._whole:
+            self.lost()  # what the camera saw must not get into a face, nor a face into what it sees
+        self._whole = whole
         if self._decoder is None:
             return None
         try:

@@ -10,8 +10,10 @@ from kilocall.model.family import Picture
 from kilocall.proto.layer_frame import LAYER_NUMBERS, LayerAssembly, LayerFragment, LayerFrame
 from kilocall.receiver.layer_decoder import LayerDecoder
 
-__all__ = ["DecodedLayer", "LayerReceiver"]
+__all__ = ["LAYER_TAKEN_BPS", "DecodedLayer", "LayerReceiver"]
 
+#: What the other side may spend on a video layer: all that there is.
+LAYER_TAKEN_BPS: Final = 24_000
 #: Frames that are kept while one before them may still come: messages overtake each other, and a link that loses
 #: carries small frames twice.
 MOST_AHEAD: Final = 2

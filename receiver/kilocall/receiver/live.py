@@ -59,7 +59,10 @@ class ReceiveEvents:
     played: Callable[[Played], None] | None = None
     """Called on the model thread, while something records."""
     layer: Callable[[DecodedLayer], None] | None = None
-    """The same for frames of the video layer under the motion, as they are decoded."""
+    """The same for frames of the video layer and of the camera, as they are decoded."""
+    camera_ended: Callable[[int], None] = lambda time_us: None
+    """The same: from the frame of this time on the speaker is shown, where the camera's frames that were told before
+    would say otherwise."""
     layer_lost: Callable[[int | None], None] = lambda newest: None
     """The video layer cannot be shown until a key frame comes; number of the frame that was decoded last."""
     rate: Callable[[float], None] = lambda fps: None
@@ -109,6 +112,7 @@ class ReceivePipeline(Worker):
         self._connection = 0  # that packets come from now; the loop's
         self._followed = 0  # that jitter buffer and decoder belong to; the thread's
         self._view_changed = False
+        self._camera_us: int | None = None  # of the camera's frame that a recording was told of last
         self._last: Motion | None = None
         self._rendered_us = 0
 
@@ -190,6 +194,7 @@ class ReceivePipeline(Worker):
                 self._last, self.last_time_us = frame.motion, frame.time_us
             if frame.played is not None and self.events.played is not None:
                 self.events.played(frame.played)
+            self._tell_camera_ended(frame.time_us)
             if self.rate.takes(frame.time_us):
                 chosen.append((frame.time_us, self._last))
         if chosen:
@@ -222,11 +227,19 @@ class ReceivePipeline(Worker):
         for fragment in fragments:
             for frame in self.layer.push(fragment, newest_us):
                 self.renderer.push(frame)
-                if not frame.whole and self.events.layer is not None:
+                if self.events.layer is not None:
                     self.events.layer(frame)
+                    self._camera_us = frame.time_us if frame.whole else self._camera_us
         if self.layer.asks_for_key(self._clock_us()):
             newest = self.layer.newest
             self._deliver(lambda: self.events.layer_lost(newest))
+
+    def _tell_camera_ended(self, time_us: int) -> None:
+        """Whatever ended it: the other side's word, or a new connection."""
+        if self._camera_us is None or self._camera_us > time_us or self.renderer.shows_camera(time_us):
+            return
+        self._camera_us = None
+        self.events.camera_ended(time_us)
 
     def _render(self, time_us: int, motion: Motion | None, left_out: int = 0) -> None:
         if not self.watched:

@@ -82,6 +82,10 @@ class LiveRenderer:
         """From the frame of that time on what the camera sees is shown, or no more."""
         self._camera_view.switch(shown, since)
 
+    def shows_camera(self, time_us: int) -> bool:
+        """Whether the frame of this time is what the camera sees; the one before was asked for before."""
+        return self._camera_view.picture(time_us) is not None
+
     def skip(self, time_us: int) -> None:
         """Nobody looks at the frame of this time; what holds from it on holds all the same."""
         self._speaker.renderer(time_us)

@@ -44,6 +44,9 @@ class ReplayStream(Protocol):
     def motions(self, from_us: int = 0) -> Iterator[TimedMotion]:
         """From the key packet at or before `from_us` on; a new call ends the one before."""
 
+    def camera(self, time_us: int) -> Picture | None:
+        """What the speaker's camera saw, where that is to be shown at this time in place of the speaker."""
+
     def show(self, picture: Picture | None) -> None:
         """Moves this crop instead of the stream's own picture; None goes back."""
 
@@ -60,6 +63,8 @@ class Shown:
     made_ms: float
     """What rendering took."""
     rgb: Picture
+    camera: bool = False
+    """Whether it is what the speaker's camera saw, as it was, of any shape."""
 
 
 @dataclass(frozen=True)
@@ -276,12 +281,13 @@ class Playback(Worker):
         found = self._cursor.at(self._head.position(now))
         if found is not None and found is not self._last:
             started = time.perf_counter()
-            rgb = self.stream.renderer.render(found.motion, found.time_us)
+            camera = self.stream.camera(found.time_us)
+            rgb = self.stream.renderer.render(found.motion, found.time_us) if camera is None else camera
             made_ms = (time.perf_counter() - started) * 1000
             self._last = found
             number = 1 + round(found.time_us * self.fps / 1_000_000)
             bits = self._bits_at(found.time_us)
-            self._on_shown(Shown(min(number, self.frames), found.time_us, bits, made_ms, rgb))
+            self._on_shown(Shown(min(number, self.frames), found.time_us, bits, made_ms, rgb, camera is not None))
         due = self._cursor.next_us
         return self._head.wait_s(self.duration_us if due is None else due, self._clock())
 

@@ -33,6 +33,7 @@ from kilocall.model.family_loader import FamilyChoice
 from kilocall.proto.control import Bye, ControlMessage, CropPlace, FaceState, Hello, LayerReport, SourcePicture
 from kilocall.proto.errors import BadInput, KilocallError, NotProven
 from kilocall.proto.trust import ONE_WAY_ROOM, Handshake, LinkSecret
+from kilocall.receiver.layer_receiver import LAYER_TAKEN_BPS
 from kilocall.receiver.live import ReceiveEvents, ReceivePipeline, Rendered
 from kilocall.receiver.render import LARGEST_TURN_DEG, View
 from kilocall.runtime.clock import now_us
@@ -101,6 +102,8 @@ class ReceiverService:
         self.peer: Peer | None = None
         self.pictures = 0
         self.jpeg: bytes | None = None
+        self.layered = False
+        """Whether a video layer is under the newest picture."""
         self._receiving: ReceivePipeline | None = None
         self._session: Session | None = None
         self._news = asyncio.Event()
@@ -122,6 +125,7 @@ class ReceiverService:
                 ready=lambda picture_hash: session.picture_ready(picture_hash),
                 refused=self._refused,
                 rate=lambda fps: session.own_rate(fps),
+                layer_lost=lambda newest: session.layer_lost(newest),
                 problem=self._note,
             ),
             deliver_to(asyncio.get_running_loop()),
@@ -134,6 +138,8 @@ class ReceiverService:
         receiving.start()
         await asyncio.wrap_future(receiving.ready)
         session.introduce(receiving.hello(USUAL_FPS))
+        if receiving.renderer.takes_layer:
+            session.take_layer(LAYER_TAKEN_BPS)
         self._receiving, self._session = receiving, session
 
     async def close(self) -> None:
@@ -183,6 +189,7 @@ class ReceiverService:
             "slow": self._overload.text,
             "face": session is not None and session.remote.face,
             "pictures": self.pictures,
+            "layered": self.layered,
             "packets": jitter.received if jitter else 0,
             "late": jitter.late if jitter else 0,
             "playout_ms": jitter.delay_us / 1000 if jitter else None,
@@ -287,7 +294,7 @@ class ReceiverService:
     def show(self, rendered: Rendered) -> None:
         """The newest picture, for the page and whoever asks."""
         self.pictures += 1
-        self.jpeg = rendered.jpeg
+        self.jpeg, self.layered = rendered.jpeg, rendered.layered
         self._news.set()
 
     def _note(self, text: str) -> None:

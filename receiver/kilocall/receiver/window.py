@@ -14,6 +14,7 @@ import numpy as np
 from kilocall.model.family import Picture
 from kilocall.proto.errors import BadInput
 from kilocall.receiver.playback import Playback, ReplayStream, Shown
+from kilocall.runtime.pictures import with_bars
 
 __all__ = ["WINDOW_KEYS", "DesktopWindow", "Window", "has_windows", "play_in", "show_in_window"]
 
@@ -100,17 +101,13 @@ def play_in(window: Window, stream: ReplayStream, *, side: int, loop: bool = Fal
     try:
         while playback.alive and window.is_open:
             with suppress(queue.Empty):
-                window.show(_fitted(newest.get_nowait().rgb, side))
+                window.show(with_bars(newest.get_nowait().rgb, side, side))
             if not _press(window.key(), playback):
                 return
         if playback.state.problem:
             raise BadInput(f"playing ended: {playback.state.problem}")
     finally:
         playback.close()
-
-
-def _fitted(rgb: Picture, side: int) -> Picture:
-    return np.asarray(cv2.resize(rgb, (side, side), interpolation=cv2.INTER_CUBIC), np.uint8)
 
 
 def _press(key: str, playback: Playback) -> bool:

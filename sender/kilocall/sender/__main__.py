@@ -13,6 +13,7 @@ from kilocall.model.family import DEFAULT_FAMILY
 from kilocall.model.family_loader import FamilyChoice
 from kilocall.proto.errors import KilocallError
 from kilocall.runtime.service import find_token, names_for, run_service
+from kilocall.sender.layer_encoder import DEFAULT_LAYER_KBPS, check_layer_kbps
 from kilocall.sender.service import SenderSettings, create_app
 
 
@@ -23,6 +24,13 @@ def main(
     port: Annotated[int, typer.Option(min=1, max=65535)] = 8720,
     fps: Annotated[float, typer.Option(min=1, max=60)] = 25,
     frames_per_message: Annotated[int, typer.Option(min=1, max=8)] = 3,
+    layer: Annotated[
+        float,
+        typer.Option(
+            metavar="KBIT",
+            help="Kilobits a second for real video under the motion: 0 (none), 1.5, 3, 6, 12 or 24.",
+        ),
+    ] = DEFAULT_LAYER_KBPS,
     wait: Annotated[bool, typer.Option("--wait", help="Begin with POST /start instead of at once.")] = False,
     family: Annotated[str, typer.Option(help="Models; the same on both sides.")] = DEFAULT_FAMILY,
     weights: Annotated[Path | None, typer.Option(help="File or folder with the weights of other families.")] = None,
@@ -44,6 +52,7 @@ def main(
             source=source,
             fps=fps,
             frames_per_message=frames_per_message,
+            layer=check_layer_kbps(layer),
             models=models,
             engine=engine,
             threads=threads,

@@ -28,6 +28,7 @@ from kilocall.runtime.thread_priority import priorities_kept
 
 __all__ = [
     "CAMERA_LADDER",
+    "DEFAULT_LAYER_KBPS",
     "LADDER",
     "CodedLayer",
     "LayerEncoder",
@@ -63,6 +64,8 @@ LADDER: Final = (
     LayerSetting(24.0, 256, 12.5, None, 4),
 )
 #: The same for the camera's whole picture, which is looked at as it is: fewer frames, each in more detail.
+DEFAULT_LAYER_KBPS: Final = 3.0
+"""Where nobody says otherwise and the other side takes a layer."""
 CAMERA_LADDER: Final = (
     LayerSetting(1.5, 96, 2.0, 55, 4),
     LayerSetting(3.0, 128, 2.5, 52, 4),

@@ -1,7 +1,8 @@
 """The sender as a service: one speaker, one or more receivers, nothing comes back but acknowledgements.
 
 A receiver posts its WebRTC offer to /receivers and gets the answer; motion and the source picture follow on the data
-channels. Motion is predicted from what every receiver has acknowledged, so one encoder serves them all.
+channels. Motion is predicted from what every receiver has acknowledged, so one encoder serves them all. A video layer
+goes with it to those that take one, at what the least of them takes.
 
 Offer and answer are authenticated as those of a call are (`kilocall.proto.trust`), with a token that both sides have
 and no receiver sends: the receiver posts its commitment to /handshakes first and gets the sender's. Everything else but
@@ -24,13 +25,14 @@ from typing import Annotated, Any, Final, Literal
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from kilocall.control.rate_control import FixedRate, Plan
 from kilocall.control.session import Session
 from kilocall.model.family_loader import FamilyChoice
 from kilocall.proto.control import (
     Bye,
+    CameraState,
     ControlMessage,
     FaceState,
     HavePicture,
@@ -56,6 +58,7 @@ from kilocall.runtime.tasks import Tasks
 from kilocall.runtime.web import LOOPBACK, OPEN_PATHS, bounded_body, guard
 from kilocall.runtime.worker import deliver_to
 from kilocall.sender.camera import BROWSER, open_camera
+from kilocall.sender.layer_encoder import DEFAULT_LAYER_KBPS, check_layer_kbps
 from kilocall.sender.live import OwnSource, SendEvents, SendPipeline
 from kilocall.sender.send_rate import UNLIMITED
 
@@ -70,7 +73,7 @@ HANDSHAKE_S: Final = 30.0
 BYE_S: Final = 0.15
 #: All that somebody who only receives has to say.
 TAKES: Final[frozenset[type[ControlMessage]]] = frozenset(
-    {Hello, WantPicture, HavePicture, ReceiverReport, PictureRate, Bye}
+    {Hello, WantPicture, HavePicture, ReceiverReport, PictureRate, LayerReport, CameraState, Bye}
 )
 
 
@@ -85,6 +88,8 @@ class SenderSettings(BaseModel):
     frames_per_message: Annotated[int, Field(ge=1, le=8)] = 3
     level: Annotated[int, Field(ge=0, le=8)] = 4
     """Quality level of the motion."""
+    layer: float = DEFAULT_LAYER_KBPS
+    """Kilobits a second for a thin layer of real video under the motion, for receivers that take it; 0: none."""
     most_receivers: Annotated[int, Field(ge=1, le=64)] = 8
     models: FamilyChoice = Field(default_factory=FamilyChoice)
     """The same on both sides."""
@@ -93,6 +98,11 @@ class SenderSettings(BaseModel):
     loopback: Literal["exclude", "include", "only"] = "include"
     token: Annotated[str, Field(repr=False)]
     """A LinkSecret that receivers must have."""
+
+    @field_validator("layer")
+    @classmethod
+    def _check_layer(cls, value: float) -> float:
+        return check_layer_kbps(value)
 
 
 class _Receiver:
@@ -109,6 +119,8 @@ class _Receiver:
         )
         self.shown_fps = UNLIMITED
         """What it can show."""
+        self.layer_bps = 0
+        """So much of a video layer it takes."""
         self.delivered: set[int] = set()
 
     def acknowledge(self, sequence: int) -> None:
@@ -123,10 +135,13 @@ class _Receiver:
     def follow(self, plan: Plan) -> None:
         """The plan is the service's own, and stays."""
 
-    def take_camera(self) -> None: ...
+    def take_camera(self) -> None:
+        """What the camera sees is never shown as it is: there is nobody who could say so."""
 
     def ask_layer(self, report: LayerReport) -> None:
-        """There is none: every receiver gets the same motion."""
+        begins = report.wanted_bps > 0 and not self.layer_bps
+        self.layer_bps = report.wanted_bps
+        self._service.ask_layer(key_needed=report.key_needed or begins)
 
     def limit(self, fps: float) -> None:
         self.shown_fps = fps
@@ -161,7 +176,14 @@ class SenderService:
         self._secret = LinkSecret(settings.token)
         self._handshakes: dict[str, tuple[float, Handshake]] = {}  # by the receiver's commitment: when it came
         # No speech goes this way.
-        self._plan = Plan(settings.frames_per_message, settings.fps, settings.level, audio_bps=0, audio_packet_ms=60)
+        self._plan = Plan(
+            settings.frames_per_message,
+            settings.fps,
+            settings.level,
+            audio_bps=0,
+            audio_packet_ms=60,
+            layer_bps=round(1000 * settings.layer),
+        )
         self._tasks = Tasks()
         self._lock = asyncio.Lock()
 
@@ -262,6 +284,7 @@ class SenderService:
             "face": bool(sending and sending.face.seen),
             "source": source.id if source is not None else None,
             "frames": sending.motion.sent_frames if sending is not None else 0,
+            "layer_frames": sending.layer.frames if sending is not None else 0,
             "not_proven": self.not_proven,
             "payload_bits_per_frame": round(sending.motion.payload_bits_per_frame, 1) if sending else 0.0,
             "receivers": [
@@ -299,6 +322,12 @@ class SenderService:
         if self.sending is not None:
             self.sending.limit(min((receiver.shown_fps for receiver in self._present()), default=UNLIMITED))
 
+    def ask_layer(self, *, key_needed: bool) -> None:
+        """One layer for all that take it; a key frame for one of them is one for all."""
+        if self.sending is not None:
+            taken = min((one.layer_bps for one in self._present() if one.layer_bps), default=0)
+            self.sending.ask_layer(LayerReport(taken, None, key_needed))
+
     def _present(self) -> list[_Receiver]:
         return [receiver for receiver in self.receivers if receiver.peer.state == "open"]
 
@@ -325,6 +354,7 @@ class SenderService:
             await peer.close("the receiver has gone")
             self.acknowledge()
             self.limit()
+            self.ask_layer(key_needed=False)
 
     def _begin_anew(self) -> None:
         """A receiver has joined: what the others have acknowledged it does not hold."""
@@ -335,8 +365,9 @@ class SenderService:
             sending.forget_acknowledged()
 
     def _send(self, packet: MotionPacket, data: bytes) -> None:
+        motion = bytes(packet)  # who has not said that he takes a layer may not even know it
         for receiver in self.receivers:
-            receiver.peer.send_motion(data)
+            receiver.peer.send_motion(data if receiver.layer_bps else motion)
 
     def _tell_face(self, seen: bool, time_us: int) -> None:
         self._face = FaceState(seen, time_us)

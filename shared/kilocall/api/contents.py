@@ -12,6 +12,7 @@ from kilocall.api.families import open_family
 from kilocall.model.family import OWN_WEIGHTS
 from kilocall.proto.control import CropPlace
 from kilocall.proto.errors import BadInput
+from kilocall.proto.layer_frame import TimedLayerFrame
 from kilocall.proto.stream_file import StreamHeader, StreamReader
 from kilocall.proto.wire_cost import wire_cost
 
@@ -60,6 +61,9 @@ class StreamInfo(BaseModel):
     layer_frames: int
     layer_bytes: int
     layer_kbps: float
+    camera_frames: int  # pictures of what the speaker's camera saw
+    camera_bytes: int
+    camera_s: float  # that they are shown for
     file_bytes: int
     wire: list[WireRate]
     truncated: str | None
@@ -78,7 +82,9 @@ def info(stream: Path | str) -> StreamInfo:
     numbers, keypoints, match = _installed(header)
     frames = len(per_frame)
     sound_bytes = sum(len(bytes(sound)) for sound in reader.sounds())
-    layer = list(reader.layer_frames())
+    video = reader.video()
+    layer = [frame for frame in video if not frame.whole]
+    camera = [frame for frame in video if frame.whole and frame.data]
     layer_bytes = sum(len(frame.data) for frame in layer)
     return StreamInfo(
         path=Path(stream),
@@ -110,10 +116,23 @@ def info(stream: Path | str) -> StreamInfo:
         layer_frames=len(layer),
         layer_bytes=layer_bytes,
         layer_kbps=8 * layer_bytes / max(1, reader.duration_us) * 1000,
+        camera_frames=len(camera),
+        camera_bytes=sum(len(frame.data) for frame in camera),
+        camera_s=_camera_us(video, reader.duration_us) / 1e6,
         payload_kbps=float(bits.sum()) / max(1, reader.duration_us) * 1000,
         file_bytes=Path(stream).stat().st_size,
         wire=[_wire_rate(float(bits.mean()), fps, n) for n in (1, 2, 3)],
         truncated=reader.damage,
+    )
+
+
+def _camera_us(video: list[TimedLayerFrame], end_us: int) -> int:
+    """How long what the camera saw is shown: from each picture to what comes next."""
+    ends = [*(frame.time_us for frame in video[1:]), end_us]
+    return sum(
+        max(0, min(end, end_us) - frame.time_us)
+        for frame, end in zip(video, ends, strict=False)
+        if frame.whole and frame.data
     )
 
 

@@ -18,6 +18,7 @@ from kilocall.proto.errors import BadInput
 from kilocall.proto.sound import SAMPLE_RATE
 from kilocall.proto.stream_file import StreamReader
 from kilocall.runtime.files import check_output
+from kilocall.runtime.pictures import with_bars
 
 if TYPE_CHECKING:
     from kilocall.api.live import DecodedFrame
@@ -49,6 +50,7 @@ class DecodeReport(BaseModel):
     damaged_sounds: int  # packets of speech that could not be decoded
     layer_frames: int  # of the video layer that pictures were compared with
     damaged_layer: int  # of it that could not be decoded
+    camera_frames: int  # pictures that are what the speaker's camera saw
     wall_s: float
 
 
@@ -78,7 +80,8 @@ def decode(
 
     Every frame is shown at its own time, in a file of variable rate where the stream's rate is one. With
     `constant_rate` frames are repeated and left out to have the stream's nominal rate throughout. The stream's speech
-    is heard with it unless `sound` is False; without `layer` its video layer is left alone.
+    is heard with it unless `sound` is False; without `layer` its video layer is left alone. Where the stream shows what
+    the speaker's camera saw, that is fitted into the video, with bars.
     """
     from kilocall.receiver.render import View
     from kilocall.receiver.video_file import VideoFile
@@ -102,18 +105,27 @@ def decode(
     variable = not constant_rate and not _of_one_rate(reader)
     shown = _at_constant_rate(player.frames(), fps, reader.duration_us) if constant_rate else player.frames()
     speech = _Speech(reader, wanted=sound)
+    camera_frames = 0
     with VideoFile(Path(out), fps=fps, size=shape, variable=variable, sound=speech.heard) as video:
         for frame in shown:
-            video.write(frames.put(frame.rgb, frame.time_us) if frames else frame.rgb, frame.time_us)
+            rgb = frame.rgb
+            if frame.camera:
+                camera_frames += 1
+                rgb = with_bars(rgb, *shape)
+            elif frames:
+                rgb = frames.put(rgb, frame.time_us)
+            video.write(rgb, frame.time_us)
             speech.write(video, frame.time_us)
             progress(min(video.frames, total), total)
         speech.write(video, reader.duration_us)
         if not video.frames:
             raise BadInput(f"{stream}: no packet could be decoded ({player.packets.last_problem})")
-    return _report(player, video, speech, size=size, started=started)
+    return _report(player, video, speech, size=size, camera_frames=camera_frames, started=started)
 
 
-def _report(player: StreamPlayer, video: VideoFile, speech: _Speech, *, size: int, started: float) -> DecodeReport:
+def _report(
+    player: StreamPlayer, video: VideoFile, speech: _Speech, *, size: int, camera_frames: int, started: float
+) -> DecodeReport:
     return DecodeReport(
         video=video.path,
         frames=video.frames,
@@ -128,6 +140,7 @@ def _report(player: StreamPlayer, video: VideoFile, speech: _Speech, *, size: in
         damaged_sounds=speech.damaged,
         layer_frames=0 if player.layer is None else player.layer.used,
         damaged_layer=0 if player.layer is None else player.layer.damaged,
+        camera_frames=camera_frames,
         dropped_packets=player.packets.dropped,
         wall_s=time.monotonic() - started,
     )

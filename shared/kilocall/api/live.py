@@ -27,10 +27,12 @@ GALLERY_KB = 40.0
 
 @dataclass(frozen=True)
 class DecodedFrame:
-    """A picture uint8 RGB [S, S, 3] and its time in microseconds."""
+    """A picture uint8 RGB [S, S, 3], or [H, W, 3] of a camera, and its time in microseconds."""
 
     time_us: int
     rgb: Picture
+    camera: bool = False
+    """Whether it is what the speaker's camera saw, as it was, and not the speaker made from a picture."""
 
 
 class Encoder:

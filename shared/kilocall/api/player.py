@@ -38,7 +38,8 @@ class StreamPlayer:
         family: Family | None = None,
     ) -> None:
         """`source` is moved in place of the stream's own picture. Pictures are 256 wide, or 512 where the source
-        picture is, but no more than `largest`. Without `layer` the video layer is left alone, if there is one."""
+        picture is, but no more than `largest`. Without `layer` the video layer is left alone, if there is one, and what
+        the camera saw."""
         from kilocall.receiver.decode import PacketDecoder
         from kilocall.receiver.render import FaceRenderer
 
@@ -75,7 +76,7 @@ class StreamPlayer:
         from kilocall.receiver.layer_mixer import LayerMixer
         from kilocall.receiver.layer_track import LayerTrack
 
-        frames = sorted(self.reader.layer_frames(), key=lambda frame: frame.time_us)
+        frames = self.reader.video()
         fusion = self.family.fusion() if frames else None
         return None if fusion is None else LayerTrack(frames, LayerMixer(fusion))
 
@@ -118,10 +119,20 @@ class StreamPlayer:
                 for when, timed in zip(times, self.packets.push(record.packet), strict=False):
                     yield TimedMotion(when, timed.motion)
 
+    def camera(self, time_us: int) -> Picture | None:
+        """What the speaker's camera saw [H, W, 3], where that is shown at this time in place of the speaker; never with
+        another picture than the stream's own, for it shows who moves that."""
+        return None if self.layer is None or self.relative else self.layer.camera(time_us)
+
     def frames(self, from_us: int = 0) -> Iterator[DecodedFrame]:
         """Pictures of every frame from `from_us` on."""
         for timed in self.motions(from_us):
-            if timed.time_us >= from_us:
+            if timed.time_us < from_us:
+                continue
+            camera = self.camera(timed.time_us)
+            if camera is not None:
+                yield DecodedFrame(timed.time_us, camera.copy(), camera=True)
+            else:
                 yield DecodedFrame(timed.time_us, self.renderer.render(timed.motion, timed.time_us))
 
 

@@ -28,6 +28,7 @@ from kilocall.control.session import Session
 from kilocall.proto.errors import BadInput
 from kilocall.proto.motion_packet import TIMES_MS, MotionPacket
 from kilocall.proto.trust import Handshake
+from kilocall.receiver.layer_receiver import LAYER_TAKEN_BPS
 from kilocall.receiver.live import ReceiveEvents, ReceivePipeline, Rendered
 from kilocall.runtime.clock import now_us
 from kilocall.runtime.files import write_whole
@@ -53,8 +54,6 @@ TICK_S: Final = 1.0
 #: Without a page nobody can be told to look at the signalling server's address: then the call is over before it began.
 UNREACHABLE_S: Final = 10.0
 SOURCE_WITHIN_S: Final = 3.0
-#: What the other side may spend on a video layer: all that there is.
-LAYER_TAKEN_BPS: Final = 24_000
 BYE_WITHIN_S: Final = 1.0
 
 

@@ -90,6 +90,7 @@ class Outputs:
 
         self._receiving.events.played = played
         self._receiving.events.layer = recorder.add_layer
+        self._receiving.events.camera_ended = recorder.end_camera
         if self._receiving.renderer.takes_layer:
             session.layer_lost(self._receiving.layer.newest)  # the file's layer begins with a key frame
         lag_us = self._loudspeaker.hold_us
@@ -118,6 +119,7 @@ class Outputs:
     def _let_go(self) -> Recorder | None:
         recorder, self._recorder = self._recorder, None
         self._receiving.events.played = self._receiving.events.layer = None
+        self._receiving.events.camera_ended = lambda time_us: None
         self._loudspeaker.on_samples = None
         return recorder
 

@@ -1,4 +1,4 @@
-"""Records what is received: motion with its picture as .kcs, speech beside it as .ogg.
+"""Records what is received: motion with its picture, video layer and camera as .kcs, speech beside it as .ogg.
 
 Both have their names from the start and can be read at any time: when the program is killed, the last second is
 missing.
@@ -43,13 +43,25 @@ SPEECH_BPS: Final = 24_000
 KEY_EVERY_FRAMES: Final = 50
 #: Some seconds of either; a disk that stalls for longer costs a gap in the file, never a delay of the call.
 MOST_WAITING: Final = 500
+#: Frames of the layer that come before the first motion is shown: some tenths of a second of them.
+MOST_EARLY: Final = 16
 #: Differences of arrival below this are the network's, not a pause in speech.
 SPEECH_SLACK_US: Final = 200_000
 
 
 _TROUBLE: Final = (OSError, KilocallError, av.error.FFmpegError)
-#: A packet that was shown, a frame of the video layer, a further picture, or samples and when they were heard.
-_Item = Played | DecodedLayer | SourcePicture | tuple[NDArray[np.int16], int]
+
+
+@dataclass(frozen=True)
+class _CameraEnd:
+    """From this time on the speaker is shown again."""
+
+    time_us: int
+
+
+#: A packet that was shown, a frame of the video layer or the camera, the latter's end, a further picture, or samples
+#: and when they were heard.
+_Item = Played | DecodedLayer | _CameraEnd | SourcePicture | tuple[NDArray[np.int16], int]
 
 
 @dataclass(frozen=True)
@@ -105,7 +117,10 @@ class Recorder:
         self.stream = self._writer.path
         self.sound = self.stream.with_suffix(".ogg")
         self._further: set[str] = set()
-        self._layered = False
+        self._early: list[DecodedLayer] = []  # from a key frame on, before any motion
+        self._layer_whole: bool | None = None  # what kind the layer's last frame in the file was
+        self._last_layer_us = 0
+        self._camera_us: int | None = None  # of the camera's last frame, while it is shown
         try:
             self._writer.add_picture(picture)
             for another in further:
@@ -128,8 +143,12 @@ class Recorder:
         self._put(played)
 
     def add_layer(self, frame: DecodedLayer) -> None:
-        """A frame of the video layer; the file has it from the first key frame on."""
+        """A frame of the video layer or of the camera; the file has either from its first key frame on."""
         self._put(frame)
+
+    def end_camera(self, time_us: int) -> None:
+        """From the frame of this time on the speaker is shown, and not what the camera saw."""
+        self._put(_CameraEnd(time_us))
 
     def add_speech(self, samples: NDArray[np.int16], time_us: int) -> None:
         """Mono samples [n] at 48 kHz, heard at `time_us` on the clock of the motion's times."""
@@ -171,6 +190,8 @@ class Recorder:
                     self._write_motion(item)
                 elif isinstance(item, DecodedLayer):
                     self._write_layer(item)
+                elif isinstance(item, _CameraEnd):
+                    self._write_camera_end(item.time_us)
                 elif isinstance(item, SourcePicture):
                     self._write_picture(item)
                 else:
@@ -210,6 +231,9 @@ class Recorder:
     def _write_motion(self, played: Played) -> None:
         if self._start_us is None:
             self._start_us = played.time_us
+            early, self._early = self._early, []
+            for frame in early:
+                self._write_layer(frame)
         time_us = max(played.time_us - self._start_us, self._last_us)
         self._last_us = time_us
         self._codec.set_quality(100 * played.packet.level / (LEVELS - 1))
@@ -218,11 +242,26 @@ class Recorder:
         self._frames += coded.frame_count
 
     def _write_layer(self, frame: DecodedLayer) -> None:
-        # The stream begins with its first picture, and what refers to a frame before it cannot be decoded.
-        if self._start_us is None or frame.time_us < self._start_us or not (frame.key or self._layered):
+        if self._start_us is None:
+            # The stream begins with its first motion; what is decoded before is needed for what comes after.
+            follows = 0 < len(self._early) < MOST_EARLY
+            self._early = [frame] if frame.key else [*self._early, frame] if follows else []
             return
-        self._layered = True
-        self._writer.add_layer(frame.time_us - self._start_us, frame.key, frame.data)
+        if not frame.key and frame.whole != self._layer_whole:
+            return  # what it refers to is not in the file
+        # Readers decode in the order of times, and times are the other side's.
+        time_us = self._last_layer_us = max(frame.time_us - self._start_us, self._last_layer_us)
+        self._layer_whole = frame.whole
+        if frame.whole:
+            self._camera_us = time_us
+            self._writer.add_camera(time_us, frame.key, frame.data)
+        else:
+            self._writer.add_layer(time_us, frame.key, frame.data)
+
+    def _write_camera_end(self, time_us: int) -> None:
+        if self._start_us is not None and self._camera_us is not None:
+            self._writer.add_camera(max(time_us - self._start_us, self._camera_us), False, b"")
+            self._camera_us = None
 
     def _write_picture(self, picture: SourcePicture) -> None:
         # A reader takes no more; those that came first have been shown for longest.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -17,11 +17,9 @@ from kilocall.proto.errors import BadInput
 from kilocall.runtime.files import user_cache_folder
 from kilocall.runtime.peer_settings import IceServer
 from kilocall.sender.camera import BROWSER
-from kilocall.sender.layer_encoder import check_layer_kbps
+from kilocall.sender.layer_encoder import DEFAULT_LAYER_KBPS, check_layer_kbps
 
 __all__ = ["CallSettings", "default_cache", "settings_from"]
-
-DEFAULT_LAYER_KBPS: Final = 3.0
 
 
 def default_cache() -> Path:

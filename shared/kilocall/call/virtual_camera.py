@@ -7,11 +7,11 @@ import importlib.util
 import logging
 from typing import Any, Final
 
-import cv2
 import numpy as np
 
 from kilocall.model.family import Picture
 from kilocall.proto.errors import BadInput
+from kilocall.runtime.pictures import with_bars
 
 __all__ = ["VirtualCamera", "why_unavailable"]
 
@@ -51,23 +51,10 @@ class VirtualCamera:
         if self._failed:
             return
         try:
-            self._camera.send(np.ascontiguousarray(_fitted(rgb)))
+            self._camera.send(np.ascontiguousarray(with_bars(rgb, SIDE, SIDE)))
         except Exception as error:  # the device may go away; the call must not
             self._failed = True
             logger.error("virtual camera %s ends: %s", self.device, error)
 
     def close(self) -> None:
         self._camera.close()
-
-
-def _fitted(rgb: Picture) -> Picture:
-    """As large as fits, in the middle of black."""
-    scale = SIDE / max(rgb.shape[:2])
-    height, width = (round(scale * length) for length in rgb.shape[:2])
-    large = np.asarray(cv2.resize(rgb, (width, height), interpolation=cv2.INTER_CUBIC), np.uint8)
-    if height == width:
-        return large
-    whole: Picture = np.zeros((SIDE, SIDE, 3), np.uint8)
-    top, left = (SIDE - height) // 2, (SIDE - width) // 2
-    whole[top : top + height, left : left + width] = large
-    return whole

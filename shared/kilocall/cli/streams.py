@@ -98,6 +98,7 @@ def show_info(stream: Path, json: bool) -> None:
             ),
             ("sound", f"{found.sound_bytes} bytes, {found.sound_kbps:.2f} kbit/s" if found.sound_bytes else "none"),
             ("video layer", _layer(found)),
+            ("camera", _camera(found)),
             ("file", f"{found.file_bytes} bytes"),
         ],
     )
@@ -134,6 +135,12 @@ def _layer(found: StreamInfo) -> str:
     if not found.layer_frames:
         return "none"
     return f"{found.layer_frames} frames, {found.layer_bytes} bytes, {found.layer_kbps:.2f} kbit/s"
+
+
+def _camera(found: StreamInfo) -> str:
+    if not found.camera_frames:
+        return "not shown"
+    return f"shown for {found.camera_s:.1f} s, {found.camera_frames} frames, {found.camera_bytes} bytes"
 
 
 def _picture(found: StreamInfo) -> str:

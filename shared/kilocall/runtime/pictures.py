@@ -27,7 +27,7 @@ from kilocall.runtime.picture_decoder import FROM_OTHERS, decoded
 
 __all__ = [
     "DEFAULT_MAX_BYTES", "LARGE_MAX_BYTES", "PictureFormat", "as_jpeg", "as_png", "best_format", "decode_picture",
-    "encode_picture", "fitted",
+    "encode_picture", "fitted", "with_bars",
 ]  # fmt: skip
 
 PictureFormat = Literal["avif", "webp"]
@@ -123,6 +123,20 @@ def fitted(rgb: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
         return rgb
     how = cv2.INTER_AREA if rgb.shape[0] > side else cv2.INTER_CUBIC
     return np.asarray(cv2.resize(rgb, (side, side), interpolation=how), np.uint8)
+
+
+def with_bars(rgb: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:
+    """A picture [H, W, 3] as large as fits, in the middle of black."""
+    scale = min(width / rgb.shape[1], height / rgb.shape[0])
+    inner = max(1, round(scale * rgb.shape[1])), max(1, round(scale * rgb.shape[0]))
+    how = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+    resized = np.asarray(cv2.resize(rgb, inner, interpolation=how), np.uint8)
+    if inner == (width, height):
+        return resized
+    whole = np.zeros((height, width, 3), np.uint8)
+    left, top = (width - inner[0]) // 2, (height - inner[1]) // 2
+    whole[top : top + inner[1], left : left + inner[0]] = resized
+    return whole
 
 
 def as_jpeg(rgb: NDArray[np.uint8], quality: int = JPEG_QUALITY) -> bytes:

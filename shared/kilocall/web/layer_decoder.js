@@ -41,6 +41,7 @@ export class LayerDecoder {
   /** @type {Map<number, { about: About, wanted: boolean, whole: boolean }>} by number, in their order */
   #pending = new Map();
   #number = 0;
+  #whole = false; // the frame before
   /** Pictures are copied one after the other. */
   #copying = Promise.resolve();
   /** @type {(() => void)[]} */
@@ -78,6 +79,8 @@ export class LayerDecoder {
   push(data, { key, about, whole = false, wanted = true }) {
     if (this.#pending.size >= MOST_PENDING) this.#fail();
     if (key) this.needsKey = false;
+    else if (whole !== this.#whole) this.lost(); // what the camera saw must not get into a face, nor a face into what it sees
+    this.#whole = whole;
     if (this.needsKey) return;
     try {
       const unit = checkedUnit(data, { key, whole });

@@ -303,17 +303,20 @@ export class TimedLayerFrame {
    * Raises BadInput for a field out of range.
    * @param {number} timeUs
    * @param {boolean} key
-   * @param {Uint8Array} data
+   * @param {Uint8Array} data a whole one without any is no frame: it says that the camera is shown no more
+   * @param {boolean} [whole] whether it is the camera's whole picture; a record of a type of its own
    */
-  constructor(timeUs, key, data) {
+  constructor(timeUs, key, data, whole = false) {
     this.timeUs = timeUs;
     this.key = key;
     this.data = data;
+    this.whole = whole;
     if (!(timeUs >= 0 && timeUs < 2 ** (8 * TIME_BYTES))) {
       throw new BadInput(`layer frame time is ${timeUs} us, allowed is 0 to ${2 ** (8 * TIME_BYTES) - 1}`);
     }
-    if (data.length < 1 || data.length > MAX_LAYER_BYTES) {
-      throw new BadInput(`layer frame is ${data.length} bytes, allowed are 1 to ${MAX_LAYER_BYTES}`);
+    const least = whole && !key ? 0 : 1;
+    if (data.length < least || data.length > MAX_LAYER_BYTES) {
+      throw new BadInput(`layer frame is ${data.length} bytes, allowed are ${least} to ${MAX_LAYER_BYTES}`);
     }
   }
 
@@ -326,13 +329,14 @@ export class TimedLayerFrame {
   /**
    * Raises BadInput for bytes that are none.
    * @param {Uint8Array} body
+   * @param {boolean} [whole]
    */
-  static parse(body) {
+  static parse(body, whole = false) {
     const start = TIME_BYTES + 1;
     if (body.length < start) throw new BadInput(`layer frame record is ${body.length} bytes, its time and flags need ${start}`);
     const flags = body[TIME_BYTES];
     if (flags > 1) throw new BadInput(`layer frame record has flags ${flags}, allowed are 0 and 1`);
-    return new TimedLayerFrame(unsigned(body.subarray(0, TIME_BYTES)), Boolean(flags), body.subarray(start));
+    return new TimedLayerFrame(unsigned(body.subarray(0, TIME_BYTES)), Boolean(flags), body.subarray(start), whole);
   }
 }
 

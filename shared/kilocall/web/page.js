@@ -97,6 +97,7 @@ class View {
     /** The file that is shown in place of the stream's pictures, and the one that is being looked at. */
     this.other = /** @type {string | null} */ (null);
     this.given = /** @type {string | null} */ (null);
+    this.camera = false; // whether what the camera saw is shown
     this.layered = false; // whether there is a video layer under the stream's own picture
     /** @type {import("./player.js").TimedMotion | null} what is being made, or shown */
     this.last = null;
@@ -130,8 +131,7 @@ class View {
     }
     worker.onmessage = ({ data }) => this.#heard(data);
     worker.onerror = (event) => say(`the page's worker failed: ${event.message ?? "it cannot be loaded"}`);
-    const layer = [...this.replay.reader.layerFrames()].map(({ timeUs, key, data }) => ({ timeUs, key, data: data.slice() }))
-      .sort((one, other) => one.timeUs - other.timeUs);
+    const layer = this.replay.reader.video().map((frame) => ({ ...frame, data: frame.data.slice() }));
     /** @type {Opening} */
     const wish = { do: "open", canvas: offscreen, size, pictures, layer };
     worker.postMessage(wish, offscreen ? [offscreen] : []);
@@ -163,6 +163,7 @@ class View {
     }
     const held = answer.picture === null ? this.heldOther : this.held[answer.picture];
     if (answer.frame !== null && held !== null) this.composer?.draw(held, answer.frame);
+    if (answer.plain !== null) this.composer?.show(answer.plain);
     const { field, move, generator, layer, compose } = answer.ms;
     const took = performance.now() - this.sentMs;
     this.leadUs = this.leadUs ? 0.8 * this.leadUs + 0.2 * took * 1000 : took * 1000;
@@ -173,8 +174,11 @@ class View {
     dataset.frame = String(answer.number);
     dataset.ms = [field, move, generator, compose, layer].map((ms) => ms.toFixed(1)).join(" ");
     dataset.layered = String(answer.layered);
-    if (answer.layered && !this.layered) {
-      this.layered = true;
+    dataset.camera = String(answer.camera);
+    const layered = answer.layered > 0;
+    if (layered !== this.layered || answer.camera !== this.camera) {
+      this.layered = layered;
+      this.camera = answer.camera;
       this.#badge();
     }
     $("frame").textContent = `${answer.number} of ${this.frames}`;
@@ -238,6 +242,12 @@ class View {
   }
 
   #badge() {
+    canvas.ariaLabel = this.camera ? "What the speaker’s camera saw" : "The speaker, reconstructed";
+    if (this.camera) {
+      $("badge-title").textContent = "Camera, not reconstructed.";
+      $("badge-text").textContent = `From ${this.faces.title}.`;
+      return;
+    }
     const from = (this.pictures > 1 ? `${this.pictures} pictures` : "one picture") + (this.layered ? " and a little video" : "");
     $("badge-title").textContent = `Reconstructed from ${this.other === null ? from : "another picture"}.`;
     $("badge-text").textContent = `Source: ${this.other ?? "the stream’s own picture"}, from ${this.faces.title}.`;

@@ -30,8 +30,8 @@ import { openWorker } from "./engine.js";
  * why not
  * @property {(fps: number) => void} rate so many pictures a second can be shown from now on
  * @property {(played: import("./recorder.js").Played) => void} [played] while something records
- * @property {(frame: import("./layer_track.js").TimedLayer) => void} [layer] the same for frames of the video layer, as they are
- * decoded
+ * @property {(frame: import("./layer_track.js").TimedLayer) => void} [layer] the same for frames of the video layer and of the
+ * camera, as they are decoded; one of the camera without data: from the frame of this time on the speaker is shown
  * @property {(newest: number | null) => void} [layerLost] the video layer cannot be shown until a key frame comes; number of the
  * frame that was decoded last
  * @property {(text: string) => void} problem

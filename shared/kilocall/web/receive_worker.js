@@ -75,6 +75,8 @@ class Receiver {
   constructor(opened, codebook) {
     this.opened = opened;
     this.recording = false;
+    /** @type {number | null} of the camera's frame that a recording was told of last */
+    this.recordedCameraUs = null;
     /** @type {number | null} */
     this.playedSequence = null;
     this.watched = true;
@@ -158,6 +160,7 @@ class Receiver {
           if (this.recording) tell({ did: "played", played: { timeUs, level, spacingUs, vectors: vectors.slice(index) } });
         }
       }
+      this.#tellCameraEnded(timeUs);
       // Of more than can be shown, because the other side has not heard of it or does not care, even steps.
       if (this.steps.take(timeUs, this.pace.fps) || this.pace.rung === 0) chosen.push({ timeUs, motion: this.last });
     }
@@ -208,13 +211,22 @@ class Receiver {
 
   #layerReceiver() {
     return new LayerReceiver(({ timeUs, key, data, picture, whole }) => {
-      if (whole) {
-        this.camera.push(timeUs, picture);
-        return;
-      }
-      this.mixer?.push(timeUs, picture);
-      if (this.recording) tell({ did: "layer", frame: { timeUs, key, data } });
+      if (whole) this.camera.push(timeUs, picture);
+      else this.mixer?.push(timeUs, picture);
+      if (!this.recording) return;
+      tell({ did: "layer", frame: { timeUs, key, data, whole } });
+      if (whole) this.recordedCameraUs = timeUs;
     });
+  }
+
+  /**
+   * Whatever ended it: the other side's word, or a new connection.
+   * @param {number} timeUs
+   */
+  #tellCameraEnded(timeUs) {
+    if (this.recordedCameraUs === null || this.recordedCameraUs > timeUs || this.camera.picture(timeUs) !== null) return;
+    this.recordedCameraUs = null;
+    tell({ did: "layer", frame: { timeUs, key: false, data: new Uint8Array(), whole: true } });
   }
 
   /** @param {readonly import("./layer_frame.js").LayerFragment[]} fragments */

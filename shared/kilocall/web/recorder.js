@@ -12,7 +12,11 @@ import { StreamWriter } from "./stream_writer.js";
 /** @typedef {import("./control.js").Hello} Hello */
 /** @typedef {import("./control.js").SourcePicture} SourcePicture */
 
+/** @typedef {import("./layer_track.js").TimedLayer} TimedLayer */
+
 const KEY_EVERY_FRAMES = 50;
+/** Frames of the layer that come before the first motion is shown: some tenths of a second of them. */
+const MOST_EARLY = 16;
 
 /**
  * What a packet adds to what was shown before, as decoded, when the first of it is shown.
@@ -32,8 +36,13 @@ export class Recorder {
   /** @type {number | null} */
   #startUs = null;
   #lastUs = 0;
-  /** Time of the layer frame written last; null: none that another could refer to. @type {number | null} */
-  #layerUs = null;
+  /** Of the layer, from a key frame on, before any motion. @type {TimedLayer[]} */
+  #early = [];
+  /** What kind the layer's last frame in the file was. @type {boolean | null} */
+  #layerWhole = null;
+  #lastLayerUs = 0;
+  /** Of the camera's last frame, while it is shown. @type {number | null} */
+  #cameraUs = null;
 
   /**
    * @param {Codebook} codebook
@@ -61,20 +70,49 @@ export class Recorder {
 
   /** @param {Played} played */
   addMotion({ timeUs, level, spacingUs, vectors }) {
-    this.#startUs ??= timeUs;
+    if (this.#startUs === null) {
+      this.#startUs = timeUs;
+      for (const frame of this.#early.splice(0)) this.addLayer(frame);
+    }
     const since = Math.max(timeUs - this.#startUs, this.#lastUs);
     this.#lastUs = since;
     this.#codec.setQuality((100 * level) / (LEVELS - 1));
     this.#writer.addPacket(since, MotionPacket.carry(this.#codec.encode(vectors), since, spacingUs));
   }
 
-  /** @param {import("./layer_track.js").TimedLayer} frame of the video layer; the file has it from the first key frame on */
-  addLayer({ timeUs, key, data }) {
-    // The stream begins with its first picture, and what refers to a frame before it cannot be decoded.
-    if (this.#startUs === null || timeUs < this.#startUs || !(key || this.#layerUs !== null)) return;
-    if (timeUs < (this.#layerUs ?? 0)) return; // the other side's clock
-    this.#layerUs = timeUs;
-    this.#writer.addLayer(timeUs - this.#startUs, key, data);
+  /**
+   * A frame of the video layer or of the camera; the file has either from its first key frame on. One of the camera without
+   * data: from the frame of this time on the speaker is shown.
+   * @param {TimedLayer} frame
+   */
+  addLayer(frame) {
+    const { timeUs, key, data, whole = false } = frame;
+    if (!data.length) {
+      this.#endCamera(timeUs);
+      return;
+    }
+    if (this.#startUs === null) {
+      // The stream begins with its first motion; what is decoded before is needed for what comes after.
+      const follows = this.#early.length > 0 && this.#early.length < MOST_EARLY;
+      if (key) this.#early = [frame];
+      else this.#early = follows ? [...this.#early, frame] : [];
+      return;
+    }
+    if (!key && whole !== this.#layerWhole) return; // what it refers to is not in the file
+    // Readers decode in the order of times, and times are the other side's.
+    this.#lastLayerUs = Math.max(timeUs - this.#startUs, this.#lastLayerUs);
+    this.#layerWhole = whole;
+    if (whole) {
+      this.#cameraUs = this.#lastLayerUs;
+      this.#writer.addCamera(this.#lastLayerUs, key, data);
+    } else this.#writer.addLayer(this.#lastLayerUs, key, data);
+  }
+
+  /** @param {number} timeUs */
+  #endCamera(timeUs) {
+    if (this.#startUs === null || this.#cameraUs === null) return;
+    this.#writer.addCamera(Math.max(timeUs - this.#startUs, this.#cameraUs), false, new Uint8Array());
+    this.#cameraUs = null;
   }
 
   /** @param {SourcePicture} picture a further one of the same speaker, once in the file */

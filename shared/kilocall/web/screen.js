@@ -7,13 +7,14 @@ import { GlComposer } from "./gl_compose.js";
 
 /** @typedef {import("./renderer.js").Pixels} Pixels */
 /** @typedef {import("./gl_compose.js").Frame} Frame */
+/** @typedef {import("./pixels.js").Picture} Picture */
 
 /** What brings frames onto the canvas, or gives them back for the page to do so.
  * @typedef {object} Screen
  * @property {(small: Pixels, detail: Pixels | null) => any} hold a picture, for `draw`
  * @property {(held: any, frame: Frame) => Frame | null} draw
  * @property {(held: any) => void} release
- * @property {(picture: import("./pixels.js").Picture) => void} show one as it is, of any shape
+ * @property {(picture: Picture) => Picture | null} show one as it is, of any shape
  * @property {() => number} side of the picture that is shown, pixels
  */
 
@@ -23,7 +24,7 @@ import { GlComposer } from "./gl_compose.js";
  * @returns {Screen}
  */
 export function screenOn(canvas, size) {
-  if (canvas === null) return { hold: () => null, draw: (_, frame) => asMessage(frame), release() {}, show() {}, side: () => size };
+  if (canvas === null) return { hold: () => null, draw: (_, frame) => asMessage(frame), release() {}, show: (one) => one, side: () => size };
   try {
     const composer = new GlComposer(canvas, size);
     return {
@@ -33,7 +34,10 @@ export function screenOn(canvas, size) {
         return null;
       },
       release: (held) => composer.release(held),
-      show: (picture) => composer.show(picture),
+      show(picture) {
+        composer.show(picture);
+        return null;
+      },
       side: () => canvas.width,
     };
   } catch (error) {
@@ -79,6 +83,7 @@ function plainScreen(canvas, size) {
     show({ width, height, data }) {
       resize(canvas, width, height);
       context.putImageData(new ImageData(new Uint8ClampedArray(data), width, height), 0, 0);
+      return null;
     },
     side: () => canvas.width,
   };

@@ -1,6 +1,6 @@
 // The stream file, `.kcs`, read from its bytes, also where it was cut. As `proto/stream_file.py`.
 //
-//   magic, 8 bytes | version u16 | header record | picture, reference, place, motion, sound and layer records | index | footer
+//   magic, 8 bytes | version u16 | header record | picture, reference, place, motion, sound, layer and camera records | index | footer
 //
 // A record is type u8, length LEB128, body, CRC-32 of all three.
 
@@ -32,6 +32,7 @@ export const INDEX = 5;
 export const REFERENCE = 6;
 const SOUND = 7;
 export const LAYER = 8;
+export const CAMERA = 9;
 export const END = Uint8Array.of(0x53, 0x43, 0x4b, 0x0a);
 const FOOTER_BYTES = 16;
 const START_BYTES = MAGIC.length + 2;
@@ -202,7 +203,13 @@ export class StreamReader {
 
   /** The frames of the video layer alone. */
   *layerFrames() {
-    for (const record of this.records()) if (record instanceof TimedLayerFrame) yield record;
+    for (const record of this.records()) if (record instanceof TimedLayerFrame && !record.whole) yield record;
+  }
+
+  /** The frames of the layer and the camera's, in the order of their times. */
+  video() {
+    const found = [...this.records()].filter((record) => record instanceof TimedLayerFrame);
+    return found.sort((one, other) => one.timeUs - other.timeUs);
   }
 
   /** The first source picture, null when the file holds none. */
@@ -374,7 +381,7 @@ function parseRecord(kind, body) {
     if (body.length < 5) throw new BadInput(`motion record is ${body.length} bytes, its time needs 5`);
     return new TimedPacket(unsigned(body.subarray(0, 5)), MotionPacket.parse(body.subarray(5)));
   }
-  if (kind === LAYER) return TimedLayerFrame.parse(body);
+  if (kind === LAYER || kind === CAMERA) return TimedLayerFrame.parse(body, kind === CAMERA);
   if (kind === SOUND) return SoundPackets.parse(body);
   if (kind !== PICTURE && kind !== PLACE && kind !== REFERENCE) return null;
   const message = parseControl(body);

@@ -6,7 +6,7 @@ import { TimedLayerFrame } from "./layer_frame.js";
 import { MOST_PICTURES } from "./limits.js";
 import { Double, pack } from "./msgpack.js";
 import {
-  END, FILE_VERSION, HEADER, INDEX, LAYER, MAGIC, MOTION, PICTURE, PLACE, REFERENCE, TimedPacket, rounded,
+  CAMERA, END, FILE_VERSION, HEADER, INDEX, LAYER, MAGIC, MOTION, PICTURE, PLACE, REFERENCE, TimedPacket, rounded,
 } from "./stream_file.js";
 
 /** @typedef {import("./control.js").SourcePicture} SourcePicture */
@@ -22,7 +22,7 @@ export class StreamWriter {
   #spacingUs;
   #pictures = 0;
   #lastUs = 0;
-  #lastLayerUs = 0;
+  #lastLayerUs = { [LAYER]: 0, [CAMERA]: 0 };
   #endUs = 0;
   /** @type {[timeUs: number, offset: number, frame: number][]} */
   #index = [];
@@ -89,9 +89,29 @@ export class StreamWriter {
    * @param {Uint8Array} data
    */
   addLayer(timeUs, key, data) {
-    if (timeUs < this.#lastLayerUs) throw new BadInput(`layer frame time is ${timeUs} us, least is ${this.#lastLayerUs}`);
-    this.#put(LAYER, new TimedLayerFrame(timeUs, key, data).bytes());
-    this.#lastLayerUs = timeUs;
+    this.#putLayer(LAYER, new TimedLayerFrame(timeUs, key, data));
+  }
+
+  /**
+   * The camera's whole picture, shown in place of the speaker from `timeUs` on; nothing where the speaker is shown again.
+   * Times of pictures must not go back.
+   * @param {number} timeUs
+   * @param {boolean} key
+   * @param {Uint8Array} data
+   */
+  addCamera(timeUs, key, data) {
+    this.#putLayer(CAMERA, new TimedLayerFrame(timeUs, key, data, true));
+  }
+
+  /**
+   * @param {LAYER | CAMERA} kind
+   * @param {TimedLayerFrame} frame
+   */
+  #putLayer(kind, frame) {
+    const leastUs = this.#lastLayerUs[kind];
+    if (frame.timeUs < leastUs) throw new BadInput(`layer frame time is ${frame.timeUs} us, least is ${leastUs}`);
+    this.#put(kind, frame.bytes());
+    if (frame.data.length) this.#lastLayerUs[kind] = frame.timeUs;
   }
 
   /** The whole file, with index and footer. */

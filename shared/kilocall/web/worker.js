@@ -24,7 +24,7 @@ import { ShapeModel } from "./shape.js";
  * @property {OffscreenCanvas | null} canvas null: frames are handed back
  * @property {number} size
  * @property {Picture[]} pictures the source picture first
- * @property {import("./layer_track.js").TimedLayer[]} layer of the stream, in the order of time
+ * @property {import("./layer_track.js").TimedLayer[]} layer of the stream, and the camera's frames, in the order of time
  */
 
 /**
@@ -55,7 +55,8 @@ import { ShapeModel } from "./shape.js";
 
 /**
  * @typedef {{ did: "open", threads: number }
- *   | { did: "render", number: number, ms: Ms, picture: number | null, frame: Frame | null, layered: number }
+ *   | { did: "render", number: number, ms: Ms, picture: number | null, frame: Frame | null, layered: number, camera: boolean,
+ *       plain: import("./pixels.js").Picture | null }
  *   | { did: "show", picture: { small: Pixels, detail: Pixels | null } | null } | { did: "refuse", reason: string } | { did: "fail", reason: string }} Answer
  */
 
@@ -172,6 +173,17 @@ async function render({ number, timeUs, vector, turn, restart, stepUs }) {
     renderer.restart();
     own.track?.reset();
   }
+  const layered = () => own.track?.used ?? 0;
+  const began = performance.now();
+  // What the camera saw shows who moves another picture.
+  const camera = other === null ? await own.track?.camera(timeUs) ?? null : null;
+  if (camera !== null) {
+    const decoded = performance.now();
+    const plain = screen.show(camera);
+    const ms = { field: 0, move: 0, generator: 0, layer: decoded - began, compose: performance.now() - decoded };
+    answer({ did: "render", number, picture: null, frame: null, ms, layered: layered(), camera: true, plain });
+    return;
+  }
   const { picture, frame } = await renderer.render(fromVector(vector), turn, Math.max(1, stepUs / 40_000));
   const rendered = performance.now();
   // What the layer saw fits neither another picture nor a head that is turned further.
@@ -180,7 +192,7 @@ async function render({ number, timeUs, vector, turn, restart, stepUs }) {
   const made = performance.now();
   const left = screen.draw(picture === null ? other?.held : own.held[picture], { ...frame, change });
   const ms = { ...frame.ms, layer: made - rendered, compose: performance.now() - made };
-  answer({ did: "render", number, picture, frame: left, ms, layered: own.track?.used ?? 0 });
+  answer({ did: "render", number, picture, frame: left, ms, layered: layered(), camera: false, plain: null });
 }
 
 /** @param {Answer} message */

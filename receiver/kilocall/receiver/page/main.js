@@ -9,19 +9,22 @@ const $ = (id) => document.getElementById(id);
 const ANGLES = ["yaw", "pitch", "roll"];
 const MOST_KEY_MARKS = 200;
 const STEP_S = 1;
-// Frame u32, time in microseconds u64, bits a frame f32, milliseconds that rendering took f32.
+// Frame u32, time in microseconds u64, bits a frame f32, milliseconds that rendering took f32, whether it is what
+// the camera saw u8.
 const HEAD = {
-  bytes: 20,
+  bytes: 21,
   read: (view) => ({
     frame: view.getUint32(0),
     timeUs: Number(view.getBigUint64(4)),
     bits: view.getFloat32(12),
     madeMs: view.getFloat32(16),
+    camera: view.getUint8(20) !== 0,
   }),
 };
 
 let stream = null;
 let state = null;
+let camera = false; // what the speaker's camera saw is shown
 let seeking = false; // the bar is being dragged: it must not jump back to what is shown
 
 const screen = new Screen($("picture"), drawn);
@@ -70,6 +73,12 @@ const connection = new LiveSocket(HEAD, {
 
 function label() {
   if (!stream || !state) return;
+  $("picture").ariaLabel = camera ? "What the speaker’s camera saw" : "The speaker, reconstructed";
+  if (camera) {
+    $("badge-title").textContent = "Camera, not reconstructed.";
+    $("badge-text").textContent = `From ${stream.name}.`;
+    return;
+  }
   const from = state.pictures > 1 ? `${state.pictures} pictures` : "one picture";
   $("badge-title").textContent = `Reconstructed from ${from}.`;
   $("badge-text").textContent = `Source: ${state.source ?? "the stream’s own picture"}, from ${stream.name}.`;
@@ -78,6 +87,10 @@ function label() {
 function drawn(picture) {
   $("frame").textContent = `${picture.frame} of ${stream?.frames ?? "–"}`;
   if (!seeking) showPosition(picture.timeUs);
+  if (picture.camera !== camera) {
+    ({ camera } = picture);
+    label();
+  }
   if (state) sound.follow(picture.timeUs, state);
 }
 

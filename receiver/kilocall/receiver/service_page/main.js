@@ -3,6 +3,7 @@
 import { NO_KEY, at, enter } from "./common/enter.js";
 
 const RETRY_MS = 1000;
+const STATE_MS = 2000;
 const $ = (id) => document.getElementById(id);
 
 $("stream").onerror = () => setTimeout(show, RETRY_MS, "The program is not running any more, or has as many viewers as it serves.");
@@ -32,4 +33,13 @@ function tell(text) {
   $("stream").hidden = true;
 }
 
+async function label() {
+  if ($("stream").hidden) return;
+  const reply = await fetch(at("/state")).catch(() => null); // what is wrong is said where the stream ends
+  if (!reply?.ok) return;
+  const { layered } = await reply.json();
+  $("badge").textContent = `Reconstructed from one picture${layered ? " and a little video" : ""}.`;
+}
+
 show("connecting");
+setInterval(label, STATE_MS);

@@ -16,10 +16,9 @@ from kilocall.bench.loss.results import LossPoint, LossReport
 from kilocall.bench.loss.shown import Shown
 from kilocall.bench.quality.clips import BenchClip, read_clip
 from kilocall.bench.scores import Scorer, Scores, mean_of_known
-from kilocall.call.settings import DEFAULT_LAYER_KBPS
 from kilocall.proto.errors import BadInput, KilocallError
 from kilocall.runtime.progress import Progress, silent
-from kilocall.sender.layer_encoder import check_layer_kbps
+from kilocall.sender.layer_encoder import DEFAULT_LAYER_KBPS, check_layer_kbps
 
 __all__ = ["LAYERS", "LOSSES", "LossSettings", "measure_loss"]
 
