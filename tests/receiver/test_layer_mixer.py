@@ -122,6 +122,17 @@ def test_a_layer_frame_that_comes_late_changes_what_is_shown_from_then_on(
     assert np.mean(gains) > 3
 
 
+@pytest.mark.parametrize(("step", "used"), [(1, COUNT), (2, COUNT // 4)], ids=["25 a second", "12.5"])
+def test_a_layer_as_fast_as_the_pictures_is_compared_with_each_where_these_are_many(
+    family: Family, made: list[Made], truth: list[Picture], step: int, used: int
+) -> None:
+    mixed = mixer(family)
+    for number in range(0, COUNT, step):
+        mixed.push(number * FRAME_US, truth[number])
+        mixed.mix(made[number], number * FRAME_US)
+    assert mixed.used == pytest.approx(used, abs=1)
+
+
 def test_after_a_jump_the_layer_starts_at_the_key_frame_before(
     family: Family, made: list[Made], truth: list[Picture], layer: list[TimedLayerFrame]
 ) -> None:

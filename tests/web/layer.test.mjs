@@ -428,13 +428,19 @@ test("layer frames are compared with the pictures of their moments, seldom where
   assert.equal(await mix(40), 1); // with the picture of its moment, not with the newest
   for (const ms of [80, 120, 170]) assert.equal(await mix(ms), 1);
   assert.deepEqual(compared, [[0, 0], [170_000, 160_000]]);
-  // Pictures 300 ms apart: a layer frame that follows after 160 is left out.
+  // One for each picture, where these are 40 ms apart.
+  for (const ms of [180, 220, 260]) {
+    mixer.push(1000 * ms, layer(1000 * ms));
+    await mix(ms);
+  }
+  assert.deepEqual(compared.splice(2), [180, 220, 260].map((ms) => [1000 * ms, 1000 * ms]));
+  // Pictures 240 ms apart: a layer frame that follows after 160 is left out.
   mixer.push(320_000, layer(320_000));
   assert.equal(await mix(500), 1);
   assert.equal(compared.length, 2);
   // Full for 0.7 s, and gone after 1.4.
   const strengths = [];
-  for (const ms of [870, 1220, 1560, 1570]) strengths.push(await mix(ms));
+  for (const ms of [960, 1310, 1650, 1660]) strengths.push(await mix(ms));
   assert.deepEqual(strengths, [1, 0.5, 10_000 / 700_000, null]);
   mixer.reset();
   mixer.push(1_600_000, layer(1_600_000));

@@ -14,8 +14,9 @@ __all__ = ["LayerMixer"]
 #: up to a frame of the slowest layer later, for what was before the jump was not made.
 NEAR_US: Final = 60_000
 FIRST_NEAR_US: Final = 170_000
-#: Comparing takes a third of what a picture does: where pictures are far apart, because this computer is slow, every
-#: second of them is compared at most. At 25 a second layers of any rate are compared in full.
+#: Comparing takes a third of what a picture does: where pictures are further apart than this, because this computer is
+#: slow, every second of them is compared at most. At 25 a second layers of any rate are compared in full.
+SPARING_US: Final = 50_000
 SPARING: Final = 1.9
 #: A correction of this age counts in full, and one of that age not at all.
 FRESH_US: Final = 700_000
@@ -58,7 +59,8 @@ class LayerMixer:
         """The picture of this capture time with what the layer knows."""
         before_us = self._made[-1].time_us if self._made else time_us
         self._made.append(_Timed(time_us, made))
-        self._compare(time_us, SPARING * (time_us - before_us))
+        gap_us = time_us - before_us
+        self._compare(time_us, SPARING * gap_us if gap_us > SPARING_US else 0.0)
         correction, age_us = self._correction, time_us - self._corrected_us
         if correction is None or not 0 <= age_us < OLD_US:
             return made.picture

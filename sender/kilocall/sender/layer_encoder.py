@@ -64,8 +64,6 @@ LADDER: Final = (
     LayerSetting(24.0, 256, 12.5, None, 4),
 )
 #: The same for the camera's whole picture, which is looked at as it is: fewer frames, each in more detail.
-DEFAULT_LAYER_KBPS: Final = 3.0
-"""Where nobody says otherwise and the other side takes a layer."""
 CAMERA_LADDER: Final = (
     LayerSetting(1.5, 96, 2.0, 55, 4),
     LayerSetting(3.0, 128, 2.5, 52, 4),
@@ -73,6 +71,8 @@ CAMERA_LADDER: Final = (
     LayerSetting(12.0, 216, 5.0, 48, 5),
     LayerSetting(24.0, 256, 6.25, 44, 5),
 )
+#: Where nobody says otherwise and the other side takes a layer.
+DEFAULT_LAYER_KBPS: Final = 3.0
 #: For a computer on which all else takes long already.
 QUICK_PRESET: Final = 8
 #: A picture whose frames are too large for a message's pieces is coded so much coarser, until they fit.

@@ -13,9 +13,10 @@
 const NEAR_US = 60_000;
 const FIRST_NEAR_US = 170_000;
 /**
- * Comparing takes a third of what a picture does: where pictures are far apart, because this computer is slow, every second of
- * them is compared at most. At 25 a second layers of any rate are compared in full.
+ * Comparing takes a third of what a picture does: where pictures are further apart than this, because this computer is slow, every
+ * second of them is compared at most. At 25 a second layers of any rate are compared in full.
  */
+const SPARING_US = 50_000;
 const SPARING = 1.9;
 /** A correction of this age counts in full, and one of that age not at all. */
 const FRESH_US = 700_000;
@@ -72,7 +73,8 @@ export class LayerMixer {
     const beforeUs = this.#made.at(-1)?.timeUs ?? timeUs;
     this.#made.push({ timeUs, made });
     if (this.#made.length > MOST_MADE) this.#made.shift();
-    await this.#compare(timeUs, SPARING * (timeUs - beforeUs));
+    const gapUs = timeUs - beforeUs;
+    await this.#compare(timeUs, gapUs > SPARING_US ? SPARING * gapUs : 0);
     const ageUs = timeUs - this.#correctedUs;
     if (this.#correction === null || !(ageUs >= 0 && ageUs < OLD_US)) return null;
     return this.#correction.for(made, Math.min(1, (OLD_US - ageUs) / (OLD_US - FRESH_US)));
