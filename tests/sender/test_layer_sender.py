@@ -186,6 +186,26 @@ def test_messages_that_overtake_each_other_lose_nothing() -> None:
     assert len(decoded(receiver, sent)) == 9
 
 
+def test_messages_of_several_frames_that_overtake_each_other_lose_nothing() -> None:
+    layer, frame_us = sender(24), 40_000
+    sent = []
+    for number in range(30):
+        layer.push(crop(number), number * frame_us)
+        if number % 3 == 2:
+            sent.append((number * frame_us, layer.take(ROOM, again=False)))
+    sent[4], sent[5] = sent[5], sent[4]
+    receiver = LayerReceiver()
+    found = [frame for near_us, fragments in sent for one in fragments for frame in receiver.push(one, near_us)]
+    assert len(found) == layer.frames > 20
+    assert receiver.lost_frames == 0
+    # A whole message that is lost is not waited for.
+    lost = LayerReceiver()
+    for near_us, fragments in sent[:4] + sent[6:]:
+        for one in fragments:
+            list(lost.push(one, near_us))
+    assert lost.lost_frames == 1
+
+
 def test_a_queue_that_nobody_takes_is_dropped_and_begins_with_a_key_frame() -> None:
     layer = sender(24)
     for number in range(40):

@@ -76,7 +76,8 @@ def test_clips_come_out_whole_with_their_layers(clips: tuple[SentClip, ...]) -> 
         rated, finer, any_rate = (set(layer.frames.tolist()) for layer in clip.layers.values())
         assert any_rate == {0, 4, 8}
         assert {0} < rated <= any_rate
-        assert {0} < finer <= {0, 2, 4, 6, 8}
+        assert {0} < finer
+        assert len(finer) <= FRAMES * FEW[1].fps / 25 + 1
 
 
 def test_sent_clips_are_kept_until_the_clip_changes(
@@ -127,7 +128,7 @@ def test_fusion_in_training_is_that_of_a_receiver(
     found = 255 * shown.clamp(0, 1)[0].permute(1, 2, 0).numpy()
     assert np.abs(wanted.astype(int) - made_now.picture).mean() > 5
     assert np.abs(found - wanted).mean() < 0.35  # rounding alone is a quarter of a level
-    assert np.percentile(np.abs(found - wanted), 99.9) < 2
+    assert np.percentile(np.abs(found - wanted), 99.9) < 3
 
 
 def made(clip: SentClip, frame: int) -> Made:

@@ -520,7 +520,7 @@ test("what a layer of any side changes is Python's, a moment later too", { skip:
   const fusion = await Fusion.open(await engine(), network);
   const [made, later] = [madeOf(0.003), madeOf(0.0031)];
   for (const { side, changes, moved, shown } of stored.compared) {
-    const correction = await fusion.correction(made, layerOf(side));
+    const correction = await fusion.correction(made, layerOf(side), side === 256);
     const change = correction.for(later, 0.75);
     assert.equal(correction.for(made, 1).way, null);
     assert.equal(correction.for(/** @type {Made} */ ({ ...later, number: 1 }), 1).way, null);

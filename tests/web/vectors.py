@@ -331,7 +331,8 @@ def what_the_layer_changes(player: StreamPlayer, source: Source, made: Picture) 
     later = replace(placement, displacement=0.1 * wave(64 * 64 * 2, 0.0031).reshape(64, 64, 2))
     found = []
     for side in LAYER_SIDES:
-        correction = fusion.correction(Made(made, placement), layer_of(source.picture, side))
+        in_step = side == LAYER_SIDES[-1]
+        correction = fusion.correction(Made(made, placement), layer_of(source.picture, side), in_step=in_step)
         assert isinstance(correction, Correction)
         moved = correction.moved_to(Made(made, later))
         found.append(

@@ -18,6 +18,8 @@ FIRST_NEAR_US: Final = 170_000
 #: slow, every second of them is compared at most. At 25 a second layers of any rate are compared in full.
 SPARING_US: Final = 50_000
 SPARING: Final = 1.9
+#: A layer frame so soon after the one before belongs to a layer that is as fast as motion.
+IN_STEP_US: Final = 50_000
 #: A correction of this age counts in full, and one of that age not at all.
 FRESH_US: Final = 700_000
 OLD_US: Final = 1_400_000
@@ -44,12 +46,14 @@ class LayerMixer:
         self._made: deque[_Timed] = deque(maxlen=MOST_MADE)
         self._correction: LayerCorrection | None = None
         self._corrected_us = 0
+        self._newest_us: int | None = None  # of the layer
 
     def reset(self) -> None:
         """What follows has nothing to do with what was before."""
         self._waiting.clear()
         self._made.clear()
         self._correction = None
+        self._newest_us = None
 
     def push(self, time_us: int, layer: Picture) -> None:
         """A layer frame [L, L, 3] of this capture time."""
@@ -70,8 +74,11 @@ class LayerMixer:
     def _compare(self, now_us: int, apart_us: float) -> None:
         """With the newest layer frame that is not ahead of what is shown, `apart_us` or more after the last."""
         newest: tuple[int, Picture] | None = None
+        in_step = False
         while self._waiting and self._waiting[0][0] <= now_us:
             newest = self._waiting.popleft()
+            in_step = self._newest_us is not None and newest[0] - self._newest_us <= IN_STEP_US
+            self._newest_us = newest[0]
         if newest is None:
             return
         time_us, layer = newest
@@ -83,6 +90,6 @@ class LayerMixer:
         near_us = FIRST_NEAR_US if stale else NEAR_US
         if abs(nearest.time_us - time_us) > near_us:
             return
-        self._correction = self._fusion.correction(nearest.made, layer)
+        self._correction = self._fusion.correction(nearest.made, layer, in_step=in_step)
         self._corrected_us = nearest.time_us
         self.used += 1

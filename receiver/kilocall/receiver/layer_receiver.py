@@ -8,15 +8,18 @@ from typing import Final
 
 from kilocall.model.family import Picture
 from kilocall.proto.layer_frame import LAYER_NUMBERS, LayerAssembly, LayerFragment, LayerFrame
+from kilocall.proto.motion_packet import TIMES_MS
 from kilocall.receiver.layer_decoder import LayerDecoder
 
 __all__ = ["LAYER_TAKEN_BPS", "DecodedLayer", "LayerReceiver"]
 
 #: What the other side may spend on a video layer: all that there is.
 LAYER_TAKEN_BPS: Final = 24_000
-#: Frames that are kept while one before them may still come: messages overtake each other, and a link that loses
-#: carries small frames twice.
-MOST_AHEAD: Final = 2
+#: Frames are kept while one before them may still come: messages overtake each other, and a link that loses carries
+#: small frames twice. So many of them, or as many more as lie within two messages of three frames at 25 a second.
+LEAST_AHEAD: Final = 2
+AHEAD_MS: Final = 240
+MOST_AHEAD: Final = 16
 #: A key frame is asked for no more often: each takes the rate of a second.
 KEY_EVERY_US: Final = 1_000_000
 
@@ -64,7 +67,7 @@ class LayerReceiver:
         if self._expected is None or not _follows(frame.number, self._expected):
             return
         self._ahead[frame.number] = frame
-        if self._expected not in self._ahead and len(self._ahead) > MOST_AHEAD:
+        if self._expected not in self._ahead and self._waited_for_long(frame):
             # What is missing will not come any more, and nothing behind it can be decoded.
             self.lost_frames += 1
             self._decoder.lost()
@@ -90,6 +93,11 @@ class LayerReceiver:
             return False
         self._asked_us = now_us
         return True
+
+    def _waited_for_long(self, newest: LayerFrame) -> bool:
+        since_ms = max((newest.time_ms - one.time_ms) % TIMES_MS for one in self._ahead.values())
+        count = len(self._ahead)
+        return count > MOST_AHEAD or (count > LEAST_AHEAD and since_ms >= AHEAD_MS)
 
     def _skip_to(self, number: int) -> None:
         """Nothing before a key frame is needed."""

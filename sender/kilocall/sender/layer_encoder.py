@@ -1,8 +1,7 @@
 """Crops, or the camera's whole pictures, to frames of the video layer: small AV1 a few times a second, within a rate.
 
-SVT-AV1 in its low-delay mode gives each frame at once. At low rates the quantiser stays as it is: the encoder's own
-rate control does not hold them, and codes 10 % less well. At high ones it chooses the quantiser, so that lively moments
-have all of their frames, each coarser. What is too much for the rate even so is left out in whole frames.
+SVT-AV1 in its low-delay mode gives each frame at once. The quantiser stays as it is: the encoder's own rate control
+does not hold low rates, and codes less well. What is too much for the rate is left out in whole frames.
 """
 
 from __future__ import annotations
@@ -48,8 +47,8 @@ class LayerSetting:
     side: int
     """Of the square that is coded; a picture of another shape has at most as many pixels."""
     fps: float
-    crf: int | None
-    """The quantiser; None: what spends the rate evenly, never finer than FINEST."""
+    crf: int
+    """The quantiser, of 63."""
     preset: int = 8
     """Of SVT-AV1, on a computer that has the time. From 8 to 4 a layer gains half a decibel at the same rate, and takes
     three times as long to code."""
@@ -57,11 +56,11 @@ class LayerSetting:
 
 #: By rate. Held-out speakers need about as much as the rate says; see docs/layer.md.
 LADDER: Final = (
-    LayerSetting(1.5, 64, 6.25, 54, 4),
-    LayerSetting(3.0, 128, 6.25, 59, 4),
-    LayerSetting(6.0, 160, 10.0, 55, 4),
-    LayerSetting(12.0, 192, 12.5, None, 4),
-    LayerSetting(24.0, 256, 12.5, None, 4),
+    LayerSetting(1.5, 96, 6.25, 61, 4),
+    LayerSetting(3.0, 176, 6.25, 62, 4),
+    LayerSetting(6.0, 192, 12.5, 61, 4),
+    LayerSetting(12.0, 256, 25 / 1.5, 59, 4),
+    LayerSetting(24.0, 256, 25.0, 50, 5),
 )
 #: The same for the camera's whole picture, which is looked at as it is: fewer frames, each in more detail.
 CAMERA_LADDER: Final = (
@@ -78,10 +77,6 @@ QUICK_PRESET: Final = 8
 #: A picture whose frames are too large for a message's pieces is coded so much coarser, until they fit.
 COARSER: Final = 6
 COARSEST: Final = 63
-#: Where the encoder chooses: a scene in which nothing moves would take all of the rate for its camera's noise.
-FINEST: Final = 14
-#: About what it chooses.
-CHOSEN: Final = 45
 #: Wider or taller ones are squeezed.
 MOST_STRETCHED: Final = 4.0
 LEAST_SIDE: Final = 16
@@ -162,7 +157,7 @@ class LayerEncoder:
         self._key_wanted = False
         if len(unit) > self._most_bytes:
             # Too large for a message's pieces, as noise is: nobody gets it, so nothing may refer to it.
-            self._crf = min(COARSEST, (CHOSEN if self._crf is None else self._crf) + COARSER)
+            self._crf = min(COARSEST, self._crf + COARSER)
             self._encoder = self._open()
             return None
         return CodedLayer(time_us, is_key(unit), unit)
@@ -193,13 +188,12 @@ class LayerEncoder:
         encoder.time_base = Fraction(1, 1_000_000)
         encoder.framerate = Fraction(self.setting.fps).limit_denominator(100)
         encoder.thread_count = 1
-        options = {"preset": str(self.setting.preset), "g": "999999"}
-        if self._crf is None:
-            of_pieces = 8 * self.setting.fps * fragment_bytes(0)
-            encoder.bit_rate = round(1000 * self.setting.kbps - of_pieces)
-            encoder.options = options | {"svtav1-params": f"{_SVT}:rc=2:min-qp={FINEST}"}
-        else:
-            encoder.options = options | {"svtav1-params": _SVT, "crf": str(self._crf)}
+        encoder.options = {
+            "preset": str(self.setting.preset),
+            "g": "999999",
+            "svtav1-params": _SVT,
+            "crf": str(self._crf),
+        }
         with priorities_kept():
             encoder.open()
         return encoder

@@ -126,8 +126,9 @@ class LayerCorrection(Protocol):
 class Fusion(Protocol):
     """Compares made pictures with frames of the video layer. One thread at a time may use it."""
 
-    def correction(self, made: Made, layer: Picture) -> LayerCorrection:
-        """For a layer frame [L, L, 3] of the moment for which `made` was made."""
+    def correction(self, made: Made, layer: Picture, *, in_step: bool = False) -> LayerCorrection:
+        """For a layer frame [L, L, 3] of the moment for which `made` was made; `in_step`: there is one for each picture
+        that is shown."""
 
 
 class Aligner(Protocol):

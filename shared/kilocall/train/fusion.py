@@ -29,12 +29,15 @@ from kilocall.train.losses import ssim_loss
 
 __all__ = ["FusionTask", "changes", "fused", "moved"]
 
-#: Weights of the loss: of the difference, its square, 1 - SSIM, detail that is missing and detail that is too much.
+#: Weights of the loss: of the difference, its square, that in powers of ten, 1 - SSIM, detail that is missing and
+#: detail that is too much. The third has a clip that is nearly right count as much as one that is far off.
 ABSOLUTE: Final = 4.0
-SQUARED: Final = 20.0
+SQUARED: Final = 10.0
+POWERS: Final = 0.25
 UNLIKE: Final = 0.1
-MISSING_DETAIL: Final = 3.0
+MISSING_DETAIL: Final = 4.5
 MORE_DETAIL: Final = 0.9
+_LEAST_SQUARED: Final = 1e-5
 #: Of squared error, blocks of so many pixels each way, beyond what the made picture has there.
 WORSE: Final = 30.0
 WORSE_BLOCK: Final = 8
@@ -73,7 +76,9 @@ class FusionTask:
         worse = _blocks((shown - truth).square()) - _blocks((made - truth).square())
         apart = _energy(truth) - _energy(shown)
         difference = shown - truth
-        total = ABSOLUTE * difference.abs().mean() + SQUARED * difference.square().mean()
+        squared = difference.square().mean((1, 2, 3))
+        total = ABSOLUTE * difference.abs().mean() + SQUARED * squared.mean()
+        total = total + POWERS * (squared + _LEAST_SQUARED).log10().mean()
         total = total + UNLIKE * ssim_loss(shown, truth) + WORSE * F.relu(worse).mean()
         total = total + MISSING_DETAIL * F.relu(apart).mean() + MORE_DETAIL * F.relu(-apart).mean()
         with torch.no_grad():

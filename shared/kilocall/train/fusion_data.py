@@ -40,12 +40,11 @@ _ANY_KBPS: Final = 10_000.0
 #: What a layer may look like: the ladder's, and others between and beside them.
 SETTINGS: Final = (
     *LADDER,
-    LayerSetting(_ANY_KBPS, 64, 6.25, 62),
-    LayerSetting(_ANY_KBPS, 96, 6.25, 58),
-    LayerSetting(_ANY_KBPS, 128, 8.0, 52),
-    LayerSetting(_ANY_KBPS, 192, 6.25, 58),
-    LayerSetting(_ANY_KBPS, 256, 6.25, 54),
-    LayerSetting(6.0, 160, 10.0, None, 4),
+    LayerSetting(_ANY_KBPS, 64, 6.25, 54),
+    LayerSetting(_ANY_KBPS, 128, 6.25, 59),
+    LayerSetting(_ANY_KBPS, 160, 10.0, 56),
+    LayerSetting(_ANY_KBPS, 256, 12.5, 56),
+    LayerSetting(24.0, 256, 12.5, 46),
 )
 #: Of a folder and of a clip at most: four seconds of a hundred clips, which take 7 GB.
 MOST_CLIPS: Final = 100

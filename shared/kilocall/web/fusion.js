@@ -36,8 +36,8 @@ const COVER_SIDE = 27;
 const LIGHT_SIDE = 8;
 /** A layer of this side has detail that WORK_SIDE cannot hold. */
 const DETAILED = 192;
-/** One of the full side comes often: of lips and lids it says so much. */
-const SAYS_OF_PARTS = 0.5;
+/** One of the full side that is never late says so much of lips and lids. */
+const SAYS_OF_PARTS = 0.7;
 
 /** What a layer frame changes of the picture that was made for its moment. */
 export class Correction {
@@ -88,9 +88,10 @@ export class Fusion {
    * For a layer frame of the moment for which `made` was made.
    * @param {Made} made
    * @param {Picture} layer
+   * @param {boolean} [inStep] there is one for each picture that is shown
    */
-  async correction(made, layer) {
-    const compared = comparison(made, layer);
+  async correction(made, layer, inStep = false) {
+    const compared = comparison(made, layer, inStep);
     const features = new this.engine.Tensor("float32", compared.features, [1, WORK_SIDE, WORK_SIDE, FEATURES]);
     const { changes } = await this.network.run({ features });
     return new Correction(changesOf(/** @type {Float32Array} */ (changes.data), compared), made);
@@ -101,8 +102,9 @@ export class Fusion {
  * What the network sees of both, and what is made of its answer.
  * @param {Made} made
  * @param {Picture} layer
+ * @param {boolean} [inStep]
  */
-export function comparison(made, layer) {
+export function comparison(made, layer, inStep = false) {
   const side = layer.width;
   const picture = made.picture();
   const large = side === SIDE ? layer.data : enlarged(layer.data);
@@ -130,7 +132,8 @@ export function comparison(made, layer) {
     features[at + 13] = size;
   }
   const kept = sized(keptParts(made.speaking(), coarse), 1, WORK_SIDE);
-  return { features, coarse, difference, large, kept: side >= SIDE ? kept.map((value) => value * (1 - SAYS_OF_PARTS)) : kept, side };
+  if (inStep && side >= SIDE) kept.forEach((value, n) => { kept[n] = value * (1 - SAYS_OF_PARTS); });
+  return { features, coarse, difference, large, kept, side };
 }
 
 /**

@@ -18,6 +18,8 @@ const FIRST_NEAR_US = 170_000;
  */
 const SPARING_US = 50_000;
 const SPARING = 1.9;
+/** A layer frame so soon after the one before belongs to a layer that is as fast as motion. */
+const IN_STEP_US = 50_000;
 /** A correction of this age counts in full, and one of that age not at all. */
 const FRESH_US = 700_000;
 const OLD_US = 1_400_000;
@@ -26,7 +28,7 @@ const MOST_MADE = 12;
 /** Layer frames that are kept for a picture which is made after they came. */
 const MOST_WAITING = 16;
 
-/** What compares them. @typedef {{ correction: (made: Made, layer: Picture) => Promise<Correction> }} Comparing */
+/** What compares them. @typedef {{ correction: (made: Made, layer: Picture, inStep: boolean) => Promise<Correction> }} Comparing */
 
 /** Holds the newest layer frames and the pictures they belong to. Times are those of the motion's frames. */
 export class LayerMixer {
@@ -37,6 +39,8 @@ export class LayerMixer {
   /** @type {Correction | null} */
   #correction = null;
   #correctedUs = 0;
+  /** Of the layer. @type {number | null} */
+  #newestUs = null;
   #fusion;
 
   /** @param {Comparing} fusion */
@@ -51,6 +55,7 @@ export class LayerMixer {
     this.#waiting = [];
     this.#made = [];
     this.#correction = null;
+    this.#newestUs = null;
   }
 
   /**
@@ -88,7 +93,13 @@ export class LayerMixer {
   async #compare(nowUs, apartUs) {
     /** @type {{ timeUs: number, layer: Picture } | undefined} */
     let newest;
-    while (this.#waiting.length && this.#waiting[0].timeUs <= nowUs) newest = this.#waiting.shift();
+    let inStep = false;
+    while (this.#waiting.length && this.#waiting[0].timeUs <= nowUs) {
+      newest = this.#waiting.shift();
+      const newestUs = newest?.timeUs ?? 0;
+      inStep = this.#newestUs !== null && newestUs - this.#newestUs <= IN_STEP_US;
+      this.#newestUs = newestUs;
+    }
     if (newest === undefined) return;
     const { timeUs, layer } = newest;
     const ageUs = nowUs - this.#correctedUs;
@@ -98,7 +109,7 @@ export class LayerMixer {
     const far = (/** @type {{ timeUs: number }} */ one) => Math.abs(one.timeUs - timeUs);
     const nearest = this.#made.reduce((best, one) => (far(one) < far(best) ? one : best));
     if (far(nearest) > (stale ? FIRST_NEAR_US : NEAR_US)) return;
-    this.#correction = await this.#fusion.correction(nearest.made, layer);
+    this.#correction = await this.#fusion.correction(nearest.made, layer, inStep);
     this.#correctedUs = nearest.timeUs;
     this.used++;
   }

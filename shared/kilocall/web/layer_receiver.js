@@ -3,7 +3,7 @@
 
 import { LayerDecoder } from "./layer_decoder.js";
 import { LAYER_NUMBERS, LayerAssembly } from "./layer_frame.js";
-import { modulo } from "./motion_packet.js";
+import { TIMES_MS, modulo } from "./motion_packet.js";
 
 /** @typedef {import("./layer_frame.js").LayerFragment} LayerFragment */
 /** @typedef {import("./layer_frame.js").LayerFrame} LayerFrame */
@@ -14,8 +14,13 @@ import { modulo } from "./motion_packet.js";
  * `whole`: it is the camera's whole picture
  */
 
-/** Frames that are kept while one before them may still come: messages overtake each other. */
-const MOST_AHEAD = 2;
+/**
+ * Frames are kept while one before them may still come: messages overtake each other. So many of them, or as many more as lie
+ * within two messages of three frames at 25 a second.
+ */
+const LEAST_AHEAD = 2;
+const AHEAD_MS = 240;
+const MOST_AHEAD = 16;
 /** A key frame is asked for no more often: each takes the rate of a second. */
 const KEY_EVERY_US = 1_000_000;
 
@@ -66,7 +71,7 @@ export class LayerReceiver {
     if (frame.key) this.#skipTo(frame.number);
     if (this.#expected === null || !follows(frame.number, this.#expected)) return;
     this.#ahead.set(frame.number, frame);
-    if (!this.#ahead.has(this.#expected) && this.#ahead.size > MOST_AHEAD) {
+    if (!this.#ahead.has(this.#expected) && this.#waitedForLong(frame)) {
       // What is missing will not come any more, and nothing behind it can be decoded.
       this.lostFrames++;
       this.#decoder.lost();
@@ -98,6 +103,13 @@ export class LayerReceiver {
   /** Nothing is told any more. */
   close() {
     this.#decoder.close();
+  }
+
+  /** @param {LayerFrame} newest */
+  #waitedForLong(newest) {
+    const { size } = this.#ahead;
+    const sinceMs = Math.max(...[...this.#ahead.values()].map(({ timeMs }) => modulo(newest.timeMs - timeMs, TIMES_MS)));
+    return size > MOST_AHEAD || (size > LEAST_AHEAD && sinceMs >= AHEAD_MS);
   }
 
   /**

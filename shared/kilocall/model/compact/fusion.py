@@ -57,9 +57,8 @@ _COVER_SIDE: Final = 27
 _LIGHT_SIDE: Final = 8
 #: A layer of this side has detail that WORK_SIDE cannot hold.
 _DETAILED: Final = 192
-#: One of the full side comes often: of lips and lids it says so much. With all of it they are as late as the layer
-#: (24 kbit/s: mouth r .966, lids .93, gaze .83; half: .977, .95 and .84; none: .977, .96 and .80).
-_SAYS_OF_PARTS: Final = 0.5
+#: One of the full side that is never late says so much of lips and lids.
+_SAYS_OF_PARTS: Final = 0.7
 
 
 @dataclass(frozen=True)
@@ -104,8 +103,9 @@ class Fusion:
     def __init__(self, network: Network) -> None:
         self._network = network
 
-    def correction(self, made: Made, layer: Bytes) -> Correction:
-        """For a layer frame [L, L, 3] of the moment for which `made` was made."""
+    def correction(self, made: Made, layer: Bytes, *, in_step: bool = False) -> Correction:
+        """For a layer frame [L, L, 3] of the moment for which `made` was made; `in_step`: there is one for each picture
+        that is shown."""
         placement, side = made.placement, len(layer)
         assert placement is not None  # this family tells it of every picture
         picture = made.picture if len(made.picture) == SIDE else _resized(made.picture, SIDE, cv2.INTER_AREA)
@@ -132,7 +132,7 @@ class Fusion:
         of_coarse, of_fine, more, gain, detail = np.split(said, (1, 2, 5, 6), axis=-1)
         offset = of_coarse * coarse + of_fine * fine + more
         ours_alone = _resized(_kept(placement.speaking, coarse), WORK_SIDE, cv2.INTER_LINEAR)[..., None]
-        if side >= SIDE:
+        if in_step and side >= SIDE:
             ours_alone *= 1 - _SAYS_OF_PARTS
         offset += ours_alone * (_light(offset) - offset)
         gain = gain + ours_alone * (1 - gain)
