@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kilocall.api import StreamPlayer
-from kilocall.model.family import Family, Made, Picture
+from kilocall.model.family import Family, Fusion, LayerCorrection, Made, Picture
 from kilocall.proto.layer_frame import TimedLayerFrame
 from kilocall.receiver.layer_decoder import LayerDecoder
 from kilocall.receiver.layer_mixer import FRESH_US, OLD_US, LayerMixer
@@ -131,6 +131,31 @@ def test_a_layer_as_fast_as_the_pictures_is_compared_with_each_where_these_are_m
         mixed.push(number * FRAME_US, truth[number])
         mixed.mix(made[number], number * FRAME_US)
     assert mixed.used == pytest.approx(used, abs=1)
+
+
+class Asked:
+    """Compares as another does, and keeps whether the layer was said to be in step."""
+
+    def __init__(self, fusion: Fusion) -> None:
+        self._fusion, self.in_step = fusion, list[bool]()
+
+    def correction(self, made: Made, layer: Picture, *, in_step: bool = False) -> LayerCorrection:
+        self.in_step.append(in_step)
+        return self._fusion.correction(made, layer, in_step=in_step)
+
+
+def test_a_layer_is_in_step_while_its_frames_are_those_of_the_motion(
+    family: Family, made: list[Made], truth: list[Picture]
+) -> None:
+    fusion = family.fusion()
+    assert fusion is not None
+    asked = Asked(fusion)
+    mixed = LayerMixer(asked)
+    for number in (0, 1, 2, 3, 5, 6, 8, 9, 10, 11):
+        mixed.push(number * FRAME_US, truth[number])
+    for number, one in enumerate(made[:12]):
+        mixed.mix(one, number * FRAME_US)
+    assert asked.in_step == [False, False, True, True, False, False, False, False, True, True]
 
 
 def test_after_a_jump_the_layer_starts_at_the_key_frame_before(

@@ -411,13 +411,16 @@ test("a stream's layer goes on, is sought from the key frame before, and hangs o
 test("layer frames are compared with the pictures of their moments, seldom where pictures are, and fade", async () => {
   /** @type {[number, number][]} */
   const compared = [];
+  /** @type {boolean[]} */
+  const inSteps = [];
   /** @type {(timeUs: number) => any} */
   const made = (timeUs) => ({ timeUs });
   /** @type {(timeUs: number) => any} */
   const layer = (timeUs) => ({ timeUs });
   const mixer = new LayerMixer({
-    correction: async (of, one) => {
+    correction: async (of, one, inStep) => {
       compared.push([/** @type {any} */ (of).timeUs, /** @type {any} */ (one).timeUs]);
+      inSteps.push(inStep);
       return /** @type {any} */ ({ for: (/** @type {any} */ _, /** @type {number} */ strength) => strength });
     },
   });
@@ -434,6 +437,7 @@ test("layer frames are compared with the pictures of their moments, seldom where
     await mix(ms);
   }
   assert.deepEqual(compared.splice(2), [180, 220, 260].map((ms) => [1000 * ms, 1000 * ms]));
+  assert.deepEqual(inSteps, [false, false, false, true, true]); // 20 ms after the one at 160, and 40 each
   // Pictures 240 ms apart: a layer frame that follows after 160 is left out.
   mixer.push(320_000, layer(320_000));
   assert.equal(await mix(500), 1);

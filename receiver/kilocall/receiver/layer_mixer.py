@@ -18,8 +18,9 @@ FIRST_NEAR_US: Final = 170_000
 #: slow, every second of them is compared at most. At 25 a second layers of any rate are compared in full.
 SPARING_US: Final = 50_000
 SPARING: Final = 1.9
-#: A layer frame so soon after the one before belongs to a layer that is as fast as motion.
+#: A layer is as fast as motion where its frames follow each other so soon, so often.
 IN_STEP_US: Final = 50_000
+IN_STEP: Final = 2
 #: A correction of this age counts in full, and one of that age not at all.
 FRESH_US: Final = 700_000
 OLD_US: Final = 1_400_000
@@ -47,6 +48,7 @@ class LayerMixer:
         self._correction: LayerCorrection | None = None
         self._corrected_us = 0
         self._newest_us: int | None = None  # of the layer
+        self._soon = 0  # how many of its frames came soon after the one before
 
     def reset(self) -> None:
         """What follows has nothing to do with what was before."""
@@ -54,6 +56,7 @@ class LayerMixer:
         self._made.clear()
         self._correction = None
         self._newest_us = None
+        self._soon = 0
 
     def push(self, time_us: int, layer: Picture) -> None:
         """A layer frame [L, L, 3] of this capture time."""
@@ -74,10 +77,10 @@ class LayerMixer:
     def _compare(self, now_us: int, apart_us: float) -> None:
         """With the newest layer frame that is not ahead of what is shown, `apart_us` or more after the last."""
         newest: tuple[int, Picture] | None = None
-        in_step = False
         while self._waiting and self._waiting[0][0] <= now_us:
             newest = self._waiting.popleft()
-            in_step = self._newest_us is not None and newest[0] - self._newest_us <= IN_STEP_US
+            soon = self._newest_us is not None and newest[0] - self._newest_us <= IN_STEP_US
+            self._soon = self._soon + 1 if soon else 0
             self._newest_us = newest[0]
         if newest is None:
             return
@@ -90,6 +93,6 @@ class LayerMixer:
         near_us = FIRST_NEAR_US if stale else NEAR_US
         if abs(nearest.time_us - time_us) > near_us:
             return
-        self._correction = self._fusion.correction(nearest.made, layer, in_step=in_step)
+        self._correction = self._fusion.correction(nearest.made, layer, in_step=self._soon >= IN_STEP)
         self._corrected_us = nearest.time_us
         self.used += 1

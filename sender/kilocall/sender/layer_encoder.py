@@ -59,8 +59,8 @@ LADDER: Final = (
     LayerSetting(1.5, 96, 6.25, 61, 4),
     LayerSetting(3.0, 176, 6.25, 62, 4),
     LayerSetting(6.0, 192, 12.5, 61, 4),
-    LayerSetting(12.0, 256, 25 / 1.5, 59, 4),
-    LayerSetting(24.0, 256, 25.0, 50, 5),
+    LayerSetting(12.0, 256, 25 / 1.5, 58, 4),
+    LayerSetting(24.0, 256, 25.0, 49, 4),
 )
 #: The same for the camera's whole picture, which is looked at as it is: fewer frames, each in more detail.
 CAMERA_LADDER: Final = (

@@ -18,8 +18,9 @@ const FIRST_NEAR_US = 170_000;
  */
 const SPARING_US = 50_000;
 const SPARING = 1.9;
-/** A layer frame so soon after the one before belongs to a layer that is as fast as motion. */
+/** A layer is as fast as motion where its frames follow each other so soon, so often. */
 const IN_STEP_US = 50_000;
+const IN_STEP = 2;
 /** A correction of this age counts in full, and one of that age not at all. */
 const FRESH_US = 700_000;
 const OLD_US = 1_400_000;
@@ -41,6 +42,8 @@ export class LayerMixer {
   #correctedUs = 0;
   /** Of the layer. @type {number | null} */
   #newestUs = null;
+  /** How many of its frames came soon after the one before. */
+  #soon = 0;
   #fusion;
 
   /** @param {Comparing} fusion */
@@ -56,6 +59,7 @@ export class LayerMixer {
     this.#made = [];
     this.#correction = null;
     this.#newestUs = null;
+    this.#soon = 0;
   }
 
   /**
@@ -93,11 +97,11 @@ export class LayerMixer {
   async #compare(nowUs, apartUs) {
     /** @type {{ timeUs: number, layer: Picture } | undefined} */
     let newest;
-    let inStep = false;
     while (this.#waiting.length && this.#waiting[0].timeUs <= nowUs) {
       newest = this.#waiting.shift();
       const newestUs = newest?.timeUs ?? 0;
-      inStep = this.#newestUs !== null && newestUs - this.#newestUs <= IN_STEP_US;
+      const soon = this.#newestUs !== null && newestUs - this.#newestUs <= IN_STEP_US;
+      this.#soon = soon ? this.#soon + 1 : 0;
       this.#newestUs = newestUs;
     }
     if (newest === undefined) return;
@@ -109,7 +113,7 @@ export class LayerMixer {
     const far = (/** @type {{ timeUs: number }} */ one) => Math.abs(one.timeUs - timeUs);
     const nearest = this.#made.reduce((best, one) => (far(one) < far(best) ? one : best));
     if (far(nearest) > (stale ? FIRST_NEAR_US : NEAR_US)) return;
-    this.#correction = await this.#fusion.correction(nearest.made, layer, inStep);
+    this.#correction = await this.#fusion.correction(nearest.made, layer, this.#soon >= IN_STEP);
     this.#correctedUs = nearest.timeUs;
     this.used++;
   }
