@@ -37,7 +37,7 @@ MAX_FRAGMENTS: Final = 8
 MAX_FRAGMENT_BYTES: Final = 1000
 MAX_LAYER_BYTES: Final = MAX_FRAGMENTS * MAX_FRAGMENT_BYTES
 MAX_UNFINISHED: Final = 4
-"""Frames of which a receiver waits for the rest: at 12.5 frames a second a third of one, and 32 KB."""
+"""Frames of which a receiver waits for the rest: at 25 frames a second a sixth of one, and 32 KB."""
 
 _FIXED = struct.Struct(">BBH")  # number, flags, time
 _KEY, _LAST, _INDEX_SHIFT, _WHOLE, _ZERO = 0x80, 0x40, 3, 0x04, 0x03

@@ -14,7 +14,7 @@ export const LAYER_NUMBERS = 256;
 export const MAX_FRAGMENTS = 8;
 export const MAX_FRAGMENT_BYTES = 1000;
 export const MAX_LAYER_BYTES = MAX_FRAGMENTS * MAX_FRAGMENT_BYTES;
-/** Frames of which a receiver waits for the rest: at 12.5 frames a second a third of one, and 32 KB. */
+/** Frames of which a receiver waits for the rest: at 25 frames a second a sixth of one, and 32 KB. */
 export const MAX_UNFINISHED = 4;
 
 const FIXED_BYTES = 4;

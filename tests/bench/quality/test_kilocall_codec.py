@@ -65,8 +65,15 @@ def test_picture_is_nearer_to_the_original_with_it(clip: BenchClip, plain: SentM
     late = len(clip.frames) // 2
     alone, with_it = (metrics.psnr(sent.shown[late:], clip.frames[late:]) for sent in (plain, layered))
     assert with_it > alone + 1
-    # It is there once all its pieces are: not before the first message, which has but one.
-    assert np.array_equal(plain.shown[: FRAMES_PER_PACKET[0]], layered.shown[: FRAMES_PER_PACKET[0]])
+
+
+def test_layer_is_there_once_all_its_pieces_are(clip: BenchClip, family: Family, plain: SentMotion) -> None:
+    rich = code_motion(clip, family, 50, 24)
+    assert len(rich.first_layer) > 1
+    # Not before the first message, which has but one.
+    first = FRAMES_PER_PACKET[0]
+    assert np.array_equal(plain.shown[:first], rich.shown[:first])
+    assert not np.array_equal(plain.shown[first:], rich.shown[first:])
 
 
 def test_family_that_takes_no_layer_is_named(family: Family) -> None:
