@@ -351,8 +351,9 @@ test("frames of an encoder that was replaced do not come among the new one's", (
 test("a browser whose encoder fails shows no camera either", () => {
   const layer = sender();
   Encoders.refuses = true;
+  assert.equal(layer.possible, true);
   for (let n = 0; n < 4; n++) layer.push(picture(256), n * 200_000);
-  assert.equal(layer.mayShowCamera, false);
+  assert.deepEqual([layer.possible, layer.mayShowCamera], [false, false]);
   layer.follow(24_000, 24_000);
   assert.equal(layer.setting, null);
 });

@@ -22,7 +22,7 @@ from kilocall.sender.layer_encoder import (
 
 __all__ = ["LayerSender"]
 
-#: Data of a fragment; three of them make the largest key frames that the ladder gives.
+#: Data of a fragment; four of them make the largest key frames that the ladder gives.
 FRAGMENT_BYTES: Final = 900
 #: Fragments that wait for a message. More of them means that no motion is sent, and they would come too late.
 MOST_WAITING: Final = 12

@@ -12,7 +12,7 @@ import { MAX_LAYERED_BYTES, MotionMessage } from "./motion_message.js";
 /** @typedef {import("./layer_frame.js").LayerFragment} LayerFragment */
 /** @typedef {import("./motion_packet.js").MotionPacket} MotionPacket */
 
-/** Data of a fragment; three of them make the largest key frames that the ladder gives. */
+/** Data of a fragment; four of them make the largest key frames that the ladder gives. */
 const FRAGMENT_BYTES = 900;
 /** Fragments that wait for a message. More of them means that no motion is sent, and they would come too late. */
 const MOST_WAITING = 12;
@@ -51,6 +51,11 @@ export class LayerSender {
   encode(mode) {
     this.#mode = mode;
     this.#set();
+  }
+
+  /** Whether it does, as far as is known. */
+  get possible() {
+    return this.#mode !== null;
   }
 
   /** What is sent now; null: nothing. */

@@ -252,7 +252,7 @@ class Sender {
     if (!this.#canShowCamera || (why === "away" && !layer.allowed)) why = null;
     if (why !== cameraView.shown) this.#switchCamera(why, captureUs);
     if (why === null) return false;
-    layer.push(() => (this.scene.shows(frame, captureUs) || layer.keyWanted ? frame : null), captureUs);
+    this.#pushLayer(() => (this.scene.shows(frame, captureUs) || layer.keyWanted ? frame : null), captureUs);
     await layer.settled(CODED_MS);
     if (layer.waits) { // who is not moved needs no messages but for these
       const { encoder, extractor } = this.encoder !== null && this.extractor !== null
@@ -317,7 +317,7 @@ class Sender {
       tell({ did: "face", seen: true, sinceUs: captureUs });
     }
     // First, so that it goes with the message that this frame may complete.
-    this.layer.push(crop, captureUs);
+    this.#pushLayer(crop, captureUs);
     this.#gather(captureUs);
     const look = extractor.aligner === null ? null : lookAt(crop, track.points);
     const motion = await extractor.fromTrack(track, look, captureUs);
@@ -328,6 +328,16 @@ class Sender {
       this.aloneOnce = false;
       this.#flush();
     }
+  }
+
+  /**
+   * @param {import("./layer_encoder.js").ToCode} picture
+   * @param {number} captureUs
+   */
+  #pushLayer(picture, captureUs) {
+    const before = this.layer.possible;
+    this.layer.push(picture, captureUs);
+    if (before && !this.layer.possible) tell({ did: "layer", canSend: false }); // its encoder fails
   }
 
   /**

@@ -84,7 +84,9 @@ class OpenVinoEngine(Engine):
             if compiled is None:
                 compiled = self._compile(model, outputs, settings)
                 _SHARED[key] = compiled
-        return _OpenVinoNetwork(model.stem, self._openvino, compiled)
+            # Here, too: two threads that ask for the types of one network at the same moment wait for each other for
+            # ever, one with the interpreter's lock and one with the library's. Seen with 2026.4.1.
+            return _OpenVinoNetwork(model.stem, compiled)
 
     def _compile(self, model: Path, outputs: tuple[str, ...], settings: dict[str, str]) -> Any:
         kept = self._cache_of(model)
@@ -176,7 +178,7 @@ class OpenVinoGpuEngine(OpenVinoEngine):
 
 
 class _OpenVinoNetwork(CheckedNetwork):
-    def __init__(self, name: str, openvino: Any, compiled: Any) -> None:
+    def __init__(self, name: str, compiled: Any) -> None:
         super().__init__(
             name,
             tuple(Port(p.any_name, tuple(p.shape), p.element_type.to_dtype()) for p in compiled.inputs),
@@ -184,6 +186,8 @@ class _OpenVinoNetwork(CheckedNetwork):
         self._compiled = compiled  # as long as anybody uses it
         self._request = compiled.create_infer_request()
         self._outputs = tuple(p.any_name for p in compiled.outputs)
+        for port in (*compiled.inputs, *compiled.outputs):
+            self._request.get_tensor(port.any_name).data  # noqa: B018  # what it finds out for the first time
 
     def _bind(self, name: str, value: Array) -> None:
         self._request.get_tensor(name).data[:] = value
