@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Final
 
 from kilocall.proto.control import LayerReport
-from kilocall.proto.layer_frame import LAYER_NUMBERS, MAX_FRAGMENTS, LayerFragment, LayerFrame
+from kilocall.proto.layer_frame import LAYER_NUMBERS, MAX_FRAGMENTS, LayerFragment, LayerFrame, fragment_bytes
 from kilocall.proto.motion_message import MAX_LAYERED_BYTES, MotionMessage
 from kilocall.proto.motion_packet import MotionPacket, wire_time_ms
 from kilocall.sender.layer_encoder import (
@@ -133,17 +133,17 @@ class LayerSender:
     def take(self, room: int, *, again: bool) -> tuple[LayerFragment, ...]:
         """What goes with a message that has so many bytes left; `again`: the small frames of the last one too."""
         taken: list[LayerFragment] = []
-        while self._waiting and len(taken) < MAX_FRAGMENTS and len(bytes(self._waiting[0])) <= room:
+        while self._waiting and len(taken) < MAX_FRAGMENTS and _size(self._waiting[0]) <= room:
             taken.append(self._waiting.popleft())
-            room -= len(bytes(taken[-1]))
+            room -= _size(taken[-1])
         repeated = [one for one in self._sent_last if again and one.index == 0 and one.last]
         repeated = [one for one in repeated if len(one.data) <= SMALL_BYTES]
         self._sent_last = tuple(taken)
         for fragment in repeated:
-            if len(bytes(fragment)) <= room and len(taken) < MAX_FRAGMENTS:
+            if _size(fragment) <= room and len(taken) < MAX_FRAGMENTS:
                 taken.insert(0, fragment)
-                room -= len(bytes(fragment))
-        self.bytes_sent += sum(len(bytes(one)) for one in taken)
+                room -= _size(fragment)
+        self.bytes_sent += sum(_size(one) for one in taken)
         return tuple(taken)
 
     def behind(self, packet: MotionPacket, *, again: bool) -> MotionMessage:
@@ -153,3 +153,8 @@ class LayerSender:
     def _drop(self) -> None:
         self._waiting.clear()
         self._sent_last = ()
+
+
+def _size(fragment: LayerFragment) -> int:
+    """In a message, bytes."""
+    return fragment_bytes(len(fragment.data))

@@ -3,6 +3,7 @@
 
 import { BadInput, BadPacket } from "./errors.js";
 import { MOST_SIDE, checkedUnit } from "./obu.js";
+import { paused } from "./timing.js";
 import { rgba } from "./yuv.js";
 
 /** @typedef {import("./pixels.js").Picture} Picture */
@@ -105,13 +106,7 @@ export class LayerDecoder {
   async settled(most, ms) {
     while (this.#pending.size > most) {
       const before = this.#pending.size;
-      await new Promise((done) => {
-        const timer = setTimeout(done, ms);
-        this.#waiting.push(() => {
-          clearTimeout(timer);
-          done(null);
-        });
-      });
+      await paused(ms, (wake) => this.#waiting.push(wake));
       if (this.#pending.size >= before) return;
     }
   }

@@ -7,6 +7,7 @@ import { MAX_LAYER_BYTES, fragmentBytes } from "./layer_frame.js";
 import { checkedUnit, isKey, withoutDelimiter } from "./obu.js";
 import { EvenSteps } from "./pace.js";
 import { reduced } from "./pixels.js";
+import { paused } from "./timing.js";
 import { yuv } from "./yuv.js";
 
 /** @typedef {import("./pixels.js").Picture} Picture */
@@ -186,14 +187,7 @@ export class LayerEncoder {
    * @param {number} ms
    */
   async settled(ms) {
-    if (!this.#pending.length) return;
-    await new Promise((done) => {
-      const timer = setTimeout(done, ms);
-      this.#waiting.push(() => {
-        clearTimeout(timer);
-        done(null);
-      });
-    });
+    if (this.#pending.length) await paused(ms, (wake) => this.#waiting.push(wake));
   }
 
   /** Nothing is told any more. */

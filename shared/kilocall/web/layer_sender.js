@@ -3,7 +3,7 @@
 
 import { wireTimeMs } from "./motion_packet.js";
 import { CAMERA_LADDER, LADDER, LayerEncoder, settingFor } from "./layer_encoder.js";
-import { LAYER_NUMBERS, LayerFrame, MAX_FRAGMENTS } from "./layer_frame.js";
+import { LAYER_NUMBERS, LayerFrame, MAX_FRAGMENTS, fragmentBytes } from "./layer_frame.js";
 import { MAX_LAYERED_BYTES, MotionMessage } from "./motion_message.js";
 
 /** @typedef {import("./layer_encoder.js").Codecs} Codecs */
@@ -156,21 +156,20 @@ export class LayerSender {
   take(room, again) {
     /** @type {LayerFragment[]} */
     const taken = [];
-    while (this.#waiting.length && taken.length < MAX_FRAGMENTS && this.#waiting[0].bytes().length <= room) {
+    while (this.#waiting.length && taken.length < MAX_FRAGMENTS && sizeOf(this.#waiting[0]) <= room) {
       const one = /** @type {LayerFragment} */ (this.#waiting.shift());
       taken.push(one);
-      room -= one.bytes().length;
+      room -= sizeOf(one);
     }
     const repeated = this.#sentLast.filter((one) => again && one.index === 0 && one.last && one.data.length <= SMALL_BYTES);
     this.#sentLast = [...taken];
     for (const fragment of repeated) {
-      const { length } = fragment.bytes();
-      if (length <= room && taken.length < MAX_FRAGMENTS) {
+      if (sizeOf(fragment) <= room && taken.length < MAX_FRAGMENTS) {
         taken.unshift(fragment);
-        room -= length;
+        room -= sizeOf(fragment);
       }
     }
-    this.bytesSent += taken.reduce((sum, one) => sum + one.bytes().length, 0);
+    this.bytesSent += taken.reduce((sum, one) => sum + sizeOf(one), 0);
     return taken;
   }
 
@@ -213,4 +212,9 @@ export class LayerSender {
     this.#waiting = [];
     this.#sentLast = [];
   }
+}
+
+/** @param {LayerFragment} fragment in a message, bytes */
+function sizeOf({ data }) {
+  return fragmentBytes(data.length);
 }

@@ -1,5 +1,7 @@
 // A worker's one loop: wishes of the page in the order in which they came, and a step in between. As `runtime/worker.py`.
 
+import { paused } from "./timing.js";
+
 /** What goes wrong with every picture is told no more often. */
 const TOLD_AGAIN_MS = 5000;
 
@@ -68,13 +70,7 @@ export class WorkerLoop {
 
   /** @param {number} ms */
   async #pause(ms) {
-    await new Promise((done) => {
-      const timer = setTimeout(done, ms);
-      this.goOn = () => {
-        clearTimeout(timer);
-        done(null);
-      };
-    });
+    await paused(ms, (wake) => { this.goOn = wake; });
     this.goOn = null;
   }
 }
