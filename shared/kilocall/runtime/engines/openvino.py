@@ -113,6 +113,9 @@ class OpenVinoEngine(Engine):
             # Not bfloat16, which OpenVINO takes by itself where the CPU has it: coordinates in it cost up to 0.3 dB,
             # and beside 8-bit convolutions it gains nothing (9.8 and 10.0 ms a picture).
             "INFERENCE_PRECISION_HINT": self.precision,
+            # Otherwise a processor with AVX-512 rounds what goes into the landmark network's last layers to 8 bits, and
+            # one without does not; with oneDNN held to AVX2 there the network is refused. Seen with 2026.4.1.
+            "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0",
             **({"LP_TRANSFORMS_MODE": "NO"} if self.exact else {}),
         }
 
