@@ -70,7 +70,7 @@ def test_a_shift_is_found_to_a_tenth_of_a_pixel() -> None:
 def field(family: Family, source: Source) -> HeldField:
     assert isinstance(family, CompactFamily)
     cue = family.appearance(source.picture)["motion_cue"]
-    return HeldField(family.motion_field(("displacement", "masks")), cue, source.keypoints)
+    return HeldField(family.motion_field(), cue, source.keypoints)
 
 
 def moved(source: Source, across: float, yaw: float = 0.0) -> tuple[Array, Array]:

@@ -123,23 +123,6 @@ def test_engines_render_alike_with_held_features(networks: Path, name: str) -> N
 
 
 @pytest.mark.parametrize("name", ENGINES)
-def test_a_part_of_a_network_makes_what_the_whole_makes(networks: Path, name: str) -> None:
-    from train.random_weights import random_motion, random_picture
-
-    x_s, x_d, jacobian, _ = (t.numpy() for t in random_motion())
-    engine = _engine(name)
-    whole = engine.load(networks / "field.onnx")
-    part = engine.load(networks / "field.onnx", outputs=("displacement", "masks"))
-    features = engine.load(networks / "appearance.onnx")(picture=random_picture().numpy())
-    given = {"motion_cue": features["motion_cue"], "x_s": x_s, "x_d": x_d, "jacobian": jacobian}
-    made = part(**{port.name: given[port.name] for port in part.inputs})
-    assert set(made) == {"displacement", "masks"}
-    for output, value in made.items():
-        np.testing.assert_allclose(value, whole(**given)[output], atol=1e-5)
-    assert len(engine.load(networks / "field.onnx")(**given)) == 6
-
-
-@pytest.mark.parametrize("name", ENGINES)
 def test_held_inputs_are_the_networks_own(networks: Path, name: str) -> None:
     engine = _engine(name)
     first, second = engine.load(networks / "implicit.onnx"), engine.load(networks / "implicit.onnx")

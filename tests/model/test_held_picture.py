@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from kilocall.api import StreamPlayer
-from kilocall.model.compact.family import FIELD_OUTPUTS, CompactFamily
+from kilocall.model.compact.family import CompactFamily
 from kilocall.model.compact.held_picture import MOST_HELD
 from kilocall.model.family import Array, Made, Source
 from kilocall.model.metrics import psnr
@@ -27,14 +27,14 @@ class Counting:
     def __init__(self, player: StreamPlayer, monkeypatch: pytest.MonkeyPatch) -> None:
         self.made = 0
         assert isinstance(player.family, CompactFamily)
-        field = player.family.motion_field(FIELD_OUTPUTS)
+        field = player.family.motion_field()
 
         def counted(**inputs: Array) -> dict[str, Array]:
             self.made += 1
             return field(**inputs)
 
         with monkeypatch.context() as patched:
-            patched.setattr(player.family, "motion_field", lambda outputs: counted)
+            patched.setattr(player.family, "motion_field", lambda: counted)
             self.renderer = player.family.renderer(player.renderer.source)
 
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from kilocall.model.compact import regions as rg
 from kilocall.model.compact.compose import Composer, Painted
-from kilocall.model.compact.family import FIELD_OUTPUTS, IMPLICIT_INPUT, CompactFamily
+from kilocall.model.compact.family import IMPLICIT_INPUT, CompactFamily
 from kilocall.model.compact.held_field import FieldFor
 from kilocall.model.compact.held_picture import HeldPicture
 from kilocall.model.compact.motion_fit import MotionFit
@@ -222,7 +222,7 @@ class _Bench:
         yield "implicit points", "sender", self._run("implicit", crop=tiny)
         yield "appearance", "once", self._run("appearance", picture=self.crop[None])
         appearance = self.family.appearance(self.crop)
-        field = self.family.motion_field(FIELD_OUTPUTS)
+        field = self.family.motion_field()
         driving = self.family.driving(self.source, self.motion)
         told = {"x_d": driving["x_d"], "interior": driving.pop("interior")}
         driving.update(motion_cue=appearance["motion_cue"], x_s=self.source.keypoints[None])
@@ -251,7 +251,7 @@ class _Bench:
         # Three of four calls hold the field of one before: the median is of these.
         yield "alignment", "sender", lambda: aligner.align(self.motion, self.track)
         driving = self.family.driving(self.source, self.motion)
-        field = self.family.motion_field(("displacement", "masks"))
+        field = self.family.motion_field()
         told = {
             "motion_cue": self.family.appearance(self.crop)["motion_cue"],
             "x_s": self.source.keypoints[None],

@@ -83,11 +83,10 @@ class Engine(ABC):
     device_name: str = "CPU"
 
     @abstractmethod
-    def load(self, model: Path, outputs: tuple[str, ...] = ()) -> Network:
+    def load(self, model: Path) -> Network:
         """A network of its own for every call; what can be shared (compiled code, weights) is shared.
 
-        With `outputs` it makes only these, and may want fewer inputs. Raises BadInput for a file that is missing or
-        that this engine cannot read.
+        Raises BadInput for a file that is missing or that this engine cannot read.
         """
 
 

@@ -26,10 +26,10 @@ class BadDriver(Engine):
         self.threads, self.reason, self.fails, self.off = 1, "test", fails, off
         self.real = make_engine("openvino", 1, "test")
 
-    def load(self, model: Path, outputs: tuple[str, ...] = ()) -> Network:
+    def load(self, model: Path) -> Network:
         if self.fails == "load":
             raise RuntimeError("device lost\nand more")
-        return _BadNetwork(self, self.real.load(model, outputs))
+        return _BadNetwork(self, self.real.load(model))
 
 
 class _BadNetwork:

@@ -114,7 +114,7 @@ class FieldNetworks(Protocol):
     """What aligning needs of the family: its appearance network and its motion field."""
 
     def appearance(self, picture: Picture) -> dict[str, Array]: ...
-    def motion_field(self, outputs: tuple[str, ...] = ()) -> Network: ...
+    def motion_field(self) -> Network: ...
     def driving(self, source: Source, motion: Motion) -> dict[str, Array]: ...
 
 
@@ -124,7 +124,7 @@ class CompactAligner:
     def __init__(self, family: FieldNetworks, source: Source) -> None:
         self._family, self._source = family, source
         cue = family.appearance(source.picture)["motion_cue"]
-        self.field = HeldField(family.motion_field(("displacement", "masks")), cue, source.keypoints)
+        self.field = HeldField(family.motion_field(), cue, source.keypoints)
         self._alignment = Alignment(source.picture)
         seen = source.keypoints[: lm.LANDMARKS]
         self._colour = face_colour(source.picture, face_mask(seen, LOOK // 2))

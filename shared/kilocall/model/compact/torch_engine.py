@@ -36,8 +36,8 @@ class TorchEngine(Engine):
         torch.set_num_threads(threads)
         self._modules: dict[Path, ExportModule] = {}
 
-    def load(self, model: Path, outputs: tuple[str, ...] = ()) -> Network:
-        return TorchNetwork(model.stem, self.module(model), self.device, outputs)
+    def load(self, model: Path) -> Network:
+        return TorchNetwork(model.stem, self.module(model), self.device)
 
     def module(self, model: Path) -> ExportModule:
         """The network itself, on the engine's device."""
@@ -61,12 +61,12 @@ class TorchEngine(Engine):
 class TorchNetwork(CheckedNetwork):
     """A torch module behind the interface of the other engines."""
 
-    def __init__(self, name: str, module: ExportModule, device: torch.device, outputs: tuple[str, ...] = ()) -> None:
+    def __init__(self, name: str, module: ExportModule, device: torch.device) -> None:
         super().__init__(
             name,
             tuple(Port(n, tuple(v.shape), np.dtype(v.numpy().dtype)) for n, v in module.examples().items()),
         )
-        self._module, self._device, self._outputs = module, device, outputs or module.outputs
+        self._module, self._device = module, device
         self._constant: dict[str, Any] = {}
 
     def _bind(self, name: str, value: Array) -> None:
@@ -79,4 +79,4 @@ class TorchNetwork(CheckedNetwork):
         with torch.inference_mode():
             values = self._module(*(every[name] for name in self._ports))
         made = zip(self._module.outputs, values, strict=True)
-        return {name: value.cpu().numpy() for name, value in made if name in self._outputs}
+        return {name: value.cpu().numpy() for name, value in made}

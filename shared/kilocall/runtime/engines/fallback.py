@@ -41,18 +41,18 @@ class FallbackEngine(Engine):
         self._make_stand_in, self._make_reference, self._tell = stand_in, reference, give_up
         self._giving_up = threading.Lock()
 
-    def load(self, model: Path, outputs: tuple[str, ...] = ()) -> Network:
+    def load(self, model: Path) -> Network:
         gpu = self.gpu
         if gpu is None:
-            return self.stand_in.load(model, outputs)
+            return self.stand_in.load(model)
         try:
-            network = gpu.load(model, outputs)
+            network = gpu.load(model)
         except Exception as error:  # a driver may raise anything
             # A file that no engine reads is the file's fault, and raises BadInput here.
-            on_cpu = self.stand_in.load(model, outputs)
+            on_cpu = self.stand_in.load(model)
             self.give_up(f"{model.name} does not load: {_first_line(error)}")
             return on_cpu
-        return _FallbackNetwork(self, network, model, outputs)
+        return _FallbackNetwork(self, network, model)
 
     @cached_property
     def stand_in(self) -> Engine:
@@ -74,8 +74,8 @@ class FallbackEngine(Engine):
 
 
 class _FallbackNetwork:
-    def __init__(self, engine: FallbackEngine, on_gpu: Network, model: Path, outputs: tuple[str, ...]) -> None:
-        self._engine, self._model, self._outputs = engine, model, outputs
+    def __init__(self, engine: FallbackEngine, on_gpu: Network, model: Path) -> None:
+        self._engine, self._model = engine, model
         self._network, self._is_gpu, self._trusted = on_gpu, True, False
         self._bound: dict[str, Array] = {}
 
@@ -122,7 +122,7 @@ class _FallbackNetwork:
         return self._current()
 
     def _on(self, engine: Engine) -> Network:
-        network = engine.load(self._model, self._outputs)
+        network = engine.load(self._model)
         network.bind_inputs(**self._bound)
         return network
 

@@ -26,12 +26,10 @@ class OnnxRuntimeEngine(Engine):
         self._library: Any = onnxruntime
         self._sessions: dict[Path, Any] = {}
 
-    def load(self, model: Path, outputs: tuple[str, ...] = ()) -> Network:
+    def load(self, model: Path) -> Network:
         if model not in self._sessions:
             self._sessions[model] = self._open(model)
-        partly = self._library.RunOptions()
-        partly.only_execute_path_to_fetches = bool(outputs)
-        return self._network(model.stem, self._sessions[model], outputs, partly)
+        return self._network(model.stem, self._sessions[model])
 
     def _open(self, model: Path) -> Any:
         if not model.is_file():
@@ -53,23 +51,22 @@ class OnnxRuntimeEngine(Engine):
     def _session(self, model: str | bytes, options: Any) -> Any:
         return self._library.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
-    def _network(self, name: str, session: Any, outputs: tuple[str, ...], options: Any) -> Network:
-        return OnnxRuntimeNetwork(name, session, outputs, options)
+    def _network(self, name: str, session: Any) -> Network:
+        return OnnxRuntimeNetwork(name, session)
 
 
 class OnnxRuntimeNetwork(CheckedNetwork):
-    def __init__(self, name: str, session: Any, outputs: tuple[str, ...], options: Any) -> None:
+    def __init__(self, name: str, session: Any) -> None:
         super().__init__(
             name,
             tuple(Port(p.name, tuple(p.shape), np.dtype(_TYPES[p.type])) for p in session.get_inputs()),
         )
         self._session = session
-        self._options = options
-        self._outputs = list(outputs) or [p.name for p in session.get_outputs()]
+        self._outputs = [p.name for p in session.get_outputs()]
 
     def _bind(self, name: str, value: Array) -> None:
         pass  # `_run` takes it from `_bound`
 
     def _run(self, given: dict[str, Array]) -> dict[str, Array]:
-        values = self._session.run(self._outputs, {**self._bound, **given}, self._options)
+        values = self._session.run(self._outputs, {**self._bound, **given})
         return dict(zip(self._outputs, values, strict=True))

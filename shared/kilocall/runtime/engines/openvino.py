@@ -72,28 +72,27 @@ class OpenVinoEngine(Engine):
         self._openvino = quiet_openvino()
         self._core: Any = self._openvino.Core()
 
-    def load(self, model: Path, outputs: tuple[str, ...] = ()) -> Network:
+    def load(self, model: Path) -> Network:
         if not model.is_file():
             raise BadInput(f"network {model} does not exist")
         found = model.stat()
         settings = self._settings()
         file = (model.resolve(), found.st_mtime_ns, found.st_size)
-        key = (*file, outputs, self.device, *sorted(settings.items()))
+        key = (*file, self.device, *sorted(settings.items()))
         with _COMPILING:
             compiled = _SHARED.get(key)
             if compiled is None:
-                compiled = self._compile(model, outputs, settings)
+                compiled = self._compile(model, settings)
                 _SHARED[key] = compiled
             # Here, too: two threads that ask for the types of one network at the same moment wait for each other for
             # ever, one with the interpreter's lock and one with the library's. Seen with 2026.4.1.
             return _OpenVinoNetwork(model.stem, compiled)
 
-    def _compile(self, model: Path, outputs: tuple[str, ...], settings: dict[str, str]) -> Any:
+    def _compile(self, model: Path, settings: dict[str, str]) -> Any:
         kept = self._cache_of(model)
         cached = {} if kept is None else {"CACHE_DIR": str(kept)}
         try:
-            network = self._part(model, outputs) if outputs else str(model)
-            return self._core.compile_model(network, self.device, settings | cached)
+            return self._core.compile_model(str(model), self.device, settings | cached)
         except RuntimeError as error:
             if self.device == "CPU" and lacks_avx2():
                 raise BadInput(
@@ -118,21 +117,6 @@ class OpenVinoEngine(Engine):
             "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0",
             **({"LP_TRANSFORMS_MODE": "NO"} if self.exact else {}),
         }
-
-    def _part(self, model: Path, outputs: tuple[str, ...]) -> Any:
-        """What of a network leads to `outputs`, with the inputs that it needs."""
-        whole = self._core.read_model(str(model))
-        ends = [port.get_node() for port in whole.outputs if port.get_names() & set(outputs)]
-        needed, seen, open_ends = [], set(), list(ends)
-        while open_ends:
-            node = open_ends.pop()
-            if node.get_friendly_name() in seen:
-                continue
-            seen.add(node.get_friendly_name())
-            if node.get_type_name() == "Parameter":
-                needed.append(node)
-            open_ends.extend(port.get_source_output().get_node() for port in node.inputs())
-        return self._openvino.Model(ends, needed, model.stem)
 
     def _cache_of(self, model: Path) -> Path | None:
         """Where compiled code of this very file is kept; None where nothing can be kept.

@@ -66,15 +66,15 @@ class WebGpuEngine(OnnxRuntimeEngine):
         options.add_provider_for_devices([self._device], {})
         return self._library.InferenceSession(model, options)
 
-    def _network(self, name: str, session: Any, outputs: tuple[str, ...], options: Any) -> Network:
-        return _WebGpuNetwork(name, session, outputs, options)
+    def _network(self, name: str, session: Any) -> Network:
+        return _WebGpuNetwork(name, session)
 
 
 class _WebGpuNetwork(OnnxRuntimeNetwork):
     """Keeps bound inputs in the GPU's memory: a source picture's features are 6 MB."""
 
-    def __init__(self, name: str, session: Any, outputs: tuple[str, ...], options: Any) -> None:
-        super().__init__(name, session, outputs, options)
+    def __init__(self, name: str, session: Any) -> None:
+        super().__init__(name, session)
         self._io_binding = session.io_binding()
         for output in self._outputs:
             self._io_binding.bind_output(output, "cpu")
@@ -85,7 +85,7 @@ class _WebGpuNetwork(OnnxRuntimeNetwork):
     def _run(self, given: dict[str, Array]) -> dict[str, Array]:
         for name, value in given.items():
             self._io_binding.bind_cpu_input(name, value)
-        self._session.run_with_iobinding(self._io_binding, self._options)
+        self._session.run_with_iobinding(self._io_binding)
         return dict(zip(self._outputs, self._io_binding.copy_outputs_to_cpu(), strict=True))
 
 
