@@ -158,6 +158,43 @@ def test_a_layer_is_in_step_while_its_frames_are_those_of_the_motion(
     assert asked.in_step == [False, False, True, True, False, False, False, False, True, True]
 
 
+def test_a_change_is_seen_in_part_at_first_and_none_of_it_is_left_out(
+    family: Family, made: list[Made], truth: list[Picture]
+) -> None:
+    """The pictures themselves as a layer: nothing in them is the coder's noise."""
+    mixed, alone, one = mixer(family), mixer(family), made[CARD_FROM + 8]
+    mixed.push(0, one.picture)
+    mixed.push(2 * FRAME_US, truth[CARD_FROM + 8])
+    shown = [mixed.mix(one, number * FRAME_US).astype(int) for number in range(4)][2:]
+    alone.push(0, truth[CARD_FROM + 8])
+    whole = alone.mix(one, 0).astype(int)
+    card = np.abs(whole - one.picture).mean(-1) > 60
+    assert card.sum() > 500
+    share = np.abs(shown[0] - one.picture)[card].mean() / np.abs(whole - one.picture)[card].mean()
+    assert 0.6 < share < 0.85
+    assert np.abs(shown[1] - whole)[card].mean() < 2
+
+
+def test_a_still_scene_is_calmer_than_its_layer(family: Family, made: list[Made]) -> None:
+    """Noise of three levels in each layer frame, none in the scene."""
+    rng, one = np.random.default_rng(1), made[0]
+    mixed, last = mixer(family), list[Picture]()
+    apart = []
+    for number in range(12):
+        noisy = np.clip(one.picture + rng.normal(0, 3, (64, 64, 3)).repeat(4, 0).repeat(4, 1), 0, 255).astype(np.uint8)
+        alone = mixer(family)
+        at_us = 2 * FRAME_US * number
+        for each in (mixed, alone):
+            each.push(at_us, noisy)
+        pictures = [each.mix(one, at_us).astype(int) for each in (mixed, alone)]
+        mixed.mix(one, at_us + FRAME_US)
+        if last:
+            apart.append([np.abs(now - before).mean() for now, before in zip(pictures, last, strict=True)])
+        last = pictures
+    calm, restless = np.mean(apart, axis=0)
+    assert calm < 0.75 * restless
+
+
 def test_after_a_jump_the_layer_starts_at_the_key_frame_before(
     family: Family, made: list[Made], truth: list[Picture], layer: list[TimedLayerFrame]
 ) -> None:

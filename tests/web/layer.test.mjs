@@ -5,7 +5,7 @@ import test from "node:test";
 
 import { fromHex, hex, joined } from "../../shared/kilocall/web/bytes.js";
 import { BadInput, BadPacket } from "../../shared/kilocall/web/errors.js";
-import { FEATURES, Fusion, WORK_SIDE, changed, comparison } from "../../shared/kilocall/web/fusion.js";
+import { Correction, FEATURES, Fusion, WORK_SIDE, changed, comparison } from "../../shared/kilocall/web/fusion.js";
 import { move } from "../../shared/kilocall/web/compose.js";
 import { LayerAssembly, LayerFragment, LayerFrame, MAX_UNFINISHED, TimedLayerFrame } from "../../shared/kilocall/web/layer_frame.js";
 import { LayerDecoder, layerIsSupported } from "../../shared/kilocall/web/layer_decoder.js";
@@ -392,7 +392,8 @@ test("a stream's layer goes on, is sought from the key frame before, and hangs o
   const mixer = new LayerMixer({
     correction: async (_, layer) => {
       compared.push(layer.width);
-      return /** @type {any} */ ({ for: () => "changed" });
+      const same = /** @type {any} */ ({ for: () => "changed", after: () => [same, same] });
+      return same;
     },
   });
   const track = new LayerTrack(timed, mixer, codecs);
@@ -421,7 +422,11 @@ test("layer frames are compared with the pictures of their moments, seldom where
     correction: async (of, one, inStep) => {
       compared.push([/** @type {any} */ (of).timeUs, /** @type {any} */ (one).timeUs]);
       inSteps.push(inStep);
-      return /** @type {any} */ ({ for: (/** @type {any} */ _, /** @type {number} */ strength) => strength });
+      const same = /** @type {any} */ ({
+        for: (/** @type {any} */ _, /** @type {number} */ strength) => strength,
+        after: () => [same, same],
+      });
+      return same;
     },
   });
   const mix = (/** @type {number} */ ms) => mixer.mix(made(1000 * ms), 1000 * ms);
@@ -452,6 +457,27 @@ test("layer frames are compared with the pictures of their moments, seldom where
   mixer.push(2_640_000, layer(2_640_000));
   assert.equal(await mix(2760), 1); // and one after a step forward, however long that was
   assert.deepEqual(compared.at(-1), [2_760_000, 2_640_000]);
+});
+
+test("a layer frame's change is seen in part at first, but in step, after a pause and after a jump in full", async () => {
+  /** @type {(name: string) => any} */
+  const named = (name) => ({
+    for: () => name,
+    after: (/** @type {any} */ before) => [named(`${before.for()}-${name}`), named(name)],
+  });
+  const mixer = new LayerMixer({ correction: async (_, layer) => named(String(layer.width)) });
+  const mix = async (/** @type {number} */ ms, /** @type {number | null} */ width = null) => {
+    if (width !== null) mixer.push(1000 * ms, /** @type {Picture} */ ({ width }));
+    return mixer.mix(/** @type {Made} */ ({}), 1000 * ms);
+  };
+  const layers = [1, null, null, null, 2, null, null, null, 3, 4, 5];
+  const seen = [];
+  for (const [n, width] of layers.entries()) seen.push(await mix(40 * n, width));
+  assert.deepEqual(seen, ["1", "1", "1", "1", "1-2", "2", "2", "2", "2-3", "3-4", "5"]);
+  assert.deepEqual([await mix(1300, 6), await mix(1340)], ["6", "6"]);
+  assert.equal(await mix(1380, 7), "6-7");
+  mixer.reset();
+  assert.equal(await mix(1420), null);
 });
 
 // The sums
@@ -523,7 +549,9 @@ test("what a layer of any side changes is Python's, a moment later too", { skip:
   const { fusion: network } = networkFiles(["fusion"]);
   const fusion = await Fusion.open(await engine(), network);
   const [made, later] = [madeOf(0.003), madeOf(0.0031)];
-  for (const { side, changes, moved, shown } of stored.compared) {
+  /** @type {Correction | undefined} */
+  let before;
+  for (const { side, changes, moved, shown, first, then } of stored.compared) {
     const correction = await fusion.correction(made, layerOf(side), side === 256);
     const change = correction.for(later, 0.75);
     assert.equal(correction.for(made, 1).way, null);
@@ -536,7 +564,14 @@ test("what a layer of any side changes is Python's, a moment later too", { skip:
       return found.reduce((sum, value, n) => sum + Math.abs(value - wanted[n]) / (n * 101 % 4 === 3 ? 256 : 1), 0) / found.length;
     };
     const movedNow = move(correction.changes, 4, /** @type {Float32Array} */ (change.way), null);
-    const off = [apart(every(correction.changes, 101), changes), apart(every(movedNow, 101), moved)];
+    const [atFirst, afterwards] = correction.after(before ?? new Correction(movedNow, later), made);
+    before = new Correction(movedNow, later);
+    const off = [
+      apart(every(correction.changes, 101), changes),
+      apart(every(movedNow, 101), moved),
+      apart(every(atFirst.changes, 101), first),
+      apart(every(afterwards.changes, 101), then),
+    ];
     assert.ok(Math.max(...off) < 2, `layer of ${side}: changes differ by ${off}`);
     const rgb = changed(rendered, change).filter((_, n) => n % 4 < 3);
     const pixels = every(rgb, 103).map((value, n) => Math.abs(value - shown[n]));

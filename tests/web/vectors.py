@@ -329,18 +329,22 @@ def what_the_layer_changes(player: StreamPlayer, source: Source, made: Picture) 
         speaking=wave(64 * 64 * 2, 0.001).reshape(64, 64, 2),
     )
     later = replace(placement, displacement=0.1 * wave(64 * 64 * 2, 0.0031).reshape(64, 64, 2))
-    found = []
+    found, before = list[dict[str, Any]](), None
     for side in LAYER_SIDES:
         in_step = side == LAYER_SIDES[-1]
         correction = fusion.correction(Made(made, placement), layer_of(source.picture, side), in_step=in_step)
         assert isinstance(correction, Correction)
         moved = correction.moved_to(Made(made, later))
+        first, then = correction.after(before or moved, Made(made, placement))
+        before = moved
         found.append(
             {
                 "side": side,
                 "changes": correction.changes.reshape(-1)[::101].tolist(),
                 "moved": moved.changes.reshape(-1)[::101].tolist(),
                 "shown": moved.apply(made, 0.75).reshape(-1)[::103].tolist(),
+                "first": first.changes.reshape(-1)[::101].tolist(),
+                "then": then.changes.reshape(-1)[::101].tolist(),
             }
         )
     points = source.keypoints[: lm.LANDMARKS]

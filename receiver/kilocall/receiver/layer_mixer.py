@@ -46,6 +46,7 @@ class LayerMixer:
         self._waiting: deque[tuple[int, Picture]] = deque(maxlen=MOST_WAITING)
         self._made: deque[_Timed] = deque(maxlen=MOST_MADE)
         self._correction: LayerCorrection | None = None
+        self._at_first: LayerCorrection | None = None  # what the next picture shows of it, where that is less
         self._corrected_us = 0
         self._newest_us: int | None = None  # of the layer
         self._soon = 0  # how many of its frames came soon after the one before
@@ -54,7 +55,7 @@ class LayerMixer:
         """What follows has nothing to do with what was before."""
         self._waiting.clear()
         self._made.clear()
-        self._correction = None
+        self._correction = self._at_first = None
         self._newest_us = None
         self._soon = 0
 
@@ -68,7 +69,8 @@ class LayerMixer:
         self._made.append(_Timed(time_us, made))
         gap_us = time_us - before_us
         self._compare(time_us, SPARING * gap_us if gap_us > SPARING_US else 0.0)
-        correction, age_us = self._correction, time_us - self._corrected_us
+        correction, age_us = self._at_first or self._correction, time_us - self._corrected_us
+        self._at_first = None
         if correction is None or not 0 <= age_us < OLD_US:
             return made.picture
         strength = min(1.0, (OLD_US - age_us) / (OLD_US - FRESH_US))
@@ -93,6 +95,11 @@ class LayerMixer:
         near_us = FIRST_NEAR_US if stale else NEAR_US
         if abs(nearest.time_us - time_us) > near_us:
             return
-        self._correction = self._fusion.correction(nearest.made, layer, in_step=self._soon >= IN_STEP)
+        in_step = self._soon >= IN_STEP
+        found, before = self._fusion.correction(nearest.made, layer, in_step=in_step), self._correction
+        if before is None or stale or in_step:  # in step it is never late, and has little noise
+            self._correction = found
+        else:
+            self._at_first, self._correction = found.after(before, nearest.made)
         self._corrected_us = nearest.time_us
         self.used += 1

@@ -119,6 +119,10 @@ class LayerCorrection(Protocol):
     def moved_to(self, made: Made) -> LayerCorrection:
         """The same for another moment's picture."""
 
+    def after(self, before: LayerCorrection, made: Made) -> tuple[LayerCorrection, LayerCorrection]:
+        """What is shown of it in the first picture and from then on, where `before` was shown until `made`, the picture
+        that it was made for."""
+
     def apply(self, picture: Picture, strength: float = 1.0) -> Picture:
         """The picture [S, S, 3] changed; with a `strength` below one, less."""
 

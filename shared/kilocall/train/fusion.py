@@ -25,16 +25,18 @@ from kilocall.proto.errors import BadInput
 from kilocall.sender.layer_encoder import LADDER, LayerSetting
 from kilocall.train.fusion_data import Batch, Sample, SentClip, gather
 from kilocall.train.loop import on_device, precision
-from kilocall.train.losses import ssim_loss
+from kilocall.train.losses import ssim_loss, vif_loss
 
 __all__ = ["FusionTask", "changes", "fused", "moved"]
 
-#: Weights of the loss: of the difference, its square, that in powers of ten, 1 - SSIM, detail that is missing and
-#: detail that is too much. The third has a clip that is nearly right count as much as one that is far off.
+#: Weights of the loss: of the difference, its square, that in powers of ten, 1 - SSIM, 1 - visual information fidelity,
+#: detail that is missing and detail that is too much. The third has a clip that is nearly right count as much as one
+#: that is far off; the fifth tells detail that is there from detail that only looks like some.
 ABSOLUTE: Final = 4.0
 SQUARED: Final = 10.0
 POWERS: Final = 0.25
 UNLIKE: Final = 0.1
+UNREADABLE: Final = 0.6
 MISSING_DETAIL: Final = 4.5
 MORE_DETAIL: Final = 0.9
 _LEAST_SQUARED: Final = 1e-5
@@ -79,7 +81,8 @@ class FusionTask:
         squared = difference.square().mean((1, 2, 3))
         total = ABSOLUTE * difference.abs().mean() + SQUARED * squared.mean()
         total = total + POWERS * (squared + _LEAST_SQUARED).log10().mean()
-        total = total + UNLIKE * ssim_loss(shown, truth) + WORSE * F.relu(worse).mean()
+        total = total + UNLIKE * ssim_loss(shown, truth) + UNREADABLE * vif_loss(_luma(shown), _luma(truth))
+        total = total + WORSE * F.relu(worse).mean()
         total = total + MISSING_DETAIL * F.relu(apart).mean() + MORE_DETAIL * F.relu(-apart).mean()
         with torch.no_grad():
             figures = _figures(made, shown, truth)

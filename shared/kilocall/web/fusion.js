@@ -34,16 +34,23 @@ const FIELD = 64;
 const [UNCOVERED, COVERED] = [12, 24];
 const COVER_SIDE = 27;
 const LIGHT_SIDE = 8;
-/** A layer of this side has detail that WORK_SIDE cannot hold. */
-const DETAILED = 192;
 /** One of the full side that is never late says so much of lips and lids. */
 const SAYS_OF_PARTS = 0.7;
+/**
+ * Corrections that differ by fewer grey levels, over so many places each way, differ by what the layer's coder made of the same:
+ * each counts so much of what the next one says. Those twice as far apart do not.
+ */
+const ALIKE = 4;
+const ALIKE_SIDE = 5;
+const ALIKE_SHARE = 0.5;
+/** Of a change that is none of these, the first picture shows so much. */
+const AT_FIRST = 0.7;
 
 /** What a layer frame changes of the picture that was made for its moment. */
 export class Correction {
   /**
    * @param {Float32Array} changes [C, C, 4]: offsets of red, green and blue in sixteenths of a level, and the gain of detail in
-   * 4096ths, whole numbers; C is 128, or 256 where the layer has detail of its own
+   * 4096ths; C is 128, or 256 where the layer has detail of its own
    * @param {Made} made of that moment
    */
   constructor(changes, made) {
@@ -62,6 +69,32 @@ export class Correction {
     // Moved from another picture, where places were is not known.
     const here = made.displacement === this.displacement || made.number !== this.number;
     return { changes: this.changes, way: here ? null : traced(made.displacement, this.displacement), strength };
+  }
+
+  /**
+   * What is shown of it in the first picture and from then on, where `before` was shown until `made`, the picture that it was made
+   * for: a change from one picture to the next is seen as flicker.
+   * @param {Correction} before
+   * @param {Made} made
+   * @returns {[Correction, Correction]}
+   */
+  after(before, made) {
+    const { changes } = this;
+    if (made.number !== before.number || changes.length !== before.changes.length) return [this, this];
+    const { way } = before.for(made, 1);
+    const old = way === null ? before.changes : move(before.changes, 4, way, null);
+    const apart = new Float32Array(changes.length / 4);
+    for (let n = 0, at = 0; n < apart.length; n++, at += 4) {
+      apart[n] = Math.abs(changes[at] - old[at]) + Math.abs(changes[at + 1] - old[at + 1]) + Math.abs(changes[at + 2] - old[at + 2]);
+    }
+    const around = blurred(apart, Math.sqrt(apart.length), (ALIKE_SIDE - 1) / 2);
+    const [first, then] = [new Float32Array(changes.length), new Float32Array(changes.length)];
+    for (let n = 0; n < changes.length; n++) {
+      const share = ALIKE_SHARE * Math.min(1, Math.max(0, 2 - around[n >> 2] / (3 * LEVEL * ALIKE)));
+      then[n] = changes[n] + share * (old[n] - changes[n]);
+      first[n] = old[n] + AT_FIRST * (then[n] - old[n]);
+    }
+    return [new Correction(first, made), new Correction(then, made)];
   }
 }
 
@@ -160,7 +193,7 @@ export function changesOf(said, { coarse, difference, large, kept, side }) {
     const gain = wide[count * n + gainAt];
     changes[4 * n + 3] = ONE * (gain + own * (1 - gain));
   }
-  if (side >= DETAILED) {
+  if (side > WORK_SIDE) {
     changes = sized(changes, 4, SIDE);
     const share = sized(kept.map((own, n) => wide[count * n + detailAt] * (1 - own)), 1, SIDE);
     const low = sized(Float32Array.from(halved(large)), 4, SIDE);
@@ -168,7 +201,7 @@ export function changesOf(said, { coarse, difference, large, kept, side }) {
       for (let c = 4 * n; c < 4 * n + 3; c++) changes[c] += LEVEL * share[n] * (large[c] - Math.round(low[c]));
     }
   }
-  return changes.map(Math.round);
+  return changes;
 }
 
 /**
@@ -212,7 +245,7 @@ function keptParts(speaking, coarse) {
   for (let n = 0; n < amount.length; n++) {
     amount[n] = (Math.abs(coarse[3 * n]) + Math.abs(coarse[3 * n + 1]) + Math.abs(coarse[3 * n + 2])) / 3;
   }
-  const apart = sized(blurred(means(amount, 1, COVER_SIDE), COVER_SIDE), 1, FIELD);
+  const apart = sized(blurred(means(amount, 1, COVER_SIDE), COVER_SIDE, 1), 1, FIELD);
   const kept = new Float32Array(FIELD * FIELD);
   for (const part of [0, 1]) {
     let [sum, all] = [0, 0];
@@ -228,20 +261,38 @@ function keptParts(speaking, coarse) {
 }
 
 /**
- * The mean of each place and those around it; beyond its borders it is mirrored.
+ * The mean of each place and so many of those around it each way; beyond its borders it is mirrored.
  * @param {Float32Array} field [S, S]
  * @param {number} side
+ * @param {number} around
  */
-function blurred(field, side) {
-  const mirrored = (/** @type {number} */ at) => (at < 0 ? 1 : at >= side ? side - 2 : at);
-  return field.map((_, n) => {
-    let sum = 0;
-    for (const y of [-1, 0, 1]) {
-      const row = side * mirrored(Math.floor(n / side) + y);
-      for (const x of [-1, 0, 1]) sum += field[row + mirrored((n % side) + x)];
+function blurred(field, side, around) {
+  return lines(lines(field, side, around), side, around);
+}
+
+/**
+ * The mean of each place and those beside it in its row, with rows and columns changed over.
+ * @param {Float32Array} field [S, S]
+ * @param {number} side
+ * @param {number} beside so many each way
+ */
+function lines(field, side, beside) {
+  const means = new Float32Array(field.length);
+  const row = new Float32Array(side + 2 * beside);
+  const count = 2 * beside + 1;
+  for (let y = 0; y < side; y++) {
+    row.set(field.subarray(side * y, side * (y + 1)), beside);
+    for (let n = 1; n <= beside; n++) {
+      row[beside - n] = row[beside + n];
+      row[beside + side - 1 + n] = row[beside + side - 1 - n];
     }
-    return sum / 9;
-  });
+    for (let x = 0; x < side; x++) {
+      let sum = 0;
+      for (let n = x; n < x + count; n++) sum += row[n];
+      means[side * x + y] = sum / count;
+    }
+  }
+  return means;
 }
 
 /**

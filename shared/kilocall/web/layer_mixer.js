@@ -39,6 +39,8 @@ export class LayerMixer {
   #made = [];
   /** @type {Correction | null} */
   #correction = null;
+  /** What the next picture shows of it, where that is less. @type {Correction | null} */
+  #atFirst = null;
   #correctedUs = 0;
   /** Of the layer. @type {number | null} */
   #newestUs = null;
@@ -58,6 +60,7 @@ export class LayerMixer {
     this.#waiting = [];
     this.#made = [];
     this.#correction = null;
+    this.#atFirst = null;
     this.#newestUs = null;
     this.#soon = 0;
   }
@@ -85,8 +88,10 @@ export class LayerMixer {
     const gapUs = timeUs - beforeUs;
     await this.#compare(timeUs, gapUs > SPARING_US ? SPARING * gapUs : 0);
     const ageUs = timeUs - this.#correctedUs;
-    if (this.#correction === null || !(ageUs >= 0 && ageUs < OLD_US)) return null;
-    return this.#correction.for(made, Math.min(1, (OLD_US - ageUs) / (OLD_US - FRESH_US)));
+    const correction = this.#atFirst ?? this.#correction;
+    this.#atFirst = null;
+    if (correction === null || !(ageUs >= 0 && ageUs < OLD_US)) return null;
+    return correction.for(made, Math.min(1, (OLD_US - ageUs) / (OLD_US - FRESH_US)));
   }
 
   /**
@@ -113,7 +118,11 @@ export class LayerMixer {
     const far = (/** @type {{ timeUs: number }} */ one) => Math.abs(one.timeUs - timeUs);
     const nearest = this.#made.reduce((best, one) => (far(one) < far(best) ? one : best));
     if (far(nearest) > (stale ? FIRST_NEAR_US : NEAR_US)) return;
-    this.#correction = await this.#fusion.correction(nearest.made, layer, this.#soon >= IN_STEP);
+    const inStep = this.#soon >= IN_STEP;
+    const found = await this.#fusion.correction(nearest.made, layer, inStep);
+    // In step it is never late, and has little noise.
+    if (this.#correction === null || stale || inStep) this.#correction = found;
+    else [this.#atFirst, this.#correction] = found.after(this.#correction, nearest.made);
     this.#correctedUs = nearest.timeUs;
     this.used++;
   }

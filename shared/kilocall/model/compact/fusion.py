@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from kilocall.model import landmarks as lm
 from kilocall.model.compact.compose import places, traced
-from kilocall.model.family import Made, Placement
+from kilocall.model.family import LayerCorrection, Made, Placement
 
 if TYPE_CHECKING:
     from kilocall.runtime.engine import Network
@@ -41,6 +41,8 @@ FEATURES: Final = 14
 #: Side of a block over which a difference counts as coarse, in places of WORK_SIDE.
 COARSE: Final = 4
 _LUMA: Final = np.array([[0.299, 0.587, 0.114]], np.float32)
+#: Mean amount of the offsets of a correction's four channels.
+_OFFSETS: Final = np.array([[1 / 3, 1 / 3, 1 / 3, 0]], np.float32)
 #: What an offset of one level of 255 is stored as, and a gain of one.
 _LEVEL: Final = 16
 _ONE: Final = 4096
@@ -55,10 +57,15 @@ _UNCOVERED: Final = 12.0
 _COVERED: Final = 24.0
 _COVER_SIDE: Final = 27
 _LIGHT_SIDE: Final = 8
-#: A layer of this side has detail that WORK_SIDE cannot hold.
-_DETAILED: Final = 192
 #: One of the full side that is never late says so much of lips and lids.
 _SAYS_OF_PARTS: Final = 0.7
+#: Corrections that differ by fewer grey levels, over so many places each way, differ by what the layer's coder made of
+#: the same: each counts so much of what the next one says. Those twice as far apart do not.
+_ALIKE: Final = 4.0
+_ALIKE_SIDE: Final = 5
+_ALIKE_SHARE: Final = 0.5
+#: Of a change that is none of these, the first picture shows so much.
+_AT_FIRST: Final = 0.7
 
 
 @dataclass(frozen=True)
@@ -82,6 +89,24 @@ class Correction:
         where = places(traced(now.displacement, self.placement.displacement), len(self.changes))
         changes = cv2.remap(self.changes, where, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)  # type: ignore[call-overload]
         return Correction(np.asarray(changes, np.int16), now)
+
+    def after(self, before: LayerCorrection, made: Made) -> tuple[Correction, Correction]:
+        """What is shown of it in the first picture and from then on, where `before` was shown until `made`, the picture
+        that it was made for: a change from one picture to the next is seen as flicker."""
+        shown = before.moved_to(made)
+        if not isinstance(shown, Correction) or shown.placement is not self.placement:
+            return self, self
+        if shown.changes.shape != self.changes.shape:
+            return self, self
+        old, new = shown.changes.astype(np.float32), self.changes.astype(np.float32)
+        apart = cv2.transform(np.abs(new - old), _OFFSETS) * np.float32(1 / (_LEVEL * _ALIKE))
+        share = _ALIKE_SHARE * np.clip(2 - cv2.blur(apart, (_ALIKE_SIDE, _ALIKE_SIDE)), 0, 1)
+        new += share[..., None] * (old - new)
+        first = old + np.float32(_AT_FIRST) * (new - old)
+        return self._with(first), self._with(new)
+
+    def _with(self, changes: Array) -> Correction:
+        return Correction(np.rint(changes).astype(np.int16), self.placement)
 
     def apply(self, picture: Bytes, strength: float = 1.0) -> Bytes:
         """The picture [S, S, 3] changed; with a `strength` below one, less."""
@@ -137,7 +162,7 @@ class Fusion:
         offset += ours_alone * (_light(offset) - offset)
         gain = gain + ours_alone * (1 - gain)
         changes = np.concatenate((255 * _LEVEL * offset, _ONE * gain), -1)
-        if side >= _DETAILED:
+        if side > WORK_SIDE:
             changes = _resized(changes, SIDE, cv2.INTER_LINEAR)
             share = _resized(detail * (1 - ours_alone), SIDE, cv2.INTER_LINEAR)[..., None]
             changes[..., :3] += _LEVEL * share * _high(large)
