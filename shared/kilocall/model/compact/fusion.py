@@ -13,7 +13,7 @@ one: exactly the made picture.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import cv2
@@ -98,15 +98,13 @@ class Correction:
             return self, self
         if shown.changes.shape != self.changes.shape:
             return self, self
-        old, new = shown.changes.astype(np.float32), self.changes.astype(np.float32)
-        apart = cv2.transform(np.abs(new - old), _OFFSETS) * np.float32(1 / (_LEVEL * _ALIKE))
-        share = _ALIKE_SHARE * np.clip(2 - cv2.blur(apart, (_ALIKE_SIDE, _ALIKE_SIDE)), 0, 1)
-        new += share[..., None] * (old - new)
-        first = old + np.float32(_AT_FIRST) * (new - old)
-        return self._with(first), self._with(new)
-
-    def _with(self, changes: Array) -> Correction:
-        return Correction(np.rint(changes).astype(np.int16), self.placement)
+        old, new = shown.changes, self.changes
+        apart = cv2.blur(cv2.transform(cv2.absdiff(new, old), _OFFSETS), (_ALIKE_SIDE, _ALIKE_SIDE))
+        share = _ALIKE_SHARE * np.clip(2 - apart.astype(np.float32) / np.float32(_LEVEL * _ALIKE), 0, 1)
+        settled = cv2.blendLinear(old.astype(np.float32), new.astype(np.float32), share, 1 - share)
+        then = cv2.addWeighted(settled, 1, settled, 0, 0, dtype=cv2.CV_16S)
+        first = cv2.addWeighted(old, 1 - _AT_FIRST, then, _AT_FIRST, 0)
+        return replace(self, changes=np.asarray(first, np.int16)), replace(self, changes=np.asarray(then, np.int16))
 
     def apply(self, picture: Bytes, strength: float = 1.0) -> Bytes:
         """The picture [S, S, 3] changed; with a `strength` below one, less."""
