@@ -203,6 +203,33 @@ def test_a_processor_without_avx2_is_told_what_openvino_lacks() -> None:
     assert done.stdout.strip() == ("openvino" if installed_engines()["onnxruntime"] is None else "onnxruntime")
 
 
+def test_landmarks_are_the_same_where_there_is_no_avx_512(tmp_path: Path) -> None:
+    """8-bit networks saturate where there is no VNNI; that of the whole face is float, and stays it."""
+    code = (
+        "import sys\n"
+        "import numpy as np\n"
+        "from kilocall.model.family import weights_folder\n"
+        "from kilocall.model.engine_factory import make_engine\n"
+        "engine = make_engine('openvino', 1, 'test')\n"
+        "for path in sorted(weights_folder().glob('*.onnx')):\n"
+        "    engine.load(path)\n"
+        "crop = np.random.default_rng(0).integers(0, 256, (1, 128, 128, 3), np.uint8)\n"
+        "face = engine.load(weights_folder() / 'face.onnx')(crop=crop)\n"
+        "np.savez(sys.argv[1], **face)\n"
+    )
+    if platform.machine().lower() not in ("x86_64", "amd64") or installed_engines()["openvino"] is None:
+        pytest.skip("only OpenVINO on x86 computes in AVX2 or in AVX-512; needs pip install openvino")
+    found = []
+    for number, held in enumerate(({}, {"ONEDNN_MAX_CPU_ISA": "AVX2"})):
+        file = tmp_path / f"{number}.npz"
+        env = {**os.environ, **held, "PYTHONPATH": os.pathsep.join(sys.path)}
+        subprocess.run([sys.executable, "-c", code, file], check=True, env=env)
+        with np.load(file) as stored:
+            found.append(dict(stored))
+    for name, value in found[0].items():
+        np.testing.assert_allclose(value, found[1][name], atol=1e-4, rtol=1e-4, err_msg=name)
+
+
 def test_a_gpu_engine_is_no_candidate_without_a_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     from kilocall.runtime import machine
 

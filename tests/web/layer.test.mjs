@@ -414,14 +414,17 @@ test("layer frames are compared with the pictures of their moments, seldom where
   const compared = [];
   /** @type {boolean[]} */
   const inSteps = [];
+  /** @type {boolean[]} */
+  const slows = [];
   /** @type {(timeUs: number) => any} */
   const made = (timeUs) => ({ timeUs });
   /** @type {(timeUs: number) => any} */
   const layer = (timeUs) => ({ timeUs });
   const mixer = new LayerMixer({
-    correction: async (of, one, inStep) => {
+    correction: async (of, one, { inStep, slow }) => {
       compared.push([/** @type {any} */ (of).timeUs, /** @type {any} */ (one).timeUs]);
-      inSteps.push(inStep);
+      inSteps.push(inStep ?? false);
+      slows.push(slow ?? false);
       const same = /** @type {any} */ ({
         for: (/** @type {any} */ _, /** @type {number} */ strength) => strength,
         after: () => [same, same],
@@ -447,6 +450,7 @@ test("layer frames are compared with the pictures of their moments, seldom where
   mixer.push(320_000, layer(320_000));
   assert.equal(await mix(500), 1);
   assert.equal(compared.length, 2);
+  assert.ok(!slows.includes(true));
   // Full for 0.7 s, and gone after 1.4.
   const strengths = [];
   for (const ms of [960, 1310, 1650, 1660]) strengths.push(await mix(ms));
@@ -454,9 +458,11 @@ test("layer frames are compared with the pictures of their moments, seldom where
   mixer.reset();
   mixer.push(1_600_000, layer(1_600_000));
   assert.equal(await mix(1760), 1); // the first may be further from its picture
+  assert.equal(slows.at(-1), false); // nothing is known yet
   mixer.push(2_640_000, layer(2_640_000));
   assert.equal(await mix(2760), 1); // and one after a step forward, however long that was
   assert.deepEqual(compared.at(-1), [2_760_000, 2_640_000]);
+  assert.equal(slows.at(-1), true);
 });
 
 test("a layer frame's change is seen in part at first, but in step, after a pause and after a jump in full", async () => {
@@ -552,7 +558,7 @@ test("what a layer of any side changes is Python's, a moment later too", { skip:
   /** @type {Correction | undefined} */
   let before;
   for (const { side, changes, moved, shown, first, then } of stored.compared) {
-    const correction = await fusion.correction(made, layerOf(side), side === 256);
+    const correction = await fusion.correction(made, layerOf(side), { inStep: side === 256 });
     const change = correction.for(later, 0.75);
     assert.equal(correction.for(made, 1).way, null);
     assert.equal(correction.for(/** @type {Made} */ ({ ...later, number: 1 }), 1).way, null);
@@ -583,4 +589,8 @@ test("what a layer of any side changes is Python's, a moment later too", { skip:
   const none = new Float32Array(4 * 128 * 128).map((_, n) => (n % 4 === 3 ? 4096 : 0));
   assert.deepEqual(changed(rendered, { changes: none, way: null, strength: 1 }), rendered);
   assert.equal(comparison(made, layerOf(64)).features.length, FEATURES * WORK_SIDE * WORK_SIDE);
+  // A slow computer leaves out the detail of layers that have little.
+  const detailed = (/** @type {number} */ side) => comparison(made, layerOf(side), { slow: true }).detailed;
+  assert.deepEqual([128, 176, 192].map(detailed), [false, false, true]);
+  assert.ok(comparison(made, layerOf(176)).detailed);
 });

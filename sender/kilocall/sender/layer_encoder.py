@@ -56,8 +56,8 @@ class LayerSetting:
 
 #: By rate. Held-out speakers need about as much as the rate says; see docs/layer.md.
 LADDER: Final = (
-    LayerSetting(1.5, 96, 6.25, 61, 3),
-    LayerSetting(3.0, 176, 6.25, 62, 3),
+    LayerSetting(1.5, 96, 6.25, 61, 4),
+    LayerSetting(3.0, 176, 6.25, 62, 4),
     LayerSetting(6.0, 192, 12.5, 61, 4),
     LayerSetting(12.0, 256, 25 / 1.5, 58, 4),
     LayerSetting(24.0, 256, 25.0, 49, 4),

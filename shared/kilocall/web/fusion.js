@@ -14,6 +14,10 @@ import { cubic, means } from "./resize.js";
 /** @typedef {import("./made.js").Made} Made */
 /** @typedef {import("./pixels.js").Picture} Picture */
 /** @typedef {import("./renderer.js").Engine} Engine */
+/**
+ * `inStep`: there is a layer frame for each picture that is shown; `slow`: this computer shows few.
+ * @typedef {{ inStep?: boolean, slow?: boolean }} Pace
+ */
 
 /** Of the pictures that are fused, and of what the network sees. */
 export const SIDE = 256;
@@ -34,6 +38,8 @@ const FIELD = 64;
 const [UNCOVERED, COVERED] = [12, 24];
 const COVER_SIDE = 27;
 const LIGHT_SIDE = 8;
+/** The detail of narrower ones is left out by a slow computer: it takes 8 ms of 23, and brings 2 of VMAF at 3 kbit/s. */
+const WORTH_ITS_TIME = 192;
 /** One of the full side that is never late says so much of lips and lids. */
 const SAYS_OF_PARTS = 0.7;
 /**
@@ -121,10 +127,10 @@ export class Fusion {
    * For a layer frame of the moment for which `made` was made.
    * @param {Made} made
    * @param {Picture} layer
-   * @param {boolean} [inStep] there is one for each picture that is shown
+   * @param {Pace} [pace]
    */
-  async correction(made, layer, inStep = false) {
-    const compared = comparison(made, layer, inStep);
+  async correction(made, layer, pace = {}) {
+    const compared = comparison(made, layer, pace);
     const features = new this.engine.Tensor("float32", compared.features, [1, WORK_SIDE, WORK_SIDE, FEATURES]);
     const { changes } = await this.network.run({ features });
     return new Correction(changesOf(/** @type {Float32Array} */ (changes.data), compared), made);
@@ -135,9 +141,9 @@ export class Fusion {
  * What the network sees of both, and what is made of its answer.
  * @param {Made} made
  * @param {Picture} layer
- * @param {boolean} [inStep]
+ * @param {Pace} [pace]
  */
-export function comparison(made, layer, inStep = false) {
+export function comparison(made, layer, { inStep = false, slow = false } = {}) {
   const side = layer.width;
   const picture = made.picture();
   const large = side === SIDE ? layer.data : enlarged(layer.data);
@@ -166,14 +172,15 @@ export function comparison(made, layer, inStep = false) {
   }
   const kept = sized(keptParts(made.speaking(), coarse), 1, WORK_SIDE);
   if (inStep && side >= SIDE) kept.forEach((value, n) => { kept[n] = value * (1 - SAYS_OF_PARTS); });
-  return { features, coarse, difference, large, kept, side };
+  const detailed = side > WORK_SIDE && !(slow && side < WORTH_ITS_TIME);
+  return { features, coarse, difference, large, kept, detailed };
 }
 
 /**
  * @param {Float32Array} said the network's answer [F, F, 7]
  * @param {ReturnType<typeof comparison>} compared
  */
-export function changesOf(said, { coarse, difference, large, kept, side }) {
+export function changesOf(said, { coarse, difference, large, kept, detailed }) {
   const [ofCoarse, ofFine, more, gainAt, detailAt, count] = [0, 1, 2, 5, 6, 7];
   const wide = sized(said, count, WORK_SIDE);
   const offset = new Float32Array(3 * WORK_SIDE * WORK_SIDE);
@@ -193,7 +200,7 @@ export function changesOf(said, { coarse, difference, large, kept, side }) {
     const gain = wide[count * n + gainAt];
     changes[4 * n + 3] = ONE * (gain + own * (1 - gain));
   }
-  if (side > WORK_SIDE) {
+  if (detailed) {
     changes = sized(changes, 4, SIDE);
     const share = sized(kept.map((own, n) => wide[count * n + detailAt] * (1 - own)), 1, SIDE);
     const low = sized(Float32Array.from(halved(large)), 4, SIDE);

@@ -29,7 +29,8 @@ const MOST_MADE = 12;
 /** Layer frames that are kept for a picture which is made after they came. */
 const MOST_WAITING = 16;
 
-/** What compares them. @typedef {{ correction: (made: Made, layer: Picture, inStep: boolean) => Promise<Correction> }} Comparing */
+/** @typedef {import("./fusion.js").Pace} Pace */
+/** What compares them. @typedef {{ correction: (made: Made, layer: Picture, pace: Pace) => Promise<Correction> }} Comparing */
 
 /** Holds the newest layer frames and the pictures they belong to. Times are those of the motion's frames. */
 export class LayerMixer {
@@ -119,7 +120,7 @@ export class LayerMixer {
     const nearest = this.#made.reduce((best, one) => (far(one) < far(best) ? one : best));
     if (far(nearest) > (stale ? FIRST_NEAR_US : NEAR_US)) return;
     const inStep = this.#soon >= IN_STEP;
-    const found = await this.#fusion.correction(nearest.made, layer, inStep);
+    const found = await this.#fusion.correction(nearest.made, layer, { inStep, slow: apartUs > 0 });
     // In step it is never late, and has little noise.
     if (this.#correction === null || stale || inStep) this.#correction = found;
     else [this.#atFirst, this.#correction] = found.after(this.#correction, nearest.made);
