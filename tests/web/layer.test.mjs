@@ -5,8 +5,7 @@ import test from "node:test";
 
 import { fromHex, hex, joined } from "../../shared/kilocall/web/bytes.js";
 import { BadInput, BadPacket } from "../../shared/kilocall/web/errors.js";
-import { Correction, FEATURES, Fusion, WORK_SIDE, changed, comparison } from "../../shared/kilocall/web/fusion.js";
-import { move } from "../../shared/kilocall/web/compose.js";
+import { Correction, FEATURES, Fusion, WORK_SIDE, carried, changed, comparison } from "../../shared/kilocall/web/fusion.js";
 import { LayerAssembly, LayerFragment, LayerFrame, MAX_UNFINISHED, TimedLayerFrame } from "../../shared/kilocall/web/layer_frame.js";
 import { LayerDecoder, layerIsSupported } from "../../shared/kilocall/web/layer_decoder.js";
 import { LayerMixer } from "../../shared/kilocall/web/layer_mixer.js";
@@ -569,7 +568,7 @@ test("what a layer of any side changes is Python's, a moment later too", { skip:
       assert.equal(found.length, wanted.length);
       return found.reduce((sum, value, n) => sum + Math.abs(value - wanted[n]) / (n * 101 % 4 === 3 ? 256 : 1), 0) / found.length;
     };
-    const movedNow = move(correction.changes, 4, /** @type {Float32Array} */ (change.way), null);
+    const movedNow = carried(correction.changes, /** @type {Float32Array} */ (change.way));
     const [atFirst, afterwards] = correction.after(before ?? new Correction(movedNow, later), made);
     before = new Correction(movedNow, later);
     const off = [

@@ -52,6 +52,12 @@ const ALIKE_SHARE = 0.5;
 /** Of a change that is none of these, the first picture shows so much. */
 const AT_FIRST = 0.7;
 
+/**
+ * Half of a correction is left at a place that has moved so far since, crop units: things turn as they move, and less and less of
+ * it fits.
+ */
+export const FAR = (12 * 2) / SIDE;
+
 /** What a layer frame changes of the picture that was made for its moment. */
 export class Correction {
   /**
@@ -88,7 +94,7 @@ export class Correction {
     const { changes } = this;
     if (made.number !== before.number || changes.length !== before.changes.length) return [this, this];
     const { way } = before.for(made, 1);
-    const old = way === null ? before.changes : move(before.changes, 4, way, null);
+    const old = way === null ? before.changes : carried(before.changes, way);
     const apart = new Float32Array(changes.length / 4);
     for (let n = 0, at = 0; n < apart.length; n++, at += 4) {
       apart[n] = Math.abs(changes[at] - old[at]) + Math.abs(changes[at + 1] - old[at + 1]) + Math.abs(changes[at + 2] - old[at + 2]);
@@ -212,13 +218,30 @@ export function changesOf(said, { coarse, difference, large, kept, detailed }) {
 }
 
 /**
+ * What is left of changes [C, C, 4] that are fetched from so far away [F, F, 2].
+ * @param {Float32Array} changes
+ * @param {Float32Array} way
+ */
+export function carried(changes, way) {
+  const left = move(changes, 4, way, null);
+  const side = Math.sqrt(changes.length / 4);
+  const far = sized(way, 2, side);
+  for (let n = 0, at = 0; n < far.length; n += 2, at += 4) {
+    const share = 1 / (1 + (far[n] ** 2 + far[n + 1] ** 2) / FAR ** 2);
+    for (let c = at; c < at + 3; c++) left[c] *= share;
+    left[at + 3] = ONE + share * (left[at + 3] - ONE);
+  }
+  return left;
+}
+
+/**
  * A picture [S, S, 4] changed, where no graphics processor does it. S is 256.
  * @param {Uint8ClampedArray} picture
  * @param {Change} change
  */
 export function changed(picture, { changes, way, strength }) {
   const side = Math.sqrt(picture.length / 4);
-  const here = sized(way === null ? changes : move(changes, 4, way, null).map(Math.round), 4, side);
+  const here = sized(way === null ? changes : carried(changes, way), 4, side);
   const low = sized(Float32Array.from(halved(picture)), 4, side);
   const made = new Uint8ClampedArray(picture.length);
   for (let n = 0; n < picture.length; n += 4) {

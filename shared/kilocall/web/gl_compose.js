@@ -7,6 +7,7 @@
 
 import { TAPS, densely } from "./compose.js";
 import { KilocallError } from "./errors.js";
+import { FAR } from "./fusion.js";
 
 /**
  * What a video layer changes: `changes` [C, C, 4], offsets of colours in sixteenths of a level and the gain of detail in 4096ths,
@@ -156,18 +157,23 @@ void main() {
 const CHANGE = `${HEAD}
 uniform sampler2D picture, low, changes, way;
 uniform int side, moved;
-uniform float strength;
+uniform float strength, far;
 void main() {
   ivec2 pixel = ivec2(gl_FragCoord.xy);
   pixel.y = side - 1 - pixel.y;
   float places = float(textureSize(changes, 0).x);
   vec2 at = (vec2(pixel) + 0.5) * places / float(side) - 0.5;
-  if (moved != 0) at += seen(way, pixel, side).xy * places / 2.0;
+  float kept = strength;
+  if (moved != 0) {
+    vec2 from = seen(way, pixel, side).xy;
+    at += from * places / 2.0;
+    kept /= 1.0 + dot(from, from) / (far * far);
+  }
   vec4 change = between(changes, at);
   vec3 coarse = asBytes(seen(low, pixel, side)).rgb;
-  float gain = change.a * strength / 4096.0 + 1.0 - strength;
+  float gain = change.a * kept / 4096.0 + 1.0 - kept;
   vec4 blended = asBytes(vec4(clamp(mix(coarse, texelFetch(picture, pixel, 0).rgb, gain), 0.0, 1.0), 1.0));
-  colour = vec4(blended.rgb + change.rgb * strength / (16.0 * 255.0), 1.0);
+  colour = vec4(blended.rgb + change.rgb * kept / (16.0 * 255.0), 1.0);
 }`;
 
 /** A source picture as the graphics processor holds it. */
@@ -308,6 +314,7 @@ export class GlComposer {
     const { gl } = this;
     gl.useProgram(this.changing);
     gl.uniform1f(gl.getUniformLocation(this.changing, "strength"), strength);
+    gl.uniform1f(gl.getUniformLocation(this.changing, "far"), FAR);
     const textures = { picture, low: this.low.texture, changes: this.changes, way: this.way };
     this.#run(this.changing, null, shown, textures, { side: shown, moved: Number(way !== null) });
   }

@@ -14,6 +14,7 @@ one: exactly the made picture.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 import cv2
@@ -66,6 +67,10 @@ _ALIKE_SIDE: Final = 5
 _ALIKE_SHARE: Final = 0.5
 #: Of a change that is none of these, the first picture shows so much.
 _AT_FIRST: Final = 0.7
+#: Half of a correction is left at a place that has moved so far since, crop units: things turn as they move, and less
+#: and less of it fits. Below that share of the square of it nothing is reckoned.
+_FAR: Final = 12 * 2 / SIDE
+_NEARLY_STILL: Final = 0.02
 
 
 @dataclass(frozen=True)
@@ -86,9 +91,10 @@ class Correction:
             return self
         if now.number != self.placement.number:  # moved from another picture: where places were is not known
             return self
-        where = places(traced(now.displacement, self.placement.displacement), len(self.changes))
+        way = traced(now.displacement, self.placement.displacement)
+        where = places(way, len(self.changes))
         changes = cv2.remap(self.changes, where, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)  # type: ignore[call-overload]
-        return Correction(np.asarray(changes, np.int16), now)
+        return Correction(_carried(np.asarray(changes, np.int16), way), now)
 
     def after(self, before: LayerCorrection, made: Made) -> tuple[Correction, Correction]:
         """What is shown of it in the first picture and from then on, where `before` was shown until `made`, the picture
@@ -102,9 +108,9 @@ class Correction:
         apart = cv2.blur(cv2.transform(cv2.absdiff(new, old), _OFFSETS), (_ALIKE_SIDE, _ALIKE_SIDE))
         share = _ALIKE_SHARE * np.clip(2 - apart.astype(np.float32) / np.float32(_LEVEL * _ALIKE), 0, 1)
         settled = cv2.blendLinear(old.astype(np.float32), new.astype(np.float32), share, 1 - share)
-        then = cv2.addWeighted(settled, 1, settled, 0, 0, dtype=cv2.CV_16S)
-        first = cv2.addWeighted(old, 1 - _AT_FIRST, then, _AT_FIRST, 0)
-        return replace(self, changes=np.asarray(first, np.int16)), replace(self, changes=np.asarray(then, np.int16))
+        then = _whole(settled)
+        first = np.asarray(cv2.addWeighted(old, 1 - _AT_FIRST, then, _AT_FIRST, 0), np.int16)
+        return replace(self, changes=first), replace(self, changes=then)
 
     def apply(self, picture: Bytes, strength: float = 1.0) -> Bytes:
         """The picture [S, S, 3] changed; with a `strength` below one, less."""
@@ -165,6 +171,25 @@ class Fusion:
             share = _resized(detail * (1 - ours_alone), SIDE, cv2.INTER_LINEAR)[..., None]
             changes[..., :3] += _LEVEL * share * _high(large)
         return Correction(np.rint(changes).astype(np.int16), placement)
+
+
+def _carried(changes: NDArray[np.int16], way: Array) -> NDArray[np.int16]:
+    """What is left of changes [C, C, 4] that were fetched from so far away [F, F, 2], crop units."""
+    far = np.square(way).sum(-1) * np.float32(1 / _FAR**2)
+    if far.max() < _NEARLY_STILL:
+        return changes
+    share = _resized(1 / (1 + far), len(changes), cv2.INTER_LINEAR)
+    left = cv2.blendLinear(changes.astype(np.float32), _no_changes(len(changes)), share, 1 - share)
+    return _whole(left)
+
+
+def _whole(changes: NDArray[Any]) -> NDArray[np.int16]:
+    return np.asarray(cv2.addWeighted(changes, 1, changes, 0, 0, dtype=cv2.CV_16S), np.int16)
+
+
+@cache
+def _no_changes(side: int) -> Array:
+    return np.full((side, side, 4), (0, 0, 0, _ONE), np.float32)
 
 
 def speaking_parts(points: Array) -> Array:
