@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from kilocall.model.family import Family, Made, Placement, weights_folder
 from kilocall.proto.errors import BadInput
 from kilocall.sender.layer_encoder import LayerSetting
 from kilocall.train.checkpoint import CHECKPOINT, read_checkpoint
-from kilocall.train.fusion import FusionTask, moved
+from kilocall.train.fusion import FusionTask, moved, traced
 from kilocall.train.fusion_data import Sample, SentClip, gather, send_clips
 from kilocall.train.loop import Schedule, Trainer
 from kilocall.train.quantise import write_float
@@ -114,9 +115,12 @@ def test_a_folder_without_clips_is_refused_by_name(tmp_path: Path, family: Famil
 def test_fusion_in_training_is_that_of_a_receiver(
     clips: tuple[SentClip, ...], tmp_path: Path, setting: LayerSetting
 ) -> None:
-    clip, number = clips[1], 0
+    number, now = 0, FRAMES - 1
+    displacement = clips[1].displacement.copy()
+    displacement[now] += 0.06  # 8 pixels, so that what has been carried counts less
+    clip = replace(clips[1], displacement=displacement)
     layer = clip.layers[setting]
-    then, now = int(layer.frames[number]), FRAMES - 1
+    then = int(layer.frames[number])
     network = unlike_a_new_one()
     write_float(network, tmp_path / "fusion.onnx")
     fusion = Fusion(choose_engine("onnxruntime", 1).load(tmp_path / "fusion.onnx"))
@@ -126,7 +130,7 @@ def test_fusion_in_training_is_that_of_a_receiver(
     with torch.no_grad():
         shown = task.fuse(network, gather([Sample(clip, setting, number, now)], CPU))
     found = 255 * shown.clamp(0, 1)[0].permute(1, 2, 0).numpy()
-    assert np.abs(wanted.astype(int) - made_now.picture).mean() > 5
+    assert np.abs(wanted.astype(int) - made_now.picture).mean() > 2.5
     assert np.abs(found - wanted).mean() < 0.35  # rounding alone is a quarter of a level
     assert np.percentile(np.abs(found - wanted), 99.9) < 3
 
@@ -148,8 +152,8 @@ def test_mirrored_samples_are_mirror_images_and_move_the_other_way(clips: tuple[
     plain, mirrored = (gather([Sample(clips[0], FEW[1], 0, FRAMES - 1, mirrored=way)], CPU) for way in (False, True))
     torch.manual_seed(0)
     values = torch.rand(1, 4, 256, 256)
-    there = moved(values, plain.displacement_now, plain.displacement_then)
-    here = moved(values.flip(3), mirrored.displacement_now, mirrored.displacement_then)
+    there = moved(values, traced(plain.displacement_now, plain.displacement_then))
+    here = moved(values.flip(3), traced(mirrored.displacement_now, mirrored.displacement_then))
     assert (there - values).abs().mean() > 0.01
     torch.testing.assert_close(here.flip(3), there, atol=1e-3, rtol=0)
     for name in ("made_then", "layer", "painted", "visible", "made_now", "truth"):

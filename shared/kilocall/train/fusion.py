@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kilocall.model.compact.compose import TRACE_STEPS
-from kilocall.model.compact.fusion import COARSE, SIDE, WORK_SIDE
+from kilocall.model.compact.fusion import COARSE, FAR, SIDE, WORK_SIDE
 from kilocall.model.compact.fusion_network import FusionNetwork
 from kilocall.model.interior import LUMA
 from kilocall.proto.errors import BadInput
@@ -27,7 +27,7 @@ from kilocall.train.fusion_data import Batch, Sample, SentClip, gather
 from kilocall.train.loop import on_device, precision
 from kilocall.train.losses import ssim_loss, vif_loss
 
-__all__ = ["FusionTask", "changes", "fused", "moved"]
+__all__ = ["FusionTask", "carried", "changes", "fused", "moved", "traced"]
 
 #: Weights of the loss: of the difference, its square, that in powers of ten, 1 - SSIM, 1 - visual information fidelity,
 #: detail that is missing and detail that is too much. The third has a clip that is nearly right count as much as one
@@ -91,7 +91,8 @@ class FusionTask:
 
     def fuse(self, network: nn.Module, given: Batch) -> Tensor:
         """What is shown [B, 3, 256, 256]; not cut off at black and white."""
-        return fused(given.made_now, moved(changes(network, given), given.displacement_now, given.displacement_then))
+        way = traced(given.displacement_now, given.displacement_then)
+        return fused(given.made_now, carried(changes(network, given), way))
 
     def extra_state(self) -> dict[str, Any]:
         return {}
@@ -161,14 +162,25 @@ def changes(network: nn.Module, given: Batch) -> Tensor:
     return torch.cat((offset, _double(gain)), 1)
 
 
-def moved(values: Tensor, now: Tensor, then: Tensor) -> Tensor:
-    """What belongs to a moment [B, C, 256, 256], at the places of another, by the displacements of both
-    [B, 2, F, F]."""
+def traced(now: Tensor, then: Tensor) -> Tensor:
+    """How far from each place it lay at another moment, by the displacements of both [B, 2, F, F], crop units."""
     still = _grid(now)
     way = now - then
     for _ in range(TRACE_STEPS):
         way = now - _sampled(then, still + way)
+    return way
+
+
+def moved(values: Tensor, way: Tensor) -> Tensor:
+    """What belongs to a moment [B, C, 256, 256], at the places of another that lie so far away [B, 2, F, F]."""
     return _sampled(values, _grid(values) + _wide(way, values.shape[-1]))
+
+
+def carried(change: Tensor, way: Tensor) -> Tensor:
+    """What is left of a change [B, 4, 256, 256] at the places of another moment."""
+    share = _wide(1 / (1 + way.square().sum(1, keepdim=True) / FAR**2), change.shape[-1])
+    offset, gain = torch.split(moved(change, way), [3, 1], 1)
+    return torch.cat((share * offset, 1 + share * (gain - 1)), 1)
 
 
 def fused(made: Tensor, change: Tensor) -> Tensor:

@@ -28,7 +28,7 @@ from kilocall.model.family import LayerCorrection, Made, Placement
 if TYPE_CHECKING:
     from kilocall.runtime.engine import Network
 
-__all__ = ["COARSE", "FEATURES", "SIDE", "WORK_SIDE", "Correction", "Fusion"]
+__all__ = ["COARSE", "FAR", "FEATURES", "SIDE", "WORK_SIDE", "Correction", "Fusion"]
 
 Bytes = NDArray[np.uint8]
 Array = NDArray[np.float32]
@@ -69,7 +69,7 @@ _ALIKE_SHARE: Final = 0.5
 _AT_FIRST: Final = 0.7
 #: Half of a correction is left at a place that has moved so far since, crop units: things turn as they move, and less
 #: and less of it fits. Below that share of the square of it nothing is reckoned.
-_FAR: Final = 12 * 2 / SIDE
+FAR: Final = 12 * 2 / SIDE
 _NEARLY_STILL: Final = 0.02
 
 
@@ -175,7 +175,7 @@ class Fusion:
 
 def _carried(changes: NDArray[np.int16], way: Array) -> NDArray[np.int16]:
     """What is left of changes [C, C, 4] that were fetched from so far away [F, F, 2], crop units."""
-    far = np.square(way).sum(-1) * np.float32(1 / _FAR**2)
+    far = np.square(way).sum(-1) * np.float32(1 / FAR**2)
     if far.max() < _NEARLY_STILL:
         return changes
     share = _resized(1 / (1 + far), len(changes), cv2.INTER_LINEAR)
