@@ -34,7 +34,7 @@ def middle(of: Correction) -> tuple[float, float]:
     return float(changes[0]) / LEVEL, float(changes[3]) / ONE
 
 
-@pytest.mark.parametrize(("px", "left"), [(0, 1.0), (1, 1.0), (6, 0.8), (12, 0.5), (36, 0.1)])
+@pytest.mark.parametrize(("px", "left"), [(0, 1.0), (1, 1.0), (8, 0.8), (16, 0.5), (48, 0.1)])
 def test_the_further_a_place_has_moved_the_less_of_its_correction_is_left(px: float, left: float) -> None:
     offset, gain = middle(correction(40, 0.5).moved_to(made(px)))
     assert offset == pytest.approx(40 * left, abs=0.2)

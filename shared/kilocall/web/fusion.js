@@ -56,7 +56,7 @@ const AT_FIRST = 0.7;
  * Half of a correction is left at a place that has moved so far since, crop units: things turn as they move, and less and less of
  * it fits.
  */
-export const FAR = (12 * 2) / SIDE;
+export const FAR = (16 * 2) / SIDE;
 
 /** What a layer frame changes of the picture that was made for its moment. */
 export class Correction {

@@ -69,7 +69,7 @@ _ALIKE_SHARE: Final = 0.5
 _AT_FIRST: Final = 0.7
 #: Half of a correction is left at a place that has moved so far since, crop units: things turn as they move, and less
 #: and less of it fits. Below that share of the square of it nothing is reckoned.
-FAR: Final = 12 * 2 / SIDE
+FAR: Final = 16 * 2 / SIDE
 _NEARLY_STILL: Final = 0.02
 
 
