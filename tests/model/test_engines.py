@@ -10,9 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from kilocall.model.compact.family import CompactFamily
 from kilocall.model.engine_choice import choose_engine, gpu_candidates
+from kilocall.model.family import weights_folder
 from kilocall.proto.errors import BadInput
-from kilocall.runtime.engine import ENGINES, Engine, EngineName, installed_engines
+from kilocall.runtime.engine import ENGINES, Engine, EngineName, Network, installed_engines
 from kilocall.runtime.machine import intel_compute, physical_cores
 
 FILE_ENGINES: tuple[EngineName, ...] = ("openvino", "onnxruntime")
@@ -201,6 +203,28 @@ def test_a_processor_without_avx2_is_told_what_openvino_lacks() -> None:
     assert "BadInput: network" in last
     assert "cannot run in OpenVINO: the processor has no AVX2; choose --engine onnxruntime" in last
     assert done.stdout.strip() == ("openvino" if installed_engines()["onnxruntime"] is None else "onnxruntime")
+
+
+class Counted(Engine):
+    """Another engine, and how often it loaded which network."""
+
+    def __init__(self, real: Engine, device_name: str) -> None:
+        self.name, self.threads, self.reason, self.device_name = real.name, real.threads, real.reason, device_name
+        self.real, self.loaded = real, list[str]()
+
+    def load(self, model: Path) -> Network:
+        self.loaded.append(model.stem)
+        return self.real.load(model)
+
+
+@pytest.mark.parametrize(("device_name", "loaded"), [("CPU", 2), ("a GPU", 1)])
+def test_the_appearance_network_is_kept_where_loading_takes_long(device_name: str, loaded: int) -> None:
+    engine = Counted(choose_engine("auto", 1), device_name)
+    family = CompactFamily(weights_folder(), engine)
+    picture = np.zeros((256, 256, 3), np.uint8)
+    first, second = family.appearance(picture), family.appearance(picture)
+    assert engine.loaded == ["appearance"] * loaded
+    np.testing.assert_array_equal(first["motion_cue"], second["motion_cue"])
 
 
 def test_landmarks_are_the_same_where_there_is_no_avx_512(tmp_path: Path) -> None:

@@ -117,7 +117,7 @@ def test_fusion_in_training_is_that_of_a_receiver(
 ) -> None:
     number, now = 0, FRAMES - 1
     displacement = clips[1].displacement.copy()
-    displacement[now] += 0.06  # 8 pixels, so that what has been carried counts less
+    displacement[now] += 0.04  # 5 pixels, so that what has been carried counts less
     clip = replace(clips[1], displacement=displacement)
     layer = clip.layers[setting]
     then = int(layer.frames[number])
@@ -130,7 +130,7 @@ def test_fusion_in_training_is_that_of_a_receiver(
     with torch.no_grad():
         shown = task.fuse(network, gather([Sample(clip, setting, number, now)], CPU))
     found = 255 * shown.clamp(0, 1)[0].permute(1, 2, 0).numpy()
-    assert np.abs(wanted.astype(int) - made_now.picture).mean() > 2.5
+    assert np.abs(wanted.astype(int) - made_now.picture).mean() > 5
     assert np.abs(found - wanted).mean() < 0.35  # rounding alone is a quarter of a level
     assert np.percentile(np.abs(found - wanted), 99.9) < 3
 

@@ -11,6 +11,7 @@ import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -226,7 +227,8 @@ class _Bench:
         driving = self.family.driving(self.source, self.motion)
         told = {"x_d": driving["x_d"], "interior": driving.pop("interior")}
         driving.update(motion_cue=appearance["motion_cue"], x_s=self.source.keypoints[None])
-        yield "motion field", "receiver", lambda: field(**driving)
+        self._make_field = partial(field, **driving)
+        yield "motion field", "receiver", self._make_field
         painter = self.family.painter()
         self._composer = Composer(self.crop, appearance, [port.name for port in painter.inputs])
         self._found = field(**driving)
@@ -250,15 +252,7 @@ class _Bench:
         aligner = self.family.aligner(self.source)
         # Three of four calls hold the field of one before: the median is of these.
         yield "alignment", "sender", lambda: aligner.align(self.motion, self.track)
-        driving = self.family.driving(self.source, self.motion)
-        field = self.family.motion_field()
-        told = {
-            "motion_cue": self.family.appearance(self.crop)["motion_cue"],
-            "x_s": self.source.keypoints[None],
-            "x_d": driving["x_d"],
-            "jacobian": driving["jacobian"],
-        }
-        yield "field for alignment", "sender", lambda: field(**told)
+        yield "field for alignment", "sender", self._make_field
         yield "motion fit", "sender", lambda: fit.fit(self.track.points, self.track.depth, start)
         if "codebook.safetensors" in self.family.files:
             yield from self._codec_stages()

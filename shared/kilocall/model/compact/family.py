@@ -188,8 +188,11 @@ class CompactFamily:
     def appearance(self, picture: Picture) -> dict[str, NDArray[np.float32]]:
         """Features of a source picture, as the renderer network wants them.
 
-        Its network is loaded each time, 11 to 18 ms: it is wanted once a source picture, and takes 12 MiB.
+        Its network is loaded each time, 11 to 18 ms: it is wanted once a source picture, and takes 12 MiB. A GPU keeps
+        it: there loading compiles, and the first answer is compared with the CPU's.
         """
+        if self.engine.device_name != "CPU":
+            return self._network("appearance")(picture=picture[None])
         features = self.engine.load(self._file("appearance.onnx"))(picture=picture[None])
         return_freed_memory()  # less than a millisecond
         return features
