@@ -156,15 +156,18 @@ def test_on_a_further_picture_frames_are_placed_by_that_picture(family: Family, 
     assert len(aligner.references) == 1
 
 
-def test_every_other_frame_takes_over_the_refinement(family: Family, crop: Picture) -> None:
-    first = family.track(crop)
-    lent = family.track(crop, first)
-    after = family.track(crop, lent)
-    assert [track.refinement is None for track in (first, lent, after)] == [False, True, False]
-    np.testing.assert_allclose(lent.points, first.points, atol=1e-5)
-    np.testing.assert_array_equal(after.points, first.points)
+def test_the_next_three_frames_take_over_the_refinement(family: Family, crop: Picture) -> None:
+    tracks = [family.track(crop)]
+    for _ in range(4):
+        tracks.append(family.track(crop, tracks[-1]))
+    refinements = [track.refinement for track in tracks]
+    assert [one.lent for one in refinements if one is not None] == [0, 1, 2, 3, 0]
+    np.testing.assert_allclose(tracks[3].points, tracks[0].points, atol=1e-5)
+    np.testing.assert_array_equal(tracks[4].points, tracks[0].points)
 
 
 def test_a_face_that_has_moved_away_is_looked_at_again(family: Family, crop: Picture) -> None:
     moved = np.roll(crop, 12, 1)
-    assert family.track(moved, family.track(crop)).refinement is not None
+    refinement = family.track(moved, family.track(crop)).refinement
+    assert refinement is not None
+    assert refinement.lent == 0

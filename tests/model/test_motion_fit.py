@@ -32,7 +32,7 @@ TRUE = Motion((0.4, -0.2, 0.1), (0.1, -0.05), 0.4, np.linspace(-0.3, 0.3, EXPRES
 
 
 def test_clean_landmarks_give_back_pose_and_expression(model: ShapeModel) -> None:
-    found = MotionFit(model.mean, model).fit(*posed(model, TRUE))
+    found = MotionFit(model).fit(model.mean, *posed(model, TRUE))
     # The prior pulls expressions a little towards zero, by 0.002 here, and the pose with them.
     assert found.rotation == pytest.approx(TRUE.rotation, abs=2e-4)
     assert found.translation == pytest.approx(TRUE.translation, abs=1e-4)
@@ -42,10 +42,13 @@ def test_clean_landmarks_give_back_pose_and_expression(model: ShapeModel) -> Non
 
 
 def test_start_far_away_ends_in_the_same_place(model: ShapeModel) -> None:
-    fit = MotionFit(model.mean, model)
+    fit = MotionFit(model)
     points, depth = posed(model, TRUE)
     elsewhere = Motion((-0.3, 0.3, -0.3), (0, 0), 0.5, np.zeros(EXPRESSIONS, np.float32))
-    near, far = fit.fit(points, depth, rounds=8), fit.fit(points, depth, elsewhere, rounds=12)
+    near, far = (
+        fit.fit(model.mean, points, depth, rounds=8),
+        fit.fit(model.mean, points, depth, elsewhere, rounds=12),
+    )
     assert far.vector == pytest.approx(near.vector, abs=1e-5)
 
 
@@ -53,7 +56,7 @@ def test_one_wild_landmark_moves_the_pose_by_less_than_two_degrees(model: ShapeM
     points, depth = posed(model, TRUE)
     points = points.copy()
     points[lm.OVAL[3]] += 0.2
-    found = MotionFit(model.mean, model).fit(points, depth)
+    found = MotionFit(model).fit(model.mean, points, depth)
     assert np.abs(np.subtract(found.rotation, TRUE.rotation)).max() < np.deg2rad(2)
 
 

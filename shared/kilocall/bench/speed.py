@@ -36,10 +36,10 @@ Kind = Literal["sender", "receiver", "moved on", "once"]
 
 WARM_UP: Final = 5
 RUNS: Final = 60
-#: Stages that only a share of the frames need.
-OF_FRAMES: Final = {"second look": 0.5, "field for alignment": 0.26}
+#: Stages that only a share of the frames need, on 15 clips.
+OF_FRAMES: Final = {"second look": 0.37, "field for alignment": 0.19}
 #: Of a slow processor's pictures the networks make so many on 15 clips; the others are moved on from these.
-MADE: Final = 0.39
+MADE: Final = 0.36
 #: A small turn and tilt: what a frame of a call asks of the renderer.
 TURN: Final = (0.12, -0.06, 0.04)
 
@@ -247,13 +247,14 @@ class _Bench:
         yield "moving and mixing", "receiver", self._compose
         yield "moving on", "moved on", self._move_on
         yield "cutting", "sender", self._cut
-        fit = MotionFit(self.source.shape, self.family.shape_model)
-        start = fit.fit(self.track.points, self.track.depth)
+        seen = self.source.shape, self.track.points, self.track.depth
+        fit = MotionFit(self.family.shape_model)
+        start = fit.fit(*seen)
         aligner = self.family.aligner(self.source)
         # Three of four calls hold the field of one before: the median is of these.
         yield "alignment", "sender", lambda: aligner.align(self.motion, self.track)
         yield "field for alignment", "sender", self._make_field
-        yield "motion fit", "sender", lambda: fit.fit(self.track.points, self.track.depth, start)
+        yield "motion fit", "sender", lambda: fit.fit(*seen, start)
         if "codebook.safetensors" in self.family.files:
             yield from self._codec_stages()
 

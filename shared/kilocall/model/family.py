@@ -41,6 +41,7 @@ class Refinement:
 
     change: Array  # of points and depths [K, 3]
     logit: float  # of a face
+    lent: int = 0  # to so many frames after its own
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class Track:
     interior: Array = field(default_factory=lambda: np.zeros(0, np.float32))  # brightness between the lips [BANDS]
     look: NDArray[np.uint8] | None = None  # the crop itself, small and grey, for families that align it
     colour: Array | None = None  # of the face, for these: a and b of CIELAB [2]
-    refinement: Refinement | None = None  # None where there was none, or the frame before lent its own
+    refinement: Refinement | None = None  # its own, or what an earlier frame lent
 
 
 @dataclass(frozen=True)

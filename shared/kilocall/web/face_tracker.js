@@ -25,10 +25,11 @@ export const FACE_CERTAINTY = 0.5;
 /** The refinement makes whatever it sees more like a face; so much less counts the mean of both logits. */
 const REFINEMENT_LOGIT = 1.25;
 /**
- * A frame takes over what the second look of the frame before changed, if points changed and have moved by less (crop units;
- * 3 pixels of 256).
+ * So many frames take over what the second look of one before them changed, if points changed and have moved by less (crop
+ * units; 3 pixels of 256).
  */
 const LENT_WITHIN = 3 / 128;
+const MOST_LENT = 3;
 
 /**
  * Where a face's points are in a crop, in crop units (-1..1).
@@ -39,7 +40,7 @@ const LENT_WITHIN = 3 / 128;
  * @property {number} certainty 0..1 that there is a face at all
  * @property {Float32Array} interior brightness between the lips [BANDS]
  * @property {number} changed by the second look, mean over the points
- * @property {Refinement | null} refinement null where the frame before lent its own
+ * @property {Refinement | null} refinement its own, or what an earlier frame lent
  */
 
 /**
@@ -47,6 +48,7 @@ const LENT_WITHIN = 3 / 128;
  * @typedef {object} Refinement
  * @property {Float32Array} change of points and depths [K, 3]
  * @property {number} logit of a face
+ * @property {number} lent to so many frames after its own
  */
 
 /** The landmark networks on one engine. */
@@ -95,8 +97,8 @@ export class FaceTracker {
    */
   async track(crop, previous = null) {
     const first = await this.look(reduced(crop, FACE_INPUT, FACE_INPUT));
-    const lent = lentTo(first.found, previous);
-    const { change, logit: sure } = lent ?? await this.#refine(crop, first.found);
+    const refinement = lentTo(first.found, previous) ?? await this.#refine(crop, first.found);
+    const { change, logit: sure } = refinement;
     const both = first.found.map((value, n) => value + change[n]);
     const points = flat(both);
     const matrices = regions(points);
@@ -117,7 +119,7 @@ export class FaceTracker {
       certainty: 1 / (1 + Math.exp(-logit)),
       interior: interior(crop, points),
       changed: meanLength(change),
-      refinement: lent === null ? { change, logit: sure } : null,
+      refinement,
     };
   }
 
@@ -130,7 +132,7 @@ export class FaceTracker {
   async #refine(crop, first) {
     const again = faceRegion(flat(first));
     const { found, logit } = await this.look(cutRegion(crop, again, FACE_INPUT));
-    return { change: refinedPoints(first, found, again).map((value, n) => value - first[n]), logit };
+    return { change: refinedPoints(first, found, again).map((value, n) => value - first[n]), logit, lent: 0 };
   }
 
   /** @param {Picture[]} pictures of one size */
@@ -143,15 +145,15 @@ export class FaceTracker {
 }
 
 /**
- * The frame before's refinement, if it had one that changed little and the face is still there.
+ * An earlier frame's refinement, if it changed little, has not been lent often and the face is still there.
  * @param {Float32Array} first
  * @param {Track | null} previous
  */
 function lentTo(first, previous) {
   const lent = previous?.refinement ?? null;
-  if (lent === null || previous === null) return null;
+  if (lent === null || previous === null || lent.lent >= MOST_LENT) return null;
   const moved = first.map((value, n) => value + lent.change[n] - previous.points[2 * Math.floor(n / 3) + (n % 3)]);
-  return Math.max(meanLength(lent.change), meanLength(moved)) < LENT_WITHIN ? lent : null;
+  return Math.max(meanLength(lent.change), meanLength(moved)) < LENT_WITHIN ? { ...lent, lent: lent.lent + 1 } : null;
 }
 
 /**

@@ -12,7 +12,7 @@ export const FIELD = 64;
  * A field is held for so many frames beside its own, while the face's points are no further from where they were then (mean,
  * crop units; 8 pixels of 256).
  */
-const MOST_HELD = 3;
+const MOST_HELD = 6;
 const HELD_WITHIN = 8 / 128;
 const PLACES = FIELD * FIELD;
 

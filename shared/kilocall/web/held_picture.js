@@ -9,9 +9,9 @@ import { INNER_LIPS, LANDMARKS, LEFT_EYE, LEFT_IRIS, OUTER_LIPS, RIGHT_EYE, RIGH
 
 /** What was painted falls apart where it is moved further than so many times as far as hardly shows. */
 const MOST_FURTHER = 3;
-const MOST_HELD = 3;
+const MOST_HELD = 7;
 const HELD_WITHIN = 4 / 128;
-const PARTS_WITHIN = 1.3 / 128;
+const PARTS_WITHIN = 1.6 / 128;
 const PARTS = [[...OUTER_LIPS, ...INNER_LIPS], [...RIGHT_EYE, ...LEFT_EYE, RIGHT_IRIS, LEFT_IRIS]];
 
 /** A picture of one source, as the networks made it. */

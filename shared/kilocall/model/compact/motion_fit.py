@@ -25,49 +25,53 @@ PRIOR_WIDTH = 1.6
 
 
 class MotionFit:
-    """Fits one person's frames; `shape` [K, 3] is the head-fixed shape of the source picture."""
+    """Fits frames of anybody."""
 
-    def __init__(self, shape: Array, model: ShapeModel) -> None:
-        self.shape = shape.astype(np.float64)
-        self.basis = model.basis.astype(np.float64)  # [E, K, 3]
+    def __init__(self, model: ShapeModel) -> None:
         self.prior = 1 / (PRIOR_WIDTH * model.deviation.astype(np.float64)) ** 2
         root = np.sqrt(lm.importance().astype(np.float64))
-        self.weight = root / POINT_NOISE
-        self.depth_weight = root / DEPTH_NOISE
+        self.weight = np.stack((root / POINT_NOISE, root / POINT_NOISE, root / DEPTH_NOISE))  # [3, K]
+        self._expressions = len(model.basis)
+        # As columns [3, E K]: one product turns all of them.
+        self._basis = model.basis.astype(np.float64).reshape(-1, 3).T.copy()
+        self._diagonal = np.arange(6, 6 + self._expressions)
         self.rigid = rigid_weight()
 
-    def fit(self, points: Array, depth: Array, start: Motion | None = None, rounds: int = 4) -> Motion:
-        """Motion (expression [E]) of landmarks [K, 2] with depths [K]."""
-        expressions = len(self.basis)
+    def fit(self, shape: Array, points: Array, depth: Array, start: Motion | None = None, rounds: int = 4) -> Motion:
+        """Motion (expression [E]) of landmarks [K, 2] with depths [K] of somebody whose source picture has the
+        head-fixed `shape` [K, 3]."""
+        expressions = self._expressions
         if start is None:
             seen = np.column_stack((points, depth)).astype(np.float32)
-            rotation, translation, scale = geo.similarity(seen, self.shape.astype(np.float32), self.rigid)
+            rotation, translation, scale = geo.similarity(seen, np.asarray(shape, np.float32), self.rigid)
             r, t, s = rotation.astype(np.float64), translation[:2].astype(np.float64), float(scale)
             e = np.zeros(expressions)
         else:
             r = geo.rotation_matrix(*start.rotation).astype(np.float64)
             t, s = np.asarray(start.translation, np.float64), start.scale
             e = np.asarray(start.expression[:expressions], np.float64)
-        depth_seen = depth - depth.mean()
+        points_seen = np.asarray(points, np.float64)
+        depth_seen = np.asarray(depth - depth.mean(), np.float64)
+        columns, count = shape.T.astype(np.float64), len(shape)
+        slopes = np.empty((6 + expressions, 3, count))  # of x, y and depth
+        slopes[3:5] = 0
+        slopes[3, 0] = slopes[4, 1] = 1
+        residual = np.empty((3, count))
         for _ in range(rounds):
-            q = (self.shape + np.tensordot(e, self.basis, 1)) @ r.T  # [K, 3]
-            moving = (self.basis @ r.T) * s  # [E, K, 3]
-            residual = np.column_stack((points - s * q[:, :2] - t, depth_seen - s * (q[:, 2] - q[:, 2].mean())))
-            slopes = np.empty((6 + expressions, len(q), 3))
-            slopes[0] = s * np.column_stack((np.zeros(len(q)), -q[:, 2], q[:, 1]))  # about x: omega x q
-            slopes[1] = s * np.column_stack((q[:, 2], np.zeros(len(q)), -q[:, 0]))
-            slopes[2] = s * np.column_stack((-q[:, 1], q[:, 0], np.zeros(len(q))))
-            slopes[3] = (1, 0, 0)
-            slopes[4] = (0, 1, 0)
-            slopes[5] = s * q
-            slopes[6:] = moving
-            slopes[:, :, 2] -= slopes[:, :, 2].mean(1, keepdims=True)
-            weight = np.column_stack((self.weight, self.weight, self.depth_weight))
-            a = (slopes * weight).reshape(6 + expressions, -1)
+            turned = (r @ self._basis).reshape(3, expressions, count)
+            q = r @ columns + np.tensordot(e, turned, (0, 1))  # [3, K]
+            x, y, z = s * q
+            residual[0] = points_seen[:, 0] - x - t[0]
+            residual[1] = points_seen[:, 1] - y - t[1]
+            residual[2] = depth_seen - (z - z.mean())
+            slopes[:3] = ((np.zeros(count), -z, y), (z, np.zeros(count), -x), (-y, x, np.zeros(count)))  # omega x q
+            slopes[5] = x, y, z
+            np.multiply(turned.swapaxes(0, 1), s, out=slopes[6:])
+            slopes[:, 2] -= slopes[:, 2].mean(1, keepdims=True)
+            a = (slopes * self.weight).reshape(6 + expressions, -1)
             normal = a @ a.T
-            right = a @ (residual * weight).reshape(-1)
-            diagonal = np.arange(6, 6 + expressions)
-            normal[diagonal, diagonal] += self.prior
+            right = a @ (residual * self.weight).reshape(-1)
+            normal[self._diagonal, self._diagonal] += self.prior
             right[6:] -= self.prior * e
             step = np.linalg.solve(normal, right)
             r = _rotation(step[:3]) @ r
