@@ -63,8 +63,8 @@ OTHER: Final = 133
 FRAMES: Final = ((40, View()), (133, View()), (133, View(yaw=20, pitch=-10, roll=5)))
 #: Of FRAMES, the one that is rendered.
 RENDERED: Final = 1
-#: Frames of which the last three are the first one's picture moved on.
-HELD: Final = (105, 108)
+#: Frames of which the last seven are the first one's picture moved on.
+HELD: Final = (100, 107)
 #: The portrait tilted by 20 degrees, shifted and a ninth smaller: pixel of the new one to pixel of the portrait.
 TILT: Final = ((1.05, 0.38, -45.5), (-0.38, 1.05, 51.25))
 #: Where the portrait lies in a larger picture: left, top, side.

@@ -56,8 +56,11 @@ _UNCOVERED: Final = 12.0
 _COVERED: Final = 24.0
 _COVER_SIDE: Final = 27
 _LIGHT_SIDE: Final = 8
-#: One of the full side that is never late says so much of lips and lids.
+#: A layer of the full side that is never late says so much of lips and lids; any says so much of what is painted of a
+#: mouth, most of it between the lips: what the source picture did not show there, teeth or the dark, is guessed.
 _SAYS_OF_PARTS: Final = 0.7
+#: A mouth counts as painted where so much of it is.
+_PAINTED: Final = 0.5
 #: Corrections that differ by fewer grey levels, over so many places each way, differ by what the layer's coder made of
 #: the same: each counts so much of what the next one says. Those twice as far apart do not.
 _ALIKE: Final = 4.0
@@ -148,23 +151,26 @@ class Fusion:
         coarse = _resized(_resized(difference, WORK_SIDE // COARSE, cv2.INTER_AREA), WORK_SIDE, cv2.INTER_LINEAR)
         fine = difference - coarse
         size = np.full((WORK_SIDE, WORK_SIDE), np.log2(side / SIDE), np.float32)
+        painted = _resized(placement.painted, WORK_SIDE, cv2.INTER_LINEAR)
         features = cv2.merge(
             (
-                cv2.subtract(ours, (0.5, 0.5, 0.5, 0)),
+                ours - np.float32(0.5),
                 4 * coarse,
                 8 * fine,
                 10 * _energy(picture),
                 10 * _energy(large),
-                _resized(placement.painted, WORK_SIDE, cv2.INTER_LINEAR),
+                painted,
                 _resized(placement.visible, WORK_SIDE, cv2.INTER_LINEAR),
                 size,
             )
         )
         said = self._network(features=features[None])["changes"][0]
-        of_coarse, of_fine, *more, gain, detail = cv2.split(_resized(said, WORK_SIDE, cv2.INTER_LINEAR))
+        of_coarse, of_fine, *more, gain, detail = _split(_resized(said, WORK_SIDE, cv2.INTER_LINEAR))
         offset = _times(coarse, of_coarse) + _times(fine, of_fine) + cv2.merge(more)
-        ours_alone = _resized(_kept(placement.speaking, coarse), WORK_SIDE, cv2.INTER_LINEAR)
-        if in_step and side >= SIDE:
+        all_told = in_step and side >= SIDE
+        speaking = placement.speaking if all_told else _less_painted(placement.speaking, painted)
+        ours_alone = _resized(_kept(speaking, coarse), WORK_SIDE, cv2.INTER_LINEAR)
+        if all_told:
             ours_alone *= 1 - _SAYS_OF_PARTS
         offset += _times(_light(offset) - offset, ours_alone)
         gain += ours_alone * (1 - gain)
@@ -175,6 +181,11 @@ class Fusion:
             share = _resized(detail * (1 - ours_alone), SIDE, cv2.INTER_LINEAR)
             offset += _times(_high(large), share * _LEVEL)
         return Correction(_whole(cv2.merge((offset, gain))), placement)
+
+
+def _split(channels: Array) -> list[Array]:
+    """[S, S, C] as C of [S, S]."""
+    return [np.asarray(channel, np.float32) for channel in cv2.split(channels)]
 
 
 def _times(picture: Array, share: Array) -> Array:
@@ -213,6 +224,13 @@ def speaking_parts(points: Array) -> Array:
         part = cv2.dilate(part, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * around + 1,) * 2))
         parts.append(_resized(cv2.GaussianBlur(part, (0, 0), around / 2), _FIELD, cv2.INTER_AREA))
     return (np.dstack(parts) / np.float32(255)).astype(np.float32)
+
+
+def _less_painted(speaking: Array, painted: Array) -> Array:
+    """`speaking` [F, F, 2] with less of a mouth where the picture is painted [W, W]."""
+    mouth, eyes = _split(speaking)
+    share = np.minimum(1, _resized(painted, len(mouth), cv2.INTER_AREA) / np.float32(_PAINTED))
+    return np.asarray(cv2.merge((mouth * (1 - np.float32(_SAYS_OF_PARTS) * share), eyes)))
 
 
 def _kept(speaking: Array, coarse: Array) -> Array:
