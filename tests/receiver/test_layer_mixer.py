@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import cv2
 import numpy as np
 import pytest
 
@@ -81,6 +84,27 @@ def test_the_face_stays_as_sharp_as_motion_makes_it(
 
     pictures = shown(LayerTrack(layer, mixer(family)), made)
     assert np.mean([fine(p) for p in pictures]) > 0.8 * np.mean([fine(one.picture) for one in made])
+
+
+def test_a_layer_says_more_of_what_is_painted_of_a_mouth_and_no_more_of_lips_that_are_not(
+    family: Family, made: list[Made]
+) -> None:
+    fusion, one = family.fusion(), made[0]
+    assert fusion is not None
+    assert one.placement is not None
+    rows, columns = np.nonzero(cv2.resize(one.placement.speaking[..., 0], (256, 256)) > 0.9)
+    y, x = round(rows.mean()), round(columns.mean())
+    between_lips = np.s_[y - 3 : y + 3, x - 10 : x + 10]
+    dark = one.picture.copy()
+    dark[between_lips] //= 2
+    darker = []
+    for painted in (np.zeros((256, 256), np.float32), np.ones((256, 256), np.float32)):
+        seen = Made(one.picture, replace(one.placement, painted=painted))
+        shown = fusion.correction(seen, cv2.resize(dark, (192, 192))).apply(one.picture)
+        darker.append(float(one.picture[between_lips].mean() - shown[between_lips].mean()))
+    asked = float(one.picture[between_lips].mean() - dark[between_lips].mean())
+    assert darker[0] < 0.4 * asked
+    assert darker[1] > darker[0] + 0.2 * asked
 
 
 def test_a_layer_that_ends_fades_within_a_second_and_a_half(
