@@ -100,7 +100,7 @@ def test_a_layer_says_more_of_what_is_painted_of_a_mouth_and_no_more_of_lips_tha
     darker = []
     for painted in (np.zeros((256, 256), np.float32), np.ones((256, 256), np.float32)):
         seen = Made(one.picture, replace(one.placement, painted=painted))
-        shown = fusion.correction(seen, cv2.resize(dark, (192, 192))).apply(one.picture)
+        shown = fusion.correction(seen, np.asarray(cv2.resize(dark, (192, 192)), np.uint8)).apply(one.picture)
         darker.append(float(one.picture[between_lips].mean() - shown[between_lips].mean()))
     asked = float(one.picture[between_lips].mean() - dark[between_lips].mean())
     assert darker[0] < 0.4 * asked
