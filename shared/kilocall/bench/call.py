@@ -27,6 +27,7 @@ import numpy as np
 from pydantic import BaseModel
 
 from kilocall.bench.network import SIDES, BadNetwork, Side, Way, why_unavailable
+from kilocall.bench.slower_cores import slower_cores
 from kilocall.call import ROOM_VARIABLE
 from kilocall.call.link import RoomAddress
 from kilocall.call.report import CallReport, Sample
@@ -308,6 +309,8 @@ class CallBenchReport(BaseModel):
     options: list[str]
     idle: bool
     """Whether both cameras showed an empty room."""
+    slower: float = 0
+    """Share of each core that was taken away."""
     parties: dict[str, PartyReport]
 
 
@@ -328,12 +331,14 @@ def measure_call(
     *,
     options: Sequence[str] = (),
     idle: bool = False,
+    slower: float = 0,
     engine: str = "auto",
     progress: Callable[[int, int | None], None] = lambda seconds, of: None,
 ) -> CallBenchReport:
     """Runs the call and writes report.json and, with matplotlib, call.png to `out`. Raises BadInput.
 
-    `idle`: between two empty rooms, to see what a connection costs that carries nothing.
+    `idle`: between two empty rooms, to see what a connection costs that carries nothing. `slower`: with this share of
+    each core taken away.
     """
     if not link.is_loopback and (why := why_unavailable()) is not None:
         raise BadInput(f"a bad network cannot be made here: {why}")
@@ -348,9 +353,12 @@ def measure_call(
     if network is not None:
         network.__enter__()
     try:
-        with TwoParties(
-            out, seconds=seconds, network=network, options=options, cameras=cameras, keep=False, engine=engine
-        ) as call:
+        with (
+            slower_cores(slower),
+            TwoParties(
+                out, seconds=seconds, network=network, options=options, cameras=cameras, keep=False, engine=engine
+            ) as call,
+        ):
             until = time.monotonic() + seconds + START_WITHIN_S
             began = time.monotonic()
             while any(party.process.poll() is None for party in call.parties.values()):
@@ -373,6 +381,7 @@ def measure_call(
         link=link,
         options=list(options),
         idle=idle,
+        slower=slower,
         parties=parties,
     )
     write_whole(out / "report.json", (report.model_dump_json(indent=2) + "\n").encode())

@@ -128,6 +128,7 @@ def measure_call(
     saver: bool,
     idle: bool,
     gallery: int | None,
+    slower: float,
     engine: str,
 ) -> None:
     from kilocall.bench import call as bench
@@ -137,7 +138,9 @@ def measure_call(
     if gallery is not None:
         options += ["--gallery", str(gallery)]
     with progress_bar("talking") as progress:
-        report = bench.measure_call(minutes, out, network, options=options, idle=idle, engine=engine, progress=progress)
+        report = bench.measure_call(
+            minutes, out, network, options=options, idle=idle, slower=slower, engine=engine, progress=progress
+        )
     rows: list[tuple[str, Callable[[bench.PartyReport], str]]] = [
         ("first picture", lambda party: _ms(party.call.first_picture_ms)),
         ("delay, half of the pictures", lambda party: _ms(party.call.delay_p50_ms)),
@@ -155,7 +158,8 @@ def measure_call(
     ]
     parties = report.parties
     print_table(
-        f"{report.minutes:g} minutes on {report.cores} cores",
+        f"{report.minutes:g} minutes on {report.cores} cores"
+        + (f", {100 * report.slower:.0f} % of each taken away" if report.slower else ""),
         ["", *parties],
         [[title, *(value(party) for party in parties.values())] for title, value in rows],
     )

@@ -27,6 +27,15 @@ MediapipePython = Annotated[
     Path | None, typer.Option(help="A Python that has MediaPipe, to measure landmarks independently.")
 ]
 MostPictures = Annotated[int | None, typer.Option(min=0, max=8, help="Most pictures of each, as in a call.")]
+Slower = Annotated[
+    float,
+    typer.Option(
+        min=0,
+        max=0.9,
+        metavar="SHARE",
+        help="Share of each core's time that is taken away, for what a slower processor does; needs root.",
+    ),
+]
 Fps = Annotated[float | None, typer.Option(min=5, max=60, help="Frames per second; default: those of the clip.")]
 
 
@@ -193,6 +202,7 @@ def bench_call(
     saver: Annotated[bool, typer.Option("--saver", help="Fewer bits for more delay.")] = False,
     idle: Annotated[bool, typer.Option("--idle", help="Two empty rooms: what a silent connection costs.")] = False,
     gallery: MostPictures = None,
+    slower: Slower = 0,
     engine: EngineChoice = Engines.auto,
 ) -> None:
     """A call between the built-in speakers: delay, pauses, bits and whether anything grows; over a bad network too."""
@@ -208,6 +218,7 @@ def bench_call(
         saver=saver,
         idle=idle,
         gallery=gallery,
+        slower=slower,
         engine=engine.value,
     )
 
@@ -274,14 +285,17 @@ def bench_speed(
             min=1, max=256, help="Instead: how many calls' senders, and receivers, keep 25 fps at once, up to N."
         ),
     ] = None,
+    slower: Slower = 0,
     family: FamilyName = None,
     weights: Weights = None,
     json: AsJson = False,
 ) -> None:
     """Milliseconds a stage and frames per second, per engine and thread count, beside plain torch."""
+    from kilocall.bench.slower_cores import slower_cores
     from kilocall.cli.machine import measure, measure_at_once
 
-    if streams is not None:
-        measure_at_once(streams, [e.value for e in engine or []], threads or [], json, family, weights)
-        return
-    measure([e.value for e in engine or []], threads or [], runs, json, family, weights)
+    with slower_cores(slower):
+        if streams is not None:
+            measure_at_once(streams, [e.value for e in engine or []], threads or [], json, family, weights)
+            return
+        measure([e.value for e in engine or []], threads or [], runs, json, family, weights)
