@@ -170,7 +170,7 @@ class Sender {
         return 0;
       }
       const began = performance.now();
-      const frame = this.#pixelsOf(image);
+      const frame = await this.#pixelsOf(image);
       this.ms.read.add(performance.now() - began);
       await this.#look(frame, captureUs);
       const ended = performance.now();
@@ -186,9 +186,11 @@ class Sender {
 
   /**
    * @param {VideoFrame | ImageBitmap} image
-   * @returns {Picture}
+   * @returns {Promise<Picture>}
    */
-  #pixelsOf(image) {
+  async #pixelsOf(image) {
+    const copied = "copyTo" in image ? await copiedFrom(image) : null;
+    if (copied !== null) return copied;
     const [width, height] = "displayWidth" in image ? [image.displayWidth, image.displayHeight] : [image.width, image.height];
     if (this.context === null || this.context.canvas.width !== width || this.context.canvas.height !== height) {
       this.context = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
@@ -628,6 +630,28 @@ addEventListener("message", ({ data: wish }) => {
     loop.ask(() => (sender === null ? undefined : take(sender, wish)));
   }
 });
+
+/**
+ * A camera's frame as it lies there, in less time than a canvas takes; null where it has to be turned or stretched, or this
+ * browser copies no colours.
+ * @param {VideoFrame} frame
+ * @returns {Promise<Picture | null>}
+ */
+async function copiedFrom(frame) {
+  const { displayWidth: width, displayHeight: height, visibleRect: seen } = frame;
+  const { rotation = 0, flip = false } = /** @type {{ rotation?: number, flip?: boolean }} */ (frame);
+  const plain = seen?.width === width && seen.height === height && rotation === 0 && !flip;
+  /** @type {VideoFrameCopyToOptions} */
+  const asColours = { format: "RGBA", colorSpace: "srgb" };
+  try {
+    if (!plain || frame.allocationSize(asColours) !== 4 * width * height) return null;
+    const data = new Uint8ClampedArray(4 * width * height);
+    await frame.copyTo(data, asColours);
+    return { width, height, data };
+  } catch {
+    return null;
+  }
+}
 
 /**
  * @param {VideoFrame | ImageBitmap} image

@@ -164,15 +164,16 @@ async function show({ picture }) {
   answer({ did: "show", picture: { small: small.data, detail: detail?.data ?? null } });
 }
 
+/** A frame so much later than the one before is not its picture moved on: somebody has jumped to it. */
+const LONGEST_STEP_US = 500_000;
+
 /** @param {Rendering} wish */
 async function render({ number, timeUs, vector, turn, restart, stepUs }) {
   if (opened === null) throw new BadInput("nothing is open");
   const { own, other, screen } = opened;
   const { renderer } = other ?? own;
-  if (restart) {
-    renderer.restart();
-    own.track?.reset();
-  }
+  if (restart || stepUs > LONGEST_STEP_US) renderer.restart();
+  if (restart) own.track?.reset();
   const layered = () => own.track?.used ?? 0;
   const began = performance.now();
   // What the camera saw shows who moves another picture.
