@@ -1,8 +1,8 @@
 """Cores as slow as an older processor's: a share of each one's time is taken away, in slices too short to be noticed.
 
 On each core a process of the first real-time class spins for its share of every 1.5 ms; what else runs there comes that
-much later, and its own clock of processor time does not count it. With its vectors held to AVX2 as well, a new
-processor so stands in for one of the year before last.
+much later, and its own clock of processor time does not count it. With networks held to AVX2 as well, a new processor
+so stands in for an older one.
 """
 
 from __future__ import annotations
