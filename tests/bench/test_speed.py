@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 import pytest
 
-from kilocall.bench.speed import OF_FRAMES, StageTime, frames_per_second, measure_speed, timed
+from kilocall.bench.speed import StageTime, frames_per_second, measure_speed, timed
 from kilocall.proto.errors import BadInput
 
 
@@ -46,8 +46,7 @@ def test_few_frames_need_the_second_look_and_a_source_picture_is_no_frame() -> N
         StageTime("appearance", "once", 50.0, 50.0, None),
         StageTime("generator", "receiver", 20.0, 25.0, None),
     ]
-    assert frames_per_second(stages, "sender") == pytest.approx(1000 / (6 + OF_FRAMES["second look"] * 8))
-    assert 0.25 < OF_FRAMES["second look"] < 0.5  # one in four at least, and not every other one
+    assert frames_per_second(stages, "sender") == pytest.approx(1000 / 8.96)  # 6 ms and .37 of 8
     assert frames_per_second(stages, "receiver") == 50
 
 

@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import datetime
 from fractions import Fraction
@@ -28,6 +29,7 @@ from pydantic import BaseModel
 
 from kilocall.bench.network import SIDES, BadNetwork, Side, Way, why_unavailable
 from kilocall.bench.slower_cores import slower_cores
+from kilocall.bench.slower_cores import why_unavailable as why_not_slower
 from kilocall.call import ROOM_VARIABLE
 from kilocall.call.link import RoomAddress
 from kilocall.call.report import CallReport, Sample
@@ -342,6 +344,8 @@ def measure_call(
     """
     if not link.is_loopback and (why := why_unavailable()) is not None:
         raise BadInput(f"a bad network cannot be made here: {why}")
+    if slower and (why := why_not_slower()) is not None:
+        raise BadInput(f"cores cannot be made slower here: {why}")
     check_output_folder(out)
     out.mkdir(parents=True, exist_ok=True)
     cameras: dict[Side, str] | None = None
@@ -350,30 +354,25 @@ def measure_call(
         options = ("--layer", "0", *options)  # with one the other side would be shown the room
     seconds = 60 * minutes
     network = None if link.is_loopback else BadNetwork(link.way)
-    if network is not None:
-        network.__enter__()
-    try:
-        with (
-            slower_cores(slower),
-            TwoParties(
-                out, seconds=seconds, network=network, options=options, cameras=cameras, keep=False, engine=engine
-            ) as call,
-        ):
-            until = time.monotonic() + seconds + START_WITHIN_S
-            began = time.monotonic()
-            while any(party.process.poll() is None for party in call.parties.values()):
-                if time.monotonic() > until:
-                    raise BadInput(f"the call did not end within {seconds + START_WITHIN_S:.0f} s; see {out}/*.log")
-                progress(min(round(seconds), round(time.monotonic() - began)), round(seconds))
-                time.sleep(0.2)
-            failed = {side: party for side, party in call.parties.items() if party.process.returncode}
-            if failed:
-                side, party = next(iter(failed.items()))
-                raise BadInput(f"party {side} ended with code {party.process.returncode}: {party.said[-400:]}")
-            parties: dict[str, PartyReport] = {side: _party_report(call.report(side)) for side in SIDES}
-    finally:
-        if network is not None:
-            network.close()
+    with (
+        slower_cores(slower),
+        network or nullcontext(),
+        TwoParties(
+            out, seconds=seconds, network=network, options=options, cameras=cameras, keep=False, engine=engine
+        ) as call,
+    ):
+        until = time.monotonic() + seconds + START_WITHIN_S
+        began = time.monotonic()
+        while any(party.process.poll() is None for party in call.parties.values()):
+            if time.monotonic() > until:
+                raise BadInput(f"the call did not end within {seconds + START_WITHIN_S:.0f} s; see {out}/*.log")
+            progress(min(round(seconds), round(time.monotonic() - began)), round(seconds))
+            time.sleep(0.2)
+        failed = {side: party for side, party in call.parties.items() if party.process.returncode}
+        if failed:
+            side, party = next(iter(failed.items()))
+            raise BadInput(f"party {side} ended with code {party.process.returncode}: {party.said[-400:]}")
+        parties: dict[str, PartyReport] = {side: _party_report(call.report(side)) for side in SIDES}
     report = CallBenchReport(
         date=datetime.now().astimezone().isoformat(timespec="seconds"),
         cores=os.cpu_count() or 1,

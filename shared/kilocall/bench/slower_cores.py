@@ -16,13 +16,27 @@ from contextlib import contextmanager
 from typing import Final
 
 from kilocall.proto.errors import BadInput
+from kilocall.runtime.children import module_command, same_modules
 
-__all__ = ["MOST_TAKEN", "slower_cores"]
+__all__ = ["MOST_TAKEN", "slower_cores", "why_unavailable"]
 
 #: Linux leaves the other classes a twentieth.
 MOST_TAKEN: Final = 0.9
 SLICE_S: Final = 0.0015
 _PRIORITY: Final = 50
+
+
+def why_unavailable() -> str | None:
+    """Why cores cannot be made slower here; None when they can."""
+    if sys.platform != "linux":
+        return "real-time priority for a thread is a matter of Linux"
+    before = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(_PRIORITY))
+    except PermissionError:
+        return "real-time priority needs root"
+    os.sched_setscheduler(0, *before)
+    return None
 
 
 @contextmanager
@@ -36,17 +50,17 @@ def slower_cores(taken: float) -> Iterator[None]:
     if taken == 0:
         yield
         return
-    if not hasattr(os, "sched_setscheduler"):
-        raise BadInput("cores can be made slower on Linux only")
+    if (why := why_unavailable()) is not None:
+        raise BadInput(f"cores cannot be made slower here: {why}")
     takers: list[subprocess.Popen[str]] = []
     try:
         for core in sorted(os.sched_getaffinity(0)):
-            command = [sys.executable, "-m", __name__, str(core), str(taken)]
-            takers.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
+            command = module_command(__name__, str(core), str(taken))
+            takers.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=same_modules()))
         for taker in takers:
             assert taker.stdout is not None
             if taker.stdout.readline() != "taking\n":
-                raise BadInput("cores cannot be made slower here: real-time priority needs root")
+                raise BadInput("cores cannot be made slower here: what takes their time has ended")
         yield
     finally:
         for taker in takers:
@@ -58,10 +72,7 @@ def _take(core: int, share: float) -> None:
     """Until whoever started it is gone."""
     parent = os.getppid()
     os.sched_setaffinity(0, {core})
-    try:
-        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(_PRIORITY))
-    except PermissionError:
-        return
+    os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(_PRIORITY))
     print("taking", flush=True)
     next_s = time.perf_counter()
     while os.getppid() == parent:

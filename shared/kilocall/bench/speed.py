@@ -251,7 +251,7 @@ class _Bench:
         fit = MotionFit(self.family.shape_model)
         start = fit.fit(*seen)
         aligner = self.family.aligner(self.source)
-        # Three of four calls hold the field of one before: the median is of these.
+        # Six of seven calls hold the field of one before: the median is of these.
         yield "alignment", "sender", lambda: aligner.align(self.motion, self.track)
         yield "field for alignment", "sender", self._make_field
         yield "motion fit", "sender", lambda: fit.fit(*seen, start)

@@ -297,5 +297,5 @@ def bench_speed(
     with slower_cores(slower):
         if streams is not None:
             measure_at_once(streams, [e.value for e in engine or []], threads or [], json, family, weights)
-            return
-        measure([e.value for e in engine or []], threads or [], runs, json, family, weights)
+        else:
+            measure([e.value for e in engine or []], threads or [], runs, json, family, weights)
