@@ -207,6 +207,16 @@ def test_lower_quality_takes_fewer_bits(clip: Path, folder: Path) -> None:
     assert bits[0] < 0.6 * bits[1]
 
 
+@pytest.mark.parametrize(("layer", "quality", "level"), [(1.5, 50, 4), (3, 75, 6)])
+def test_motion_is_coded_finely_beside_a_rich_layer(
+    clip: Path, folder: Path, layer: float, quality: float, level: int
+) -> None:
+    stream = folder / f"layer{layer}.kcs"
+    api.encode(clip, stream, layer=layer, fps=12.5)
+    assert api.info(stream).quality == quality
+    assert {record.packet.level for record in StreamReader(stream).packets()} == {level}
+
+
 @pytest.mark.parametrize(
     ("data", "message"),
     [(b"", "is empty"), (b"\x00" * 40, "kilocall stream begins with"), (b"\x89KCS\r\n\x1a\n\x00\x63", "version 99")],

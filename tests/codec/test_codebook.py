@@ -9,7 +9,7 @@ import pytest
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
-from kilocall.codec.codebook import CONTEXTS, Codebook, level_of_quality, rescale
+from kilocall.codec.codebook import CONTEXTS, Codebook, level_of_quality, rescale, usual_quality
 from kilocall.proto.errors import BadInput
 from kilocall.proto.limits import LEVELS
 
@@ -114,6 +114,10 @@ def test_quality_maps_to_levels_and_50_is_the_base_step(codebook: Codebook) -> N
     assert (codebook.steps(8) == codebook.base_steps / 4).all()
     np.testing.assert_allclose(codebook.steps(3), codebook.base_steps * 2**0.5, rtol=1e-7)
     np.testing.assert_allclose(codebook.steps(5), codebook.base_steps / 2**0.5, rtol=1e-7)
+
+
+def test_usual_quality_is_finer_from_3_kbit_s_of_a_layer_on() -> None:
+    assert [usual_quality(kbps) for kbps in (0, 1.5, 2.9, 3, 24)] == [50, 50, 50, 75, 75]
 
 
 @pytest.mark.parametrize("quality", [-1, 101, float("nan")])

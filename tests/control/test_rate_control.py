@@ -98,6 +98,15 @@ def test_every_rung_is_cheaper_and_within_the_latency_budget(name: str) -> None:
     assert costs[-2] < 14_500
 
 
+@pytest.mark.parametrize(
+    ("layer_bps", "levels"), [(0, [4, 4, 4]), (1500, [4, 4, 4]), (3000, [6, 4, 4]), (6000, [6, 6, 4])]
+)
+def test_motion_is_finer_where_the_layer_is_rich(layer_bps: int, levels: list[int]) -> None:
+    assert [plan.level for plan in ladder(PROFILES["default"], BITS, layer_bps)[:3]] == levels
+    saving = [plan.level for plan in ladder(PROFILES["saver"], BITS, layer_bps)[:2]]
+    assert saving == [level - 2 for level in levels[:2]]
+
+
 def test_ample_link_keeps_the_best_rung() -> None:
     control, samples = run(lambda _: 100_000, 60)
     assert (control.steps, control.rung) == (0, 0)

@@ -50,7 +50,7 @@ def test_what_moves_is_corrected_where_it_is_now() -> None:
 
 @pytest.mark.parametrize(
     ("levels", "first", "then"),
-    [(22, 20.7, 21.0), (26, 23.15, 24.5), (60, 48.0, 60.0)],
+    [(22, 20.85, 21.0), (26, 23.825, 24.5), (60, 54.0, 60.0)],
     ids=["alike: the mean", "half alike", "another: in two steps"],
 )
 def test_what_is_alike_is_averaged_and_a_change_enters_over_two_pictures(

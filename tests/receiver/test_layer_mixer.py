@@ -195,7 +195,7 @@ def test_a_change_is_seen_in_part_at_first_and_none_of_it_is_left_out(
     card = np.abs(whole - one.picture).mean(-1) > 60
     assert card.sum() > 500
     share = np.abs(shown[0] - one.picture)[card].mean() / np.abs(whole - one.picture)[card].mean()
-    assert 0.6 < share < 0.85
+    assert 0.75 < share < 0.95
     assert np.abs(shown[1] - whole)[card].mean() < 2
 
 

@@ -27,6 +27,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from kilocall.codec.codebook import level_of_quality, usual_quality
 from kilocall.control.rate_control import FixedRate, Plan
 from kilocall.control.session import Session
 from kilocall.model.family_loader import FamilyChoice
@@ -86,8 +87,8 @@ class SenderSettings(BaseModel):
     source: Path | None = None
     fps: Annotated[float, Field(ge=1, le=60)] = 25.0
     frames_per_message: Annotated[int, Field(ge=1, le=8)] = 3
-    level: Annotated[int, Field(ge=0, le=8)] = 4
-    """Quality level of the motion."""
+    level: Annotated[int, Field(ge=0, le=8)] | None = None
+    """Quality level of the motion; None: 4, beside a layer of 3 kbit/s or more 6."""
     layer: float = DEFAULT_LAYER_KBPS
     """Kilobits a second for a thin layer of real video under the motion, for receivers that take it; 0: none."""
     most_receivers: Annotated[int, Field(ge=1, le=64)] = 8
@@ -179,7 +180,7 @@ class SenderService:
         self._plan = Plan(
             settings.frames_per_message,
             settings.fps,
-            settings.level,
+            level_of_quality(usual_quality(settings.layer)) if settings.level is None else settings.level,
             audio_bps=0,
             audio_packet_ms=60,
             layer_bps=round(1000 * settings.layer),

@@ -14,6 +14,7 @@ from pydantic import BaseModel
 
 from kilocall.api.families import Progress, face_of_picture, open_family, silent
 from kilocall.api.live import GALLERY_KB, KEY_EVERY_S, pack_source_picture
+from kilocall.codec.codebook import usual_quality
 from kilocall.model.family import DETAIL, Family, Source, Track
 from kilocall.model.motion import Motion
 from kilocall.model.reference_pictures import check_reference_budget
@@ -66,7 +67,7 @@ def encode(
     *,
     source: Path | str | None = None,
     fps: float | None = None,
-    quality: float = 50,
+    quality: float | None = None,
     size: int | None = None,
     crop: Crop = "face",
     frames_per_packet: int = 3,
@@ -87,7 +88,8 @@ def encode(
     with `crop` "whole", and so is `source`: both must be square. With a `gallery` the file holds up to so many pictures
     of the speaker, the source picture included, in `gallery_kb` together, as far as they pay off. The clip's sound
     becomes speech of `audio_kbps`, none with None. A `layer` of so many kbit/s is real video, small and a few times a
-    second, from which a receiver takes what the source picture does not show. Where somebody else comes into the
+    second, from which a receiver takes what the source picture does not show. The motion's `quality`, 0 to 100, is 50,
+    beside a layer of 3 kbit/s or more 75. Where somebody else comes into the
     picture the source picture rests, unless `check_speaker` is off. Raises BadInput (NoFace for a clip without a face)
     and OSError; then no file is left behind.
     """
@@ -96,6 +98,7 @@ def encode(
 
     started, progress = time.monotonic(), progress or silent
     check_layer_kbps(layer)
+    quality = usual_quality(layer) if quality is None else quality
     check_reference_budget(gallery, gallery_kb)
     clip, out, source = Path(clip), Path(out), None if source is None else Path(source)
     check_output(out, (clip, source))

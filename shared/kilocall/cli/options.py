@@ -67,6 +67,15 @@ GallerySize = Annotated[
 GalleryKb = Annotated[
     float, typer.Option("--gallery-kb", min=1, max=256, help="Most KB (1000 bytes) of all these pictures together.")
 ]
+MotionQuality = Annotated[
+    float | None,
+    typer.Option(
+        min=0,
+        max=100,
+        help="Precision of the motion: 0 coarse and small, 100 fine.",
+        show_default="50; with a --layer of 3 or more 75",
+    ),
+]
 LayerRate = Annotated[
     float,
     typer.Option(

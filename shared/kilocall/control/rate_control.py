@@ -26,6 +26,7 @@ from collections import deque
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from kilocall.codec.codebook import BASE_LEVEL, level_of_quality, usual_quality
 from kilocall.proto.errors import BadInput
 from kilocall.proto.limits import LEVELS, MAX_FRAMES
 from kilocall.proto.wire_cost import wire_cost
@@ -90,7 +91,7 @@ class Profile:
     """Longest that a frame may wait for others of its message."""
     fps: float
     level: int
-    """Quality level of the best rung, 0..8."""
+    """Quality level of the best rung without a video layer, 0..8."""
     audio_bps: int
     camera_bps: int
     """For what the camera sees, while it is shown instead of the speaker made from a picture."""
@@ -152,7 +153,8 @@ def audio_wire_bps(bitrate_bps: int, packet_ms: int) -> float:
 def ladder(profile: Profile, bits_per_frame: float = 40, layer_bps: int = 0) -> tuple[Plan, ...]:
     """The plans of a profile, the best first, each cheaper than the one before.
 
-    The video layer goes first: half of it with the first step, all of it with the second.
+    The video layer goes first: half of it with the first step, all of it with the second; and what it has made worth
+    coding more finely of the motion.
     """
     most = min(MAX_FRAMES, 1 + int(profile.wait_ms * profile.fps / 1000))
     fewest = most
@@ -172,7 +174,9 @@ def ladder(profile: Profile, bits_per_frame: float = 40, layer_bps: int = 0) -> 
     # The last is no way to talk, but empties a queue: it is left as soon as the queue is gone.
     wanted.append(Plan(3, profile.fps / 5, thriftiest, 6000, 120))
     for rung, share in enumerate(LAYER_SHARES):
-        wanted[rung] = replace(wanted[rung], layer_bps=round(share * layer_bps))
+        share_bps = round(share * layer_bps)
+        finer = level_of_quality(usual_quality(share_bps / 1000)) - BASE_LEVEL
+        wanted[rung] = replace(wanted[rung], layer_bps=share_bps, level=wanted[rung].level + finer)
     wanted = [
         replace(plan, camera_bps=max(LEAST_CAMERA_BPS, profile.camera_bps >> rung)) for rung, plan in enumerate(wanted)
     ]

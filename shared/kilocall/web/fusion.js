@@ -55,7 +55,7 @@ const ALIKE = 4;
 const ALIKE_SIDE = 5;
 const ALIKE_SHARE = 0.5;
 /** Of a change that is none of these, the first picture shows so much. */
-const AT_FIRST = 0.7;
+const AT_FIRST = 0.85;
 
 /**
  * Half of a correction is left at a place that has moved so far since, crop units: things turn as they move, and less and less of

@@ -37,7 +37,7 @@ const RTTS = 3;
  * @property {number} videoBps on the wire, acknowledgements included
  * @property {number} waitMs longest that a frame may wait for others of its message
  * @property {number} fps
- * @property {number} level quality level of the best rung, 0..8
+ * @property {number} level quality level of the best rung without a video layer, 0..8
  * @property {number} audioBps
  * @property {number} cameraBps for what the camera sees, while it is shown instead of the speaker made from a picture
  * @property {readonly [number, number, number]} guard on a link that loses: frames a message, and frames repeated from
@@ -51,6 +51,9 @@ export const PROFILES = {
   default: { videoBps: 10_000, waitMs: 200, fps: 25, level: 4, audioBps: 12_000, cameraBps: 24_000, guard: [2, 2, 4] },
   saver: { videoBps: 6_000, waitMs: 200, fps: 25, level: 2, audioBps: 8_000, cameraBps: 6_000, guard: [4, 0, 0] },
 };
+/** Beside a video layer of so much or more, motion is coded so many levels finer. */
+const FINE_FROM_BPS = 3000;
+const FINER = 2;
 /** Of the video layer's rate on the best rungs. */
 const LAYER_SHARES = [1, 0.5];
 const LEAST_CAMERA_BPS = 1500;
@@ -119,7 +122,7 @@ export function samePlan(a, b) {
 
 /**
  * The plans of a profile, the best first, each cheaper than the one before. The video layer goes first: half of it with the
- * first step, all of it with the second.
+ * first step, all of it with the second; and what it has made worth coding more finely of the motion.
  * @param {Profile} profile
  * @param {number} bitsPerFrame
  * @param {number} layerBps
@@ -148,6 +151,7 @@ export function ladder(profile, bitsPerFrame = 40, layerBps = 0) {
   wanted.push(plan(3, profile.fps / 5, thriftiest, 6000, 120));
   wanted.forEach((one, rung) => {
     one.layerBps = Math.round((LAYER_SHARES[rung] ?? 0) * layerBps);
+    if (one.layerBps >= FINE_FROM_BPS) one.level += FINER;
     one.cameraBps = Math.max(LEAST_CAMERA_BPS, profile.cameraBps >> rung);
   });
   /** @type {Plan[]} */

@@ -174,7 +174,7 @@ def test_layers_are_further_points_of_kilocalls_curve(
     report = measure_quality([swaying], tmp_path, settings, cache=made[1] / "cache")
     own = [point for point in report.means if point.codec == "compact-256"]
     assert [point.setting for point in own] == [
-        "quality 30", "quality 50", "quality 50, layer 6", "quality 50, layer 3"
+        "quality 30", "quality 50", "quality 75, layer 6", "quality 75, layer 3"
     ]  # fmt: skip
     plain, thick, thin = own[1:]
     # What is said of kilocall is said of it without a layer, which costs what it did.
@@ -200,7 +200,7 @@ def test_layers_are_further_points_of_kilocalls_curve(
     text = (tmp_path / "index.html").read_text()
     # At kilocall's own rate it is shown as it was, near 10 kbit/s with the layer that takes the most of it.
     assert text.count("<b>kilocall compact-256</b>quality 50<br>") == 1
-    assert text.count("<b>kilocall compact-256</b>quality 50, layer 6<br>") == 1
+    assert text.count("<b>kilocall compact-256</b>quality 75, layer 6<br>") == 1
 
 
 def test_interrupted_run_goes_on_from_its_cache(

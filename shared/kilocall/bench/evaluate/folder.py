@@ -26,6 +26,7 @@ from kilocall.bench.evaluate.tables import markdown, worst_first
 from kilocall.bench.landmark_measure import open_meter
 from kilocall.bench.quality.clips import CLIP_SUFFIXES
 from kilocall.bench.scores import Scorer, mean_of_known
+from kilocall.codec.codebook import usual_quality
 from kilocall.model import metrics
 from kilocall.model.family import Family
 from kilocall.proto.errors import BadInput, KilocallError
@@ -40,7 +41,7 @@ def evaluate_folder(
     folder: Path | str,
     out: Path | str,
     *,
-    quality: float = 50,
+    quality: float | None = None,
     frames_per_packet: int = 3,
     source: SourceChoice = "first",
     engine: str = "auto",
@@ -61,11 +62,13 @@ def evaluate_folder(
     are measured by the family's own extractor, or by MediaPipe where `mediapipe_python` names a Python that
     has it. With a `gallery` of two pictures or more each clip is also shown on 2, 4 and 8 pictures of its speaker, up
     to `gallery`, `gallery_kb` for all of them together: gallery.md, and gallery.png where matplotlib is installed.
-    With a `layer` of so many kbit/s clips are sent with real video under the motion; with `hold` pictures are made as
+    With a `layer` of so many kbit/s clips are sent with real video under the motion, whose `quality` is 50 or, beside a
+    layer of 3 kbit/s or more, 75; with `hold` pictures are made as
     on a slow processor, some moved on from one before. `progress` gets clips done and clips in all. A clip that cannot
     be scored is listed with its reason; BadInput when that goes for all, or there is none.
     """
     started = time.monotonic()
+    quality = usual_quality(layer) if quality is None else quality
     settings = ClipSettings(quality, frames_per_packet, source, gallery, gallery_kb, layer, hold)
     paths = _clips_of(Path(folder), limit)
     out = _output_folder(Path(out))

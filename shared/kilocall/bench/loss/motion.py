@@ -17,6 +17,7 @@ from kilocall.bench.loss.link import PLAYOUT_S, Link
 from kilocall.bench.loss.shown import Shown
 from kilocall.bench.quality.clips import BenchClip
 from kilocall.bench.quality.kilocall_codec import layer_mixer, layer_sender
+from kilocall.codec.codebook import usual_quality
 from kilocall.model.family import Family
 from kilocall.proto.control import LayerReport, SourcePicture
 from kilocall.proto.motion_message import MotionMessage
@@ -66,7 +67,12 @@ class _Sender:
         self.source_picture: SourcePicture = whole.source_picture
         self._clip = clip
         self._encoder = PacketEncoder(
-            family, whole.source, fps=clip.fps, frames_per_packet=packing, reference="acknowledged"
+            family,
+            whole.source,
+            fps=clip.fps,
+            quality=usual_quality(layer_kbps),
+            frames_per_packet=packing,
+            reference="acknowledged",
         )
         self._encoder.redundant_frames = packing if repeats else 0
         self._hearing: list[tuple[float, int]] = []  # when it hears of which packet

@@ -19,6 +19,7 @@ from kilocall.bench.quality.methods import FrozenPicture, Method, Motion, Video
 from kilocall.bench.quality.pool import run_jobs
 from kilocall.bench.quality.results import PointResult
 from kilocall.bench.quality.settings import QualitySettings
+from kilocall.codec.codebook import usual_quality
 from kilocall.model.engine_choice import choose_engine
 from kilocall.model.family import DEFAULT_FAMILY
 from kilocall.model.family_loader import FamilyChoice
@@ -216,7 +217,7 @@ class _Plan:
             for name, made_with in self._made_with.items()
             for quality in self.settings.qualities
         ] + [
-            self._job(clip, Motion(name, self._choices[name], self.settings.usual_quality, kbps), self._made_with[name])
+            self._job(clip, Motion(name, self._choices[name], usual_quality(kbps), kbps), self._made_with[name])
             for name in self._layered
             for kbps in dict.fromkeys(self.settings.layers)
             if kbps

@@ -191,7 +191,7 @@ class QualityReport(BaseModel):
     @property
     def layered(self) -> list[MeanPoint]:
         """kilocall as the sentences speak of it with a video layer as well, the thinnest first."""
-        return layered(self.own_point, self.means)
+        return layered(self.own_point.codec, self.means)
 
     @property
     def own_point(self) -> MeanPoint:
@@ -200,9 +200,9 @@ class QualityReport(BaseModel):
         return next(point for point in self.means if (point.codec, point.setting) == own)
 
 
-def layered(ours: MeanPoint, means: Sequence[MeanPoint]) -> list[MeanPoint]:
-    """Points of the same codec that differ from `ours` by a video layer, the thinnest first."""
-    found = [one for one in means if one.codec == ours.codec and one.setting.startswith(f"{ours.setting}, layer ")]
+def layered(codec: str, means: Sequence[MeanPoint]) -> list[MeanPoint]:
+    """Points of a codec with a video layer, the thinnest first."""
+    found = [one for one in means if one.codec == codec and ", layer " in one.setting]
     return sorted(found, key=lambda point: point.rates.kbps)
 
 

@@ -57,7 +57,7 @@ def _draw(axes: Axes, report: QualityReport, metric: Metric, rate: Callable[[Mea
         _line(axes, points, metric, rate, titles[key], color=colour, marker=mark, linewidth=1.2, markersize=4.5)
     for number, key in enumerate(report.families):
         colour = _OURS if number == 0 else f"C{number}"
-        plain, with_layer = _apart([point for point in report.means if point.codec == key])
+        plain, with_layer = _apart(key, report)
         _line(axes, plain, metric, rate, titles[key], color=colour, marker="*", linewidth=2.4, markersize=10)
         title = f"{titles[key]} + layer"
         _line(axes, with_layer, metric, rate, title, color=colour, marker="h", linewidth=1.6, markersize=6, ls="--")
@@ -81,12 +81,12 @@ def _draw(axes: Axes, report: QualityReport, metric: Metric, rate: Callable[[Mea
     axes.set_axisbelow(True)
 
 
-def _apart(points: Sequence[MeanPoint]) -> tuple[list[MeanPoint], list[MeanPoint]]:
-    """Points of a family by motion alone, and the one that a video layer was added to with what it became."""
-    for base in points:
-        if further := layered(base, points):
-            return [point for point in points if point not in further], [base, *further]
-    return list(points), []
+def _apart(family: str, report: QualityReport) -> tuple[list[MeanPoint], list[MeanPoint]]:
+    """Points of a family by motion alone, and the usual one of them with what becomes of it by a video layer."""
+    further = layered(family, report.means)
+    plain = [point for point in report.means if point.codec == family and point not in further]
+    usual = [point for point in plain if point.setting == report.kilocall_setting]
+    return plain, [*usual, *further] if further else []
 
 
 def _line(

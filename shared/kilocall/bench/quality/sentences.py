@@ -18,7 +18,7 @@ def sentences(ours: MeanPoint, means: Sequence[MeanPoint], titles: dict[str, str
     """What a reader should not have to look for, the bad news first."""
     said = [_beaten(metric, ours, means, titles) for metric in METRICS if metric.of_pixels]
     said += [_followed(ours, means, titles), _on_the_wire(ours), _same_wire_rate(ours, means, titles)]
-    said += [_layered(point, ours, means, titles) for point in layered(ours, means)]
+    said += [_layered(point, means, titles) for point in layered(ours.codec, means)]
     return [sentence for sentence in said if sentence is not None]
 
 
@@ -84,9 +84,9 @@ def _same_wire_rate(ours: MeanPoint, means: Sequence[MeanPoint], titles: dict[st
     )
 
 
-def _layered(point: MeanPoint, ours: MeanPoint, means: Sequence[MeanPoint], titles: dict[str, str]) -> str:
+def _layered(point: MeanPoint, means: Sequence[MeanPoint], titles: dict[str, str]) -> str:
     said = (
-        f"With {point.setting.removeprefix(f'{ours.setting}, ')} kilocall has {_psnr_told(point)} at "
+        f"With {point.setting.rpartition(', ')[2]} kilocall has {_psnr_told(point)} at "
         f"{point.rates.kbps:.1f} kbit/s of payload, {wire_kbps_of(point):.1f} on the wire"
     )
     rival = _best_rival(point, means, titles)

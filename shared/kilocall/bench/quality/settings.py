@@ -11,12 +11,10 @@ from kilocall.bench.quality.kilocall_codec import QUALITIES
 from kilocall.model.family_loader import FamilyChoice
 from kilocall.sender.layer_encoder import LADDER
 
-__all__ = ["DEFAULT_QUALITY", "LAYERS", "QualitySettings"]
+__all__ = ["LAYERS", "QualitySettings"]
 
 #: The whole scale: it takes a fifth of the time of all, and a call has a layer unless told otherwise.
 LAYERS: Final = tuple(setting.kbps for setting in LADDER)
-#: Of `Encoder`.
-DEFAULT_QUALITY: Final = 50.0
 
 
 @dataclass(frozen=True)
@@ -33,7 +31,7 @@ class QualitySettings:
     """Keys of the classic codecs; all when empty, none with `none`."""
     qualities: tuple[float, ...] = QUALITIES
     layers: tuple[float, ...] = LAYERS
-    """Rates of kilocall's video layer in kilobits a second; each is measured at the usual quality, beside none."""
+    """Rates of kilocall's video layer in kilobits a second; each is measured with motion as it is coded beside it."""
     engine: str = "auto"
     threads: int = 1
     workers: int = 1
@@ -45,8 +43,3 @@ class QualitySettings:
     """Weights of LPIPS: heads and feature network. Without them it is not measured."""
     dists: tuple[Path, ...] = ()
     """The same of DISTS."""
-
-    @property
-    def usual_quality(self) -> float:
-        """The one nearest to kilocall's default: what its other points differ from in one thing."""
-        return min(self.qualities, key=lambda quality: abs(quality - DEFAULT_QUALITY))

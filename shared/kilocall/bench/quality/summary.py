@@ -15,7 +15,7 @@ from kilocall.bench.quality.methods import FROZEN
 from kilocall.bench.quality.rates import mean_points, rates_of
 from kilocall.bench.quality.results import ClipFacts
 from kilocall.bench.quality.sentences import sentences
-from kilocall.bench.quality.settings import DEFAULT_QUALITY
+from kilocall.codec.codebook import USUAL_QUALITY
 from kilocall.model.family import DEFAULT_FAMILY
 from kilocall.proto.errors import BadInput
 from kilocall.runtime.machine import cpu_model
@@ -87,7 +87,7 @@ def _default_point(comparison: Comparison, means: Sequence[MeanPoint]) -> MeanPo
     own = [point for point in own if (point.codec, point.setting) in qualities]
     if not own:
         raise BadInput("kilocall itself could not be measured on any clip")
-    return min(own, key=lambda point: abs(qualities[point.codec, point.setting] - DEFAULT_QUALITY))
+    return min(own, key=lambda point: abs(qualities[point.codec, point.setting] - USUAL_QUALITY))
 
 
 def _own_facts(comparison: Comparison) -> list[CodecFacts]:

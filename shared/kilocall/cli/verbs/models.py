@@ -20,6 +20,7 @@ from kilocall.cli.options import (
     Hold,
     LayerRate,
     Models,
+    MotionQuality,
     Threads,
     TrainThreads,
     Weights,
@@ -136,9 +137,7 @@ def evaluate(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for table, JSON and contact sheet.")] = Path(
         "evaluation"
     ),
-    quality: Annotated[
-        float, typer.Option(min=0, max=100, help="Precision of the motion: 0 coarse and small, 100 fine.")
-    ] = 50,
+    quality: MotionQuality = None,
     frames_per_packet: Annotated[int, typer.Option(min=1, max=8, help="Frames in a packet.")] = 3,
     source: Annotated[str, typer.Option(help="Frame taken as source picture.", metavar="first|best")] = "first",
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first clips by name.")] = None,

@@ -19,6 +19,7 @@ from kilocall.cli.options import (
     GallerySize,
     LayerRate,
     Models,
+    MotionQuality,
     Pitch,
     Roll,
     Threads,
@@ -44,9 +45,7 @@ def encode(
     fps: Annotated[
         float | None, typer.Option(min=1, max=60, help="Frames per second; default: those of the clip.")
     ] = None,
-    quality: Annotated[
-        float, typer.Option(min=0, max=100, help="Precision of the motion: 0 coarse and small, 100 fine.")
-    ] = 50,
+    quality: MotionQuality = None,
     size: Annotated[
         int | None,
         typer.Option(help="Side of the source picture in pixels: 256, or 512 for more detail.", show_default="256"),

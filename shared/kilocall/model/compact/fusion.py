@@ -67,7 +67,7 @@ _ALIKE: Final = 4.0
 _ALIKE_SIDE: Final = 5
 _ALIKE_SHARE: Final = 0.5
 #: Of a change that is none of these, the first picture shows so much.
-_AT_FIRST: Final = 0.7
+_AT_FIRST: Final = 0.85
 #: Half of a correction is left at a place that has moved so far since, crop units: things turn as they move, and less
 #: and less of it fits. Below that share of the square of it nothing is reckoned.
 FAR: Final = 16 * 2 / SIDE
