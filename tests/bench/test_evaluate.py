@@ -119,6 +119,9 @@ class SquareRenderer:
     def render(self, motion: Motion) -> Picture:
         return self.make(motion).picture
 
+    def restart(self) -> None:
+        pass
+
     def make(self, motion: Motion, *, hold: float = 0.0) -> Made:
         dx, dy = (
             round((m - s) / PIXEL) for m, s in zip(motion.translation, self._source.pose.translation, strict=True)

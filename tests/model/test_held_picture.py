@@ -64,6 +64,15 @@ def shifted(motion: Motion, across: float) -> Motion:
     return replace(motion, translation=(x + across, y))
 
 
+def test_a_frame_that_does_not_follow_is_made_anew(counting: Counting, motions: list[Motion]) -> None:
+    counting.renderer.make(motions[0], hold=1.0)
+    counting.renderer.make(motions[0], hold=1.0)
+    assert counting.made == 1
+    counting.renderer.restart()
+    counting.renderer.make(motions[0], hold=1.0)
+    assert counting.made == 2
+
+
 def test_what_is_moved_on_is_nearly_what_the_networks_make(
     counting: Counting, motions: list[Motion], wanted: list[Made]
 ) -> None:

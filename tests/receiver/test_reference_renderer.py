@@ -127,6 +127,19 @@ def test_the_picture_is_chosen_by_the_turned_head(family: Family, player: Stream
     assert is_marked(renderer.render(base.pose)) > 0.5
 
 
+def test_a_picture_that_does_not_follow_is_moved_on_from_none_before(
+    family: Family, player: StreamPlayer, motions: list[Motion]
+) -> None:
+    """As after seeking, where a slow processor shows most pictures moved on."""
+    renderer = FaceRenderer(family, player.stream_source)
+    anew = renderer.render(motions[41])
+    renderer.hold = 1.0
+    renderer.render(motions[40])
+    assert (renderer.render(motions[41]) != anew).any()
+    renderer.restart()
+    np.testing.assert_array_equal(renderer.render(motions[41]), anew)
+
+
 def test_pictures_of_either_size_come_out_as_large_as_the_source(
     family: Family, player: StreamPlayer, moved: Motion, marked: Picture
 ) -> None:

@@ -77,8 +77,10 @@ class ReferenceRenderer:
         self.shown.append(0)
 
     def restart(self) -> None:
-        """The next frame does not follow the last one: it is shown on the nearest picture at once."""
+        """The next frame does not follow the last one: it is shown on the nearest picture at once, and made anew."""
         self._chooser.reset()
+        for renderer in self._renderers:
+            renderer.restart()
 
     def render(self, motion: Motion) -> Picture:
         """uint8 RGB, as large as the source picture makes it; the caller owns it."""

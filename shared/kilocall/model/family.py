@@ -113,6 +113,9 @@ class FrameRenderer(Protocol):
     def render(self, motion: Motion) -> Picture:
         """The picture alone."""
 
+    def restart(self) -> None:
+        """The next frame does not follow the last one: nothing is moved on from a picture before it."""
+
 
 class LayerCorrection(Protocol):
     """What a frame of the video layer changes of the picture that was made for its moment."""

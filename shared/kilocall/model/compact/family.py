@@ -288,6 +288,9 @@ class CompactRenderer:
     def render(self, motion: Motion) -> Picture:
         return self.make(motion).picture
 
+    def restart(self) -> None:
+        self._held = None
+
     def make(self, motion: Motion, *, hold: float = 0.0) -> Made:
         driving = self._family.driving(self._source, motion, self.expression_gain)
         x_d, turned = driving["x_d"][0], driving["jacobian"][0]

@@ -172,6 +172,9 @@ class VolumeRenderer:
     def render(self, motion: Motion) -> Picture:
         return self.make(motion).picture
 
+    def restart(self) -> None:
+        pass  # every picture is made anew
+
     def make(self, motion: Motion, *, hold: float = 0.0) -> Made:
         x_d = self._family.keypoints_3d(self._source, motion)
         return Made(self._family.runner.render(self._appearance, self._x_s, x_d))
