@@ -89,16 +89,14 @@ def encode(
     of the speaker, the source picture included, in `gallery_kb` together, as far as they pay off. The clip's sound
     becomes speech of `audio_kbps`, none with None. A `layer` of so many kbit/s is real video, small and a few times a
     second, from which a receiver takes what the source picture does not show. The motion's `quality`, 0 to 100, is 50,
-    beside a layer of 3 kbit/s or more 75. Where somebody else comes into the
-    picture the source picture rests, unless `check_speaker` is off. Raises BadInput (NoFace for a clip without a face)
-    and OSError; then no file is left behind.
+    beside a layer of 3 kbit/s or more 75. Where somebody else comes into the picture the source picture rests, unless
+    `check_speaker` is off. Raises BadInput (NoFace for a clip without a face) and OSError; then no file is left behind.
     """
     from kilocall.sender.clip_sound import coded_sound
     from kilocall.sender.layer_encoder import check_layer_kbps
 
     started, progress = time.monotonic(), progress or silent
     check_layer_kbps(layer)
-    quality = usual_quality(layer) if quality is None else quality
     check_reference_budget(gallery, gallery_kb)
     clip, out, source = Path(clip), Path(out), None if source is None else Path(source)
     check_output(out, (clip, source))
@@ -106,6 +104,7 @@ def encode(
     if size not in (None, family.size, DETAIL * family.size):
         raise BadInput(f"size is {size}; allowed are {family.size} and {DETAIL * family.size}")
     seen = _see(clip, family, source=source, fps=fps, size=size, crop=crop, layer=layer, progress=progress)
+    quality = usual_quality(0 if seen.relative else layer) if quality is None else quality
     warnings = [*seen.followed.warnings, *_left_out(seen, source, gallery)]
     encoder = _encoder(seen, family, quality, frames_per_packet, check_speaker)
     proposals = _further_pictures(family, seen, gallery, gallery_kb, check_speaker, progress)

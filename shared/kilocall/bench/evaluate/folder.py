@@ -63,9 +63,9 @@ def evaluate_folder(
     has it. With a `gallery` of two pictures or more each clip is also shown on 2, 4 and 8 pictures of its speaker, up
     to `gallery`, `gallery_kb` for all of them together: gallery.md, and gallery.png where matplotlib is installed.
     With a `layer` of so many kbit/s clips are sent with real video under the motion, whose `quality` is 50 or, beside a
-    layer of 3 kbit/s or more, 75; with `hold` pictures are made as
-    on a slow processor, some moved on from one before. `progress` gets clips done and clips in all. A clip that cannot
-    be scored is listed with its reason; BadInput when that goes for all, or there is none.
+    layer of 3 kbit/s or more, 75; with `hold` pictures are made as on a slow processor, some moved on from one before.
+    `progress` gets clips done and clips in all. A clip that cannot be scored is listed with its reason; BadInput when
+    that goes for all, or there is none.
     """
     started = time.monotonic()
     quality = usual_quality(layer) if quality is None else quality
