@@ -77,7 +77,7 @@ def print_summary(report: QualityReport, console: Console | None = None) -> None
         table.add_row(codec.title, *_cells(shown[0]), style="bold" if own else "")
         if own:
             for point in report.layered:
-                table.add_row(f"  {point.setting.removeprefix(f'{own[0].setting}, ')}", *_cells(point))
+                table.add_row(f"  {point.setting.rpartition(', ')[2]}", *_cells(point))
     console.print(table)
     console.print(
         "wire: both ways, first picture in a call of 1 min; px: landmark distance. "
