@@ -111,6 +111,7 @@ SLOW = (
     "web/test_call_protocol.py",
     "web/test_export_page.py",
     "web/test_webgpu.py",
+    "web/test_webkit.py",
 )
 
 
