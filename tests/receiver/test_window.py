@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import struct
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import displays
 from kilocall.model.family import Picture
 from kilocall.proto.errors import BadInput
 from kilocall.receiver.window import WINDOW_KEYS, DesktopWindow, has_windows, play_in, show_in_window
@@ -153,20 +153,10 @@ def display(tmp_path: Path) -> Iterator[tuple[str, Path]]:
     """Name of an X display without a screen, and the file that holds its pixels."""
     if not has_windows():
         pytest.skip("this OpenCV has no windows: pip install opencv-python in place of opencv-python-headless")
-    server = shutil.which("Xvfb")
-    if server is None:
+    if displays.XVFB is None:
         pytest.skip("there is no Xvfb: apt install xvfb")
-    reading, writing = os.pipe()
-    command = [server, "-displayfd", str(writing), "-screen", "0", "640x480x24", "-nocursor", "-fbdir", str(tmp_path)]
-    process = subprocess.Popen(command, pass_fds=[writing], stderr=subprocess.DEVNULL)
-    try:
-        os.close(writing)
-        with os.fdopen(reading) as told:
-            number = told.readline().strip()
-        yield f":{number}", tmp_path / "Xvfb_screen0"
-    finally:
-        process.terminate()
-        process.wait(10)
+    with displays.display(640, 480, "-nocursor", "-fbdir", str(tmp_path)) as name:
+        yield name, tmp_path / "Xvfb_screen0"
 
 
 def pixels(file: Path) -> Picture:

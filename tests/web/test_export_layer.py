@@ -21,8 +21,9 @@ from kilocall.runtime.pictures import as_png
 from kilocall.sample import sample_stream
 from kilocall.sender.layer_encoder import CAMERA_LADDER, LayerEncoder
 from layers import FRAME_US, decibels, pictures_with_card
+from web.exported import NEAR, OTHER_NEAR, apart
 from web.hosting import CHROMIUM, Hosted, has_browser, has_engine
-from web.test_export_page import NEAR, OTHER_NEAR, Shown, apart
+from web.test_export_page import Shown
 
 pytestmark = [has_engine, has_browser]
 

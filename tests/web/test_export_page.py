@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import base64
-import io
 import json
 import re
 import shutil
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,8 +13,6 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from numpy.typing import NDArray
-from PIL import Image
 
 from kilocall.api import StreamPlayer, export_page, web_page
 from kilocall.cli import run
@@ -29,13 +25,11 @@ from kilocall.receiver.render import View
 from kilocall.runtime.pictures import as_png, encode_picture
 from kilocall.sample import sample_stream
 from speech import tone
+from web.exported import OTHER_NEAR, ExportedPage, apart
 from web.hosting import CHROMIUM, Hosted, has_browser, has_engine
 
 SAMPLE = sample_stream("astronaut")
 ALLOWED_BYTES = 20_000_000
-#: Mean difference of two pictures, grey levels: the same 8-bit networks on two engines, and two decoders of AVIF.
-NEAR = 1.5
-OTHER_NEAR = 2.5
 
 
 @pytest.fixture(scope="module")
@@ -52,14 +46,14 @@ def hosted(folder: Path) -> Iterator[Hosted]:
     server.close()
 
 
-class Shown:
-    """The page, with everything that goes wrong on it."""
+class Shown(ExportedPage):
+    """In Chromium."""
 
     def __init__(self, browser: Any, address: str, before: str = "") -> None:
         """`before` is JavaScript that runs ahead of the page."""
+        super().__init__()
         self.page = browser.new_page()
         self.page.add_init_script(before)
-        self.problems: list[str] = []
         self.asked: list[str] = []
         self.page.on("pageerror", lambda error: self.problems.append(str(error)))
         self.page.on("console", self._note)
@@ -70,38 +64,11 @@ class Shown:
         if message.type in ("error", "warning"):
             self.problems.append(message.text)
 
-    def until(self, condition: str) -> None:
-        """Waits for a JavaScript condition; the page's policy forbids it to be waited for in the page itself."""
-        deadline = time.monotonic() + 60
-        while not self.page.evaluate(condition):
-            notice = self.page.inner_text("#notice")
-            assert time.monotonic() < deadline, f"{condition}; the page says {notice!r}; {self.problems}"
-            self.page.wait_for_timeout(20)
+    def evaluate(self, expression: str) -> Any:
+        return self.page.evaluate(expression)
 
-    def data(self, name: str) -> str:
-        return str(self.page.evaluate(f"document.documentElement.dataset.{name}"))
-
-    def seek(self, seconds: float, frame: int) -> None:
-        self.page.evaluate(f"""() => {{
-            const bar = document.getElementById("seek");
-            bar.value = {seconds};
-            bar.dispatchEvent(new Event("input"));
-            bar.dispatchEvent(new Event("change"));
-        }}""")
-        self.until(f"document.documentElement.dataset.frame === '{frame}'")
-
-    def pixels(self) -> NDArray[np.uint8]:
-        """What is on the canvas [H, W, 3]."""
-        address = self.page.evaluate("""async () => {
-            const bitmap = await createImageBitmap(document.getElementById("picture"));
-            const drawn = document.createElement("canvas");
-            drawn.width = bitmap.width;
-            drawn.height = bitmap.height;
-            drawn.getContext("2d").drawImage(bitmap, 0, 0);
-            return drawn.toDataURL("image/png");
-        }""")
-        with Image.open(io.BytesIO(base64.b64decode(address.partition(",")[2]))) as image:
-            return np.asarray(image.convert("RGB"), np.uint8)
+    def pause(self, seconds: float) -> None:
+        self.page.wait_for_timeout(1000 * seconds)
 
     def drop(self, name: str, data: bytes) -> None:
         """As if a file were dropped on the picture."""
@@ -114,21 +81,6 @@ class Shown:
         }""",
             [name, base64.b64encode(data).decode()],
         )
-
-    def comes_to_show(self, wanted: NDArray[np.uint8], near: float = NEAR) -> NDArray[np.uint8]:
-        """The canvas when it is like `wanted`: the browser draws a while after the page has been told."""
-        deadline = time.monotonic() + 10
-        while True:
-            found = self.pixels()
-            difference = apart(found, wanted) if found.shape == wanted.shape else 255.0
-            if difference < near:
-                return found
-            assert time.monotonic() < deadline, f"{found.shape} is {difference:.2f} grey levels from what it should be"
-            self.page.wait_for_timeout(50)
-
-
-def apart(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> float:
-    return float(np.abs(one.astype(int) - other).mean())
 
 
 @has_engine

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
-import io
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from kilocall.api import StreamPlayer, export_page
-from kilocall.model.family import Family, Picture
+from kilocall.model.family import Family
 from kilocall.receiver.render import View
 from kilocall.sample import sample_stream
 from meeting import SECRET, Server
+from web.exported import ExportedPage
 from web.hosting import Hosted, has_engine
 from web.webkit import WebKit, has_webkit
 
@@ -26,16 +23,7 @@ pytestmark = [has_engine, has_webkit]
 
 #: Compiling the engine and its networks takes seconds; a busy machine takes several times that.
 WITHIN_S: Final = 180
-#: Mean difference of two pictures, grey levels: the same 8-bit networks on two engines, and two decoders of AVIF.
-NEAR: Final = 1.5
 SHOWN: Final = "Number(document.documentElement.dataset.shown)"
-#: What is on the canvas, which is drawn on by a worker.
-PIXELS: Final = """(async () => {
-  const bitmap = await createImageBitmap(document.getElementById("picture"));
-  const drawn = Object.assign(document.createElement("canvas"), { width: bitmap.width, height: bitmap.height });
-  drawn.getContext("2d").drawImage(bitmap, 0, 0);
-  return drawn.toDataURL("image/png");
-})()"""
 
 
 @pytest.fixture
@@ -44,22 +32,19 @@ def webkit() -> Iterator[WebKit]:
         yield window
 
 
-def comes_to_show(webkit: WebKit, wanted: Picture) -> None:
-    """The browser draws a while after the page has been told."""
-    deadline = time.monotonic() + 10
-    while True:
-        with Image.open(io.BytesIO(base64.b64decode(webkit.evaluate(PIXELS).partition(",")[2]))) as image:
-            found = np.asarray(image.convert("RGB"), int)
-        difference = float(np.abs(found - wanted).mean()) if found.shape == wanted.shape else 255.0
-        if difference < NEAR:
-            return
-        assert time.monotonic() < deadline, f"{found.shape} is {difference:.2f} grey levels from what it should be"
-        time.sleep(0.1)
+class Shown(ExportedPage):
+    within_s = WITHIN_S
 
+    def __init__(self, webkit: WebKit, address: str) -> None:
+        super().__init__()
+        self._webkit = webkit
+        webkit.open(address)
 
-def set_bar(webkit: WebKit, name: str, value: float, *events: str) -> None:
-    told = "".join(f"bar.dispatchEvent(new Event('{event}'));" for event in events)
-    webkit.evaluate(f"(() => {{ const bar = document.getElementById('{name}'); bar.value = {value}; {told} }})()")
+    def evaluate(self, expression: str) -> Any:
+        return self._webkit.evaluate(expression)
+
+    def pause(self, seconds: float) -> None:
+        time.sleep(seconds)
 
 
 def test_an_exported_page_shows_what_python_renders(
@@ -67,25 +52,24 @@ def test_an_exported_page_shows_what_python_renders(
 ) -> None:
     export_page(sample_stream("astronaut"), tmp_path / "page", family=family)
     with contextlib.closing(Hosted(tmp_path / "page")) as hosted:
-        webkit.open(hosted.address)
-        webkit.until(f"{SHOWN} > 0", WITHIN_S)
+        shown = Shown(webkit, hosted.address)
+        shown.until(f"{SHOWN} > 0")
         motions = list(player.motions())
-        comes_to_show(webkit, player.renderer.render(motions[0].motion))
-        set_bar(webkit, "seek", motions[133].time_us / 1e6, "input", "change")
-        webkit.until("document.documentElement.dataset.frame === '134'", WITHIN_S)
-        comes_to_show(webkit, player.renderer.render(motions[133].motion))
-        before = webkit.evaluate(SHOWN)
-        set_bar(webkit, "yaw", 20, "input")
-        webkit.until(f"{SHOWN} > {before}", WITHIN_S)
+        shown.comes_to_show(player.renderer.render(motions[0].motion))
+        shown.seek(motions[133].time_us / 1e6, 134)
+        shown.comes_to_show(player.renderer.render(motions[133].motion))
+        before = shown.evaluate(SHOWN)
+        shown.move("yaw", 20, "input")
+        shown.until(f"{SHOWN} > {before}")
         player.renderer.view = View(yaw=20)
         try:
             turned = player.renderer.render(motions[133].motion)
         finally:
             player.renderer.view = View()
-        comes_to_show(webkit, turned)
-        webkit.evaluate("document.getElementById('play').click()")
-        webkit.until(f"{SHOWN} > {before + 3}", WITHIN_S)
-        assert webkit.evaluate("document.getElementById('badge-title').innerText") == "Reconstructed from one picture."
+        shown.comes_to_show(turned)
+        shown.evaluate("document.getElementById('play').click()")
+        shown.until(f"{SHOWN} > {before + 3}")
+        assert shown.evaluate("document.getElementById('badge-title').innerText") == "Reconstructed from one picture."
 
 
 def test_a_call_says_what_this_browser_lacks(webkit: WebKit, server: Server) -> None:

@@ -15,12 +15,13 @@ from typing import Any, Final
 
 import pytest
 
+from displays import XVFB, display
+
 __all__ = ["WebKit", "has_webkit"]
 
 DRIVER: Final = shutil.which("WebKitWebDriver")
-DISPLAY: Final = shutil.which("Xvfb")
 has_webkit = pytest.mark.skipif(
-    DRIVER is None or DISPLAY is None,
+    DRIVER is None or XVFB is None,
     reason="no WebKit is installed to look at the page with: install webkit2gtk-driver and xvfb",
 )
 
@@ -33,17 +34,23 @@ class WebKit:
 
     def __init__(self, width: int = 1280, height: int = 860) -> None:
         assert DRIVER is not None
-        assert DISPLAY is not None
         self._open = contextlib.ExitStack()
         try:
-            display = self._display(width, height)
+            name = self._open.enter_context(display(width, height, "-nolisten", "tcp"))
             with socket.socket() as free:
                 free.bind(("127.0.0.1", 0))
                 port = free.getsockname()[1]
             self._address = f"http://127.0.0.1:{port}"
-            # There is no graphics processor behind this display, and root's programs get no sandbox.
-            settings = {"DISPLAY": display, "LIBGL_ALWAYS_SOFTWARE": "1", "WEBKIT_DISABLE_DMABUF_RENDERER": "1"}
-            self._start([DRIVER, "--host=127.0.0.1", f"--port={port}"], os.environ | settings)
+            # There is no graphics processor behind this display.
+            settings = {"DISPLAY": name, "LIBGL_ALWAYS_SOFTWARE": "1", "WEBKIT_DISABLE_DMABUF_RENDERER": "1"}
+            driver = subprocess.Popen(
+                [DRIVER, "--host=127.0.0.1", f"--port={port}"],
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                env=os.environ | settings,
+            )
+            self._open.callback(driver.wait)
+            self._open.callback(driver.kill)
             self._session = f"/session/{self._new_session()}"
             self._open.callback(lambda: self._ask("DELETE", self._session))
             self._ask("POST", f"{self._session}/timeouts", {"script": 1000 * ANSWERS_WITHIN_S})
@@ -66,35 +73,6 @@ class WebKit:
 
     def close(self) -> None:
         self._open.close()
-
-    def _display(self, width: int, height: int) -> str:
-        """Name of a new one."""
-        read, write = os.pipe()
-        with os.fdopen(read) as said:
-            command = [
-                str(DISPLAY),
-                "-displayfd",
-                str(write),
-                "-screen",
-                "0",
-                f"{width}x{height}x24",
-                "-nolisten",
-                "tcp",
-            ]
-            try:
-                self._start(command, os.environ, write)
-            finally:
-                os.close(write)
-            number = said.readline().strip()
-        assert number, "Xvfb did not start"
-        return f":{number}"
-
-    def _start(self, command: list[str], environment: Any, *kept: int) -> None:
-        process = subprocess.Popen(
-            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment, pass_fds=kept
-        )
-        self._open.callback(process.wait)
-        self._open.callback(process.kill)
 
     def _new_session(self) -> str:
         browser = {"args": ["--automation"]}
