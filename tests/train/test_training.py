@@ -8,6 +8,7 @@ import torch
 from rich.console import Console
 
 from kilocall.model.compact.extractor import Extractor
+from kilocall.model.compact.renderer import Light
 from kilocall.model.shape import fit_shape_model
 from kilocall.proto.errors import BadInput
 from kilocall.train.adversary import Adversary
@@ -71,6 +72,23 @@ def test_resumed_training_is_bit_exact(kind: str, data: Dataset, tmp_path: Path)
         straight.task.network.state_dict().values(), resumed.task.network.state_dict().values(), strict=True
     ):
         assert torch.equal(a, b)
+
+
+def block_task(data: Dataset, teacher: Light) -> BlockTask:
+    model, _ = fit_shape_model([data.points[data.clip(c).start : data.clip(c).stop] for c in range(2)], 4)
+    return BlockTask(random_renderer(teacher), data, data, model, sources=1, device=CPU)
+
+
+def test_only_blocks_that_become_light_learn_from_a_teacher(data: Dataset) -> None:
+    task = block_task(data, Light(coarse=True))
+    learning = {name for name, value in task.network.named_parameters() if value.requires_grad}
+    parts = {".".join(name.split(".")[:2]) for name in learning}
+    assert parts == {"generator.join_128", "generator.drawn", "generator.paint"}
+
+
+def test_a_teacher_that_is_as_light_has_nothing_to_teach(data: Dataset) -> None:
+    with pytest.raises(BadInput, match="as light as"):
+        block_task(data, Light(field=True, coarse=True, fine=True))
 
 
 def test_discriminators_learn_to_tell_pictures_apart() -> None:

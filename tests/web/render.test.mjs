@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { apart, copyAt, densely, halved, move, paintedAt, paintedOf, paintedOver, sized, together, traced } from "../../shared/kilocall/web/compose.js";
+import { copyAt, densely, halved, move, paintedAt, paintedOf, paintedOver, sized, together, traced } from "../../shared/kilocall/web/compose.js";
 import { Codebook } from "../../shared/kilocall/web/codebook.js";
 import { readFaces } from "../../shared/kilocall/web/faces.js";
 import { fromVector } from "../../shared/kilocall/web/motion.js";
@@ -38,9 +38,11 @@ test("fields are enlarged between their places and reduced to means", () => {
   near(sized(slope, 1, 32).subarray(0, 3), [0.5, 2.5, 4.5], 1e-6);
 });
 
-test("a pixel shuffle has an inverse", () => {
-  assert.deepEqual(together(apart(source)), new Uint8Array(source));
-  assert.deepEqual([...apart(source).subarray(0, 12)], [...source.subarray(0, 8), ...source.subarray(1024, 1028)]);
+test("a pixel shuffle lays four pixels where they belong", () => {
+  const pixels = new Uint8Array(2 * 2 * 16).map((_, n) => n);
+  const pairs = [[0, 16], [8, 24], [32, 48], [40, 56]];
+  const wanted = pairs.flatMap((row) => row.flatMap((first) => Array.from({ length: 8 }, (_, n) => first + n)));
+  assert.deepEqual([...together(pixels)], wanted);
 });
 
 test("a closed gate shows the copy, an open one the smoothed painting", () => {

@@ -27,6 +27,7 @@ from kilocall.model.compact.renderer import (
     upsample,
 )
 from kilocall.model.shape import ShapeModel
+from kilocall.proto.errors import BadInput
 from kilocall.train.align import aligned, seen_slopes
 from kilocall.train.dataset import Dataset
 from kilocall.train.loop import on_device, precision, take_over
@@ -36,8 +37,8 @@ from kilocall.train.renderer import DRIVEN, Pairs, RendererTask, interior_of, op
 
 __all__ = ["LIGHT", "BlockTask"]
 
-#: What learns: the generator at 32x32 and 64x64. A light finest level paints closed lids red (docs/training.md).
-LIGHT: Final = Light(coarse=True)
+#: What becomes light. A light finest level paints closed lids red (docs/training.md).
+LIGHT: Final = Light(coarse=True, fine=True)
 #: So long every block gets what the teacher's give; then they learn to live with each other.
 APART_STEPS: Final = 350
 #: Weights beside the blocks' features: displacement (crop units), what it hides, pictures. Features differ by a
@@ -67,15 +68,20 @@ class BlockTask(RendererTask):
         self.teacher = on_device(teacher.eval().requires_grad_(False), device)
         student = on_device(Renderer(LIGHT), device).requires_grad_(False)
         take_over(student, teacher)
+        had = Light.of(teacher.state_dict())
         field, painter = student.field, student.generator
-        self._learning: list[nn.Module] = [
-            painter.join_32, painter.body, painter.narrow_32, painter.join_64, painter.narrow_64,
-        ]  # fmt: skip
-        if LIGHT.fine:
+        self._learning: list[nn.Module] = []
+        if LIGHT.coarse and not had.coarse:
+            self._learning += [painter.join_32, painter.body, painter.narrow_32, painter.join_64, painter.narrow_64]
+        if LIGHT.fine and not had.fine:
             self._learning += [painter.join_128, painter.drawn, painter.paint]
-        if LIGHT.field:
+        #: Whether the generator does; else it need not run until the true pictures are looked at.
+        self._paints = bool(self._learning)
+        if LIGHT.field and not had.field:
             blocks = (field.enter, field.down_16, field.down_8, field.up_16, field.up_32, field.up_64)
             self._learning += [*blocks, field.assign, field.adjust]
+        if not self._learning:
+            raise BadInput("the teacher is as light as the networks that would learn from it: nothing is left to learn")
         for block in self._learning:
             block.requires_grad_(True)
         self.network = student
@@ -90,14 +96,21 @@ class BlockTask(RendererTask):
             block.train()
         with precision(self.device):
             with torch.no_grad():
-                wanted = _stages(self.teacher, shown)
-            made = _stages(network, shown, wanted if apart else None)
-        total, figures = _unlike_teacher(made, wanted, shown.watch)
-        if apart:
-            return total, {"loss": float(total.detach()), **figures}
-        total = total + TRUE * self._unlike(made.picture, made.copied, shown.truth, shown.watch)
-        if self.perception is not None:
-            total = total + self._looks(self.perception, made.picture, shown.truth, shown.close, shown.corner, figures)
+                wanted = _known(self.teacher, shown)
+            made = _known(network, shown, wanted if apart else None)
+        total, figures = _motion_apart(made, wanted, shown.watch)
+        if self._paints or not apart:
+            with precision(self.device):
+                with torch.no_grad():
+                    right = _painted(self.teacher, shown, wanted.field)
+                own = _painted(network, shown, *((wanted.field, right) if apart else (made.field,)))
+            worse, more = _pictures_apart(own, right, wanted.field, shown.watch)
+            total, figures = total + worse, figures | more
+        if not apart:
+            total = total + TRUE * self._unlike(own.picture, own.copied, shown.truth, shown.watch)
+            if self.perception is not None:
+                seen = (own.picture, shown.truth, shown.close, shown.corner)
+                total = total + self._looks(self.perception, *seen, figures)
         return total, {"loss": float(total.detach()), **figures}
 
     def _shown(self, pairs: Pairs, *, align: bool) -> _Shown:
@@ -138,11 +151,16 @@ class _Shown(NamedTuple):
     corner: tuple[int, int]  # of the square that a discriminator sees
 
 
-class _Stages(NamedTuple):
-    """What a renderer gives, block by block and as a picture."""
+class _Known(NamedTuple):
+    """What a motion field gives, block by block and at its end."""
 
     levels: FieldLevels
     field: Field
+
+
+class _Painted(NamedTuple):
+    """What a generator gives, block by block and as a picture."""
+
     at_32: Tensor
     at_64: Tensor
     at_128: Tensor
@@ -151,39 +169,46 @@ class _Stages(NamedTuple):
     picture: Tensor  # [B, 3, 256, 256]
 
 
-def _stages(network: Renderer, shown: _Shown, given: _Stages | None = None) -> _Stages:
+def _known(network: Renderer, shown: _Shown, given: _Known | None = None) -> _Known:
     """Every stage of `given` takes the place of what this network's own gives to the next ones."""
     cue = shown.appearance.motion_cue
     levels = network.field.levels(shown.guess, cue, None if given is None else given.levels)
-    known = levels if given is None else given.levels
-    field = network.field.settle(shown.guess, known.fine, known.coarse)
-    moved = field if given is None else given.field
-    at_32, at_64 = network.generator.coarse(shown.appearance, moved, None if given is None else given.at_32)
-    copied = sample(shown.appearance.dense, upsample(moved.displacement, 4), start=DENSE_START)
+    settled = levels if given is None else given.levels
+    return _Known(levels, network.field.settle(shown.guess, settled.fine, settled.coarse))
+
+
+def _painted(network: Renderer, shown: _Shown, field: Field, given: _Painted | None = None) -> _Painted:
+    """With what moves; every stage of `given` takes the place of what this network's own gives to the next ones."""
+    at_32, at_64 = network.generator.coarse(shown.appearance, field, None if given is None else given.at_32)
+    copied = sample(shown.appearance.dense, upsample(field.displacement, 4), start=DENSE_START)
     above = at_64 if given is None else given.at_64
-    at_128 = network.generator.finest(shown.appearance, moved, above, copied, shown.x_d, shown.interior)
+    at_128 = network.generator.finest(shown.appearance, field, above, shown.x_d, shown.interior)
     planes = network.generator.painted(at_128)
     painted = smooth(planes)
-    picture = copied + upsample(moved.gate, 4) * painted[:, 3:] * (painted[:, :3] - copied)
-    return _Stages(levels, field, at_32, at_64, at_128, copied, planes, picture)
+    picture = copied + upsample(field.gate, 4) * painted[:, 3:] * (painted[:, :3] - copied)
+    return _Painted(at_32, at_64, at_128, copied, planes, picture)
 
 
-def _unlike_teacher(made: _Stages, wanted: _Stages, watch: Tensor) -> tuple[Tensor, dict[str, float]]:
-    """The loss of the stages, and figures of each."""
+def _motion_apart(made: _Known, wanted: _Known, watch: Tensor) -> tuple[Tensor, dict[str, float]]:
+    """The loss of the motion field's stages, and figures of each."""
     blocks = [relative_l1(a, b) for a, b in zip(made.levels, wanted.levels, strict=True)]
     moved = (made.field.displacement - wanted.field.displacement).abs() * F.avg_pool2d(watch, 4)
-    near = F.avg_pool2d(watch, 2) * (0.1 + upsample(wanted.field.gate, 2))
     hidden = (made.field.visible - wanted.field.visible).abs()
+    knows = torch.stack(blocks).sum()
+    total = knows + DISPLACED * moved.mean() + HIDDEN * hidden.mean()
+    return total, {"field": float(knows.detach()) / len(blocks), "moved_px": float(moved.detach().mean()) * 128}
+
+
+def _pictures_apart(made: _Painted, wanted: _Painted, field: Field, watch: Tensor) -> tuple[Tensor, dict[str, float]]:
+    """The loss of the generator's stages, and figures of each; `field` is the teacher's."""
+    near = F.avg_pool2d(watch, 2) * (0.1 + upsample(field.gate, 2))
     coarse = relative_l1(made.at_32, wanted.at_32) + 2 * relative_l1(made.at_64, wanted.at_64)
     # Where a copy is all that is seen, what the finest level says counts little.
     fine = relative_l1(made.at_128 * near, wanted.at_128 * near)
     painted = weighted_l1(made.planes, wanted.planes, watch) + weighted_l1(made.picture, wanted.picture, watch)
     painted = painted + gradient_l1(made.picture, wanted.picture, watch)
-    knows = torch.stack(blocks).sum()
-    total = knows + DISPLACED * moved.mean() + HIDDEN * hidden.mean() + coarse + 2 * fine + PAINTED * painted
+    total = coarse + 2 * fine + PAINTED * painted
     told = {
-        "field": knows / len(blocks), "moved_px": moved.mean() * 128, "coarse": coarse / 3, "fine": fine,
-        "painted": painted,
-        "l1": (made.picture - wanted.picture).abs().mean(),
+        "coarse": coarse / 3, "fine": fine, "painted": painted, "l1": (made.picture - wanted.picture).abs().mean(),
     }  # fmt: skip
     return total, {name: float(value.detach()) for name, value in told.items()}

@@ -6,7 +6,7 @@ import hashlib
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
@@ -19,10 +19,11 @@ import torch
 from rich.console import Console
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from torch import Tensor
 
 from kilocall.model.compact.extractor import Extractor, is_light
 from kilocall.model.compact.int8_checkpoint import unpack
-from kilocall.model.compact.renderer import Renderer
+from kilocall.model.compact.renderer import Light, Renderer
 from kilocall.model.family import Family
 from kilocall.proto.errors import BadInput
 from kilocall.runtime.files import write_whole
@@ -122,8 +123,10 @@ def run_training(
         extractor=landmarks,
         discriminator=discriminator,
         tracked_file=tracked,
-        teacher=None if teacher is None or network != "renderer" else load_teacher(Renderer(), teacher),
-        extractor_teacher=(None if teacher is None or network != "extractor" else load_teacher(Extractor(), teacher)),
+        teacher=None if teacher is None or network != "renderer" else load_teacher(_renderer_like, teacher),
+        extractor_teacher=(
+            None if teacher is None or network != "extractor" else load_teacher(lambda state: Extractor(), teacher)
+        ),
     )
     schedule = Schedule(steps, RATES[network] if network == "extractor" or teacher is None else BLOCK_RATE)
     trainer = Trainer(
@@ -270,10 +273,16 @@ def load_extractor(checkpoint: Path) -> Extractor:
     return network.eval().requires_grad_(False)
 
 
-def load_teacher(network: Net, weights: Path) -> Net:
-    """A teacher with the numbers of `renderer.safetensors` or `extractor.safetensors`; BadInput if they do not fit."""
+def _renderer_like(state: Mapping[str, Tensor]) -> Renderer:
+    return Renderer(Light.of(state))
+
+
+def load_teacher(make: Callable[[Mapping[str, Tensor]], Net], weights: Path) -> Net:
+    """A teacher with the numbers of `renderer.safetensors` or `extractor.safetensors`: the network that `make` has for
+    a state dict like theirs; BadInput if they do not fit."""
     try:
         state = unpack(load_file(weights))
+        network = make(state)
         missing = [n for n in network.state_dict() if n not in state and not n.endswith("num_batches_tracked")]
         if missing:
             raise BadInput(f"teacher {weights} has no {missing[0]}")

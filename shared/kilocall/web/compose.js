@@ -242,26 +242,6 @@ export function together(pixels) {
 }
 
 /**
- * The other way round.
- * @param {Uint8Array | Uint8ClampedArray} picture
- */
-export function apart(picture) {
-  const side = Math.sqrt(picture.length / 4);
-  const from = new Uint32Array(picture.buffer, picture.byteOffset, picture.length / 4);
-  const made = new Uint32Array(from.length);
-  for (let y = 0, at = 0; y < side; y += 2) {
-    for (let x = 0; x < side; x += 2) {
-      const first = y * side + x;
-      made[at++] = from[first];
-      made[at++] = from[first + 1];
-      made[at++] = from[first + side];
-      made[at++] = from[first + side + 1];
-    }
-  }
-  return new Uint8Array(made.buffer);
-}
-
-/**
  * What was painted, ready to be mixed with the copy: a picture [S, S, 4], and how far each pixel is painted [S, S].
  * @typedef {{ picture: Uint8ClampedArray, share: Float32Array }} Painted
  */

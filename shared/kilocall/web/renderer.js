@@ -1,7 +1,7 @@
 // Motion to what a picture is composed of: the networks of compact-256, and their inputs. As `model/compact/family.py`
 // and `receiver/reference_renderer.py`; `vendor/` has the engine that runs the networks.
 
-import { move, copyAt, densely, apart } from "./compose.js";
+import { move, densely } from "./compose.js";
 import { loading } from "./engine.js";
 import { BadInput } from "./errors.js";
 import { FieldFor } from "./held_field.js";
@@ -145,7 +145,6 @@ export class PictureRenderer {
       const { data, dims } = appearance[from];
       return { name, dims, values: /** @type {Float32Array} */ (data), channels: dims[3], moved: new Float32Array(data.length) };
     });
-    this.copies = wanted.includes("copied");
     this.picture = picture;
     this.points = points;
     /** @type {Origin | null} */
@@ -203,11 +202,6 @@ export class PictureRenderer {
     const wanted = { fine: field.fine, coarse: field.coarse, x_d: driven, interior: networks.floats(interior, [1, 3]) };
     for (const { name, dims, values, channels, moved } of features) {
       wanted[name] = networks.floats(move(values, channels, flow, visible, moved), [...dims]);
-    }
-    if (this.copies) {
-      const copied = apart(copyAt(this.origin.dense, flow));
-      const half = Math.sqrt(copied.length / 16);
-      wanted.copied = networks.bytes(copied, [1, half, half, 16]);
     }
     const moved = performance.now();
     const { painted } = await networks.generator.run(wanted);

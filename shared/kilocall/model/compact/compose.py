@@ -25,7 +25,6 @@ __all__ = [
     "Composer",
     "Copy",
     "Painted",
-    "apart",
     "densely",
     "move",
     "places",
@@ -97,20 +96,11 @@ class Copy:
         return np.asarray(cv2.remap(self._dense, where, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE))  # type: ignore[call-overload]
 
 
-def apart(picture: Bytes) -> Bytes:
-    """[S, S, 4] with each 2x2 pixels as one [S / 2, S / 2, 16]: a pixel unshuffle, pixel first."""
-    return _exchanged(picture.reshape(-1, 2, picture.shape[1] // 2, 8)).reshape(len(picture) // 2, -1, 16)
-
-
 def together(pixels: Bytes) -> Bytes:
-    """The other way round."""
-    return _exchanged(pixels.reshape(len(pixels), -1, 2, 8)).reshape(2 * len(pixels), -1, 4)
-
-
-def _exchanged(pairs: Bytes) -> Bytes:
-    """[A, B, C, 8 bytes] to [A, C, B, 8 bytes]: as one 64-bit number, for numpy copies single bytes slowly."""
-    numbers = np.ascontiguousarray(pairs).view(np.uint64)[..., 0]
-    return np.ascontiguousarray(numbers.transpose(0, 2, 1)).view(np.uint8)
+    """[S / 2, S / 2, 16] with each 2x2 pixels as one to [S, S, 4]: a pixel shuffle, pixel first."""
+    # Two pixels as one 64-bit number: numpy copies single bytes slowly.
+    pairs = np.ascontiguousarray(pixels).view(np.uint64).reshape(len(pixels), -1, 2)
+    return np.ascontiguousarray(pairs.transpose(0, 2, 1)).view(np.uint8).reshape(2 * len(pixels), -1, 4)
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,7 +142,6 @@ class Composer:
         sides = {"seen_128": "at_128", "seen_64": "at_64", "seen_32": "at_32"}
         self._features = {name: appearance[source][0] for name, source in sides.items() if name in wanted}
         self._still = {name: still_grid(len(features)) for name, features in self._features.items()}
-        self._wants_copy = "copied" in wanted
         self.copy: Final = Copy(picture)
         self._copied: Bytes | None = None
 
@@ -167,8 +156,6 @@ class Composer:
             moved *= _sized(visible, side)[..., None]
             made[name] = moved[None]
         self._copied = self.copy.at(flow)
-        if self._wants_copy:
-            made["copied"] = apart(self._copied)[None]
         return {**made, **{name: field[name] for name in ("fine", "coarse")}}
 
     def mix(self, painted: Bytes, gate: Array) -> tuple[Picture, Painted]:

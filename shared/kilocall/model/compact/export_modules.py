@@ -22,7 +22,6 @@ from kilocall.model.compact.blocks import double, pixel_centres
 from kilocall.model.compact.extractor import FaceNet, HeatmapHead, RegionNet, is_light
 from kilocall.model.compact.regions import FACE_INPUT, REGION_INPUT
 from kilocall.model.compact.renderer import (
-    COPIED,
     FIELD,
     GATE_MOTION,
     IMPLICIT,
@@ -330,7 +329,7 @@ class Painter(ExportModule):
         self.generator = generator
         generator.join_32 = Joined(generator.join_32, (96, 64))  # type: ignore[assignment]
         generator.join_64[0] = Joined(generator.join_64[0], (48, 48, 32))  # type: ignore[arg-type]
-        large = generator.join_128[0] = Joined(generator.join_128[0], (24, COPIED if generator.light.fine else 24))  # type: ignore[arg-type]
+        generator.join_128[0] = Joined(generator.join_128[0], (24, 24))  # type: ignore[arg-type]
         # Pictures are put together in order: pixel first, colour last.
         paint = generator.paint
         assert paint.bias is not None
@@ -339,26 +338,14 @@ class Painter(ExportModule):
         paint.weight, paint.bias = (
             nn.Parameter(_pixels_first(p * sign.reshape(-1, *[1] * (p.ndim - 1)))) for p in (paint.weight, paint.bias)
         )
-        if not generator.light.fine:
-            return
-        # So they are put apart; they come in bytes, and a fourth colour counts nothing.
-        assert isinstance(large, Joined)
-        copied = large.parts[1]
-        assert isinstance(copied, nn.Conv2d)
-        colours = copied.weight.detach().reshape(-1, 3, 4, 1, 1).transpose(1, 2) / 255
-        copied.weight = nn.Parameter(torch.cat((colours, torch.zeros_like(colours[:, :, :1])), 2).flatten(1, 2))
 
     @classmethod
     def from_state(cls, state: dict[str, Tensor]) -> Painter:
         return cls(loaded(Generator(light=Light.of(state)), state, "generator"))
 
     def examples(self) -> dict[str, Tensor]:
-        if self.generator.light.fine:
-            at_128 = {"copied": torch.zeros(1, 128, 128, 16, dtype=torch.uint8)}
-        else:
-            at_128 = {"seen_128": torch.zeros(1, 128, 128, 24)}
         return {
-            **at_128,
+            "seen_128": torch.zeros(1, 128, 128, 24),
             "seen_64": torch.zeros(1, 64, 64, 48),
             "seen_32": torch.zeros(1, 32, 32, 96),
             "fine": torch.zeros(1, FIELD, FIELD, 32, dtype=torch.uint8),
@@ -373,7 +360,7 @@ class Painter(ExportModule):
 
     def planes(
         self,
-        at_128: Tensor,
+        seen_128: Tensor,
         seen_64: Tensor,
         seen_32: Tensor,
         fine: Tensor,
@@ -381,12 +368,9 @@ class Painter(ExportModule):
         x_d: Tensor,
         interior: Tensor,
     ) -> Tensor:
-        """Generator.forward for one picture, up to `smooth`: [1, 16, 128, 128] in 0..1.
-
-        `at_128` is `seen_128` or `copied`, whichever the generator wants.
-        """
+        """Generator.forward for one picture, up to `smooth`: [1, 16, 128, 128] in 0..1."""
         net = self.generator
-        at_128, seen_64, seen_32 = (t.permute(0, 3, 1, 2) for t in (at_128.float(), seen_64, seen_32))
+        seen_128, seen_64, seen_32 = (t.permute(0, 3, 1, 2) for t in (seen_128, seen_64, seen_32))
         fine, coarse = _heard(fine, MOST_FINE), _heard(coarse, MOST_COARSE)
         (join_64, *refine_64), (join_128, *refine_128) = net.join_64, net.join_128
         x = net.narrow_32(net.body(net.join_32(seen_32, coarse)))
@@ -394,7 +378,7 @@ class Painter(ExportModule):
         for refine in refine_64:
             x = refine(x)
         x = net.narrow_64(x)
-        x = join_128(x, at_128) + net.drawn(net.sketch(x_d, interior))
+        x = join_128(x, seen_128) + net.drawn(net.sketch(x_d, interior))
         for refine in refine_128:
             x = refine(x)
         return torch.sigmoid(net.paint(x))

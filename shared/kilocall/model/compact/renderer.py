@@ -34,7 +34,6 @@ from kilocall.model.interior import BANDS
 FIELD = 64  # side of the motion field
 IMPLICIT = 5  # keypoints that the network finds for itself: hair, shoulders, background
 THUMB = 64
-COPIED = 12  # channels of the moved picture where each 2x2 pixels are one: three colours of four
 
 # Residual displacements are at most this far (crop units); the keypoints are meant to explain the motion.
 RESIDUAL_REACH = 0.12
@@ -49,7 +48,7 @@ class Light(NamedTuple):
 
     field: bool = False  # below 64x64
     coarse: bool = False  # of the generator, at 32x32 and 64x64
-    fine: bool = False  # of the generator, at 128x128
+    fine: bool = False  # of the generator, the first at 128x128
 
     @staticmethod
     def of(state: Collection[str]) -> Light:
@@ -265,15 +264,12 @@ def smooth(picture: Tensor) -> Tensor:
 
 
 class Generator(nn.Module):
-    """Moved features to the painted picture and how much of it counts [B, 4, 256, 256], 0..1.
-
-    Where its fine part is light it gets the moved picture at 128x128, four pixels as one, instead of moved features.
-    """
+    """Moved features to the painted picture and how much of it counts [B, 4, 256, 256], 0..1."""
 
     def __init__(self, widths: tuple[int, int, int] = (24, 48, 96), *, light: Light | None = None) -> None:
         super().__init__()
         a, b, c = widths
-        self.light = light = light or Light()
+        light = light or Light()
         if light.coarse:
             self.join_32 = separable(c + 64, c)
             self.body = nn.Sequential(*(SeparableResidual(c) for _ in range(4)))
@@ -284,10 +280,7 @@ class Generator(nn.Module):
             self.join_64 = nn.Sequential(conv(b + b + 32, b), Residual(b))
         self.narrow_32 = conv(c, b, kernel=1)
         self.narrow_64 = conv(b, a, kernel=1)
-        if light.fine:
-            self.join_128 = nn.Sequential(separable(a + COPIED, 32), SeparableResidual(32), SeparableResidual(32))
-        else:
-            self.join_128 = nn.Sequential(conv(a + a, 32), Residual(32))
+        self.join_128 = nn.Sequential((separable if light.fine else conv)(a + a, 32), Residual(32))
         self.sketch = LandmarkRaster()
         self.drawn = nn.Conv2d(MAPS, 32, 3, 1, 1, bias=False)
         nn.init.zeros_(self.drawn.weight)
@@ -295,9 +288,9 @@ class Generator(nn.Module):
         with torch.no_grad():
             self.paint.bias[12:] = 2.0  # type: ignore[index]
 
-    def forward(self, appearance: Appearance, field: Field, copied: Tensor, x_d: Tensor, interior: Tensor) -> Tensor:
+    def forward(self, appearance: Appearance, field: Field, x_d: Tensor, interior: Tensor) -> Tensor:
         _, at_64 = self.coarse(appearance, field)
-        return smooth(self.planes(appearance, field, at_64, copied, x_d, interior))
+        return smooth(self.planes(appearance, field, at_64, x_d, interior))
 
     def coarse(self, appearance: Appearance, field: Field, given: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """What leaves the levels of 32x32 and 64x64, [B, 48, 32, 32] and [B, 24, 64, 64]; `given` takes the place of
@@ -309,22 +302,15 @@ class Generator(nn.Module):
         seen = sample(appearance.at_64, flow) * visible
         return at_32, self.narrow_64(self.join_64(torch.cat((above, seen, field.fine), 1)))
 
-    def planes(
-        self, appearance: Appearance, field: Field, at_64: Tensor, copied: Tensor, x_d: Tensor, interior: Tensor
-    ) -> Tensor:
+    def planes(self, appearance: Appearance, field: Field, at_64: Tensor, x_d: Tensor, interior: Tensor) -> Tensor:
         """What is painted and how much of it counts [B, 4, 256, 256], before `smooth`."""
-        return self.painted(self.finest(appearance, field, at_64, copied, x_d, interior))
+        return self.painted(self.finest(appearance, field, at_64, x_d, interior))
 
-    def finest(
-        self, appearance: Appearance, field: Field, at_64: Tensor, copied: Tensor, x_d: Tensor, interior: Tensor
-    ) -> Tensor:
+    def finest(self, appearance: Appearance, field: Field, at_64: Tensor, x_d: Tensor, interior: Tensor) -> Tensor:
         """What leaves the level of 128x128 [B, 32, 128, 128]."""
         join, *refine = self.join_128
-        if self.light.fine:
-            seen = F.pixel_unshuffle(copied, 2)
-        else:
-            flow, visible = (upsample(t, 2) for t in (field.displacement, field.visible))
-            seen = sample(appearance.at_128, flow) * visible
+        flow, visible = (upsample(t, 2) for t in (field.displacement, field.visible))
+        seen = sample(appearance.at_128, flow) * visible
         x = join(torch.cat((double(at_64), seen), 1)) + self.drawn(self.sketch(x_d, interior))
         for block in refine:
             x = block(x)
@@ -359,7 +345,7 @@ class Renderer(nn.Module):
             interior = x_d.new_zeros(len(x_d), BANDS)
         field = self.field(appearance.motion_cue, x_s, x_d, jacobian)
         copied = sample(appearance.dense, upsample(field.displacement, 4), start=DENSE_START)
-        painted = self.generator(appearance, field, copied, x_d, interior)
+        painted = self.generator(appearance, field, x_d, interior)
         paint = upsample(field.gate, 4) * painted[:, 3:]
         return copied + paint * (painted[:, :3] - copied), copied, field
 

@@ -286,9 +286,6 @@ def _as_exported(graph: Graph, node: Node, state: State) -> tuple[Array, Array |
     weight, bias = folded(module, state)
     before = [_channels(graph, f"{whole}/parts.{i}/Conv") for i in range(number)]
     columns = weight[:, sum(before) :][:, : _channels(graph, node.name)]
-    if module == "generator.join_128.0.0" and number == 1 and weight.shape[2:] == (1, 1):
-        colours = columns.reshape(len(columns), 3, 4).swapaxes(1, 2) / 255
-        columns = np.pad(colours, ((0, 0), (0, 0), (0, 1))).reshape(len(columns), 16, 1, 1)
     return columns, bias if number == 0 else None
 
 
