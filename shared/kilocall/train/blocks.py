@@ -37,7 +37,8 @@ from kilocall.train.renderer import DRIVEN, Pairs, RendererTask, interior_of, op
 
 __all__ = ["LIGHT", "BlockTask"]
 
-#: What becomes light. A light finest level paints closed lids red (docs/training.md).
+#: What becomes light. A finest level that is light throughout paints closed lids red, and a light field leaves irises
+#: on them (docs/training.md).
 LIGHT: Final = Light(coarse=True, fine=True)
 #: So long every block gets what the teacher's give; then they learn to live with each other.
 APART_STEPS: Final = 350

@@ -68,7 +68,7 @@ def train_renderer(
         bool, typer.Option("--discriminator", help="Third stage: discriminators beside --extractor.")
     ] = False,
     teacher: Annotated[
-        Path | None, typer.Option(help="A renderer.safetensors with full convolutions, to be imitated.")
+        Path | None, typer.Option(help="A renderer.safetensors, to be imitated where its convolutions are full.")
     ] = None,
     minutes: Minutes = None,
 ) -> None:

@@ -13,7 +13,8 @@ prior and corrects it. This needs one warp of a thumbnail where the usual design
 The picture is `copied + gate * share * (painted - copied)`; the gate is zero where nothing moves, so at rest the output
 is the source picture itself.
 
-What lies on the way to the finest level is light: pointwise and depthwise convolutions in place of full ones.
+What lies on the way to the finest level, and what enters it, is light: pointwise and depthwise convolutions in place of
+full ones.
 """
 
 from __future__ import annotations
