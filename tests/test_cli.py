@@ -133,6 +133,8 @@ def test_every_verb_explains_itself(verb: str, capsys: pytest.CaptureFixture[str
         (["encode", "a", "-o", "b", "--fps", "nan"], "--fps is nan; allowed: 1 to 60"),
         (["encode", "a", "-o", "b", "--engine", "x"], "--engine is x; allowed: 'auto'"),
         (["bench", "call", "--rate-kbps", "-1"], "--rate-kbps is -1; allowed: 0 or more"),
+        (["bench", "call", "--layer", "4"], "layer is 4 kbit/s; allowed are 0 (none), 1.5, 3, 6, 12, 24"),
+        (["bench", "call", "--layer", "3", "--idle"], "layer is 3 and idle is on"),
         (["encode", "a", "--qualty", "3"], "--qualty"),
         (["encode", "a"], "Missing option '--out'"),
         (["encod"], "No such command 'encod'"),

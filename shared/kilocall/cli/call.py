@@ -128,15 +128,21 @@ def measure_call(
     saver: bool,
     idle: bool,
     gallery: int | None,
+    layer: float | None,
     slower: float,
     engine: str,
 ) -> None:
     from kilocall.bench import call as bench
+    from kilocall.sender.layer_encoder import check_layer_kbps
 
+    if layer and idle:
+        raise BadInput(f"layer is {layer:g} and idle is on: an empty room has none; allowed is one of them")
     network = bench.Link(loss=loss, rate_kbps=rate_kbps, delay_ms=delay_ms, jitter_ms=jitter_ms)
     options = ["--saver"] if saver else []
     if gallery is not None:
         options += ["--gallery", str(gallery)]
+    if layer is not None:
+        options += ["--layer", f"{check_layer_kbps(layer):g}"]
     with progress_bar("talking") as progress:
         report = bench.measure_call(
             minutes, out, network, options=options, idle=idle, slower=slower, engine=engine, progress=progress

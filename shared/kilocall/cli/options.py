@@ -12,6 +12,7 @@ import typer
 __all__ = [
     "AdapterFile",
     "AsJson",
+    "CallLayer",
     "CodebookFile",
     "Device",
     "EngineChoice",
@@ -82,6 +83,15 @@ LayerRate = Annotated[
         "--layer",
         metavar="KBIT",
         help="Kilobits a second for a thin layer of real video under the motion: 0 (none), 1.5, 3, 6, 12 or 24.",
+    ),
+]
+CallLayer = Annotated[
+    float | None,
+    typer.Option(
+        "--layer",
+        metavar="KBIT",
+        help="Kilobits a second for real video under the motion: 0 (none), 1.5, 3, 6, 12 or 24.",
+        show_default="3; --saver: 0",
     ),
 ]
 Hold = Annotated[

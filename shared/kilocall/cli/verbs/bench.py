@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kilocall.cli.options import AsJson, EngineChoice, Engines, Families, FamilyName, Weights
+from kilocall.cli.options import AsJson, CallLayer, EngineChoice, Engines, Families, FamilyName, Weights
 
 if TYPE_CHECKING:
     from kilocall.model.family_loader import FamilyChoice
@@ -202,6 +202,7 @@ def bench_call(
     saver: Annotated[bool, typer.Option("--saver", help="Fewer bits for more delay.")] = False,
     idle: Annotated[bool, typer.Option("--idle", help="Two empty rooms: what a silent connection costs.")] = False,
     gallery: MostPictures = None,
+    layer: CallLayer = None,
     slower: Slower = 0,
     engine: EngineChoice = Engines.auto,
 ) -> None:
@@ -218,6 +219,7 @@ def bench_call(
         saver=saver,
         idle=idle,
         gallery=gallery,
+        layer=layer,
         slower=slower,
         engine=engine.value,
     )

@@ -11,7 +11,7 @@ import typer
 
 from kilocall.call import ROOM_VARIABLE
 from kilocall.call.signalling_settings import SignallingSettings
-from kilocall.cli.options import CodebookFile, EngineChoice, Engines, FamilyName, GalleryKb, Weights
+from kilocall.cli.options import CallLayer, CodebookFile, EngineChoice, Engines, FamilyName, GalleryKb, Weights
 
 __all__ = ["call", "serve"]
 
@@ -191,14 +191,7 @@ def call(
         typer.Option(min=0, max=8, help="Most pictures of you, sent in the background.", show_default="8; --saver: 1"),
     ] = None,
     gallery_kb: GalleryKb = 40,
-    layer: Annotated[
-        float | None,
-        typer.Option(
-            metavar="KBIT",
-            help="Kilobits a second for real video under the motion: 0 (none), 1.5, 3, 6, 12 or 24.",
-            show_default="3; --saver: 0",
-        ),
-    ] = None,
+    layer: CallLayer = None,
     relay_only: Annotated[
         bool, typer.Option("--relay-only", help="Only through a TURN server; hides this machine's address.")
     ] = False,
